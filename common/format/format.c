@@ -1,0 +1,144 @@
+/*
+ * format.c - which parser a file gets, what every parser's result goes through, and
+ * the codec's row length.
+ *
+ * The first bytes decide, not the name: a torch zip is called .pt, .pth, .bin,
+ * .ckpt or anything.  A name that ends in .safetensors is only used to give a
+ * reason where the bytes do not even look like it.
+ */
+#include "base/tpd.h"
+
+#include "format/format.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "format/parse.h"
+
+#define SAFETENSORS_HEADER_MAX 100000000 /* of the format itself: what claims more is something else */
+#define ROW_SHORT 64     /* a row has a byte of its own: that should serve some elements */
+#define ROW_SHAPELESS 1024
+#define ROW_LONG 8192    /* the scale of a long row varies: that is worth a byte more */
+#define ROW_SPLIT_TRIES 64
+
+const char *tpd_format_kind_name(enum tpd_format_kind kind)
+{
+	switch (kind) {
+	case TPD_FORMAT_OPAQUE:
+		return "opaque";
+	case TPD_FORMAT_SAFETENSORS:
+		return "safetensors";
+	case TPD_FORMAT_TORCH_ZIP:
+		return "torch-zip";
+	}
+	return "?";
+}
+
+void tpd_format_segments_free(struct tpd_format_segment *segments, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free(segments[i].name);
+	free(segments);
+}
+
+void tpd_format_layout_release(struct tpd_format_layout *layout)
+{
+	tpd_format_segments_free(layout->segments, layout->count);
+	*layout = (struct tpd_format_layout){.kind = TPD_FORMAT_OPAQUE};
+}
+
+enum tpd_status tpd_format_opaque(struct tpd_format_layout *out_layout, const char *fmt, ...)
+{
+	va_list args;
+
+	*out_layout = (struct tpd_format_layout){.kind = TPD_FORMAT_OPAQUE};
+	va_start(args, fmt);
+	vsnprintf(out_layout->reason, sizeof out_layout->reason, fmt, args);
+	va_end(args);
+	return TPD_OK;
+}
+
+enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd_format_kind kind, uint64_t size,
+				  struct tpd_format_segment *segments, size_t count)
+{
+	uint64_t glue = size;
+	TPD_UNUSED uint64_t at = 0; /* asserted only */
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		assert(segments[i].offset >= at && segments[i].length <= size - segments[i].offset);
+		at = segments[i].offset + segments[i].length;
+		if (segments[i].length < TPD_FORMAT_MIN_SEGMENT) {
+			free(segments[i].name);
+			continue;
+		}
+		glue -= segments[i].length;
+		if (kept != i)
+			segments[kept] = segments[i];
+		kept++;
+	}
+	if (kept > TPD_FORMAT_MAX_SEGMENTS || glue > TPD_FORMAT_MAX_GLUE) {
+		tpd_format_segments_free(segments, kept);
+		if (kept > TPD_FORMAT_MAX_SEGMENTS)
+			return tpd_format_opaque(out_layout, "%zu tensors are more than %u", kept,
+						 TPD_FORMAT_MAX_SEGMENTS);
+		return tpd_format_opaque(out_layout, "%llu bytes beside the tensors are more than %u",
+					 (unsigned long long)glue, TPD_FORMAT_MAX_GLUE);
+	}
+	*out_layout = (struct tpd_format_layout){.kind = kind, .segments = segments, .count = kept};
+	return TPD_OK;
+}
+
+static bool ends_with(const char *s, const char *tail)
+{
+	size_t len = strlen(s), tail_len = strlen(tail);
+
+	return len >= tail_len && strcmp(s + len - tail_len, tail) == 0;
+}
+
+enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_read_fn read, void *ctx,
+				 struct tpd_format_layout *out_layout, struct tpd_err *err)
+{
+	uint8_t head[9] = {0};
+	enum tpd_status status;
+
+	if (size >= sizeof head) {
+		status = read(ctx, head, sizeof head, 0, err);
+		if (status != TPD_OK)
+			return status;
+	}
+	if (memcmp(head, "PK\3\4", 4) == 0)
+		return tpd_format_parse_torch_zip(size, read, ctx, out_layout, err);
+	if ((head[8] == '{' && tpd_get_u64(head) <= SAFETENSORS_HEADER_MAX) ||
+	    (path && ends_with(path, ".safetensors")))
+		return tpd_format_parse_safetensors(size, read, ctx, out_layout, err);
+	*out_layout = (struct tpd_format_layout){.kind = TPD_FORMAT_OPAQUE};
+	return TPD_OK;
+}
+
+uint32_t tpd_format_row(unsigned ndim, const uint64_t *dims, uint64_t elements)
+{
+	uint64_t row, parts;
+
+	if (ndim == 0)
+		return ROW_SHAPELESS;
+	row = dims[--ndim];
+	while (row < ROW_SHORT && ndim > 0) {
+		if (TPD_MUL_OVERFLOW(row, dims[--ndim], &row))
+			return ROW_SHAPELESS;
+	}
+	if (row == 0 || row > elements) /* no elements, or not the shape of this storage */
+		return ROW_SHAPELESS;
+	if (row <= ROW_LONG)
+		return (uint32_t)row;
+	parts = (row - 1) / ROW_LONG + 1;
+	/* A divisor keeps the ends of rows together for the whole tensor: 53248 as 8 x 6656, not as 7 x 7607. */
+	for (uint64_t k = parts; k <= 2 * parts && k - parts < ROW_SPLIT_TRIES; k++) {
+		if (row % k == 0)
+			return (uint32_t)(row / k);
+	}
+	return (uint32_t)((row - 1) / parts + 1);
+}

@@ -1,0 +1,73 @@
+/*
+ * format.h - where the tensors lie in a file.
+ *
+ * tpd_format_parse() looks at a file through a read callback and says which
+ * byte ranges of it are tensors (storages), with name, type and shape where
+ * the format tells.  All other bytes of the file are "glue": headers, padding,
+ * pickles.  Nothing here is ever needed to restore: a parse only decides how
+ * bytes are grouped, so a parser that doubts anything declares the whole file
+ * opaque (kind TPD_FORMAT_OPAQUE, no segments) and says why in `reason`.
+ * Files are hostile input: no read past `size`, no allocation above the named
+ * limits, no recursion that the input controls.
+ */
+#ifndef TPD_FORMAT_FORMAT_H
+#define TPD_FORMAT_FORMAT_H
+
+#include "base/dtype.h"
+#include "base/tpd.h"
+
+#define TPD_FORMAT_MAX_DIMS 8
+#define TPD_FORMAT_MAX_HEADER (16u << 20) /* safetensors header that is still parsed; more is opaque */
+#define TPD_FORMAT_MAX_GLUE (16u << 20)   /* glue of a file with segments; more makes it opaque */
+#define TPD_FORMAT_MAX_SEGMENTS (1u << 20)
+#define TPD_FORMAT_MAX_NAME 4096          /* bytes of a tensor's name; a longer one makes the file opaque */
+#define TPD_FORMAT_MIN_SEGMENT 64         /* bytes; smaller storages stay in the glue */
+
+/* On disk (manifest); assigned once. */
+enum tpd_format_kind { TPD_FORMAT_OPAQUE = 0, TPD_FORMAT_SAFETENSORS = 1, TPD_FORMAT_TORCH_ZIP = 2 };
+
+const char *tpd_format_kind_name(enum tpd_format_kind kind); /* "opaque", "safetensors", "torch-zip"; "?" */
+
+struct tpd_format_segment {
+	char *name;                /* owned; unique in the file; UTF-8 */
+	uint64_t offset, length;   /* bytes in the file; length >= TPD_FORMAT_MIN_SEGMENT */
+	enum tpd_dtype dtype;      /* meaningful when typed */
+	bool typed;                /* false: the format does not say; find it by trying */
+	unsigned ndim;             /* 0: shape unknown, or a scalar */
+	uint64_t dims[TPD_FORMAT_MAX_DIMS];
+};
+
+struct tpd_format_layout {
+	enum tpd_format_kind kind;
+	struct tpd_format_segment *segments; /* by ascending offset, disjoint; owned */
+	size_t count;
+	char reason[160];          /* why it is opaque although it looked like more; else "" */
+};
+
+/*
+ * Read exactly len bytes at offset; the caller of the callback guarantees offset + len <= size.
+ * A failure (I/O) ends the parse with that status.
+ */
+typedef enum tpd_status (*tpd_format_read_fn)(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err);
+
+/*
+ * path: used only for its ending, as a hint.  Fails only with what the callback failed with, or TPD_NOMEM.
+ * Release the layout in every case in which TPD_OK was returned.
+ */
+enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_read_fn read, void *ctx,
+				 struct tpd_format_layout *out_layout, struct tpd_err *err);
+void tpd_format_layout_release(struct tpd_format_layout *layout);
+
+/* The parsers themselves, tried in order by the file's first bytes. Same contract. */
+enum tpd_status tpd_format_parse_safetensors(uint64_t size, tpd_format_read_fn read, void *ctx,
+					     struct tpd_format_layout *out_layout, struct tpd_err *err);
+enum tpd_status tpd_format_parse_torch_zip(uint64_t size, tpd_format_read_fn read, void *ctx,
+					   struct tpd_format_layout *out_layout, struct tpd_err *err);
+
+/*
+ * The codec's row length for a shape (codec/SPEC.md): the last dimension, outer ones merged until it has at
+ * least 64 elements, split evenly above 8192; 1024 where there is no shape.  In [1, 8192].
+ */
+uint32_t tpd_format_row(unsigned ndim, const uint64_t *dims, uint64_t elements);
+
+#endif

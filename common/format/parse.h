@@ -1,0 +1,27 @@
+/*
+ * parse.h - how a parser of this directory ends: with the ranges that it found, or
+ * with a doubt.  Private to format/.
+ */
+#ifndef TPD_FORMAT_PARSE_H
+#define TPD_FORMAT_PARSE_H
+
+#include "base/tpd.h"
+#include "format/format.h"
+
+/*
+ * The layout of a file that is one opaque range.  The reason is for people and quotes nothing from the file.
+ * Returns TPD_OK, so that a parser ends with `return tpd_format_opaque(...)`.
+ */
+enum tpd_status tpd_format_opaque(struct tpd_format_layout *out_layout, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/*
+ * The layout of a file of `size` bytes with these segments, which must ascend and be disjoint.  Takes them over.
+ * Those below TPD_FORMAT_MIN_SEGMENT are dropped; with too many segments, or too much glue, the file is opaque.
+ */
+enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd_format_kind kind, uint64_t size,
+				  struct tpd_format_segment *segments, size_t count);
+
+void tpd_format_segments_free(struct tpd_format_segment *segments, size_t count);
+
+#endif
