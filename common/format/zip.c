@@ -139,7 +139,7 @@ static bool read_end64(struct scan *scan, const uint8_t *locator, uint64_t locat
 static bool find_directory(struct scan *scan)
 {
 	uint8_t end[END_SIZE], locator[LOCATOR_SIZE] = {0};
-	uint64_t end_at;
+	uint64_t end_at = 0;
 
 	if (!find_end(scan, end, &end_at))
 		return false;
