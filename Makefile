@@ -1,0 +1,261 @@
+# Makefile - builds tpded, tpdectl and libtpd.a; `make help` lists the targets.
+#
+# One file, no recursion: sources are found by wildcard (common/*/*.c, daemon/*.c, tools/*.c, tests/t_*.c), so a new
+# file needs no line here. What the objects were built with is kept in $(BUILD)/flags: `make` after `make CC=clang`
+# compiles everything anew instead of mixing. Sanitizer builds have directories of their own.
+# Rejected: cmake, meson and autotools (one platform, six libraries, all of them known to pkg-config).
+
+# ---- what can be set on the command line ----
+CC     = gcc
+SAN    =
+BUILD  = build$(if $(SAN),-san-$(subst $(comma),-,$(SAN)))
+CFLAGS = $(if $(SAN),-O1,-O2) -g
+PREFIX = /usr/local
+DESTDIR =
+JOBS  := $(shell nproc)
+WERROR =
+V      =
+
+comma := ,
+quote := '
+space := $(subst ,, )
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: all tests demo check check-threads check-pairs-all check-layers check-headers bench install uninstall clean \
+	help FORCE
+.DEFAULT_GOAL := all
+
+# Asked before anything is added to MAKEFLAGS: `make -n` must install nothing.
+DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
+# As many jobs as there are CPUs; -j on the command line wins over this, and so does a make above us.
+ifeq ($(findstring jobserver,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(JOBS)
+endif
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# ---- set-up: before anything asks pkg-config ----
+# `make check` and the like bring what they need themselves; a plain `make` says what is missing.
+GOALS := $(or $(MAKECMDGOALS),all)
+SETUP := $(sort $(if $(filter check check-threads check-headers check-pairs-all,$(GOALS)),build check) \
+	$(if $(filter demo,$(GOALS)),build demo) $(if $(filter bench,$(GOALS)),build bench) \
+	$(if $(filter check-headers,$(GOALS)),clang))
+NEEDS_LIBS := $(filter-out clean help uninstall check-layers,$(GOALS))
+
+ifneq ($(SETUP),)
+ifeq ($(DRY),)
+$(shell tools/setup.sh $(SETUP) $(if $(findstring clang,$(CC)),clang) >&2)
+ifneq ($(.SHELLSTATUS),0)
+$(error set-up failed)
+endif
+endif
+endif
+
+CORE_LIBS := libzstd inih sqlite3 libxxhash libcrypto
+ifneq ($(NEEDS_LIBS),)
+ifneq ($(shell pkg-config --exists $(CORE_LIBS) libuv && echo found),found)
+$(error libraries are missing: run tools/setup.sh, which installs them)
+endif
+CORE_LDLIBS   := $(shell pkg-config --libs $(CORE_LIBS)) -lm
+DAEMON_LDLIBS := $(shell pkg-config --libs libuv)
+CHECK_LDLIBS  := $(shell pkg-config --libs check 2>/dev/null)
+LIB_CFLAGS    := $(shell pkg-config --cflags $(CORE_LIBS) libuv)
+endif
+
+# ---- flags ----
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wmissing-prototypes $(if $(WERROR),-Werror)
+# The decoder's arithmetic is part of the format: strict IEEE 754, nothing contracted, nothing of this machine only.
+ARITHMETIC := -ffp-contract=off -fno-fast-math
+ifeq ($(SAN),)
+HARDENING := -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+else
+SANITIZE := -fsanitize=$(SAN)$(if $(findstring undefined,$(SAN)),$(comma)float-cast-overflow) \
+	-fno-sanitize-recover=all -fno-omit-frame-pointer
+# gcc sees through less of the instrumented code and then guesses.
+WARNINGS += $(if $(findstring clang,$(CC)),,-Wno-maybe-uninitialized)
+endif
+# HARDENING stands after CFLAGS: it needs an optimising build, which CFLAGS decides.
+COMPILE = $(CC) -std=c11 $(WARNINGS) $(ARITHMETIC) $(CFLAGS) $(HARDENING) $(SANITIZE) -fPIE -pthread \
+	$(LIB_CFLAGS) $(CPPFLAGS)
+LINK    = $(CC) $(CFLAGS) $(SANITIZE) -pie -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
+
+# ---- sources ----
+SRC_COMMON := $(wildcard common/*/*.c)
+SRC_DAEMON := $(wildcard daemon/*.c)
+SRC_TOOLS  := $(wildcard tools/*.c)
+SRC_BENCH  := $(wildcard tools/bench/*.c)
+SRC_TESTS  := $(wildcard tests/*.c)
+MAIN_TESTS := $(filter tests/t_%,$(SRC_TESTS))
+# Programs of their own; every other file in tests/ is shared by the tests.
+LONE_TESTS := $(filter tests/exhaustive_%,$(SRC_TESTS))
+# A test that includes a header of the daemon or of the tools is linked with their parts, too.
+WITH_DAEMON := $(if $(MAIN_TESTS),$(shell grep -l '^\#include "daemon/' $(MAIN_TESTS)))
+WITH_TOOLS  := $(if $(MAIN_TESTS),$(shell grep -l '^\#include "tools/' $(MAIN_TESTS)))
+# Tests whose code starts threads, for SAN=thread.
+THREADED := $(if $(MAIN_TESTS),$(shell grep -lE \
+	'^\#include ("(base/pool|store/(ingest|restore|chain)|archive/[a-z_]+|daemon/[a-z_]+)\.h"|<pthread\.h>)' \
+	$(MAIN_TESTS)))
+
+obj  = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+prog = $(patsubst tests/%.c,$(BUILD)/tests/%,$(1))
+
+LIB          := $(BUILD)/libtpd.a
+DAEMON_PARTS := $(BUILD)/obj/daemon.a
+TOOLS_PARTS  := $(BUILD)/obj/tools.a
+TEST_PARTS   := $(BUILD)/obj/tests.a
+PROGRAMS := $(if $(wildcard daemon/main.c),$(BUILD)/tpded) $(if $(wildcard tools/tpdectl.c),$(BUILD)/tpdectl)
+TESTS    := $(call prog,$(MAIN_TESTS))
+BENCHES  := $(patsubst tools/bench/%.c,$(BUILD)/bench/%,$(SRC_BENCH))
+SCRIPTS  := $(sort $(wildcard tests/sh/*.sh))
+UNIT     := $(BUILD)/systemd/tpded.service
+
+all: $(LIB) $(PROGRAMS) $(UNIT)
+tests: $(TESTS) $(call prog,$(LONE_TESTS))
+
+# ---- compiling and linking ----
+$(V).SILENT:
+
+# Rewritten only when it changes: whatever depends on it is made again then, and only then.
+define keep
+mkdir -p $(@D)
+printf '%s\n' '$(subst $(quote),$(quote)\$(quote)$(quote),$(1))' | cmp -s - $@ || \
+	printf '%s\n' '$(subst $(quote),$(quote)\$(quote)$(quote),$(1))' > $@
+endef
+$(BUILD)/flags: FORCE
+	$(call keep,$(COMPILE) / $(LINK))
+$(BUILD)/sources: FORCE
+	$(call keep,$(SRC_COMMON) $(SRC_DAEMON) $(SRC_TOOLS) $(SRC_TESTS))
+$(BUILD)/prefix: FORCE
+	$(call keep,$(PREFIX))
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	mkdir -p $(@D)
+	echo '  CC      $<'
+	$(COMPILE) -MMD -MP -Icommon $(if $(filter common/%,$<),,-I.) \
+		$(if $(filter common/catalog/%,$<),-I$(BUILD)/gen) -c -o $@ $<
+
+# The schema is a file of its own, for people, and a string in the library.
+$(call obj,$(filter common/catalog/%,$(SRC_COMMON))): | $(BUILD)/gen/schema_sql.h
+$(BUILD)/gen/schema_sql.h: common/catalog/schema.sql tools/embed.awk
+	mkdir -p $(@D)
+	echo '  GEN     $@'
+	awk -v name=tpd_schema_sql -f tools/embed.awk $< > $@
+
+$(LIB): $(call obj,$(SRC_COMMON))
+$(DAEMON_PARTS): $(call obj,$(filter-out daemon/main.c,$(SRC_DAEMON)))
+$(TOOLS_PARTS): $(call obj,$(filter-out tools/tpdectl.c,$(SRC_TOOLS)))
+$(TEST_PARTS): $(call obj,$(filter-out $(MAIN_TESTS) $(LONE_TESTS),$(SRC_TESTS)))
+%.a: $(BUILD)/sources
+	mkdir -p $(@D)
+	echo '  AR      $@'
+	rm -f $@
+	ar rcsD $@ $(filter %.o,$^)
+
+$(BUILD)/tpded: $(call obj,daemon/main.c) $(DAEMON_PARTS) $(LIB)
+	echo '  LINK    $@'
+	$(LINK) -o $@ $^ $(CORE_LDLIBS) $(DAEMON_LDLIBS)
+$(BUILD)/tpdectl: $(call obj,tools/tpdectl.c) $(TOOLS_PARTS) $(LIB)
+	echo '  LINK    $@'
+	$(LINK) -o $@ $^ $(CORE_LDLIBS)
+
+$(call prog,$(WITH_DAEMON)): $(DAEMON_PARTS)
+$(call prog,$(WITH_TOOLS)): $(TOOLS_PARTS)
+# In this order, whatever the order of the lines above: a static library serves those before it.
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_PARTS) $(LIB)
+	mkdir -p $(@D)
+	echo '  LINK    $@'
+	$(LINK) -o $@ $< $(TEST_PARTS) $(filter $(DAEMON_PARTS) $(TOOLS_PARTS),$^) $(LIB) \
+		$(CORE_LDLIBS) $(DAEMON_LDLIBS) $(CHECK_LDLIBS)
+
+$(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tools/bench/%.o $(LIB)
+	mkdir -p $(@D)
+	echo '  LINK    $@'
+	$(LINK) -o $@ $^ $(CORE_LDLIBS)
+
+# Objects are kept, also those that only an implicit rule knows.
+.SECONDARY:
+
+-include $(wildcard $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d)
+
+# ---- tests ----
+RUN_TESTS = BUILD=$(abspath $(BUILD)) CC='$(CC)' SAN='$(SAN)' tests/run.sh $(BUILD)/logs $(JOBS)
+
+check: all tests
+	$(RUN_TESTS) $(SCRIPTS) $(TESTS)
+
+check-threads: all $(call prog,$(THREADED))
+	$(RUN_TESTS) $(wildcard tests/sh/daemon.sh) $(call prog,$(THREADED))
+
+# Every pair of 16-bit values at every step that matters: 2^32 pairs a case. Minutes to hours: not part of check.
+check-pairs-all: $(BUILD)/tests/exhaustive_pairs
+	$<
+
+check-layers:
+	tools/check_layers.sh
+
+check-headers:
+	tools/check_headers.sh gcc clang
+
+demo: all
+	BUILD=$(abspath $(BUILD)) tools/demo.sh
+
+bench: all $(BENCHES)
+	BUILD=$(abspath $(BUILD)) tools/bench/run.sh
+
+# ---- installation ----
+BINDIR  = $(PREFIX)/bin
+SBINDIR = $(PREFIX)/sbin
+MANDIR  = $(PREFIX)/share/man
+# Where systemd looks: /usr/lib and /usr/local/lib, and nothing under any other prefix.
+SYSTEMD_LIB = $(if $(filter /usr,$(PREFIX)),/usr,/usr/local)/lib
+INSTALLED = $(BINDIR)/tpdectl $(SBINDIR)/tpded $(SYSTEMD_LIB)/systemd/system/tpded.service \
+	$(SYSTEMD_LIB)/tmpfiles.d/tpded.conf $(SYSTEMD_LIB)/sysusers.d/tpded.conf \
+	$(MANDIR)/man8/tpded.8 $(MANDIR)/man1/tpdectl.1 $(MANDIR)/man5/tpded.conf.5 \
+	$(PREFIX)/share/bash-completion/completions/tpdectl
+
+# The file in systemd/ is a whole unit, for the default PREFIX.
+$(UNIT): systemd/tpded.service $(BUILD)/prefix
+	mkdir -p $(@D)
+	sed 's|^ExecStart=/usr/local/sbin/|ExecStart=$(SBINDIR)/|' $< > $@
+
+install: all
+	install -D -m 755 $(BUILD)/tpdectl '$(DESTDIR)$(BINDIR)/tpdectl'
+	install -D -m 755 $(BUILD)/tpded '$(DESTDIR)$(SBINDIR)/tpded'
+	install -D -m 644 $(UNIT) '$(DESTDIR)$(SYSTEMD_LIB)/systemd/system/tpded.service'
+	install -D -m 644 systemd/tpded.tmpfiles.conf '$(DESTDIR)$(SYSTEMD_LIB)/tmpfiles.d/tpded.conf'
+	install -D -m 644 systemd/tpded.sysusers.conf '$(DESTDIR)$(SYSTEMD_LIB)/sysusers.d/tpded.conf'
+	install -D -m 644 tools/man/tpded.8 '$(DESTDIR)$(MANDIR)/man8/tpded.8'
+	install -D -m 644 tools/man/tpdectl.1 '$(DESTDIR)$(MANDIR)/man1/tpdectl.1'
+	install -D -m 644 tools/man/tpded.conf.5 '$(DESTDIR)$(MANDIR)/man5/tpded.conf.5'
+	install -D -m 644 tools/completion/tpdectl.bash \
+		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tpdectl'
+	test -e '$(DESTDIR)/etc/tpded/tpded.conf' || \
+		install -D -m 644 config/tpded.conf '$(DESTDIR)/etc/tpded/tpded.conf'
+	$(if $(DESTDIR),,printf '%s\n' 'Installed. To run it as a service:' \
+		'  systemd-sysusers && systemd-tmpfiles --create $(SYSTEMD_LIB)/tmpfiles.d/tpded.conf' \
+		'  systemctl daemon-reload' \
+		'  tell /etc/tpded/tpded.conf what to watch, then: systemctl enable --now tpded')
+
+# What was configured and stored is not ours to delete.
+uninstall:
+	rm -f $(foreach file,$(INSTALLED),'$(DESTDIR)$(file)')
+	echo 'Kept: $(DESTDIR)/etc/tpded and the store ($(DESTDIR)/var/lib/tpded unless configured elsewhere).'
+
+clean:
+	rm -rf build build-san-* $(BUILD)
+
+help:
+	sed -n 's/^#: \{0,1\}//p' Makefile
+#: make                     tpded, tpdectl and libtpd.a in build/
+#: make demo                sets up, builds, and shows the whole path on a real training run
+#: make check               sets up, builds, and runs all tests
+#: make check-threads       the tests that start threads (with SAN=thread)
+#: make check-pairs-all     every pair of 16-bit values through the codec (takes long)
+#: make check-layers        do the parts include only what they may?
+#: make check-headers       does each header compile alone, with gcc and clang?
+#: make bench               measures ratio and speed
+#: make install             to DESTDIR and PREFIX (/usr/local); make uninstall takes it away
+#: make clean
+#:
+#: CC=clang                 another compiler             WERROR=1  warnings are errors
+#: SAN=address,undefined    a sanitizer build            V=1       show the commands
+#: SAN=thread               the one for threads          JOBS=N    jobs and tests at once (all CPUs)
