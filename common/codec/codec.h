@@ -1,0 +1,130 @@
+/*
+ * codec.h - lossless TPDE for one chunk: encode, decode, and the choice of an
+ * encoding for a tensor.  The format is SPEC.md.
+ *
+ * Calling sequence, one tpd_codec a thread (it owns all scratch memory):
+ *
+ *     struct tpd_codec *codec;           tpd_codec_new(&codec, &err);
+ *     struct tpd_plan plan;              tpd_plan_choose(codec, dtype, row, sample_x, sample_p, ..., &plan, &err);
+ *     for each chunk:
+ *             tpd_encode_chunk(codec, &plan, &chunk, out, cap, &encoding, &out_len, &err);
+ *             tpd_decode_chunk(codec, encoding, dtype, payload, len, ref, ref_len, out, out_len, &err);
+ *     tpd_codec_free(codec);
+ *
+ * Everything is deterministic: one version of libzstd, same input, same bytes,
+ * whatever the thread or the machine.  Decoding trusts nothing: any payload
+ * gives TPD_OK, TPD_CORRUPT or TPD_UNSUPPORTED, never a read or write out of
+ * bounds.  Method: position gaps and Elias delta after TPDE (Temporal Position Delta
+ * Encoding); the lossless grid is SPEC.md section 5; rANS after J. Duda,
+ * "Asymmetric numeral systems" (arXiv:1311.2540), word-wise interleaved after
+ * F. Giesen (arXiv:1402.3392).
+ */
+#ifndef TPD_CODEC_CODEC_H
+#define TPD_CODEC_CODEC_H
+
+#include "base/dtype.h"
+#include "base/tpd.h"
+
+#define TPD_CODEC_VERSION 1
+#define TPD_CHUNK_ELEMENTS (1u << 17) /* of a typed storage */
+#define TPD_CHUNK_BYTES (1u << 22)    /* of untyped bytes: also the zstd-ref window, <= 8 MiB */
+#define TPD_ROW_MAX 8192u
+
+/* On disk; assigned once.  X(symbol, number, name). */
+#define TPD_ENCODING_LIST(X) \
+	X(RAW, 0, "raw")     \
+	X(COPY, 1, "copy")   \
+	X(ZSTD, 2, "zstd")   \
+	X(ZSTD_REF, 3, "zstd-ref") \
+	X(PLANES, 4, "planes") \
+	X(SPARSE, 5, "sparse") \
+	X(GRID, 6, "grid")
+
+enum tpd_encoding {
+#define TPD_ENCODING_X(sym, num, name) TPD_ENCODING_##sym = (num),
+	TPD_ENCODING_LIST(TPD_ENCODING_X)
+#undef TPD_ENCODING_X
+	TPD_ENCODING_COUNT
+};
+
+const char *tpd_encoding_name(enum tpd_encoding encoding); /* "grid"; "?" when unknown */
+bool tpd_encoding_needs_reference(enum tpd_encoding encoding);
+
+/* Bytes of a full chunk of a type: 2^17 elements, or 2^22 bytes for BYTES; sub-byte types count 2^17 bytes. */
+uint32_t tpd_chunk_bytes(enum tpd_dtype dtype);
+#define TPD_CHUNK_MAX_BYTES (1u << 22)
+
+struct tpd_codec; /* scratch of one thread: some MiB, grown on first use to what the chunks need */
+
+enum tpd_status tpd_codec_new(struct tpd_codec **out_codec, struct tpd_err *err);
+void tpd_codec_free(struct tpd_codec *codec);
+
+/* How a tensor is to be coded. */
+struct tpd_plan {
+	enum tpd_encoding encoding; /* what to try first */
+	enum tpd_dtype dtype;
+	uint32_t row;               /* row length in elements, 1..TPD_ROW_MAX; grid only */
+	uint8_t grid_bias;          /* T = median exponent + M - grid_bias; 2 or 3 */
+};
+
+/*
+ * A sample of a tensor: stretches of whole elements, each `stretch` bytes long but the last, one after
+ * the other in x (and p).  p == NULL: there is no reference.  len counts bytes.
+ */
+struct tpd_sample {
+	const uint8_t *x, *p;
+	size_t len, stretch;
+};
+
+#define TPD_SAMPLE_ELEMENTS (1u << 15)         /* a tensor of at most so many is its own sample (one stretch) */
+#define TPD_SAMPLE_STRETCHES 32u               /* otherwise: so many stretches ... */
+#define TPD_SAMPLE_STRETCH_ELEMENTS (1u << 10) /* ... of so many elements, the i-th beginning at element
+						  floor(i * (elements - 1024) / 31) */
+
+/*
+ * Choose by trying every encoding that the type allows on the sample.  out_bytes: what the sample costs
+ * under the plan; out_bytes_alone: under the best encoding without a reference (equal when p is NULL).
+ * Ties go to the lower encoding number.
+ */
+enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
+				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,
+				struct tpd_err *err);
+
+/*
+ * Find the type of a storage that its format does not tell, among F32, BF16, F16 and BYTES, by what each makes of
+ * the sample without a reference (BYTES unless another is at least 2 % smaller).  The sample must be laid
+ * out for 4-byte elements.
+ */
+enum tpd_status tpd_plan_guess_dtype(struct tpd_codec *codec, const struct tpd_sample *sample, enum tpd_dtype *out_dtype,
+				     struct tpd_err *err);
+
+struct tpd_chunk {
+	const uint8_t *x;   /* len bytes, 1..TPD_CHUNK_MAX_BYTES */
+	size_t len;
+	const uint8_t *p;   /* reference, ref_len bytes; NULL: none */
+	size_t ref_len;
+	uint64_t element;   /* number in its storage of the chunk's first element: rows are counted from 0 */
+};
+
+/*
+ * Encode.  out must hold tpd_encode_bound(chunk->len) bytes.  The result is decoded again and compared before it is
+ * returned; a difference (a bug, a broken CPU) silently becomes `raw`, and is counted in tpd_codec_mismatches().
+ */
+enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
+				 uint8_t *out, enum tpd_encoding *out_encoding, size_t *out_len, struct tpd_err *err);
+size_t tpd_encode_bound(size_t len);
+uint64_t tpd_codec_mismatches(const struct tpd_codec *codec);
+
+/*
+ * Decode exactly out_len bytes into out.  ref may be NULL when ref_len is 0.  out must not overlap ref or payload.
+ */
+enum tpd_status tpd_decode_chunk(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype,
+				 const uint8_t *payload, size_t payload_len, const uint8_t *ref, size_t ref_len,
+				 uint8_t *out, size_t out_len, struct tpd_err *err);
+
+/* Zstandard for what is no chunk (manifests): one frame, level 3; out is fresh memory that the caller frees. */
+enum tpd_status tpd_zstd_pack(const void *data, size_t len, uint8_t **out, size_t *out_len, struct tpd_err *err);
+/* The reverse: the frame must decode to exactly `len` bytes. */
+enum tpd_status tpd_zstd_unpack(const void *frame, size_t frame_len, uint8_t *out, size_t len, struct tpd_err *err);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * decode.c - bytes from a payload that somebody else wrote.  Every rule of SPEC.md is checked on the way.
+ */
+#include "base/tpd.h"
+
+#include <string.h>
+
+#include "codec/internal.h"
+
+enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, uint8_t *out,
+				  size_t len, struct tpd_err *err)
+{
+	const unsigned width = tpd_element_width(TPD_ENCODING_PLANES, dtype);
+	const size_t n = len / width, left = len % width;
+	unsigned rotate = tpd_rd_u8(rd);
+	enum tpd_status status;
+
+	if (!tpd_rd_ok(rd) || rotate > 1 || (rotate == 1 && !tpd_planes_may_rotate(dtype)))
+		return tpd_fail(err, TPD_CORRUPT, "planes: bad header");
+	status = tpd_scratch_need(&codec->symbols, width * n + 1, err);
+	for (unsigned b = 0; b < width && status == TPD_OK; b++)
+		status = tpd_symbols_decode(codec, rd, codec->symbols.data + b * n, n, err);
+	if (status != TPD_OK)
+		return status;
+	if (tpd_rd_left(rd) != left)
+		return tpd_fail(err, TPD_CORRUPT, "planes: the payload has the wrong length");
+	tpd_planes_join(codec->symbols.data, n, width, rotate == 1, out);
+	memcpy(out + n * width, tpd_rd_bytes(rd, left), left);
+	return TPD_OK;
+}
+
+enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
+				uint8_t *out, size_t len, struct tpd_err *err)
+{
+	const unsigned width = tpd_element_width(TPD_ENCODING_GRID, dtype);
+	const size_t n = len / width, left = len % width;
+	size_t row = tpd_rd_u16(rd), first = tpd_rd_u16(rd), count, words_len;
+	struct tpd_grid_type type = {0};
+	struct tpd_fields_in fields;
+	const uint8_t *words;
+	enum tpd_status status;
+
+	tpd_grid_type(dtype, &type);
+	if (!tpd_rd_ok(rd) || row == 0 || row > TPD_ROW_MAX || first == 0 || first > row)
+		return tpd_fail(err, TPD_CORRUPT, "grid: bad header");
+	first = TPD_MIN(first, n);
+	count = (n > 0) + (n - first + row - 1) / row;
+	status = tpd_scratch_need(&codec->steps, count + 1, err);
+	if (status == TPD_OK)
+		status = tpd_scratch_need(&codec->symbols, n + 1, err);
+	if (status == TPD_OK)
+		status = tpd_symbols_decode(codec, rd, codec->steps.data, count, err);
+	if (status == TPD_OK)
+		status = tpd_symbols_decode(codec, rd, codec->symbols.data, n, err);
+	if (status != TPD_OK)
+		return status;
+	for (size_t i = 0; i < count; i++)
+		if (codec->steps.data[i] == 0 || codec->steps.data[i] > type.t_max)
+			return tpd_fail(err, TPD_CORRUPT, "grid: T = %u", codec->steps.data[i]);
+	words_len = (size_t)tpd_rd_u32(rd) * 4;
+	words = tpd_rd_bytes(rd, words_len);
+	if (!words || tpd_rd_left(rd) != left)
+		return tpd_fail(err, TPD_CORRUPT, "grid: the payload has the wrong length");
+	tpd_fields_open(&fields, words, words_len);
+	for (size_t i = 0, start = 0, piece = first; i < count; i++) {
+		if (!tpd_grid_decode_piece(dtype, codec->steps.data[i], p + start * width, codec->symbols.data + start, piece,
+					   out + start * width, &fields))
+			return tpd_fail(err, TPD_CORRUPT, "grid: an element is not valid");
+		start += piece;
+		piece = TPD_MIN(row, n - start);
+	}
+	if (!tpd_fields_done(&fields))
+		return tpd_fail(err, TPD_CORRUPT, "grid: the fields do not end where they must");
+	memcpy(out + n * width, tpd_rd_bytes(rd, left), left);
+	return TPD_OK;
+}

@@ -1,0 +1,166 @@
+/*
+ * encode.c - the payload of one chunk in one encoding.
+ *
+ * Everything is made in the codec's scratch memory, whose size follows from the chunk's alone, so nothing here can run
+ * out of room; whether the payload is worth keeping is codec.c's decision.
+ */
+#include "base/tpd.h"
+
+#include <assert.h>
+#include <fenv.h>
+#include <string.h>
+
+#include "codec/internal.h"
+
+#define ZSTD_LEVEL 3
+
+static enum tpd_status encode_zstd(struct tpd_codec *codec, const struct tpd_chunk *chunk, bool with_reference,
+				   size_t *out_len, struct tpd_err *err)
+{
+	enum tpd_status status = tpd_scratch_need(&codec->payload, chunk->len, err);
+
+	if (status != TPD_OK)
+		return status;
+	return tpd_zstd_encode(codec->zstd, ZSTD_LEVEL, chunk->p, with_reference ? chunk->ref_len : 0, chunk->x, chunk->len,
+			       codec->payload.data, chunk->len, out_len, err);
+}
+
+static enum tpd_status encode_planes(struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_chunk *chunk,
+				     size_t *out_len, struct tpd_err *err)
+{
+	const unsigned width = tpd_element_width(TPD_ENCODING_PLANES, dtype);
+	const size_t n = chunk->len / width, left = chunk->len % width;
+	const bool rotate = tpd_planes_may_rotate(dtype);
+	uint8_t *out;
+	size_t part;
+	enum tpd_status status = tpd_scratch_need(&codec->payload, 1 + width * TPD_SYMBOLS_BOUND(n) + left, err);
+
+	if (status == TPD_OK)
+		status = tpd_scratch_need(&codec->symbols, width * n + 1, err);
+	if (status != TPD_OK)
+		return status;
+	tpd_planes_split(chunk->x, n, width, rotate, codec->symbols.data);
+	out = codec->payload.data;
+	*out++ = rotate;
+	for (unsigned b = 0; b < width; b++) {
+		status = tpd_symbols_encode(codec, codec->symbols.data + b * n, n, out, &part, err);
+		if (status != TPD_OK)
+			return status;
+		out += part;
+	}
+	memcpy(out, chunk->x + n * width, left);
+	*out_len = (size_t)(out - codec->payload.data) + left;
+	return TPD_OK;
+}
+
+struct pieces { /* the row pieces of a chunk, SPEC.md section 8 */
+	size_t first, row, n;
+};
+
+static size_t piece_count(const struct pieces *pieces)
+{
+	if (pieces->n <= pieces->first)
+		return pieces->n > 0;
+	return 1 + (pieces->n - pieces->first + pieces->row - 1) / pieces->row;
+}
+
+static size_t piece_start(const struct pieces *pieces, size_t i)
+{
+	return i == 0 ? 0 : TPD_MIN(pieces->first + (i - 1) * pieces->row, pieces->n);
+}
+
+static void encode_pieces(const struct tpd_plan *plan, const struct pieces *pieces, size_t count, const uint8_t *x,
+			  const uint8_t *p, unsigned force_t, uint8_t *steps, uint8_t *symbols,
+			  struct tpd_fields_out *fields)
+{
+	const size_t width = tpd_dtype_width(plan->dtype);
+	fenv_t caller;
+
+	/* T comes from differences in single precision: whoever else lives in this process may have changed the mode. */
+	fegetenv(&caller);
+	fesetenv(FE_DFL_ENV);
+	for (size_t i = 0; i < count; i++) {
+		size_t start = piece_start(pieces, i), n = piece_start(pieces, i + 1) - start;
+		unsigned t = force_t;
+
+		if (t == 0)
+			t = tpd_grid_choose_t(plan->dtype, x + start * width, p + start * width, n, plan->grid_bias);
+		steps[i] = (uint8_t)t;
+		tpd_grid_encode_piece(plan->dtype, t, x + start * width, p + start * width, n, symbols + start, fields);
+	}
+	fesetenv(&caller);
+}
+
+static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
+				   const uint8_t *p, unsigned force_t, size_t *out_len, struct tpd_err *err)
+{
+	const unsigned width = tpd_element_width(TPD_ENCODING_GRID, plan->dtype);
+	const size_t n = chunk->len / width, left = chunk->len % width;
+	const struct pieces pieces = {
+		.first = plan->row - (size_t)(chunk->element % plan->row), .row = plan->row, .n = n};
+	const size_t count = piece_count(&pieces), fields_max = n * width + 4 * TPD_LANES + 8;
+	struct tpd_fields_out fields;
+	uint8_t *out;
+	size_t part;
+	enum tpd_status status = tpd_scratch_need(
+		&codec->payload, 4 + TPD_SYMBOLS_BOUND(count) + TPD_SYMBOLS_BOUND(n) + fields_max + left, err);
+
+	if (status == TPD_OK)
+		status = tpd_scratch_need(&codec->symbols, n + 1, err);
+	if (status == TPD_OK)
+		status = tpd_scratch_need(&codec->steps, count + 1, err);
+	if (status == TPD_OK)
+		status = tpd_scratch_need(&codec->fields, fields_max, err);
+	if (status != TPD_OK)
+		return status;
+	tpd_fields_start(&fields, codec->fields.data);
+	encode_pieces(plan, &pieces, count, chunk->x, p, force_t, codec->steps.data, codec->symbols.data, &fields);
+
+	out = codec->payload.data;
+	tpd_put_u16(out, (uint16_t)pieces.row);
+	tpd_put_u16(out + 2, (uint16_t)pieces.first);
+	out += 4;
+	status = tpd_symbols_encode(codec, codec->steps.data, count, out, &part, err);
+	if (status != TPD_OK)
+		return status;
+	out += part;
+	status = tpd_symbols_encode(codec, codec->symbols.data, n, out, &part, err);
+	if (status != TPD_OK)
+		return status;
+	out += part;
+	part = tpd_fields_finish(&fields);
+	memcpy(out, codec->fields.data, part);
+	out += part;
+	memcpy(out, chunk->x + n * width, left);
+	*out_len = (size_t)(out - codec->payload.data) + left;
+	return TPD_OK;
+}
+
+enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
+				unsigned force_t, size_t *out_len, struct tpd_err *err)
+{
+	const uint8_t *p = NULL;
+	enum tpd_status status;
+
+	assert(tpd_encoding_allows(plan->encoding, plan->dtype));
+	if (plan->encoding == TPD_ENCODING_SPARSE || plan->encoding == TPD_ENCODING_GRID) {
+		status = tpd_padded_reference(codec, chunk->p, chunk->ref_len, chunk->len, &p, err);
+		if (status != TPD_OK)
+			return status;
+	}
+	switch (plan->encoding) {
+	case TPD_ENCODING_ZSTD:
+		return encode_zstd(codec, chunk, false, out_len, err);
+	case TPD_ENCODING_ZSTD_REF:
+		return encode_zstd(codec, chunk, true, out_len, err);
+	case TPD_ENCODING_PLANES:
+		return encode_planes(codec, plan->dtype, chunk, out_len, err);
+	case TPD_ENCODING_SPARSE:
+		return tpd_encode_sparse(codec, plan->dtype, chunk->x, p, chunk->len, out_len, err);
+	case TPD_ENCODING_GRID:
+		return encode_grid(codec, plan, chunk, p, force_t, out_len, err);
+	default: /* raw, copy: nothing to make */
+		*out_len = SIZE_MAX;
+		return TPD_OK;
+	}
+}

@@ -1,0 +1,228 @@
+/*
+ * grid.c - the grid on whole pieces of a row (kernels), and on one pattern (grid.h).
+ *
+ * The pure functions of grid.h use the integer definition for every T; the kernels use
+ * grid_kernel.h's faster one where it holds.  Tests compare them on all patterns.
+ */
+#include "base/tpd.h"
+
+#include "codec/grid.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "codec/grid_kernel.h"
+#include "codec/internal.h"
+
+#define TYPE_F32 ((struct tpd_grid_type){.width = 32, .mantissa = 23, .t_max = 254})
+#define TYPE_BF16 ((struct tpd_grid_type){.width = 16, .mantissa = 7, .t_max = 254})
+#define TYPE_F16 ((struct tpd_grid_type){.width = 16, .mantissa = 10, .t_max = 30})
+
+bool tpd_grid_type(enum tpd_dtype dtype, struct tpd_grid_type *out_type)
+{
+	switch (dtype) {
+	case TPD_DTYPE_F32:
+		*out_type = TYPE_F32;
+		return true;
+	case TPD_DTYPE_BF16:
+		*out_type = TYPE_BF16;
+		return true;
+	case TPD_DTYPE_F16:
+		*out_type = TYPE_F16;
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* ---- one pattern ---- */
+
+unsigned tpd_grid_field_bits(const struct tpd_grid_type *type, int64_t q, unsigned t)
+{
+	struct grid_step step = step_of(*type, t);
+
+	return (unsigned)fine_bits(*type, &step, (int32_t)(q < 0 ? -1 - q : q));
+}
+
+int64_t tpd_grid_q(const struct tpd_grid_type *type, uint32_t x, unsigned t, uint32_t *out_field, unsigned *out_bits)
+{
+	struct grid_step step = step_of(*type, t);
+	int64_t q = fine_q(*type, &step, x);
+
+	*out_bits = tpd_grid_field_bits(type, q, t);
+	*out_field = (uint32_t)(x & ((UINT64_C(1) << *out_bits) - 1));
+	return q;
+}
+
+bool tpd_grid_unq(const struct tpd_grid_type *type, int64_t q, unsigned t, uint32_t field, uint32_t *out_x)
+{
+	struct grid_step step = step_of(*type, t);
+	int64_t g = q < 0 ? -1 - q : q;
+	unsigned bits = tpd_grid_field_bits(type, q, t);
+	uint64_t magnitude;
+
+	if (g >> (type->width - 1) != 0 || field >> 1 >> (bits > 0 ? bits - 1 : 0) != 0 || (bits == 0 && field != 0))
+		return false;
+	if (g >= 1 << type->mantissa)
+		magnitude = (uint64_t)g + (uint32_t)step.base;
+	else if (g > 0)
+		magnitude = ((uint64_t)(t - bits - 1) << type->mantissa) + ((uint64_t)g << bits | field);
+	else
+		magnitude = field;
+	if (magnitude >> (type->width - 1) != 0 || (g == 0 && magnitude >= step.below))
+		return false;
+	*out_x = (uint32_t)magnitude | (q < 0 ? UINT32_C(1) << (type->width - 1) : 0);
+	return true;
+}
+
+/* ---- T of a piece ---- */
+
+#define EXPONENT_NONE 255 /* equal elements and differences that are not finite: left out of the median */
+
+/* The pattern as single precision; F16 comes out times 2^-112, which keeps every difference exact. */
+TPD_INLINE float widened(const struct tpd_grid_type type, uint32_t x)
+{
+	uint32_t sign = x >> (type.width - 1) << 31;
+	uint32_t magnitude = (x & ((UINT32_C(1) << (type.width - 1)) - 1)) << (23 - type.mantissa);
+
+	if (type.mantissa == 10) /* its Inf and NaN would be finite there */
+		magnitude += UINT32_C(0x70000000) & (0u - (uint32_t)(magnitude >= UINT32_C(0x0f800000)));
+	return float_of(sign | magnitude);
+}
+
+/* Exponent fields of |x - p| in single precision. */
+TPD_INLINE void block_exponents(const struct tpd_grid_type type, const uint32_t x[TPD_BLOCK], const uint32_t p[TPD_BLOCK],
+				uint8_t out[TPD_BLOCK])
+{
+	uint32_t wide[TPD_BLOCK];
+
+	for (unsigned j = 0; j < TPD_BLOCK; j++) {
+		float difference = widened(type, x[j]) - widened(type, p[j]);
+
+		if (type.mantissa == 10)
+			difference *= 0x1p112f;
+		wide[j] = (bits_of(difference) >> 23 & 255) | (EXPONENT_NONE & (0u - (uint32_t)(x[j] == p[j])));
+	}
+	for (unsigned j = 0; j < TPD_BLOCK; j++)
+		out[j] = (uint8_t)wide[j];
+}
+
+TPD_INLINE unsigned choose_t(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+{
+	uint16_t counts[4][256]; /* four: neighbours mostly share their exponent, and would wait for each other */
+	const size_t width = type.width / 8;
+	unsigned total = 0, rank, exponent = 0;
+	int t;
+
+	memset(counts, 0, sizeof counts);
+	for (size_t i = 0; i < n; i += TPD_BLOCK) {
+		uint32_t new[TPD_BLOCK], old[TPD_BLOCK];
+		uint8_t found[TPD_BLOCK];
+		size_t count = n - i < TPD_BLOCK ? n - i : TPD_BLOCK;
+
+		if (count == TPD_BLOCK) {
+			load_block(type, x + i * width, TPD_BLOCK, new);
+			load_block(type, p + i * width, TPD_BLOCK, old);
+		} else {
+			load_block(type, x + i * width, count, new);
+			load_block(type, p + i * width, count, old);
+		}
+		block_exponents(type, new, old, found);
+		for (unsigned j = 0; j < TPD_BLOCK; j += 4) {
+			counts[0][found[j]]++;
+			counts[1][found[j + 1]]++;
+			counts[2][found[j + 2]]++;
+			counts[3][found[j + 3]]++;
+		}
+	}
+	for (unsigned e = 0; e < 256; e++) {
+		counts[0][e] = (uint16_t)(counts[0][e] + counts[1][e] + counts[2][e] + counts[3][e]);
+		total += counts[0][e];
+	}
+	total -= counts[0][EXPONENT_NONE];
+	if (total == 0)
+		return 1;
+	rank = (total + 1) / 2;
+	for (; rank > counts[0][exponent]; exponent++)
+		rank -= counts[0][exponent];
+	t = (int)exponent + (int)type.mantissa - (int)bias - (type.mantissa == 10 ? 112 : 0);
+	return t < 1 ? 1 : t > (int)type.t_max ? type.t_max : (unsigned)t;
+}
+
+unsigned tpd_grid_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+{
+	assert(n <= TPD_ROW_MAX);
+	switch (dtype) {
+	case TPD_DTYPE_F32:
+		return choose_t(TYPE_F32, x, p, n, bias);
+	case TPD_DTYPE_BF16:
+		return choose_t(TYPE_BF16, x, p, n, bias);
+	default:
+		return choose_t(TYPE_F16, x, p, n, bias);
+	}
+}
+
+/* ---- pieces ---- */
+
+TPD_INLINE void encode_type(const struct tpd_grid_type type, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
+			    uint8_t *symbols, struct tpd_fields_out *fields)
+{
+	struct grid_step step = step_of(type, t);
+
+	if (step.coarse)
+		encode_piece(type, &step, true, x, p, n, symbols, fields);
+	else if (memcmp(x, p, n * (type.width / 8)) == 0) /* unchanged rows have T = 1 */
+		memset(symbols, TPD_SYMBOL_EQUAL, n);
+	else
+		encode_piece(type, &step, false, x, p, n, symbols, fields);
+}
+
+void tpd_grid_encode_piece(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
+			   uint8_t *symbols, struct tpd_fields_out *fields)
+{
+	switch (dtype) {
+	case TPD_DTYPE_F32:
+		encode_type(TYPE_F32, t, x, p, n, symbols, fields);
+		return;
+	case TPD_DTYPE_BF16:
+		encode_type(TYPE_BF16, t, x, p, n, symbols, fields);
+		return;
+	default:
+		encode_type(TYPE_F16, t, x, p, n, symbols, fields);
+	}
+}
+
+static bool all_equal(const uint8_t *symbols, size_t n)
+{
+	uint8_t other = 0;
+
+	for (size_t i = 0; i < n; i++)
+		other |= symbols[i] ^ TPD_SYMBOL_EQUAL;
+	return other == 0;
+}
+
+TPD_INLINE bool decode_type(const struct tpd_grid_type type, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
+			    uint8_t *out, struct tpd_fields_in *fields)
+{
+	struct grid_step step = step_of(type, t);
+
+	if (step.coarse)
+		return decode_piece(type, &step, true, p, symbols, n, out, fields);
+	if (!all_equal(symbols, n))
+		return decode_piece(type, &step, false, p, symbols, n, out, fields);
+	memcpy(out, p, n * (type.width / 8));
+	return true;
+}
+
+bool tpd_grid_decode_piece(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
+			   uint8_t *out, struct tpd_fields_in *fields)
+{
+	switch (dtype) {
+	case TPD_DTYPE_F32:
+		return decode_type(TYPE_F32, t, p, symbols, n, out, fields);
+	case TPD_DTYPE_BF16:
+		return decode_type(TYPE_BF16, t, p, symbols, n, out, fields);
+	default:
+		return decode_type(TYPE_F16, t, p, symbols, n, out, fields);
+	}
+}

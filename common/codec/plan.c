@@ -1,0 +1,139 @@
+/*
+ * plan.c - how a tensor is to be coded: try every encoding on a sample of it and count bytes.
+ *
+ * The sample goes through the real encoders, so there is no model of their cost that could drift away from them, and
+ * no clock decides.  Rejected: estimates from entropies (they forget headers, and small tensors are all header).
+ *
+ * BYTES with a reference is always `zstd-ref`: a sample cannot see that a file's contents moved by a few bytes,
+ * which is the case that matters there.  A chunk that gains nothing becomes raw on its own.
+ */
+#include "base/tpd.h"
+
+#include <string.h>
+
+#include "codec/codec.h"
+#include "codec/internal.h"
+
+#define GRID_BIAS_MIN 2u
+#define GRID_BIAS_MAX 3u
+#define GUESS_PERCENT 98u /* a type must bring the sample below this share of what bytes cost */
+
+/* Not larger than raw.  Without sample->p, encodings that need a reference are left out. */
+static enum tpd_status try_plan(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_sample *sample,
+				uint64_t *out_bytes, struct tpd_err *err)
+{
+	struct tpd_chunk chunk = {.x = sample->x, .len = sample->len, .p = sample->p};
+	size_t len = SIZE_MAX;
+	enum tpd_status status;
+
+	chunk.ref_len = sample->p ? sample->len : 0;
+	status = tpd_encode_with(codec, plan, &chunk, 0, &len, err);
+	if (status == TPD_OK)
+		*out_bytes = TPD_MIN(len, sample->len);
+	return status;
+}
+
+static bool worth_trying(enum tpd_encoding encoding, enum tpd_dtype dtype, bool with_reference)
+{
+	if (encoding == TPD_ENCODING_RAW || encoding == TPD_ENCODING_COPY || !tpd_encoding_allows(encoding, dtype))
+		return false;
+	if (encoding == TPD_ENCODING_SPARSE && dtype == TPD_DTYPE_BYTES)
+		return false;
+	return with_reference || !tpd_encoding_needs_reference(encoding);
+}
+
+enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
+				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,
+				struct tpd_err *err)
+{
+	struct tpd_plan best = {.encoding = TPD_ENCODING_RAW, .dtype = dtype, .row = row, .grid_bias = GRID_BIAS_MIN}, plan = best;
+	uint64_t best_bytes = sample->len, alone = sample->len, bytes;
+	enum tpd_status status;
+
+	if (row == 0 || row > TPD_ROW_MAX || sample->len == 0 || sample->len > TPD_CHUNK_MAX_BYTES || sample->stretch == 0 ||
+	    (unsigned)dtype >= TPD_DTYPE_COUNT)
+		return tpd_fail(err, TPD_USAGE, "a sample of %zu bytes of %s with rows of %u cannot be planned", sample->len,
+				tpd_dtype_name(dtype), row);
+	if (sample->stretch < sample->len) { /* a row does not go on from one stretch to the next */
+		size_t elements = sample->stretch / tpd_dtype_width(dtype);
+
+		plan.row = (uint32_t)TPD_MAX(TPD_MIN((size_t)row, elements), (size_t)1);
+	}
+	for (unsigned encoding = 0; encoding < TPD_ENCODING_COUNT; encoding++) {
+		if (!worth_trying((enum tpd_encoding)encoding, dtype, sample->p))
+			continue;
+		plan.encoding = (enum tpd_encoding)encoding;
+		for (unsigned bias = GRID_BIAS_MIN; bias <= GRID_BIAS_MAX; bias++) {
+			if (encoding != TPD_ENCODING_GRID && bias > GRID_BIAS_MIN)
+				break;
+			plan.grid_bias = (uint8_t)bias;
+			status = try_plan(codec, &plan, sample, &bytes, err);
+			if (status != TPD_OK)
+				return status;
+			if (bytes < best_bytes) {
+				best_bytes = bytes;
+				best.encoding = plan.encoding;
+				best.grid_bias = plan.grid_bias;
+			}
+			if (!tpd_encoding_needs_reference(plan.encoding))
+				alone = TPD_MIN(alone, bytes);
+		}
+	}
+	if (dtype == TPD_DTYPE_BYTES && sample->p)
+		best.encoding = TPD_ENCODING_ZSTD_REF;
+	*out_plan = best;
+	*out_bytes = best_bytes;
+	*out_bytes_alone = alone;
+	return TPD_OK;
+}
+
+/*
+ * F16 and BF16 are the same to byte planes.  They differ in where the exponent ends: of a BF16 the low 7 bits are noise
+ * given the rest, of an F16 the low 10.  The ideal cost of the upper 9 bits plus 7 against the upper 6 bits plus 10,
+ * in 1/4096 bits an element; for an F16 the two agree but for the slope of the density within an octave.
+ */
+static enum tpd_dtype half_of(const struct tpd_codec *codec, const struct tpd_sample *sample)
+{
+	const uint64_t noise[2] = {7, 10}, margin = 4096 / 4;
+	uint64_t cost[2] = {0, 0};
+	size_t n = sample->len / 2;
+
+	for (unsigned form = 0; form < 2; form++) {
+		uint32_t counts[256] = {0};
+
+		for (size_t i = 0; i < n; i++)
+			counts[(tpd_get_u16(sample->x + 2 * i) & 0x7fff) >> noise[form]]++;
+		for (unsigned e = 0; e < 256; e++) {
+			uint32_t f = (uint32_t)(((uint64_t)counts[e] * TPD_RANS_SUM + n - 1) / (n > 0 ? n : 1));
+
+			cost[form] += counts[e] * (uint64_t)(f < TPD_RANS_SUM ? codec->cost[f] : 0);
+		}
+		cost[form] += n * noise[form] * 4096;
+	}
+	return cost[0] + n * margin < cost[1] ? TPD_DTYPE_BF16 : TPD_DTYPE_F16;
+}
+
+enum tpd_status tpd_plan_guess_dtype(struct tpd_codec *codec, const struct tpd_sample *sample, enum tpd_dtype *out_dtype,
+				     struct tpd_err *err)
+{
+	const struct tpd_sample alone = {.x = sample->x, .len = sample->len, .stretch = sample->stretch};
+	static const enum tpd_dtype types[] = {TPD_DTYPE_BYTES, TPD_DTYPE_F32, TPD_DTYPE_F16};
+	enum tpd_dtype best = TPD_DTYPE_BYTES;
+	uint64_t best_bytes = 0, bytes, ignored;
+	struct tpd_plan plan;
+
+	for (unsigned i = 0; i < TPD_ARRAY_LEN(types); i++) {
+		enum tpd_status status = tpd_plan_choose(codec, types[i], 1024, &alone, &plan, &bytes, &ignored, err);
+
+		if (status != TPD_OK)
+			return status;
+		if (i == 0)
+			best_bytes = bytes * GUESS_PERCENT / 100;
+		else if (bytes < best_bytes && plan.encoding == TPD_ENCODING_PLANES) {
+			best_bytes = bytes;
+			best = types[i];
+		}
+	}
+	*out_dtype = best == TPD_DTYPE_F16 ? half_of(codec, sample) : best;
+	return TPD_OK;
+}

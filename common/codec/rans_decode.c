@@ -1,0 +1,70 @@
+/*
+ * rans_decode.c - the way back from rans_encode.c: forwards through the words, lane after lane.
+ *
+ * Everything about a slot stands in one table entry, so that a symbol costs one look-up, one multiplication and one
+ * conditional word.  While a whole round of lanes cannot run out of words they are not counted; the last
+ * rounds count each one.  Rejected: the alias method (a smaller table, a longer chain of dependent steps).
+ */
+#include "base/tpd.h"
+
+#include "codec/internal.h"
+
+void tpd_rans_decode_table(const uint16_t freq[256], uint32_t table[TPD_RANS_SUM])
+{
+	uint32_t slot = 0;
+
+	for (unsigned s = 0; s < 256; s++)
+		for (uint32_t offset = 0; offset < freq[s]; offset++)
+			table[slot++] = offset << 20 | (uint32_t)freq[s] << 8 | s;
+}
+
+static inline uint32_t step_back(uint32_t x, uint32_t entry)
+{
+	return (entry >> 8 & 0xfff) * (x >> TPD_RANS_BITS) + (entry >> 20);
+}
+
+static inline __attribute__((always_inline)) bool decode_lanes(const uint8_t *words, size_t count, const size_t lanes,
+							       const uint32_t *table, uint32_t *states, uint8_t *out,
+							       size_t n)
+{
+	const uint8_t *end = words + 2 * count;
+	uint32_t wrong = 0;
+	size_t i = 0;
+
+	while (i + lanes <= n && (size_t)(end - words) >= 2 * lanes) {
+		for (size_t lane = 0; lane < lanes; lane++) {
+			uint32_t entry = table[states[lane] & (TPD_RANS_SUM - 1)];
+			uint32_t x = step_back(states[lane], entry);
+			uint32_t more = x < TPD_RANS_LOW; /* as a number: a branch would be guessed wrong half the time */
+
+			states[lane] = x << (more << 4) | (tpd_get_u16(words) & (0u - more));
+			words += (size_t)more << 1;
+			out[i + lane] = (uint8_t)entry;
+		}
+		i += lanes;
+	}
+	for (; i < n; i++) {
+		uint32_t *state = &states[i % lanes];
+		uint32_t entry = table[*state & (TPD_RANS_SUM - 1)];
+
+		*state = step_back(*state, entry);
+		out[i] = (uint8_t)entry;
+		if (*state >= TPD_RANS_LOW)
+			continue;
+		if (words == end)
+			return false;
+		*state = *state << 16 | tpd_get_u16(words);
+		words += 2;
+	}
+	for (size_t lane = 0; lane < lanes; lane++)
+		wrong |= states[lane] ^ TPD_RANS_LOW;
+	return words == end && wrong == 0;
+}
+
+bool tpd_rans_decode_words(const uint8_t *words, size_t count, unsigned k, const uint32_t table[TPD_RANS_SUM],
+			   uint32_t states[TPD_RANS_LANES_MAX], uint8_t *out, size_t n)
+{
+	if (k == 6)
+		return decode_lanes(words, count, 64, table, states, out, n);
+	return decode_lanes(words, count, (size_t)1 << k, table, states, out, n);
+}

@@ -1,0 +1,72 @@
+/*
+ * rans_encode.c - order-0 range coding (rANS) of symbols, in up to 64 interleaved lanes.
+ *
+ * The coder is a stack: what goes in last comes out first.  So it walks from the last symbol to the first and
+ * fills its buffer from the end downwards; the decoder then reads everything forwards.  States live in
+ * [2^15, 2^31), words are 16 bits, probabilities 12.  The division by a frequency f is a multiplication by
+ * r = floor(2^43 / f) + 1: a state that is coded is below f * 2^19, so the product stays below 2^63, and its excess over
+ * x * 2^43 / f is at most x < 2^31, which is less than 2^43 / f, so the quotient is exact.
+ * Rejected: a table of quotients (cache), doubles (slower here, and no simpler to prove exact).
+ */
+#include "base/tpd.h"
+
+#include <assert.h>
+
+#include "codec/internal.h"
+
+void tpd_rans_encode_table(const uint16_t freq[256], struct tpd_rans_step table[256])
+{
+	uint32_t cum = 0;
+
+	for (unsigned s = 0; s < 256; s++) {
+		uint32_t f = freq[s];
+
+		assert(f < TPD_RANS_SUM);
+		table[s] = (struct tpd_rans_step){.reciprocal = f > 0 ? (UINT64_C(1) << 43) / f + 1 : 0,
+						  .limit = f << 19,
+						  .rest = (uint16_t)(TPD_RANS_SUM - f),
+						  .cum = (uint16_t)cum};
+		cum += f;
+	}
+	assert(cum == TPD_RANS_SUM);
+}
+
+static inline uint8_t *encode_one(uint32_t *state, const struct tpd_rans_step *step, uint8_t *words)
+{
+	uint32_t x = *state;
+	uint32_t out = x >= step->limit;
+
+	tpd_put_u16(words - 2, (uint16_t)x);
+	words -= (size_t)out << 1;
+	x >>= out << 4;
+	*state = x + step->cum + (uint32_t)(x * step->reciprocal >> 43) * step->rest;
+	return words;
+}
+
+static inline __attribute__((always_inline)) uint8_t *encode_lanes(const uint8_t *symbols, size_t n, const size_t lanes,
+								   const struct tpd_rans_step *table, uint8_t *words,
+								   uint32_t *states)
+{
+	size_t i = n;
+
+	while (i % lanes != 0) {
+		i--;
+		words = encode_one(&states[i % lanes], &table[symbols[i]], words);
+	}
+	while (i > 0) {
+		i -= lanes;
+		for (size_t lane = lanes; lane-- > 0;)
+			words = encode_one(&states[lane], &table[symbols[i + lane]], words);
+	}
+	return words;
+}
+
+uint8_t *tpd_rans_encode_words(const uint8_t *symbols, size_t n, unsigned k, const struct tpd_rans_step table[256],
+			       uint8_t *words_end, uint32_t states[TPD_RANS_LANES_MAX])
+{
+	for (unsigned lane = 0; lane < 1u << k; lane++)
+		states[lane] = TPD_RANS_LOW;
+	if (k == 6)
+		return encode_lanes(symbols, n, 64, table, words_end, states);
+	return encode_lanes(symbols, n, (size_t)1 << k, table, words_end, states);
+}

@@ -1,0 +1,377 @@
+/*
+ * survey.c - what one chunk says about a tensor's sparsity: the two passes' loops over elements (stats.h).
+ *
+ * Blocks of 16 elements in which all values are finite (nearly all) take a way without branches that compilers
+ * vectorise; the others, and the last, go element by element through the same lanes, so both ways add the
+ * same numbers in the same order.  Distances in ulps are counted by their bit length and summed up to thresholds at
+ * the end.  Rejected: one pass (min-max and the 95th percentile need the whole tensor first).
+ */
+#include "base/tpd.h"
+
+#include "codec/stats.h"
+
+#include <assert.h>
+#include <fenv.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "codec/stats_internal.h"
+
+#define BLOCK 16u
+#define SAMPLE_BLOCK 64u /* elements */
+#define FAR_BITS 20u     /* distances in ulps are cut off at 2^20, above the largest threshold */
+#define BUCKETS (FAR_BITS + 2)
+
+#define INLINE static inline __attribute__((always_inline))
+
+struct lanes {
+	double value_sum2[BLOCK], value_min[BLOCK], value_max[BLOCK];
+	double delta_sum2[BLOCK], delta_min[BLOCK], delta_max[BLOCK];
+	uint64_t raw[TPD_SPARSITY_REAL];
+	uint32_t distances[4][BUCKETS];
+};
+
+INLINE double double_of(uint64_t bits)
+{
+	double v;
+
+	memcpy(&v, &bits, sizeof v);
+	return v;
+}
+
+INLINE uint64_t load(const enum tpd_dtype dtype, const uint8_t *p, size_t i)
+{
+	if (dtype == TPD_DTYPE_F64)
+		return tpd_get_u64(p + 8 * i);
+	return dtype == TPD_DTYPE_F32 ? tpd_get_u32(p + 4 * i) : tpd_get_u16(p + 2 * i);
+}
+
+INLINE uint64_t exponent_mask(const enum tpd_dtype dtype)
+{
+	switch (dtype) {
+	case TPD_DTYPE_F64:
+		return UINT64_C(0x7ff) << 52;
+	case TPD_DTYPE_F32:
+		return UINT64_C(0xff) << 23;
+	case TPD_DTYPE_BF16:
+		return UINT64_C(0xff) << 7;
+	default:
+		return UINT64_C(0x1f) << 10;
+	}
+}
+
+/* A finite pattern as double, exactly. */
+INLINE double value_of(const enum tpd_dtype dtype, uint64_t bits)
+{
+	uint32_t word = (uint32_t)bits;
+	float f;
+
+	if (dtype == TPD_DTYPE_F64)
+		return double_of(bits);
+	if (dtype == TPD_DTYPE_F16) /* its exponent and mantissa where a double has them; 1008 = 1023 - 15 */
+		return double_of((bits >> 15) << 63 | (bits & 0x7fff) << 42) * 0x1p1008;
+	if (dtype == TPD_DTYPE_BF16)
+		word <<= 16;
+	memcpy(&f, &word, sizeof f);
+	return (double)f;
+}
+
+/* The distance in ulps, at most 2^20. */
+INLINE uint32_t distance_of(const enum tpd_dtype dtype, uint64_t x, uint64_t w)
+{
+	if (dtype == TPD_DTYPE_F64) {
+		const uint64_t top = UINT64_C(1) << 63;
+		uint64_t a = x & ~top, b = w & ~top;
+		uint64_t d = (x ^ w) & top ? a + b : a > b ? a - b : b - a;
+
+		return d >> FAR_BITS ? UINT32_C(1) << FAR_BITS : (uint32_t)d;
+	} else {
+		const unsigned width = dtype == TPD_DTYPE_F32 ? 32 : 16;
+		const uint32_t magnitude = (UINT32_C(1) << (width - 1)) - 1;
+		uint32_t sign_x = 0u - ((uint32_t)x >> (width - 1)), sign_w = 0u - ((uint32_t)w >> (width - 1));
+		int32_t a = (int32_t)((((uint32_t)x & magnitude) ^ sign_x) - sign_x);
+		int32_t b = (int32_t)((((uint32_t)w & magnitude) ^ sign_w) - sign_w);
+		uint32_t d = a > b ? (uint32_t)a - (uint32_t)b : (uint32_t)b - (uint32_t)a;
+
+		return d >> FAR_BITS ? UINT32_C(1) << FAR_BITS : d;
+	}
+}
+
+/* Bit length of a distance: below 2^20 + 1 the conversion is exact. */
+INLINE uint32_t bucket_of(uint32_t distance)
+{
+	float f = (float)(int32_t)distance;
+	uint32_t bits;
+
+	memcpy(&bits, &f, sizeof bits);
+	return distance == 0 ? 0 : (bits >> 23) - 126;
+}
+
+INLINE void add_value(struct lanes *lanes, unsigned lane, double v)
+{
+	lanes->value_sum2[lane] += v * v;
+	lanes->value_min[lane] = v < lanes->value_min[lane] ? v : lanes->value_min[lane];
+	lanes->value_max[lane] = v > lanes->value_max[lane] ? v : lanes->value_max[lane];
+}
+
+INLINE void add_delta(struct lanes *lanes, unsigned lane, double d)
+{
+	lanes->delta_sum2[lane] += d * d;
+	lanes->delta_min[lane] = d < lanes->delta_min[lane] ? d : lanes->delta_min[lane];
+	lanes->delta_max[lane] = d > lanes->delta_max[lane] ? d : lanes->delta_max[lane];
+}
+
+/* Any elements, one by one.  Returns how many |delta| went to sample. */
+INLINE size_t survey_slow(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, size_t n, struct lanes *lanes,
+			  struct tpd_survey *out, double *sample)
+{
+	const uint64_t mask = exponent_mask(dtype), mantissa = (mask & (0 - mask)) - 1;
+	size_t samples = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t bits = load(dtype, x, i), old = w ? load(dtype, w, i) : 0;
+		double v, d;
+
+		if ((bits & mask) == mask) {
+			if ((bits & mantissa) != 0)
+				out->nan++;
+			else
+				out->inf++;
+			continue;
+		}
+		v = value_of(dtype, bits);
+		out->finite++;
+		add_value(lanes, (unsigned)i, v);
+		if (!w || (old & mask) == mask)
+			continue;
+		d = v - value_of(dtype, old);
+		out->pairs++;
+		add_delta(lanes, (unsigned)i, d);
+		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
+			lanes->raw[k] += fabs(d) < tpd_sparsity_thresholds[k];
+		lanes->distances[0][bucket_of(distance_of(dtype, bits, old))]++;
+		if (sample)
+			sample[samples++] = fabs(d);
+	}
+	return samples;
+}
+
+/* 16 elements; false, and nothing done, when one of them is not finite. */
+INLINE bool survey_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, const bool with_delta,
+			struct lanes *lanes, double *sample)
+{
+	const uint64_t mask = exponent_mask(dtype);
+	uint64_t bits[BLOCK], old[BLOCK], special = 0;
+	double value[BLOCK], delta[BLOCK], size[BLOCK];
+	uint32_t bucket[BLOCK];
+
+	for (unsigned j = 0; j < BLOCK; j++) {
+		bits[j] = load(dtype, x, j);
+		old[j] = with_delta ? load(dtype, w, j) : 0;
+		special |= (bits[j] & mask) == mask;
+		special |= (old[j] & mask) == mask;
+	}
+	if (special)
+		return false;
+	for (unsigned j = 0; j < BLOCK; j++)
+		value[j] = value_of(dtype, bits[j]);
+	for (unsigned j = 0; j < BLOCK; j++)
+		add_value(lanes, j, value[j]);
+	if (!with_delta)
+		return true;
+	for (unsigned j = 0; j < BLOCK; j++)
+		delta[j] = value[j] - value_of(dtype, old[j]);
+	for (unsigned j = 0; j < BLOCK; j++) {
+		size[j] = fabs(delta[j]);
+		bucket[j] = bucket_of(distance_of(dtype, bits[j], old[j]));
+		add_delta(lanes, j, delta[j]);
+	}
+	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
+		const double threshold = tpd_sparsity_thresholds[k];
+		uint64_t count = 0;
+
+		for (unsigned j = 0; j < BLOCK; j++)
+			count += size[j] < threshold;
+		lanes->raw[k] += count;
+	}
+	for (unsigned j = 0; j < BLOCK; j++)
+		lanes->distances[j % 4][bucket[j]]++;
+	if (sample)
+		memcpy(sample, size, sizeof size);
+	return true;
+}
+
+INLINE size_t survey_type(const enum tpd_dtype dtype, const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w,
+			  size_t n, uint64_t first, struct lanes *lanes, struct tpd_survey *out, double *sample)
+{
+	const size_t width = dtype == TPD_DTYPE_F64 ? 8 : dtype == TPD_DTYPE_F32 ? 4 : 2;
+	size_t samples = 0;
+
+	for (size_t i = 0; i < n; i += BLOCK) {
+		const uint8_t *new = x + i * width, *old = w ? w + i * width : NULL;
+		size_t count = TPD_MIN(n - i, (size_t)BLOCK);
+		bool sampled = w && (first + i) / SAMPLE_BLOCK % stats->stride == 0;
+		double *to = sampled ? sample + samples : NULL;
+
+		if (count == BLOCK && (w ? survey_fast(dtype, new, old, true, lanes, to)
+					 : survey_fast(dtype, new, NULL, false, lanes, NULL))) {
+			out->finite += BLOCK;
+			out->pairs += w ? BLOCK : 0;
+			samples += sampled ? BLOCK : 0;
+		} else {
+			samples += survey_slow(dtype, new, old, count, lanes, out, to);
+		}
+	}
+	return samples;
+}
+
+static double sum_lanes(const double lane[BLOCK])
+{
+	double sum[BLOCK];
+
+	memcpy(sum, lane, sizeof sum);
+	for (unsigned half = BLOCK / 2; half > 0; half /= 2)
+		for (unsigned j = 0; j < half; j++)
+			sum[j] += sum[j + half];
+	return sum[0];
+}
+
+/* Adding +0 makes -0 into +0: which of two equal zeros a minimum returns is anybody's choice. */
+static double min_lanes(const double lane[BLOCK])
+{
+	double min = lane[0];
+
+	for (unsigned j = 1; j < BLOCK; j++)
+		min = lane[j] < min ? lane[j] : min;
+	return min + 0.0;
+}
+
+static double max_lanes(const double lane[BLOCK])
+{
+	double max = lane[0];
+
+	for (unsigned j = 1; j < BLOCK; j++)
+		max = lane[j] > max ? lane[j] : max;
+	return max + 0.0;
+}
+
+static void take_lanes(const struct lanes *lanes, struct tpd_survey *out)
+{
+	uint64_t below = 0;
+
+	out->value_sum2 = sum_lanes(lanes->value_sum2);
+	out->delta_sum2 = sum_lanes(lanes->delta_sum2);
+	if (out->finite > 0) {
+		out->value_min = min_lanes(lanes->value_min);
+		out->value_max = max_lanes(lanes->value_max);
+	}
+	if (out->pairs > 0) {
+		out->delta_min = min_lanes(lanes->delta_min);
+		out->delta_max = max_lanes(lanes->delta_max);
+		out->abs_max = fmax(-out->delta_min, out->delta_max) + 0.0;
+	}
+	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
+		out->raw[k] = lanes->raw[k];
+	for (unsigned b = 0; b < TPD_SPARSITY_ULPS; b++) {
+		below += (uint64_t)lanes->distances[0][b] + lanes->distances[1][b] + lanes->distances[2][b] +
+			 lanes->distances[3][b];
+		out->ulps[b] = below; /* distances of at most b bits are below 2^b */
+	}
+	out->zeros = out->ulps[0];
+}
+
+void tpd_survey_chunk(const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w1, size_t n, uint64_t first,
+		      struct tpd_survey *out, double *sample, size_t *out_samples)
+{
+	struct lanes lanes = {0};
+	fenv_t caller;
+
+	assert(n <= TPD_STATS_CHUNK_MAX && first % SAMPLE_BLOCK == 0 && (stats->has_delta || !w1));
+	*out = (struct tpd_survey){.count = n};
+	for (unsigned j = 0; j < BLOCK; j++) {
+		lanes.value_min[j] = lanes.delta_min[j] = INFINITY;
+		lanes.value_max[j] = lanes.delta_max[j] = -INFINITY;
+	}
+	fegetenv(&caller);
+	fesetenv(FE_DFL_ENV); /* denormals are values, whatever somebody else in this process set */
+	switch (stats->dtype) {
+	case TPD_DTYPE_F32:
+		*out_samples = survey_type(TPD_DTYPE_F32, stats, x, w1, n, first, &lanes, out, sample);
+		break;
+	case TPD_DTYPE_BF16:
+		*out_samples = survey_type(TPD_DTYPE_BF16, stats, x, w1, n, first, &lanes, out, sample);
+		break;
+	case TPD_DTYPE_F16:
+		*out_samples = survey_type(TPD_DTYPE_F16, stats, x, w1, n, first, &lanes, out, sample);
+		break;
+	default:
+		*out_samples = survey_type(TPD_DTYPE_F64, stats, x, w1, n, first, &lanes, out, sample);
+	}
+	take_lanes(&lanes, out);
+	fesetenv(&caller);
+}
+
+/* ---- second pass ---- */
+
+INLINE void count_type(const enum tpd_dtype dtype, const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w,
+		       size_t n, struct tpd_count *out, uint8_t *kept)
+{
+	const uint64_t mask = exponent_mask(dtype);
+	const bool wholly = stats->total.abs_max == 0;
+	const double bar = stats->percentile[TPD_SPARSITY_PCT95];
+	double limits[TPD_SPARSITY_REAL];
+
+	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
+		limits[k] = wholly ? INFINITY : tpd_sparsity_thresholds[k] * stats->total.abs_max;
+	for (size_t i = 0; i < n; i += BLOCK) {
+		size_t count = TPD_MIN(n - i, (size_t)BLOCK);
+		double size[BLOCK];
+		uint32_t bits = 0;
+
+		for (unsigned j = 0; j < BLOCK; j++) {
+			uint64_t new = j < count ? load(dtype, x, i + j) : 0, old = j < count ? load(dtype, w, i + j) : 0;
+			double d = fabs(value_of(dtype, new) - value_of(dtype, old));
+
+			size[j] = j >= count || (new & mask) == mask || (old & mask) == mask ? NAN : d;
+		}
+		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
+			const double limit = limits[k];
+			uint64_t below = 0;
+
+			for (unsigned j = 0; j < BLOCK; j++)
+				below += size[j] < limit;
+			out->minmax[k] += below;
+		}
+		for (unsigned j = 0; j < BLOCK; j++)
+			bits |= (uint32_t)(size[j] > bar) << j;
+		kept[i / 8] = (uint8_t)bits;
+		if (count > 8)
+			kept[i / 8 + 1] = (uint8_t)(bits >> 8);
+	}
+}
+
+void tpd_count_chunk(const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w1, size_t n, struct tpd_count *out,
+		     uint8_t *kept)
+{
+	fenv_t caller;
+
+	assert(stats->has_delta && n <= TPD_STATS_CHUNK_MAX);
+	*out = (struct tpd_count){0};
+	fegetenv(&caller);
+	fesetenv(FE_DFL_ENV);
+	switch (stats->dtype) {
+	case TPD_DTYPE_F32:
+		count_type(TPD_DTYPE_F32, stats, x, w1, n, out, kept);
+		break;
+	case TPD_DTYPE_BF16:
+		count_type(TPD_DTYPE_BF16, stats, x, w1, n, out, kept);
+		break;
+	case TPD_DTYPE_F16:
+		count_type(TPD_DTYPE_F16, stats, x, w1, n, out, kept);
+		break;
+	default:
+		count_type(TPD_DTYPE_F64, stats, x, w1, n, out, kept);
+	}
+	fesetenv(&caller);
+}

@@ -1,0 +1,109 @@
+/*
+ * symbols_decode.c - reads a symbol stream S(n), SPEC.md section 3.
+ *
+ * Every rule is checked here before the kernel runs; what only shows at the end (words left over, a lane's
+ * last state) the kernel reports.
+ */
+#include "base/tpd.h"
+
+#include <string.h>
+
+#include "codec/internal.h"
+
+static enum tpd_status corrupt(struct tpd_err *err, const char *what)
+{
+	return tpd_fail(err, TPD_CORRUPT, "symbol stream: %s", what);
+}
+
+static enum tpd_status read_frequencies(struct tpd_rd *rd, unsigned first, unsigned last, uint16_t freq[256],
+					struct tpd_err *err)
+{
+	uint32_t sum = 0;
+
+	memset(freq, 0, 256 * sizeof freq[0]);
+	for (unsigned s = first; s <= last; s++) {
+		uint64_t f = tpd_rd_varint(rd);
+
+		if (!tpd_rd_ok(rd))
+			return corrupt(err, "ends inside the frequencies");
+		if (f > TPD_RANS_SUM - sum)
+			return corrupt(err, "the frequencies sum to more than 4096");
+		freq[s] = (uint16_t)f;
+		sum += (uint32_t)f;
+		if (f == 0) {
+			unsigned zeros = tpd_rd_u8(rd);
+
+			if (!tpd_rd_ok(rd) || zeros >= last - s)
+				return corrupt(err, "a run of zero frequencies reaches the last symbol");
+			s += zeros;
+		}
+	}
+	if (sum != TPD_RANS_SUM)
+		return corrupt(err, "the frequencies do not sum to 4096");
+	if (freq[first] == 0 || freq[last] == 0)
+		return corrupt(err, "the first or last symbol does not occur");
+	return TPD_OK;
+}
+
+static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
+				   struct tpd_err *err)
+{
+	unsigned k = tpd_rd_u8(rd), first = tpd_rd_u8(rd), last = tpd_rd_u8(rd);
+	uint32_t states[TPD_RANS_LANES_MAX], count;
+	uint16_t freq[256];
+	const uint8_t *words;
+	enum tpd_status status;
+
+	if (!tpd_rd_ok(rd) || k > 6 || first >= last)
+		return corrupt(err, "bad rANS header");
+	status = read_frequencies(rd, first, last, freq, err);
+	if (status != TPD_OK)
+		return status;
+	count = tpd_rd_u32(rd);
+	for (unsigned lane = 0; lane < 1u << k; lane++) {
+		states[lane] = tpd_rd_u32(rd);
+		if (states[lane] < TPD_RANS_LOW || states[lane] >= UINT32_C(1) << 31)
+			return corrupt(err, "a rANS state is out of range");
+	}
+	words = tpd_rd_bytes(rd, (uint64_t)count * 2);
+	if (!words)
+		return corrupt(err, "ends inside the rANS words");
+	tpd_rans_decode_table(freq, codec->rans_decode);
+	if (!tpd_rans_decode_words(words, count, k, codec->rans_decode, states, out, n))
+		return corrupt(err, "the rANS words do not end where they must");
+	return TPD_OK;
+}
+
+enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
+				   struct tpd_err *err)
+{
+	unsigned coder = tpd_rd_u8(rd);
+	const uint8_t *bytes;
+	uint32_t size;
+
+	if (!tpd_rd_ok(rd))
+		return corrupt(err, "is not there");
+	if (coder > TPD_CODER_RANS)
+		return tpd_fail(err, TPD_UNSUPPORTED, "symbol stream: unknown coder %u", coder);
+	if (n == 0)
+		return coder == TPD_CODER_RAW ? TPD_OK : corrupt(err, "an empty one with a coder");
+	switch (coder) {
+	case TPD_CODER_RAW:
+		bytes = tpd_rd_bytes(rd, n);
+		if (!bytes)
+			return corrupt(err, "ends inside its bytes");
+		memcpy(out, bytes, n);
+		return TPD_OK;
+	case TPD_CODER_CONSTANT:
+		memset(out, tpd_rd_u8(rd), n);
+		return tpd_rd_ok(rd) ? TPD_OK : corrupt(err, "has no value");
+	case TPD_CODER_ZSTD:
+		size = tpd_rd_u32(rd);
+		bytes = tpd_rd_bytes(rd, size);
+		if (!bytes)
+			return corrupt(err, "ends inside its Zstandard frame");
+		return tpd_zstd_decode(codec->zstd, NULL, 0, bytes, size, out, n, err);
+	default:
+		return decode_rans(codec, rd, out, n, err);
+	}
+}

@@ -1,0 +1,219 @@
+/*
+ * symbols_encode.c - a symbol stream S(n): whichever coder makes n bytes shortest, by rules that depend on the
+ * bytes alone (SPEC.md sections 3 and 10).
+ *
+ * The ideal cost under the quantised frequencies is known before a single symbol is coded; random bytes (the low
+ * mantissa planes) are seen there and stay raw without the work.
+ */
+#include "base/tpd.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "codec/internal.h"
+
+#define ZSTD_TRY_MAX 4096u /* longer streams have order-0 statistics good enough for rANS */
+#define ZSTD_LEVEL 1
+#define HEADER_MAX (4u + 2u * 256u + 4u + 4u * TPD_RANS_LANES_MAX) /* coder, k, first, last; frequencies; w; states */
+
+static void count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256])
+{
+	uint32_t part[4][256]; /* four tables: runs of one symbol would wait for their own increments */
+	size_t i = 0;
+
+	memset(part, 0, sizeof part);
+	for (; i + 8 <= n; i += 8) {
+		uint64_t word = tpd_get_u64(symbols + i);
+
+		part[0][word & 255]++;
+		part[1][word >> 8 & 255]++;
+		part[2][word >> 16 & 255]++;
+		part[3][word >> 24 & 255]++;
+		part[0][word >> 32 & 255]++;
+		part[1][word >> 40 & 255]++;
+		part[2][word >> 48 & 255]++;
+		part[3][word >> 56]++;
+	}
+	for (; i < n; i++)
+		part[0][symbols[i]]++;
+	for (unsigned s = 0; s < 256; s++)
+		counts[s] = part[0][s] + part[1][s] + part[2][s] + part[3][s];
+}
+
+/* One of `what` is missing to, or is too much for, the sum: the symbol that changes; the lower one on a tie. */
+static unsigned largest(const uint64_t what[256])
+{
+	unsigned best = 0;
+
+	for (unsigned s = 1; s < 256; s++)
+		if (what[s] > what[best])
+			best = s;
+	return best;
+}
+
+/* At least two symbols occur. */
+static void quantise(const uint32_t counts[256], size_t n, uint16_t freq[256])
+{
+	uint64_t rest[256], size[256];
+	uint32_t sum = 0;
+
+	for (unsigned s = 0; s < 256; s++) {
+		uint64_t scaled = (uint64_t)counts[s] << TPD_RANS_BITS;
+		uint32_t f = (uint32_t)(scaled / n);
+
+		rest[s] = f > 0 ? scaled % n : 0; /* one that was raised to 1 has had more than its share */
+		if (f == 0 && counts[s] > 0)
+			f = 1;
+		freq[s] = (uint16_t)f;
+		sum += f;
+	}
+	for (; sum < TPD_RANS_SUM; sum++) {
+		unsigned s = largest(rest);
+
+		assert(rest[s] > 0);
+		rest[s] = 0;
+		freq[s]++;
+	}
+	if (sum == TPD_RANS_SUM)
+		return;
+	for (unsigned s = 0; s < 256; s++)
+		size[s] = freq[s];
+	for (; sum > TPD_RANS_SUM; sum--) {
+		unsigned s = largest(size);
+
+		size[s]--;
+		freq[s]--;
+	}
+}
+
+static uint8_t *put_varint(uint8_t *out, uint32_t v)
+{
+	for (; v >= 0x80; v >>= 7)
+		*out++ = (uint8_t)(v | 0x80);
+	*out++ = (uint8_t)v;
+	return out;
+}
+
+static uint8_t *put_frequencies(uint8_t *out, const uint16_t freq[256], unsigned first, unsigned last)
+{
+	for (unsigned s = first; s <= last; s++) {
+		unsigned zeros = 0;
+
+		out = put_varint(out, freq[s]);
+		if (freq[s] > 0)
+			continue;
+		while (freq[s + 1] == 0) {
+			zeros++;
+			s++;
+		}
+		*out++ = (uint8_t)zeros;
+	}
+	return out;
+}
+
+static unsigned choose_k(size_t n)
+{
+	if (n >= 16384)
+		return 6;
+	if (n >= 2048)
+		return 4;
+	return n >= 256 ? 2 : 0;
+}
+
+/* Coder 3 into out, whose room is cap; *out_len is SIZE_MAX when it does not fit. */
+static enum tpd_status encode_rans(struct tpd_codec *codec, const uint8_t *symbols, size_t n, const uint16_t freq[256],
+				   unsigned first, unsigned last, uint8_t *out, size_t cap, size_t *out_len,
+				   struct tpd_err *err)
+{
+	uint8_t header[HEADER_MAX], *p = header, *words, *words_end;
+	uint32_t states[TPD_RANS_LANES_MAX];
+	unsigned k = choose_k(n);
+	size_t words_len, header_len;
+	enum tpd_status status;
+
+	*out_len = SIZE_MAX;
+	status = tpd_scratch_need(&codec->words, 2 * n + 2, err);
+	if (status != TPD_OK)
+		return status;
+	words_end = codec->words.data + 2 * n + 2;
+	tpd_rans_encode_table(freq, codec->rans_encode);
+	words = tpd_rans_encode_words(symbols, n, k, codec->rans_encode, words_end, states);
+	words_len = (size_t)(words_end - words);
+
+	*p++ = TPD_CODER_RANS;
+	*p++ = (uint8_t)k;
+	*p++ = (uint8_t)first;
+	*p++ = (uint8_t)last;
+	p = put_frequencies(p, freq, first, last);
+	tpd_put_u32(p, (uint32_t)(words_len / 2));
+	p += 4;
+	for (unsigned lane = 0; lane < 1u << k; lane++, p += 4)
+		tpd_put_u32(p, states[lane]);
+	header_len = (size_t)(p - header);
+	if (header_len + words_len > cap)
+		return TPD_OK;
+	memcpy(out, header, header_len);
+	memcpy(out + header_len, words, words_len);
+	*out_len = header_len + words_len;
+	return TPD_OK;
+}
+
+static bool rans_may_pay(const struct tpd_codec *codec, const uint32_t counts[256], const uint16_t freq[256], size_t n)
+{
+	uint64_t bits = 0;
+
+	for (unsigned s = 0; s < 256; s++)
+		bits += (uint64_t)counts[s] * codec->cost[freq[s]];
+	return bits >> 12 < (uint64_t)n * 8;
+}
+
+enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbols, size_t n, uint8_t *out,
+				   size_t *out_len, struct tpd_err *err)
+{
+	uint32_t counts[256];
+	uint16_t freq[256];
+	unsigned first = 0, last = 255;
+	size_t best = TPD_SYMBOLS_BOUND(n), len; /* of raw; what comes later must be shorter */
+	enum tpd_status status;
+
+	if (n > 0)
+		count_bytes(symbols, n, counts);
+	while (n > 0 && counts[first] == 0)
+		first++;
+	while (n > 0 && counts[last] == 0)
+		last--;
+	if (n > 1 && first == last) {
+		out[0] = TPD_CODER_CONSTANT;
+		out[1] = (uint8_t)first;
+		*out_len = 2;
+		return TPD_OK;
+	}
+	if (n > 1 && n <= ZSTD_TRY_MAX) {
+		status = tpd_zstd_encode(codec->zstd, ZSTD_LEVEL, NULL, 0, symbols, n, out + 5, best > 6 ? best - 6 : 0, &len,
+					 err);
+		if (status != TPD_OK)
+			return status;
+		if (len != SIZE_MAX) {
+			out[0] = TPD_CODER_ZSTD;
+			tpd_put_u32(out + 1, (uint32_t)len);
+			best = len + 5;
+		}
+	}
+	if (n > 1) {
+		quantise(counts, n, freq);
+		if (rans_may_pay(codec, counts, freq, n)) {
+			status = encode_rans(codec, symbols, n, freq, first, last, out, best - 1, &len, err);
+			if (status != TPD_OK)
+				return status;
+			if (len != SIZE_MAX)
+				best = len;
+		}
+	}
+	if (best == TPD_SYMBOLS_BOUND(n)) {
+		out[0] = TPD_CODER_RAW;
+		if (n > 0)
+			memcpy(out + 1, symbols, n);
+	}
+	*out_len = best;
+	return TPD_OK;
+}

@@ -1,0 +1,652 @@
+/*
+ * t_codec.c - chunks through the real encoder and decoder: every encoding, type and small size, determinism, plans.
+ * What a decoder must refuse is in t_codec_corrupt.c.
+ */
+#include "base/tpd.h"
+
+#include "codec/codec.h"
+
+#include <check.h>
+#include <fenv.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec_build.h"
+
+static struct tpd_codec *codec;
+static uint64_t random_state;
+
+static uint64_t next_random(void)
+{
+	random_state ^= random_state << 13;
+	random_state ^= random_state >> 7;
+	random_state ^= random_state << 17;
+	return random_state;
+}
+
+static void set_up(void)
+{
+	random_state = 0x2545f4914f6cdd1d;
+	ck_assert_int_eq(tpd_codec_new(&codec, NULL), TPD_OK);
+}
+
+static void tear_down(void)
+{
+	ck_assert_uint_eq(tpd_codec_mismatches(codec), 0);
+	tpd_codec_free(codec);
+}
+
+/* ---- data ---- */
+
+enum kind { KIND_RANDOM, KIND_SMOOTH, KIND_FEW, KIND_EQUAL, KIND_SPECIAL, KIND_ZERO, KINDS };
+
+static void fill_floats(enum tpd_dtype dtype, uint8_t *x, size_t len)
+{
+	size_t width = tpd_dtype_width(dtype);
+
+	for (size_t i = 0; i < len; i++)
+		x[i] = (uint8_t)next_random();
+	for (size_t i = 0; i + width <= len; i += width) { /* exponents of weights */
+		unsigned small = (unsigned)(next_random() % 6);
+
+		if (dtype == TPD_DTYPE_F32)
+			tpd_put_u32(x + i, (tpd_get_u32(x + i) & 0x807fffff) | (117 + small) << 23);
+		else if (dtype == TPD_DTYPE_BF16)
+			tpd_put_u16(x + i, (uint16_t)((tpd_get_u16(x + i) & 0x807f) | (117 + small) << 7));
+		else if (dtype == TPD_DTYPE_F16)
+			tpd_put_u16(x + i, (uint16_t)((tpd_get_u16(x + i) & 0x83ff) | (5 + small) << 10));
+	}
+}
+
+/* x from p */
+static void fill(enum tpd_dtype dtype, enum kind kind, uint8_t *x, const uint8_t *p, size_t len)
+{
+	static const uint32_t special[] = {0, 0x80000000, 1, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0x00800000, 0x7fff8000};
+
+	memcpy(x, p, len);
+	switch (kind) {
+	case KIND_RANDOM:
+		fill_floats(dtype, x, len);
+		break;
+	case KIND_SMOOTH: /* a low part of most elements moves */
+		for (size_t i = 0; i < len; i += tpd_dtype_width(dtype))
+			x[i] = (uint8_t)(x[i] + (next_random() & 31));
+		break;
+	case KIND_FEW:
+		for (size_t i = 0; i < len; i++)
+			if (next_random() % 50 == 0)
+				x[i] ^= (uint8_t)(1 + next_random() % 255);
+		break;
+	case KIND_SPECIAL:
+		for (size_t i = 0; i + 4 <= len; i += 4)
+			if (next_random() % 3 == 0)
+				tpd_put_u32(x + i, special[next_random() % TPD_ARRAY_LEN(special)]);
+		break;
+	case KIND_ZERO:
+		memset(x, 0, len);
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- round trips ---- */
+
+static void check_chunk(const struct tpd_plan *plan, const struct tpd_chunk *chunk, unsigned *seen)
+{
+	uint8_t *out = malloc(tpd_encode_bound(chunk->len)), *back = malloc(chunk->len);
+	enum tpd_encoding encoding = TPD_ENCODING_COUNT;
+	struct tpd_err err = {0};
+	size_t len = 0;
+
+	ck_assert(out && back);
+	if (tpd_encode_chunk(codec, plan, chunk, out, &encoding, &len, &err) != TPD_OK)
+		ck_abort_msg("%s of %s: %s", tpd_dtype_name(plan->dtype), tpd_encoding_name(plan->encoding), err.text);
+	if (len > chunk->len || (len == chunk->len && encoding != TPD_ENCODING_RAW))
+		ck_abort_msg("%zu bytes became %zu", chunk->len, len);
+	memset(back, 0x5a, chunk->len);
+	if (tpd_decode_chunk(codec, encoding, plan->dtype, out, len, chunk->p, chunk->p ? chunk->ref_len : 0, back, chunk->len,
+			     &err) != TPD_OK)
+		ck_abort_msg("%s of %s: %s", tpd_dtype_name(plan->dtype), tpd_encoding_name(encoding), err.text);
+	if (memcmp(back, chunk->x, chunk->len) != 0)
+		ck_abort_msg("%s of %s: %zu bytes came back different", tpd_dtype_name(plan->dtype), tpd_encoding_name(encoding),
+			     chunk->len);
+	*seen |= 1u << encoding;
+	free(out);
+	free(back);
+}
+
+/* The encoder is forced into the encoding even where it does not pay, and what it makes must decode. */
+static void check_forced(const struct tpd_plan *plan, const struct tpd_chunk *chunk)
+{
+	struct tpd_err err = {0};
+	size_t len = 0;
+	uint8_t *back = malloc(chunk->len);
+
+	ck_assert(back);
+	if (tpd_encode_with(codec, plan, chunk, 0, &len, &err) != TPD_OK)
+		ck_abort_msg("%s", err.text);
+	if (len != SIZE_MAX) {
+		if (tpd_decode_chunk(codec, plan->encoding, plan->dtype, codec->payload.data, len, chunk->p, chunk->ref_len, back,
+				     chunk->len, &err) != TPD_OK)
+			ck_abort_msg("%zu bytes of %s of %s: %s", chunk->len, tpd_dtype_name(plan->dtype),
+				     tpd_encoding_name(plan->encoding), err.text);
+		if (memcmp(back, chunk->x, chunk->len) != 0)
+			ck_abort_msg("%zu bytes of %s of %s came back different", chunk->len, tpd_dtype_name(plan->dtype),
+				     tpd_encoding_name(plan->encoding));
+	}
+	free(back);
+}
+
+START_TEST(every_encoding_type_and_small_size)
+{
+	const enum tpd_dtype dtype = (enum tpd_dtype)_i;
+	unsigned seen = 0;
+
+	for (size_t len = 1; len <= 300; len++) {
+		for (unsigned kind = 0; kind < KINDS; kind++) {
+			/* exact allocations, so that a sanitizer sees one byte too many */
+			size_t ref_len = next_random() % 4 ? len : (size_t)(next_random() % (2 * len + 1));
+			uint8_t *x = malloc(len), *p = malloc(TPD_MAX(ref_len, (size_t)1)), *whole = malloc(len);
+			struct tpd_chunk chunk = {.x = x, .len = len, .p = p, .ref_len = ref_len, .element = next_random() % 100000};
+			uint32_t row = 1 + (uint32_t)(next_random() % (kind ? 100 : TPD_ROW_MAX));
+
+			ck_assert(x && p && whole);
+			fill_floats(dtype, whole, len);
+			fill_floats(dtype, p, ref_len);
+			memcpy(p, whole, TPD_MIN(len, ref_len));
+			fill(dtype, (enum kind)kind, x, whole, len);
+			for (unsigned encoding = 0; encoding < TPD_ENCODING_COUNT; encoding++) {
+				struct tpd_plan plan = {
+					.encoding = (enum tpd_encoding)encoding, .dtype = dtype, .row = row, .grid_bias = 2};
+
+				if (!tpd_encoding_allows(plan.encoding, dtype))
+					continue;
+				check_chunk(&plan, &chunk, &seen);
+				if (ref_len > 0 || !tpd_encoding_needs_reference(plan.encoding))
+					check_forced(&plan, &chunk);
+			}
+			free(x);
+			free(p);
+			free(whole);
+		}
+	}
+	ck_assert(seen & 1u << TPD_ENCODING_COPY && seen & 1u << TPD_ENCODING_RAW && seen & 1u << TPD_ENCODING_SPARSE &&
+		  seen & 1u << TPD_ENCODING_ZSTD && seen & 1u << TPD_ENCODING_ZSTD_REF && seen & 1u << TPD_ENCODING_PLANES);
+	ck_assert(!tpd_encoding_allows(TPD_ENCODING_GRID, dtype) || seen & 1u << TPD_ENCODING_GRID);
+}
+END_TEST
+
+START_TEST(without_a_reference)
+{
+	static const enum tpd_encoding encodings[] = {TPD_ENCODING_GRID, TPD_ENCODING_SPARSE, TPD_ENCODING_ZSTD_REF,
+						      TPD_ENCODING_COPY};
+	uint8_t x[4000];
+	unsigned seen = 0;
+
+	fill_floats(TPD_DTYPE_F32, x, sizeof x);
+	for (size_t i = 0; i < TPD_ARRAY_LEN(encodings); i++) {
+		struct tpd_plan plan = {.encoding = encodings[i], .dtype = TPD_DTYPE_F32, .row = 64, .grid_bias = 2};
+		struct tpd_chunk chunk = {.x = x, .len = sizeof x};
+
+		check_chunk(&plan, &chunk, &seen);
+		chunk.p = x; /* a reference of no length is none */
+		check_chunk(&plan, &chunk, &seen);
+	}
+	ck_assert(seen & 1u << TPD_ENCODING_PLANES);
+	ck_assert(!(seen & (1u << TPD_ENCODING_GRID | 1u << TPD_ENCODING_SPARSE | 1u << TPD_ENCODING_COPY)));
+}
+END_TEST
+
+START_TEST(chunk_borders)
+{
+	static const size_t elements[] = {TPD_CHUNK_ELEMENTS - 1, TPD_CHUNK_ELEMENTS, TPD_CHUNK_ELEMENTS + 1};
+	const enum tpd_dtype dtype = (enum tpd_dtype)_i;
+	size_t width = tpd_dtype_width(dtype);
+	unsigned seen = 0;
+
+	for (size_t e = 0; e < TPD_ARRAY_LEN(elements); e++) {
+		size_t len = elements[e] * width;
+		uint8_t *x = malloc(len), *p = malloc(len);
+
+		ck_assert(x && p);
+		fill_floats(dtype, p, len);
+		for (unsigned kind = 0; kind < KINDS; kind++) {
+			struct tpd_chunk chunk = {.x = x, .len = len, .p = p, .ref_len = len, .element = 77};
+
+			fill(dtype, (enum kind)kind, x, p, len);
+			for (unsigned encoding = TPD_ENCODING_ZSTD; encoding < TPD_ENCODING_COUNT; encoding++) {
+				struct tpd_plan plan = {
+					.encoding = (enum tpd_encoding)encoding, .dtype = dtype, .row = 768, .grid_bias = 3};
+
+				if (!tpd_encoding_allows(plan.encoding, dtype))
+					continue;
+				check_chunk(&plan, &chunk, &seen);
+				check_forced(&plan, &chunk);
+			}
+		}
+		free(x);
+		free(p);
+	}
+	ck_assert(seen != 0);
+}
+END_TEST
+
+START_TEST(largest_chunk_of_bytes)
+{
+	size_t len = TPD_CHUNK_BYTES, shift = 12345;
+	uint8_t *x = malloc(len), *p = malloc(len), *out = malloc(len);
+	struct tpd_plan plan = {.encoding = TPD_ENCODING_ZSTD_REF, .dtype = TPD_DTYPE_BYTES, .row = 1};
+	struct tpd_chunk chunk = {.x = x, .len = len, .p = p, .ref_len = len};
+	enum tpd_encoding encoding;
+	size_t out_len;
+	unsigned seen = 0;
+
+	ck_assert(x && p && out);
+	for (size_t i = 0; i < len; i++)
+		p[i] = (uint8_t)next_random();
+	memcpy(x + shift, p, len - shift); /* the contents moved */
+	memcpy(x, p + 99, shift);
+	check_chunk(&plan, &chunk, &seen);
+	ck_assert_int_eq(tpd_encode_chunk(codec, &plan, &chunk, out, &encoding, &out_len, NULL), TPD_OK);
+	ck_assert_int_eq(encoding, TPD_ENCODING_ZSTD_REF);
+	ck_assert_uint_lt(out_len, len / 50);
+	for (unsigned e = TPD_ENCODING_ZSTD; e <= TPD_ENCODING_SPARSE; e++) {
+		plan.encoding = (enum tpd_encoding)e;
+		check_chunk(&plan, &chunk, &seen);
+		check_forced(&plan, &chunk);
+	}
+	ck_assert_uint_eq(tpd_chunk_bytes(TPD_DTYPE_BYTES), len);
+	ck_assert_uint_eq(tpd_chunk_bytes(TPD_DTYPE_F64), 1 << 20);
+	ck_assert_uint_eq(tpd_chunk_bytes(TPD_DTYPE_BF16), 1 << 18);
+	ck_assert_uint_eq(tpd_chunk_bytes(TPD_DTYPE_F4), 1 << 17);
+	chunk.len = len + 1;
+	ck_assert_int_eq(tpd_encode_chunk(codec, &plan, &chunk, out, &encoding, &out_len, NULL), TPD_USAGE);
+	free(x);
+	free(p);
+	free(out);
+}
+END_TEST
+
+START_TEST(same_input_gives_the_same_bytes)
+{
+	enum { LEN = 4 * 40000 };
+	uint8_t *x = malloc(LEN), *p = malloc(LEN), *out[2];
+	struct tpd_codec *other;
+
+	out[0] = malloc(LEN);
+	out[1] = malloc(LEN);
+	ck_assert(x && p && out[0] && out[1]);
+	for (unsigned round = 0; round < 60; round++) {
+		enum tpd_dtype dtype = (enum tpd_dtype)(next_random() % TPD_DTYPE_COUNT);
+		struct tpd_chunk chunk = {.x = x, .p = p, .element = round * 1000};
+		enum tpd_encoding encoding[2];
+		size_t len[2];
+		struct tpd_plan plan[2];
+
+		chunk.len = chunk.ref_len = 1 + next_random() % LEN;
+		fill_floats(dtype, p, chunk.len);
+		fill(dtype, (enum kind)(round % KINDS), x, p, chunk.len);
+		ck_assert_int_eq(tpd_codec_new(&other, NULL), TPD_OK);
+		for (unsigned k = 0; k < 2; k++) { /* a codec with a past, and a new one in another rounding mode */
+			struct tpd_sample sample = {.x = x, .p = p, .len = chunk.len, .stretch = chunk.len};
+			struct tpd_codec *use = k ? other : codec;
+			uint64_t bytes, alone;
+
+			ck_assert_int_eq(fesetround(k ? FE_UPWARD : FE_TONEAREST), 0);
+			ck_assert_int_eq(tpd_plan_choose(use, dtype, 200, &sample, &plan[k], &bytes, &alone, NULL), TPD_OK);
+			ck_assert_int_eq(tpd_encode_chunk(use, &plan[k], &chunk, out[k], &encoding[k], &len[k], NULL), TPD_OK);
+			ck_assert_int_eq(fegetround(), k ? FE_UPWARD : FE_TONEAREST);
+			ck_assert_int_eq(fesetround(FE_TONEAREST), 0);
+		}
+		ck_assert_int_eq(plan[0].encoding, plan[1].encoding);
+		ck_assert_int_eq(plan[0].grid_bias, plan[1].grid_bias);
+		ck_assert_int_eq(encoding[0], encoding[1]);
+		ck_assert_uint_eq(len[0], len[1]);
+		ck_assert_mem_eq(out[0], out[1], len[0]);
+		ck_assert_uint_eq(tpd_codec_mismatches(other), 0);
+		tpd_codec_free(other);
+	}
+	free(x);
+	free(p);
+	free(out[0]);
+	free(out[1]);
+}
+END_TEST
+
+/* SPEC.md section 9 */
+START_TEST(worked_example)
+{
+	static const uint8_t payload[] = {0x02, 0x00, 0x02, 0x00, 0x00, 0x7f, 0x00, 0x82, 0x80, 1, 0, 0, 0, 1, 0, 0, 0};
+	static const uint8_t p[] = {0x80, 0x3f, 0x00, 0x00}, x[] = {0x81, 0x3f, 0x01, 0x80};
+	struct tpd_plan plan = {.encoding = TPD_ENCODING_GRID, .dtype = TPD_DTYPE_BF16, .row = 2, .grid_bias = 2};
+	struct tpd_chunk chunk = {.x = x, .len = 4, .p = p, .ref_len = 4};
+	uint8_t back[4];
+	size_t len;
+
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_GRID, TPD_DTYPE_BF16, payload, sizeof payload, p, 4, back, 4, NULL),
+			 TPD_OK);
+	ck_assert_mem_eq(back, x, 4);
+	ck_assert_int_eq(tpd_encode_with(codec, &plan, &chunk, 127, &len, NULL), TPD_OK);
+	ck_assert_uint_eq(len, sizeof payload);
+	ck_assert_mem_eq(codec->payload.data, payload, len);
+}
+END_TEST
+
+/* ---- streams ---- */
+
+START_TEST(symbol_streams)
+{
+	static const size_t sizes[] = {0, 1, 2, 3, 255, 256, 257, 2047, 2048, 4096, 4097, 16383, 16384, 16385, 70001};
+	unsigned coders = 0;
+
+	for (size_t s = 0; s < TPD_ARRAY_LEN(sizes); s++) {
+		size_t n = sizes[s];
+		uint8_t *in = malloc(n + 1), *out = malloc(TPD_SYMBOLS_BOUND(n)), *back = malloc(n + 1);
+
+		ck_assert(in && out && back);
+		for (unsigned shape = 0; shape < 8; shape++) {
+			size_t len;
+			struct tpd_rd rd;
+
+			for (size_t i = 0; i < n; i++) {
+				uint64_t r = next_random();
+
+				in[i] = shape == 0   ? 7
+					: shape == 1 ? (uint8_t)r
+					: shape == 2 ? (uint8_t)(r % 1000 == 0 ? 1 : 200)
+					: shape == 3 ? (uint8_t)(128 + (int)(r & 7) - (int)(r >> 8 & 7))
+					: shape == 4 ? (uint8_t)(i % 5)
+					: shape == 5 ? (uint8_t)(r % 3 ? 255 : 0)
+					: shape == 6 ? (uint8_t)(r & r >> 8 & r >> 16) /* all 256, some very rare */
+						     : (uint8_t)(i + 1 == n ? 1 : 0);
+			}
+			ck_assert_int_eq(tpd_symbols_encode(codec, in, n, out, &len, NULL), TPD_OK);
+			ck_assert_uint_le(len, TPD_SYMBOLS_BOUND(n));
+			coders |= 1u << out[0];
+			rd = tpd_rd_make(out, len);
+			memset(back, 0, n + 1);
+			ck_assert_int_eq(tpd_symbols_decode(codec, &rd, back, n, NULL), TPD_OK);
+			ck_assert(tpd_rd_done(&rd));
+			ck_assert_mem_eq(in, back, n);
+		}
+		free(in);
+		free(out);
+		free(back);
+	}
+	ck_assert_uint_eq(coders, 15); /* each was the shortest once */
+}
+END_TEST
+
+static unsigned elias_length(uint32_t gap)
+{
+	unsigned length = 0, log = 0;
+
+	while (length < 32 && gap >> length)
+		length++;
+	while (length >> (log + 1))
+		log++;
+	return 2 * log + length;
+}
+
+START_TEST(gap_streams)
+{
+	enum { M = 3000 };
+	static uint32_t gaps[M], places[M], back[M];
+	static uint8_t out[M * 32];
+	unsigned codes = 0;
+
+	for (unsigned round = 0; round < 200; round++) {
+		size_t m = round < 20 ? round : 1 + next_random() % M;
+		uint32_t limit = 1u << (round % 21), next = 0;
+		uint64_t bits, want_elias = 0, best = UINT64_MAX;
+		uint8_t code, k;
+		unsigned best_k = 0;
+		size_t len;
+
+		for (size_t i = 0; i < m; i++) {
+			/* geometric-like, or the logarithm uniform, where Elias delta is better */
+			uint32_t gap = 1 + (uint32_t)(next_random() % limit) % (round % 3 ? limit : 1 + (uint32_t)(next_random() % 3));
+
+			if (round % 5 == 4)
+				gap = 1 + (limit >> (next_random() % 21));
+			gaps[i] = gap;
+			next += gap;
+			places[i] = next - 1;
+			want_elias += elias_length(gap);
+		}
+		for (unsigned try = 0; try <= 31; try++) {
+			uint64_t sum = 0;
+
+			for (size_t i = 0; i < m; i++)
+				sum += ((gaps[i] - 1) >> try) + 1 + try;
+			if (sum < best) {
+				best = sum;
+				best_k = try;
+			}
+		}
+		ck_assert_uint_eq(tpd_gaps_elias_bits(gaps, m), want_elias);
+		bits = tpd_gaps_choose(gaps, m, &code, &k);
+		ck_assert_uint_eq(bits, TPD_MIN(best, want_elias));
+		ck_assert_uint_eq(code, best < want_elias ? TPD_GAPS_RICE : TPD_GAPS_ELIAS);
+		ck_assert_uint_eq(k, best < want_elias ? best_k : 0);
+		codes |= 1u << code;
+		for (unsigned way = 0; way < 3; way++) {
+			unsigned use_code = way == 0 ? code : way - 1, use_k = way == 0 ? k : way == 1 ? 0 : best_k + round % 2;
+
+			len = tpd_gaps_encode(gaps, m, use_code, use_k, out);
+			if (way == 0)
+				ck_assert_uint_eq(len, (bits + 7) / 8);
+			ck_assert(tpd_gaps_decode(out, len, use_code, use_k, m, next, back));
+			ck_assert_mem_eq(back, places, m * sizeof *places);
+			if (m == 0)
+				continue;
+			ck_assert(!tpd_gaps_decode(out, len, use_code, use_k, m, next - 1, back)); /* the last is beyond n */
+			ck_assert(!tpd_gaps_decode(out, len - 1, use_code, use_k, m, next, back));
+			out[len] = 0;
+			ck_assert(!tpd_gaps_decode(out, len + 1, use_code, use_k, m, next, back));
+		}
+	}
+	ck_assert_uint_eq(codes, 3);
+}
+END_TEST
+
+/* Codes written by hand from the definitions. */
+START_TEST(gap_codes_are_the_defined_ones)
+{
+	static const uint32_t gaps[] = {1, 2, 3, 4, 9, 17};
+	/* Elias delta: 1 | 0 10 0 | 0 10 1 | 0 11 00 | 00 100 001 | 00 101 0001 and a zero to fill the byte */
+	static const uint8_t elias[] = {0xa2, 0xb0, 0x84, 0xa2};
+	/* Rice 2: 0 00 | 0 01 | 0 10 | 0 11 | 110 00 | 11110 00 */
+	static const uint8_t rice[] = {0x05, 0x3c, 0x78};
+	uint8_t out[64];
+
+	ck_assert_uint_eq(tpd_gaps_encode(gaps, 6, TPD_GAPS_ELIAS, 0, out), sizeof elias);
+	ck_assert_mem_eq(out, elias, sizeof elias);
+	ck_assert_uint_eq(tpd_gaps_encode(gaps, 6, TPD_GAPS_RICE, 2, out), sizeof rice);
+	ck_assert_mem_eq(out, rice, sizeof rice);
+}
+END_TEST
+
+/* ---- plans ---- */
+
+static struct tpd_plan choose(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t len, uint64_t *out_bytes,
+			      uint64_t *out_alone)
+{
+	struct tpd_sample sample = {.x = x, .p = p, .len = len, .stretch = len > 1 << 17 ? 1024 * tpd_dtype_width(dtype) : len};
+	struct tpd_plan plan;
+
+	ck_assert_int_eq(tpd_plan_choose(codec, dtype, 256, &sample, &plan, out_bytes, out_alone, NULL), TPD_OK);
+	ck_assert_int_eq(plan.dtype, dtype);
+	ck_assert_uint_eq(plan.row, 256);
+	return plan;
+}
+
+START_TEST(plans)
+{
+	enum { LEN = 4 * 32768 };
+	uint8_t *x = malloc(LEN), *p = malloc(LEN);
+	uint64_t bytes, alone;
+
+	ck_assert(x && p);
+	fill_floats(TPD_DTYPE_F32, p, LEN);
+	fill(TPD_DTYPE_F32, KIND_SMOOTH, x, p, LEN);
+	ck_assert_int_eq(choose(TPD_DTYPE_F32, x, p, LEN, &bytes, &alone).encoding, TPD_ENCODING_GRID);
+	ck_assert_uint_lt(bytes, LEN / 4);
+	ck_assert_uint_gt(alone, LEN / 2);
+	ck_assert_int_eq(choose(TPD_DTYPE_F32, x, NULL, LEN, &bytes, &alone).encoding, TPD_ENCODING_PLANES);
+	ck_assert_uint_eq(bytes, alone);
+	ck_assert_uint_lt(bytes, LEN);
+	memcpy(x, p, LEN);
+	for (size_t i = 0; i < LEN; i += 4 * (1 + next_random() % 60))
+		tpd_put_u32(x + i, tpd_get_u32(x + i) + 1);
+	ck_assert_int_eq(choose(TPD_DTYPE_I64, x, p, LEN, &bytes, &alone).encoding, TPD_ENCODING_SPARSE);
+	ck_assert_int_eq(choose(TPD_DTYPE_F32, p, p, LEN, &bytes, &alone).encoding, TPD_ENCODING_SPARSE);
+	ck_assert_uint_lt(bytes, 20);
+	ck_assert_int_eq(choose(TPD_DTYPE_BYTES, x, p, LEN, &bytes, &alone).encoding, TPD_ENCODING_ZSTD_REF);
+	for (size_t i = 0; i < LEN; i++)
+		x[i] = (uint8_t)next_random();
+	ck_assert_int_eq(choose(TPD_DTYPE_U8, x, NULL, LEN, &bytes, &alone).encoding, TPD_ENCODING_RAW);
+	ck_assert_uint_eq(bytes, LEN);
+	ck_assert_int_eq(choose(TPD_DTYPE_BYTES, x, x, LEN, &bytes, &alone).encoding, TPD_ENCODING_ZSTD_REF);
+	ck_assert_uint_eq(alone, LEN);
+	for (size_t i = 100; i < 5000; i++)
+		x[i] = x[i - 100];
+	ck_assert_int_eq(choose(TPD_DTYPE_BYTES, x, NULL, 5000, &bytes, &alone).encoding, TPD_ENCODING_ZSTD);
+	free(x);
+	free(p);
+}
+END_TEST
+
+START_TEST(bad_plans)
+{
+	uint8_t x[8] = {1, 2, 3, 4, 5, 6, 7, 8}, out[8];
+	struct tpd_sample sample = {.x = x, .len = 8, .stretch = 8};
+	struct tpd_chunk chunk = {.x = x, .len = 8, .p = out, .ref_len = 8};
+	struct tpd_plan plan = {.encoding = TPD_ENCODING_GRID, .dtype = TPD_DTYPE_F32, .row = 8, .grid_bias = 2};
+	uint64_t bytes, alone;
+	enum tpd_encoding encoding;
+	size_t len;
+
+	memset(out, 9, sizeof out);
+	ck_assert_int_eq(tpd_plan_choose(codec, TPD_DTYPE_F32, 8192, &sample, &plan, &bytes, &alone, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_plan_choose(codec, TPD_DTYPE_F32, 8193, &sample, &plan, &bytes, &alone, NULL), TPD_USAGE);
+	ck_assert_int_eq(tpd_plan_choose(codec, TPD_DTYPE_F32, 0, &sample, &plan, &bytes, &alone, NULL), TPD_USAGE);
+	plan = (struct tpd_plan){.encoding = TPD_ENCODING_GRID, .dtype = TPD_DTYPE_F32, .row = 0};
+	ck_assert_int_eq(tpd_encode_chunk(codec, &plan, &chunk, out, &encoding, &len, NULL), TPD_USAGE);
+	plan = (struct tpd_plan){.encoding = TPD_ENCODING_GRID, .dtype = TPD_DTYPE_I32, .row = 8};
+	ck_assert_int_eq(tpd_encode_chunk(codec, &plan, &chunk, out, &encoding, &len, NULL), TPD_USAGE);
+	plan = (struct tpd_plan){.encoding = TPD_ENCODING_RAW, .dtype = TPD_DTYPE_I32, .row = 8};
+	chunk.len = 0;
+	ck_assert_int_eq(tpd_encode_chunk(codec, &plan, &chunk, out, &encoding, &len, NULL), TPD_USAGE);
+}
+END_TEST
+
+START_TEST(guessed_types)
+{
+	enum { LEN = 1 << 17 };
+	static const enum tpd_dtype types[] = {TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16, TPD_DTYPE_BYTES};
+	uint8_t *x = malloc(LEN);
+
+	ck_assert(x);
+	for (size_t k = 0; k < TPD_ARRAY_LEN(types); k++) {
+		struct tpd_sample sample = {.x = x, .len = LEN, .stretch = 4096};
+		enum tpd_dtype dtype = TPD_DTYPE_COUNT;
+
+		for (size_t i = 0; i < LEN; i += 4) {
+			/* about normal, as weights are */
+			float f = 0, g = 0;
+			uint32_t word;
+
+			for (unsigned j = 0; j < 8; j++) {
+				f += (float)(next_random() & 0xffff) / 65536 - 0.5f;
+				g += (float)(next_random() & 0xffff) / 65536 - 0.5f;
+			}
+			f *= 0.02f;
+			g *= 0.02f;
+			memcpy(&word, &f, 4);
+			if (types[k] == TPD_DTYPE_F32) {
+				tpd_put_u32(x + i, word);
+			} else if (types[k] == TPD_DTYPE_BYTES) {
+				tpd_put_u32(x + i, (uint32_t)next_random());
+			} else {
+				uint32_t other, move = types[k] == TPD_DTYPE_F16 ? 112u << 23 : 0;
+
+				memcpy(&other, &g, 4);
+				if (types[k] == TPD_DTYPE_F16) {
+					word = (word & 0x80000000) >> 16 | ((word & 0x7fffffff) > move ? ((word & 0x7fffffff) - move) >> 13 : 0);
+					other = (other & 0x80000000) >> 16 |
+						((other & 0x7fffffff) > move ? ((other & 0x7fffffff) - move) >> 13 : 0);
+				} else {
+					word >>= 16;
+					other >>= 16;
+				}
+				tpd_put_u16(x + i, (uint16_t)word);
+				tpd_put_u16(x + i + 2, (uint16_t)other);
+			}
+		}
+		ck_assert_int_eq(tpd_plan_guess_dtype(codec, &sample, &dtype, NULL), TPD_OK);
+		ck_assert_str_eq(tpd_dtype_name(dtype), tpd_dtype_name(types[k]));
+	}
+	free(x);
+}
+END_TEST
+
+START_TEST(packing)
+{
+	uint8_t data[5000], back[5000], *frame = NULL;
+	size_t len = 0;
+
+	for (size_t i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i / 10);
+	for (size_t n = 0; n <= sizeof data; n += 1250) {
+		ck_assert_int_eq(tpd_zstd_pack(data, n, &frame, &len, NULL), TPD_OK);
+		ck_assert_int_eq(tpd_zstd_unpack(frame, len, back, n, NULL), TPD_OK);
+		ck_assert_mem_eq(back, data, n);
+		ck_assert_int_eq(tpd_zstd_unpack(frame, len - 1, back, n, NULL), TPD_CORRUPT);
+		ck_assert_int_eq(tpd_zstd_unpack(frame, len, back, n + 1, NULL), TPD_CORRUPT);
+		if (n > 0)
+			ck_assert_int_eq(tpd_zstd_unpack(frame, len, back, n - 1, NULL), TPD_CORRUPT);
+		free(frame);
+	}
+}
+END_TEST
+
+START_TEST(names)
+{
+	ck_assert_str_eq(tpd_encoding_name(TPD_ENCODING_ZSTD_REF), "zstd-ref");
+	ck_assert_str_eq(tpd_encoding_name((enum tpd_encoding)99), "?");
+	ck_assert(tpd_encoding_needs_reference(TPD_ENCODING_GRID) && !tpd_encoding_needs_reference(TPD_ENCODING_PLANES));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("codec");
+	TCase *tcase = tcase_create("codec");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(tcase, 1200);
+	tcase_add_checked_fixture(tcase, set_up, tear_down);
+	tcase_add_loop_test(tcase, every_encoding_type_and_small_size, 0, TPD_DTYPE_COUNT);
+	tcase_add_test(tcase, without_a_reference);
+	tcase_add_loop_test(tcase, chunk_borders, 0, TPD_DTYPE_COUNT);
+	tcase_add_test(tcase, largest_chunk_of_bytes);
+	tcase_add_test(tcase, same_input_gives_the_same_bytes);
+	tcase_add_test(tcase, worked_example);
+	tcase_add_test(tcase, symbol_streams);
+	tcase_add_test(tcase, gap_streams);
+	tcase_add_test(tcase, gap_codes_are_the_defined_ones);
+	tcase_add_test(tcase, plans);
+	tcase_add_test(tcase, bad_plans);
+	tcase_add_test(tcase, guessed_types);
+	tcase_add_test(tcase, packing);
+	tcase_add_test(tcase, names);
+	suite_add_tcase(suite, tcase);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? 0 : 1;
+}
