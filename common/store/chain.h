@@ -1,0 +1,52 @@
+/*
+ * chain.h - read chunks of a stored checkpoint, whatever they refer to.
+ *
+ * tpd_chain_open() loads the manifests from the checkpoint down to its keyframe (at most TPD_CHAIN_MAX; a cycle is TPD_CORRUPT).
+ * tpd_chain_read() replays one chunk through all links, iteratively, with two buffers: memory does not depend on depth or
+ * size. Chunks may be read by several threads at once, each with a tpd_chain_worker of its own.
+ */
+#ifndef TPD_STORE_CHAIN_H
+#define TPD_STORE_CHAIN_H
+
+#include "base/tpd.h"
+#include "store/store.h"
+
+#define TPD_CHAIN_MAX 4096u
+
+struct tpd_chain;
+struct tpd_chain_worker; /* codec, payload and two chunk buffers; owned by one thread */
+
+enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, struct tpd_chain **out_chain,
+			       struct tpd_err *err);
+void tpd_chain_close(struct tpd_chain *chain);
+/* The checkpoint's own manifest, borrowed. */
+const struct tpd_manifest *tpd_chain_manifest(const struct tpd_chain *chain);
+uint32_t tpd_chain_links(const struct tpd_chain *chain); /* manifests loaded: true depth + 1 */
+const struct tpd_manifest *tpd_chain_link(const struct tpd_chain *chain, uint32_t link); /* 0: itself */
+
+/*
+ * Where the original may still lie (path of the directory, or of the single file): chunks are then read there when their
+ * bytes have the recorded digest, and replayed otherwise. Never fails: what cannot be opened is not used.
+ */
+void tpd_chain_use_original(struct tpd_chain *chain, const char *path);
+/* The same for a raw copy: a directory whose files are named by their number (00000, 00001, ...). Both may be given. */
+void tpd_chain_use_copy(struct tpd_chain *chain, const char *path);
+
+enum tpd_status tpd_chain_worker_new(struct tpd_chain_worker **out_worker, struct tpd_err *err);
+void tpd_chain_worker_free(struct tpd_chain_worker *worker);
+
+/*
+ * Chunk `chunk` of a segment of regular file number `file`, verified against its decoded digest, into out (room for
+ * TPD_CHUNK_MAX_BYTES). A segment without chunk `chunk` gives *out_len = 0. tpd_err names file and chunk.
+ */
+enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t file, uint32_t segment,
+			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err);
+
+/* The own digest and encoding of one chunk of the checkpoint itself (file-wide chunk number). */
+struct tpd_part_entry;
+enum tpd_status tpd_chain_entry(struct tpd_chain *chain, uint32_t file, uint64_t number, struct tpd_part_entry *out,
+				struct tpd_err *err);
+/* Every part of the checkpoint itself: trailer as the manifest says, index whole, sizes right. */
+enum tpd_status tpd_chain_check_parts(struct tpd_chain *chain, struct tpd_err *err);
+
+#endif

@@ -1,0 +1,445 @@
+/*
+ * ingest.c - one captured checkpoint into the store, from the choice of its reference to its publication.
+ *
+ *     known content? ── yes ──► existed
+ *        │ no
+ *     reference (an interrupted ingest's, an older version of this step if it is alike, the highest lower step, the lowest
+ *        │       higher one; at the depth limit the chain's keyframe: an anchor)
+ *     layout ─► survey ─► anchor worth it? ─► encode ─► unchanged meanwhile? ─► publish
+ *
+ * Statistics are always against the highest lower step (w1), whatever the reference is.
+ */
+#include "base/tpd.h"
+
+#include "store/ingest.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/ingest_internal.h"
+
+/* An older version of the same step is the reference when at least this share of its sampled chunks is the same. */
+#define LIKENESS_PERCENT 50u
+
+/* An anchor that does not save a tenth of a keyframe's bytes is made a keyframe instead. */
+#define ANCHOR_GAIN_PERCENT 90u
+
+static void job_release(struct tpd_ingest_job *job)
+{
+	tpd_ingest_file_done(job);
+	for (uint32_t f = 0; job->files && f < job->manifest.file_count; f++) {
+		struct tpd_file_work *file = &job->files[f];
+
+		for (uint32_t s = 0; file->segments && s < file->entry->segment_count; s++) {
+			tpd_stats_free(file->segments[s].stats);
+			free(file->segments[s].sample_x);
+			free(file->segments[s].sample_p);
+		}
+		free(file->segments);
+		free(file->marks);
+	}
+	free(job->files);
+	if (job->w1 != job->ref)
+		tpd_chain_close(job->w1);
+	tpd_chain_close(job->ref);
+	for (unsigned t = 0; t < job->threads; t++) {
+		if (job->chain_workers)
+			tpd_chain_worker_free(job->chain_workers[t]);
+		if (job->codecs)
+			tpd_codec_free(job->codecs[t]);
+	}
+	free(job->chain_workers);
+	free(job->codecs);
+	for (size_t i = 0; job->slots && i < job->slot_count; i++) {
+		free(job->slots[i].x);
+		free(job->slots[i].p);
+		free(job->slots[i].w1_buffer);
+		free(job->slots[i].payload);
+		free(job->slots[i].kept);
+		free(job->slots[i].sample);
+	}
+	free(job->slots);
+	tpd_hasher_free(job->hasher);
+	if (job->dir >= 0)
+		tpd_store_io(job->store)->close(tpd_store_io(job->store), job->dir);
+	tpd_manifest_release(&job->manifest);
+}
+
+static enum tpd_status start_workers(struct tpd_ingest_job *job, struct tpd_err *err)
+{
+	enum tpd_status status = tpd_hasher_new(&job->hasher, err);
+
+	job->threads = tpd_pool_threads(job->options->pool);
+	job->slot_count = (size_t)job->threads * TPD_INGEST_SLOTS_PER_THREAD;
+	job->slots = calloc(job->slot_count, sizeof(*job->slots));
+	job->codecs = calloc(job->threads, sizeof(*job->codecs));
+	job->chain_workers = calloc(job->threads, sizeof(*job->chain_workers));
+	if (!status && (!job->slots || !job->codecs || !job->chain_workers))
+		status = tpd_fail_nomem(err);
+	for (unsigned t = 0; !status && t < job->threads; t++) {
+		status = tpd_codec_new(&job->codecs[t], err);
+		if (!status)
+			status = tpd_chain_worker_new(&job->chain_workers[t], err);
+	}
+	return status;
+}
+
+/* The manifest's entries from the source, still without segments. */
+static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run, uint64_t step, struct tpd_err *err)
+{
+	const struct tpd_source *source = job->source;
+	struct tpd_manifest *m = &job->manifest;
+	uint32_t files = 0;
+
+	m->run = strdup(run);
+	m->step = step;
+	m->kind = source->kind;
+	m->created_ns = job->options->now_ns;
+	m->source = strdup(source->origin ? source->origin : "");
+	m->entries = calloc(source->count + 1, sizeof(*m->entries));
+	m->files = calloc(source->count + 1, sizeof(*m->files));
+	job->files = calloc(source->count + 1, sizeof(*job->files));
+	if (!m->run || !m->source || !m->entries || !m->files || !job->files)
+		return tpd_fail_nomem(err);
+	if (source->count > UINT32_MAX / 2)
+		return tpd_fail(err, TPD_LIMIT, "'%s' has too many entries", m->source);
+	for (size_t i = 0; i < source->count; i++) {
+		const struct tpd_source_entry *from = &source->entries[i];
+		struct tpd_entry *to = &m->entries[i];
+
+		to->path = strdup(from->path);
+		m->entry_count = (uint32_t)(i + 1);
+		if (!to->path)
+			return tpd_fail_nomem(err);
+		to->type = from->type;
+		to->mode = from->mode & 07777;
+		to->mtime_ns = from->mtime_ns;
+		if (from->type == TPD_ENTRY_SYMLINK) {
+			to->target = strdup(from->target);
+			if (!to->target)
+				return tpd_fail_nomem(err);
+		} else if (from->type == TPD_ENTRY_FILE) {
+			to->size = from->size;
+			job->total += 2 * from->size;
+			m->files[files] = (uint32_t)i;
+			job->files[files] = (struct tpd_file_work){.entry = to, .fd = from->fd};
+			m->file_count = ++files;
+		}
+	}
+	if (m->file_count == 0)
+		return tpd_fail(err, TPD_USAGE, "'%s' holds no regular file", m->source);
+	return TPD_OK;
+}
+
+/* Same names, types, modes, targets and sizes? */
+static bool same_outline(const struct tpd_manifest *a, const struct tpd_manifest *b)
+{
+	if (a->kind != b->kind || a->entry_count != b->entry_count)
+		return false;
+	for (uint32_t i = 0; i < a->entry_count; i++) {
+		const struct tpd_entry *x = &a->entries[i], *y = &b->entries[i];
+
+		if (strcmp(x->path, y->path) != 0 || x->type != y->type || x->mode != y->mode || x->size != y->size ||
+		    strcmp(x->target ? x->target : "", y->target ? y->target : "") != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Does a version of this step with exactly this content exist? Reads the source only when the outline fits. */
+static enum tpd_status find_equal(struct tpd_ingest_job *job, const struct tpd_run *run, struct tpd_ingest_result *out,
+				  struct tpd_err *err)
+{
+	bool hashed = false;
+
+	out->existed = false;
+	for (size_t v = 0; v < run->count; v++) {
+		const struct tpd_version *version = &run->versions[v];
+		struct tpd_manifest stored;
+		enum tpd_status status;
+		bool same;
+
+		if (version->step != job->manifest.step || version->forgotten)
+			continue;
+		status = tpd_store_manifest(job->store, &version->id, &stored, err);
+		if (status)
+			return status;
+		same = same_outline(&job->manifest, &stored);
+		for (uint32_t f = 0; same && !hashed && f < job->manifest.file_count; f++) {
+			tpd_hasher_add_fd(job->hasher, job->files[f].fd);
+			tpd_hasher_start(job->hasher);
+			status = tpd_hasher_end(job->hasher, job->files[f].entry->sha256, err);
+			if (status) {
+				tpd_err_prefix(err, "'%s'", job->files[f].entry->path);
+				tpd_manifest_release(&stored);
+				return status;
+			}
+		}
+		hashed |= same;
+		for (uint32_t f = 0; same && f < job->manifest.file_count; f++)
+			same = memcmp(job->files[f].entry->sha256, stored.entries[stored.files[f]].sha256,
+				      TPD_SHA256_LEN) == 0;
+		tpd_manifest_release(&stored);
+		if (same) {
+			out->existed = true;
+			out->id = version->id;
+			out->version = version->version;
+			return TPD_OK;
+		}
+	}
+	return TPD_OK;
+}
+
+/* The newest version of the highest step below `step`, or of the lowest one above it. */
+static const struct tpd_version *neighbour(const struct tpd_run *run, uint64_t step, bool above)
+{
+	const struct tpd_version *best = NULL;
+
+	for (size_t v = 0; v < run->count; v++) {
+		const struct tpd_version *version = &run->versions[v];
+
+		if (version->forgotten || version->step == step || (version->step > step) != above)
+			continue;
+		if (!best || (above ? version->step < best->step : version->step > best->step) || version->step == best->step)
+			best = version;
+	}
+	return best;
+}
+
+static enum tpd_status open_reference(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_chain **out,
+				      struct tpd_err *err)
+{
+	enum tpd_status status = tpd_chain_open(job->store, id, out, err);
+
+	if (!status && !job->options->no_original && tpd_chain_manifest(*out)->source[0])
+		tpd_chain_use_original(*out, tpd_chain_manifest(*out)->source);
+	if (!status && job->options->tip) {
+		TPD_AUTO_FREE char *copy = NULL;
+		char hex[TPD_ID_HEX];
+
+		tpd_id_hex(id, hex);
+		if (asprintf(&copy, "%s/%s", job->options->tip, hex) < 0)
+			copy = NULL;
+		else
+			tpd_chain_use_copy(*out, copy);
+	}
+	return status;
+}
+
+/* An older version of this step that is alike, when there is one. */
+static enum tpd_status find_alike(struct tpd_ingest_job *job, const struct tpd_run *run, struct tpd_err *err)
+{
+	for (size_t v = run->count; v-- > 0 && !job->ref;) {
+		const struct tpd_version *version = &run->versions[v];
+		struct tpd_chain *chain = NULL;
+		unsigned percent = 0;
+		enum tpd_status status;
+
+		if (version->step != job->manifest.step || version->forgotten)
+			continue;
+		status = open_reference(job, &version->id, &chain, err);
+		if (!status)
+			status = tpd_ingest_likeness(job, chain, &percent, err);
+		if (!status && percent >= LIKENESS_PERCENT)
+			job->ref = chain;
+		else
+			tpd_chain_close(chain);
+		if (status)
+			return status;
+	}
+	return TPD_OK;
+}
+
+/* At the depth limit: the chain's keyframe instead of `ref`. */
+static enum tpd_status limit_depth(struct tpd_ingest_job *job, struct tpd_err *err)
+{
+	uint32_t depth = tpd_chain_links(job->ref) - 1;
+	struct tpd_id keyframe;
+	struct tpd_chain *chain = NULL;
+	enum tpd_status status;
+
+	if (depth < job->options->max_depth)
+		return TPD_OK;
+	keyframe = tpd_chain_link(job->ref, depth)->id;
+	if (job->ref != job->w1)
+		tpd_chain_close(job->ref);
+	job->ref = NULL;
+	if (job->options->max_depth == 0)
+		return TPD_OK;
+	job->anchoring = true;
+	if (job->w1 && tpd_id_equal(&tpd_chain_manifest(job->w1)->id, &keyframe)) {
+		job->ref = job->w1;
+		return TPD_OK;
+	}
+	status = open_reference(job, &keyframe, &chain, err);
+	if (!status)
+		job->ref = chain;
+	return status;
+}
+
+/* Fill job->w1 and job->ref. */
+static enum tpd_status choose_references(struct tpd_ingest_job *job, const struct tpd_run *run, struct tpd_err *err)
+{
+	const struct tpd_version *below = neighbour(run, job->manifest.step, false);
+	const struct tpd_version *above = neighbour(run, job->manifest.step, true);
+	struct tpd_begin begin = {0};
+	bool resumed = false;
+	enum tpd_status status = tpd_store_ingest_peek(job->lock, job->manifest.step, &resumed, &begin, err);
+
+	if (status)
+		return status;
+	if (resumed && (begin.has_w1 ? tpd_store_has(job->store, &begin.w1) : below == NULL) &&
+	    (!begin.has_ref || tpd_store_has(job->store, &begin.ref))) {
+		job->ref_fixed = true;
+		job->begin = begin;
+		if (begin.has_w1)
+			status = open_reference(job, &begin.w1, &job->w1, err);
+		if (!status && begin.has_ref && begin.has_w1 && tpd_id_equal(&begin.ref, &begin.w1))
+			job->ref = job->w1;
+		else if (!status && begin.has_ref)
+			status = open_reference(job, &begin.ref, &job->ref, err);
+		return status;
+	}
+	if (resumed)
+		status = tpd_store_ingest_discard(job->lock, job->manifest.step, err);
+	if (!status && below)
+		status = open_reference(job, &below->id, &job->w1, err);
+	if (!status)
+		status = find_alike(job, run, err);
+	if (!status && !job->ref)
+		job->ref = job->w1;
+	if (!status && !job->ref && above)
+		status = open_reference(job, &above->id, &job->ref, err);
+	if (!status && job->ref)
+		status = limit_depth(job, err);
+	return status;
+}
+
+/* Take the reference away from every segment, and take the plans that do without. */
+static void make_keyframe(struct tpd_ingest_job *job)
+{
+	for (uint32_t f = 0; f < job->manifest.file_count; f++) {
+		struct tpd_file_work *file = &job->files[f];
+
+		for (uint32_t s = 0; s < file->entry->segment_count; s++) {
+			file->entry->segments[s].has_ref = false;
+			file->segments[s].plan = file->segments[s].plan_alone;
+		}
+	}
+	if (job->ref != job->w1)
+		tpd_chain_close(job->ref);
+	job->ref = NULL;
+}
+
+/* After the survey: is the reference worth having? Segments whose plan needs none let go of it. */
+static void weigh_reference(struct tpd_ingest_job *job)
+{
+	double with = 0, alone = 0;
+	bool used = false;
+
+	if (!job->ref)
+		return;
+	for (uint32_t f = 0; f < job->manifest.file_count; f++) {
+		struct tpd_file_work *file = &job->files[f];
+
+		for (uint32_t s = 0; s < file->entry->segment_count; s++) {
+			struct tpd_segment *seg = &file->entry->segments[s];
+			const struct tpd_segment_work *work = &file->segments[s];
+
+			if (work->sample_bytes == 0)
+				continue;
+			with += (double)work->cost * (double)seg->length / (double)work->sample_bytes;
+			alone += (double)work->cost_alone * (double)seg->length / (double)work->sample_bytes;
+			if (!tpd_encoding_needs_reference(work->plan.encoding))
+				seg->has_ref = false;
+			used |= seg->has_ref;
+		}
+	}
+	if (job->ref_fixed)
+		return;
+	if (!used || (job->anchoring && with * 100 > alone * ANCHOR_GAIN_PERCENT))
+		make_keyframe(job);
+}
+
+static void name_references(struct tpd_ingest_job *job)
+{
+	struct tpd_manifest *m = &job->manifest;
+
+	m->has_ref = job->ref != NULL;
+	if (job->ref) {
+		m->ref = tpd_chain_manifest(job->ref)->id;
+		m->ref_step = tpd_chain_manifest(job->ref)->step;
+		m->depth = tpd_chain_links(job->ref);
+	}
+	m->has_w1 = job->w1 != NULL;
+	if (job->w1) {
+		m->w1 = tpd_chain_manifest(job->w1)->id;
+		m->w1_step = tpd_chain_manifest(job->w1)->step;
+	}
+}
+
+static enum tpd_status open_unfinished(struct tpd_ingest_job *job, struct tpd_err *err)
+{
+	const struct tpd_manifest *m = &job->manifest;
+	uint64_t part_size = job->options->part_size ? job->options->part_size : TPD_DEFAULT_PART_SIZE;
+	struct tpd_begin wanted = {.has_ref = m->has_ref, .has_w1 = m->has_w1, .ref = m->ref, .w1 = m->w1,
+				   .part_size = job->ref_fixed ? job->begin.part_size : TPD_MIN(part_size, TPD_PART_MAX)};
+	bool resumed;
+
+	return tpd_store_ingest_open(job->lock, m->step, &wanted, &job->begin, &resumed, &job->dir, err);
+}
+
+static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *run, struct tpd_ingest_result *out,
+			    struct tpd_err *err)
+{
+	enum tpd_status status = find_equal(job, run, out, err);
+
+	if (status || out->existed)
+		return status;
+	status = choose_references(job, run, err);
+	if (!status)
+		status = tpd_ingest_layout(job, err);
+	if (!status)
+		status = tpd_ingest_survey(job, err);
+	if (status)
+		return status;
+	weigh_reference(job);
+	name_references(job);
+	status = open_unfinished(job, err);
+	if (!status)
+		status = tpd_ingest_encode(job, err);
+	if (!status && job->source->check)
+		status = job->source->check(job->source->check_arg, err);
+	if (!status)
+		status = tpd_manifest_seal(&job->manifest, err);
+	if (!status)
+		status = tpd_store_publish(job->lock, &job->manifest, &out->version, err);
+	if (status)
+		return status;
+	out->id = job->manifest.id;
+	out->parts_reused = job->parts_reused;
+	return TPD_OK;
+}
+
+enum tpd_status tpd_ingest(struct tpd_run_lock *lock, const char *run, uint64_t step, const struct tpd_source *source,
+			   const struct tpd_ingest_options *options, struct tpd_ingest_result *out, struct tpd_err *err)
+{
+	struct tpd_ingest_job job = {.lock = lock, .store = tpd_run_lock_store(lock), .source = source, .options = options,
+				     .dir = -1};
+	struct tpd_ingest_result result = {0};
+	struct tpd_run versions = {0};
+	enum tpd_status status = take_entries(&job, run, step, err);
+
+	if (!status)
+		status = tpd_store_run_read(job.store, run, &versions, err);
+	if (!status)
+		status = start_workers(&job, err);
+	if (!status)
+		status = work(&job, &versions, &result, err);
+	tpd_run_release(&versions);
+	job_release(&job);
+	if (!status)
+		*out = result;
+	return status;
+}

@@ -1,0 +1,189 @@
+/*
+ * ingest_batch.c - chunks of the source and of its references, a batch at a time.
+ *
+ * Both passes of an ingest go through a file's chunks in order, in batches: the pool fills and works on the slots in parallel, then
+ * the merging thread takes them in order. A batch is bounded in bytes, so that memory does not grow with threads or files.
+ */
+#include "base/tpd.h"
+
+#include "store/ingest_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum tpd_status tpd_ingest_room(uint8_t **buffer, size_t *cap, size_t len, struct tpd_err *err)
+{
+	if (len <= *cap)
+		return TPD_OK;
+	free(*buffer);
+	*cap = 0;
+	*buffer = malloc(len);
+	if (!*buffer)
+		return tpd_fail_nomem(err);
+	*cap = len;
+	return TPD_OK;
+}
+
+enum tpd_status tpd_ingest_pread(const struct tpd_file_work *file, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
+{
+	uint8_t *to = buf;
+
+	while (len > 0) {
+		ssize_t got = pread(file->fd, to, len, (off_t)offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return tpd_fail_sys(err, errno, "cannot read '%s'", file->entry->path);
+		if (got == 0)
+			return tpd_fail(err, TPD_CONFLICT, "'%s' became shorter while it was read", file->entry->path);
+		to += got;
+		offset += (uint64_t)got;
+		len -= (size_t)got;
+	}
+	return TPD_OK;
+}
+
+struct piece_read {
+	const struct tpd_file_work *file;
+	uint8_t *out;
+	uint64_t start; /* position in the segment of out[0] */
+	enum tpd_status status;
+	struct tpd_err *err;
+};
+
+static void read_piece(void *arg, uint64_t file_offset, uint64_t at, uint64_t n)
+{
+	struct piece_read *pr = arg;
+
+	if (!pr->status)
+		pr->status = tpd_ingest_pread(pr->file, pr->out + (at - pr->start), n, file_offset, pr->err);
+}
+
+static enum tpd_status read_range(const struct tpd_file_work *file, uint32_t segment, uint64_t pos, uint64_t len, uint8_t *out,
+				  struct tpd_err *err)
+{
+	struct piece_read pr = {.file = file, .out = out, .start = pos, .err = err};
+
+	tpd_entry_pieces(file->entry, segment, pos, len, read_piece, &pr);
+	return pr.status;
+}
+
+enum tpd_status tpd_ingest_file_begin(struct tpd_ingest_job *job, struct tpd_file_work *file, struct tpd_err *err)
+{
+	uint64_t len = file->entry->segments[0].length;
+
+	job->file = file;
+	if (file->entry->segment_count == 1 || len == 0)
+		return TPD_OK;
+	file->glue = malloc(len); /* at most TPD_FORMAT_MAX_GLUE: the format layer sees to it */
+	if (!file->glue)
+		return tpd_fail_nomem(err);
+	return read_range(file, 0, 0, len, file->glue, err);
+}
+
+void tpd_ingest_file_done(struct tpd_ingest_job *job)
+{
+	if (job->file) {
+		free(job->file->glue);
+		job->file->glue = NULL;
+	}
+	job->file = NULL;
+}
+
+size_t tpd_ingest_batch(struct tpd_ingest_job *job, uint64_t number, uint64_t end)
+{
+	const struct tpd_entry *entry = job->file->entry;
+	size_t n = 0, bytes = 0;
+	uint32_t segment;
+	uint64_t chunk;
+
+	if (number >= end)
+		return 0;
+	tpd_entry_locate(entry, number, &segment, &chunk);
+	for (; number < end && n < job->slot_count; number++) {
+		struct tpd_slot *slot = &job->slots[n];
+		const struct tpd_segment *seg;
+
+		while (chunk >= tpd_segment_chunks(&entry->segments[segment])) {
+			segment++;
+			chunk = 0;
+		}
+		seg = &entry->segments[segment];
+		slot->len = tpd_segment_chunk_len(seg, chunk);
+		if (n > 0 && bytes + slot->len > TPD_INGEST_BATCH_BYTES)
+			break;
+		bytes += slot->len;
+		slot->segment = segment;
+		slot->chunk = chunk++;
+		slot->number = number;
+		n++;
+	}
+	return n;
+}
+
+enum tpd_status tpd_ingest_read_x(struct tpd_ingest_job *job, struct tpd_slot *slot, struct tpd_err *err)
+{
+	const struct tpd_file_work *file = job->file;
+	const struct tpd_segment *seg = &file->entry->segments[slot->segment];
+	uint64_t pos = slot->chunk * tpd_chunk_bytes(seg->dtype);
+	enum tpd_status status = tpd_ingest_room(&slot->x, &slot->x_cap, slot->len, err);
+
+	if (status)
+		return status;
+	if (slot->segment == 0 && file->glue) {
+		memcpy(slot->x, file->glue + pos, slot->len);
+	} else {
+		status = read_range(file, slot->segment, pos, slot->len, slot->x, err);
+		if (status)
+			return status;
+	}
+	slot->mark = tpd_xxh64(slot->x, slot->len);
+	return TPD_OK;
+}
+
+enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned worker, struct tpd_err *err)
+{
+	const struct tpd_segment *seg = &job->file->entry->segments[slot->segment];
+	const struct tpd_segment_work *work = &job->file->segments[slot->segment];
+	size_t room = tpd_chunk_bytes(seg->dtype);
+	enum tpd_status status = TPD_OK;
+	size_t w1_len = 0;
+
+	slot->p_len = 0;
+	slot->w1 = NULL;
+	if (seg->has_ref) {
+		status = tpd_ingest_room(&slot->p, &slot->p_cap, room, err);
+		if (!status)
+			status = tpd_chain_read(job->ref, job->chain_workers[worker], seg->ref_file, seg->ref_segment,
+						slot->chunk, slot->p, &slot->p_len, err);
+	}
+	if (status || !work->has_w1)
+		return status;
+	if (seg->has_ref && job->w1 == job->ref && work->w1_file == seg->ref_file && work->w1_segment == seg->ref_segment) {
+		slot->w1 = slot->p;
+		return TPD_OK;
+	}
+	status = tpd_ingest_room(&slot->w1_buffer, &slot->w1_cap, room, err);
+	if (!status)
+		status = tpd_chain_read(job->w1, job->chain_workers[worker], work->w1_file, work->w1_segment, slot->chunk,
+					slot->w1_buffer, &w1_len, err);
+	if (!status && w1_len != slot->len)
+		status = tpd_fail(err, TPD_CORRUPT, "the previous checkpoint's chunk has another length");
+	slot->w1 = slot->w1_buffer;
+	return status;
+}
+
+enum tpd_status tpd_ingest_progress(struct tpd_ingest_job *job, uint64_t bytes, struct tpd_err *err)
+{
+	const struct tpd_progress *progress = &job->options->progress;
+
+	job->done += bytes;
+	if (progress->fn)
+		progress->fn(progress->arg, job->done, job->total);
+	if (progress->cancel && atomic_load(progress->cancel))
+		return tpd_fail(err, TPD_CANCELLED, "stopped on request");
+	return TPD_OK;
+}

@@ -1,0 +1,112 @@
+/*
+ * ingest_internal.h - what ingest.c, ingest_match.c, ingest_survey.c and ingest_encode.c share. One tpd_ingest_job lives for one
+ * tpd_ingest(); its owner is the calling ("merging") thread, and pool workers touch only the slots they are given.
+ */
+#ifndef TPD_STORE_INGEST_INTERNAL_H
+#define TPD_STORE_INGEST_INTERNAL_H
+
+#include "codec/codec.h"
+#include "codec/stats.h"
+#include "store/chain.h"
+#include "store/hasher.h"
+#include "store/ingest.h"
+#include "store/part.h"
+
+/* Raw bytes of one batch at most (always at least one chunk): bounds memory whatever the number of threads. */
+#define TPD_INGEST_BATCH_BYTES (16u << 20)
+/* Slots a thread: enough that the slowest chunk of a batch does not leave the others waiting for long. */
+#define TPD_INGEST_SLOTS_PER_THREAD 4u
+
+struct tpd_segment_work {
+	struct tpd_plan plan, plan_alone; /* plan_alone only while an anchor is weighed */
+	uint64_t sample_bytes, cost, cost_alone; /* of the sample: its size, coded, coded without a reference */
+	struct tpd_stats *stats;          /* from the survey's first chunk to the encode pass's last; NULL: none kept */
+	bool has_w1;                      /* a segment of the same name, type and size there */
+	uint32_t w1_file, w1_segment;
+	uint8_t *sample_x, *sample_p;     /* while its chunks are surveyed */
+};
+
+struct tpd_file_work {
+	struct tpd_entry *entry; /* in the manifest */
+	int fd;                  /* borrowed */
+	struct tpd_segment_work *segments; /* entry->segment_count */
+	uint64_t *marks;         /* XXH3-64 of each chunk as the survey saw it */
+	uint8_t *glue;           /* bytes of segment 0 while the file is in work, when it has other segments */
+};
+
+/* One chunk in flight. Buffers grow to what their chunks need and are used again. */
+struct tpd_slot {
+	uint32_t segment;
+	uint64_t chunk, number;
+	uint8_t *x, *p, *w1_buffer, *payload, *kept;
+	size_t x_cap, p_cap, w1_cap, payload_cap, kept_cap, sample_cap; /* sample_cap counts doubles */
+	const uint8_t *w1; /* p, w1_buffer or NULL */
+	double *sample;
+	size_t len, p_len, samples;
+	struct tpd_survey survey;
+	struct tpd_count count;
+	struct tpd_part_entry entry;
+	uint64_t mark;
+};
+
+struct tpd_ingest_job {
+	struct tpd_run_lock *lock;
+	struct tpd_store *store;
+	const struct tpd_source *source;
+	const struct tpd_ingest_options *options;
+	unsigned threads;
+	struct tpd_manifest manifest;
+	struct tpd_file_work *files; /* manifest.file_count */
+	struct tpd_chain *ref, *w1;  /* NULL: none; may be the same */
+	bool anchoring;              /* ref is the keyframe because the chain is at its limit */
+	bool ref_fixed;              /* an interrupted ingest began with it */
+	struct tpd_begin begin;
+	struct tpd_chain_worker **chain_workers; /* one a thread */
+	struct tpd_codec **codecs;
+	struct tpd_slot *slots;
+	size_t slot_count;
+	struct tpd_hasher *hasher;
+	int dir; /* of the unfinished checkpoint; -1 before the encode pass */
+	uint64_t done, total; /* progress */
+	uint64_t parts_reused;
+	/* the batch in work, for the pool's functions */
+	struct tpd_file_work *file;
+	bool adopt; /* its chunks are in a finished part already */
+};
+
+/* --- ingest_match.c: what a file is made of, and what of the reference belongs to it --- */
+
+/* Fill files[].entry's segments from the formats, their types, and the references to job->ref and job->w1. */
+enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *err);
+/* Do the samples of this stored checkpoint equal the source's? The share of equal first chunks, in percent. */
+enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain *chain, unsigned *out_percent,
+				    struct tpd_err *err);
+
+/* --- ingest_survey.c --- */
+
+enum tpd_status tpd_ingest_survey(struct tpd_ingest_job *job, struct tpd_err *err);
+
+/* --- ingest_encode.c --- */
+
+enum tpd_status tpd_ingest_encode(struct tpd_ingest_job *job, struct tpd_err *err);
+
+/* --- ingest_batch.c: reading, for both passes --- */
+
+/* Room for len bytes; old contents are lost. */
+enum tpd_status tpd_ingest_room(uint8_t **buffer, size_t *cap, size_t len, struct tpd_err *err);
+/* Read the glue of job->file into memory when it has other segments; freed by tpd_ingest_file_done. */
+enum tpd_status tpd_ingest_file_begin(struct tpd_ingest_job *job, struct tpd_file_work *file, struct tpd_err *err);
+void tpd_ingest_file_done(struct tpd_ingest_job *job);
+/* Give slots to chunks [number, end) as far as a batch goes; returns how many slots are in use. */
+size_t tpd_ingest_batch(struct tpd_ingest_job *job, uint64_t number, uint64_t end);
+/* x of a slot. */
+enum tpd_status tpd_ingest_read_x(struct tpd_ingest_job *job, struct tpd_slot *slot, struct tpd_err *err);
+/* p and w1 of a slot. */
+enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned worker,
+				     struct tpd_err *err);
+/* Read len bytes of a source file at offset; TPD_CONFLICT when it is shorter. */
+enum tpd_status tpd_ingest_pread(const struct tpd_file_work *file, void *buf, size_t len, uint64_t offset,
+				 struct tpd_err *err);
+enum tpd_status tpd_ingest_progress(struct tpd_ingest_job *job, uint64_t bytes, struct tpd_err *err);
+
+#endif

@@ -1,0 +1,350 @@
+/*
+ * ingest_match.c - what a file is made of, and what of an earlier checkpoint belongs to it.
+ *
+ * Files are matched by role: their path with every run of digits that says the step taken out ("global_step20/x" and
+ * "global_step40/x" are one role); the only file of a single-file checkpoint has the role of the other's only file. Tensors are matched by name within
+ * matched files, and must agree in type and length; what finds no partner starts afresh.
+ */
+#include "base/tpd.h"
+
+#include "store/ingest_internal.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Smallest opaque file whose words are worth a guess at their type. */
+#define GUESS_MIN 4096u
+
+struct role {
+	char *text;
+	uint32_t file;
+};
+
+struct roles {
+	struct role *items; /* sorted by text */
+	uint32_t count;
+};
+
+/* path with each run of digits whose value is `step` as '*'. */
+static char *role_of(const char *path, uint64_t step)
+{
+	char *out = malloc(strlen(path) + 1), *to = out;
+
+	while (out && *path) {
+		const char *end = path;
+		uint64_t value = 0;
+		bool big = false;
+
+		while (isdigit((unsigned char)*end)) {
+			big |= TPD_MUL_OVERFLOW(value, 10u, &value) || TPD_ADD_OVERFLOW(value, (uint64_t)(*end - '0'), &value);
+			end++;
+		}
+		if (end > path && !big && value == step) {
+			*to++ = '*';
+		} else {
+			if (end == path)
+				end++;
+			memcpy(to, path, (size_t)(end - path));
+			to += end - path;
+		}
+		path = end;
+	}
+	if (out)
+		*to = '\0';
+	return out;
+}
+
+static int role_compare(const void *a, const void *b)
+{
+	return strcmp(((const struct role *)a)->text, ((const struct role *)b)->text);
+}
+
+static void roles_release(struct roles *roles)
+{
+	for (uint32_t i = 0; i < roles->count; i++)
+		free(roles->items[i].text);
+	free(roles->items);
+	*roles = (struct roles){0};
+}
+
+static enum tpd_status roles_make(const struct tpd_manifest *m, struct roles *out, struct tpd_err *err)
+{
+	struct roles roles = {.items = calloc(m->file_count + 1u, sizeof(struct role))};
+
+	if (!roles.items)
+		return tpd_fail_nomem(err);
+	for (uint32_t f = 0; f < m->file_count; f++) {
+		const char *path = m->entries[m->files[f]].path;
+
+		roles.items[f] = (struct role){
+			.text = m->kind == TPD_CHECKPOINT_FILE ? strdup("") : role_of(path, m->step),
+			.file = f,
+		};
+		if (!roles.items[f].text) {
+			roles_release(&roles);
+			return tpd_fail_nomem(err);
+		}
+		roles.count++;
+	}
+	qsort(roles.items, roles.count, sizeof(struct role), role_compare);
+	*out = roles;
+	return TPD_OK;
+}
+
+static bool roles_find(const struct roles *roles, const char *text, uint32_t *out_file)
+{
+	const struct role key = {.text = (char *)(uintptr_t)text};
+	const struct role *found;
+
+	if (roles->count == 0)
+		return false;
+	found = bsearch(&key, roles->items, roles->count, sizeof(key), role_compare);
+	if (!found)
+		return false;
+	*out_file = found->file;
+	return true;
+}
+
+struct named {
+	const char *name;
+	uint32_t segment;
+};
+
+static int named_compare(const void *a, const void *b)
+{
+	return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
+}
+
+/* Names of a file's segments from 1 on, sorted; fresh memory. */
+static struct named *names_of(const struct tpd_entry *entry)
+{
+	struct named *names = calloc(entry->segment_count + 1u, sizeof(*names));
+
+	if (!names)
+		return NULL;
+	for (uint32_t s = 1; s < entry->segment_count; s++)
+		names[s - 1] = (struct named){entry->segments[s].name, s};
+	qsort(names, entry->segment_count - 1u, sizeof(*names), named_compare);
+	return names;
+}
+
+/* The segment of `entry` that has this name; "" is segment 0. */
+static bool names_find(const struct named *names, const struct tpd_entry *entry, const char *name, uint32_t *out_segment)
+{
+	const struct named key = {.name = name};
+	const struct named *found;
+
+	if (!*name) {
+		*out_segment = 0;
+		return true;
+	}
+	found = bsearch(&key, names, entry->segment_count - 1u, sizeof(key), named_compare);
+	if (!found)
+		return false;
+	*out_segment = found->segment;
+	return true;
+}
+
+static enum tpd_status read_source(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
+{
+	return tpd_ingest_pread(ctx, buf, len, offset, err);
+}
+
+static bool set_segment(struct tpd_segment *seg, const char *name, enum tpd_dtype dtype, uint64_t offset, uint64_t length)
+{
+	*seg = (struct tpd_segment){.name = strdup(name), .dtype = dtype, .offset = offset, .length = length};
+	return seg->name != NULL;
+}
+
+/* Segments of one file as its format has them; what has no type is BYTES for now. */
+static enum tpd_status parse_file(struct tpd_file_work *file, bool **out_typed, struct tpd_err *err)
+{
+	struct tpd_entry *entry = file->entry;
+	struct tpd_format_layout layout;
+	uint64_t glue = entry->size;
+	enum tpd_status status = tpd_format_parse(entry->path, entry->size, read_source, file, &layout, err);
+	bool *typed;
+
+	if (status)
+		return status;
+	entry->format = layout.kind;
+	entry->segments = calloc(layout.count + 1, sizeof(*entry->segments));
+	typed = calloc(layout.count + 1, sizeof(*typed));
+	if (!entry->segments || !typed)
+		goto nomem;
+	for (size_t i = 0; i < layout.count; i++) {
+		const struct tpd_format_segment *from = &layout.segments[i];
+		struct tpd_segment *to = &entry->segments[i + 1];
+
+		if (!set_segment(to, from->name, from->typed ? from->dtype : TPD_DTYPE_BYTES, from->offset, from->length))
+			goto nomem;
+		to->ndim = from->ndim;
+		memcpy(to->dims, from->dims, sizeof(to->dims));
+		typed[i + 1] = from->typed;
+		glue -= from->length;
+		entry->segment_count = (uint32_t)(i + 2);
+	}
+	entry->segment_count = (uint32_t)(layout.count + 1);
+	if (!set_segment(&entry->segments[0], "", TPD_DTYPE_BYTES, 0, glue))
+		goto nomem;
+	typed[0] = layout.count > 0 || entry->size < GUESS_MIN; /* glue between tensors is bytes */
+	tpd_format_layout_release(&layout);
+	*out_typed = typed;
+	return TPD_OK;
+nomem:
+	free(typed);
+	tpd_format_layout_release(&layout);
+	return tpd_fail_nomem(err);
+}
+
+/* Read a sample of a segment laid out for 4-byte words and let the codec say what it is. */
+static enum tpd_status guess(struct tpd_ingest_job *job, struct tpd_file_work *file, struct tpd_segment *seg, struct tpd_err *err)
+{
+	uint64_t words = seg->length / 4;
+	size_t len = words <= TPD_SAMPLE_ELEMENTS ? (size_t)words * 4 : TPD_SAMPLE_STRETCHES * TPD_SAMPLE_STRETCH_ELEMENTS * 4u;
+	TPD_AUTO_FREE uint8_t *bytes = malloc(len + 1);
+	struct tpd_sample sample = {.x = bytes, .len = len, .stretch = len};
+	enum tpd_status status = TPD_OK;
+
+	if (!bytes)
+		return tpd_fail_nomem(err);
+	if (len == 0)
+		return TPD_OK;
+	if (words <= TPD_SAMPLE_ELEMENTS) {
+		status = tpd_ingest_pread(file, bytes, len, seg->offset, err);
+	} else {
+		sample.stretch = TPD_SAMPLE_STRETCH_ELEMENTS * 4u;
+		for (uint64_t i = 0; !status && i < TPD_SAMPLE_STRETCHES; i++)
+			status = tpd_ingest_pread(file, bytes + i * sample.stretch, sample.stretch,
+						  seg->offset + i * (words - TPD_SAMPLE_STRETCH_ELEMENTS) /
+								  (TPD_SAMPLE_STRETCHES - 1) * 4,
+						  err);
+	}
+	return status ? status : tpd_plan_guess_dtype(job->codecs[0], &sample, &seg->dtype, err);
+}
+
+/* Row lengths, types of what is untyped, and the partners in the reference and in w1. */
+static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_work *file, const bool *typed,
+				  const struct tpd_entry *ref, uint32_t ref_file, const struct tpd_entry *w1, uint32_t w1_file,
+				  struct tpd_err *err)
+{
+	TPD_AUTO_FREE struct named *ref_names = ref ? names_of(ref) : NULL;
+	TPD_AUTO_FREE struct named *w1_names = w1 ? names_of(w1) : NULL;
+	struct tpd_entry *entry = file->entry;
+	uint64_t chunks = 0;
+
+	if ((ref && !ref_names) || (w1 && !w1_names))
+		return tpd_fail_nomem(err);
+	for (uint32_t s = 0; s < entry->segment_count; s++) {
+		struct tpd_segment *seg = &entry->segments[s];
+		uint32_t at = 0, w1_at = 0;
+		bool in_ref = ref && names_find(ref_names, ref, seg->name, &at);
+		bool in_w1 = w1 && names_find(w1_names, w1, seg->name, &w1_at);
+		enum tpd_status status = TPD_OK;
+
+		if (!typed[s]) { /* a type is inherited along the chain */
+			if (in_ref && ref->segments[at].length == seg->length)
+				seg->dtype = ref->segments[at].dtype;
+			else if (in_w1 && w1->segments[w1_at].length == seg->length)
+				seg->dtype = w1->segments[w1_at].dtype;
+			else
+				status = guess(job, file, seg, err);
+		}
+		if (status)
+			return status;
+		seg->first_chunk = chunks;
+		chunks += tpd_segment_chunks(seg);
+		seg->row = tpd_format_row(seg->ndim, seg->dims, seg->length / tpd_dtype_width(seg->dtype));
+		seg->has_ref = in_ref && seg->length > 0 && ref->segments[at].dtype == seg->dtype &&
+			       (s == 0 ? ref->segments[at].length > 0 : ref->segments[at].length == seg->length);
+		seg->ref_file = ref_file;
+		seg->ref_segment = at;
+		file->segments[s].has_w1 = in_w1 && tpd_dtype_has_stats(seg->dtype) &&
+					   w1->segments[w1_at].dtype == seg->dtype &&
+					   w1->segments[w1_at].length == seg->length;
+		file->segments[s].w1_file = w1_file;
+		file->segments[s].w1_segment = w1_at;
+	}
+	return TPD_OK;
+}
+
+static const struct tpd_entry *partner(const struct tpd_chain *chain, const struct roles *roles, const char *role,
+				       uint32_t *out_file)
+{
+	const struct tpd_manifest *m;
+
+	if (!chain || !roles_find(roles, role, out_file))
+		return NULL;
+	m = tpd_chain_manifest(chain);
+	return &m->entries[m->files[*out_file]];
+}
+
+enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *err)
+{
+	struct roles own = {0}, ref = {0}, w1 = {0};
+	enum tpd_status status = roles_make(&job->manifest, &own, err);
+
+	if (!status && job->ref)
+		status = roles_make(tpd_chain_manifest(job->ref), &ref, err);
+	if (!status && job->w1)
+		status = roles_make(tpd_chain_manifest(job->w1), &w1, err);
+	for (uint32_t i = 0; !status && i < own.count; i++) {
+		struct tpd_file_work *file = &job->files[own.items[i].file];
+		uint32_t ref_file = 0, w1_file = 0;
+		TPD_AUTO_FREE bool *typed = NULL;
+		const struct tpd_entry *ref_entry = partner(job->ref, &ref, own.items[i].text, &ref_file);
+		const struct tpd_entry *w1_entry = partner(job->w1, &w1, own.items[i].text, &w1_file);
+
+		status = parse_file(file, &typed, err);
+		if (!status) {
+			file->segments = calloc(file->entry->segment_count, sizeof(*file->segments));
+			if (!file->segments)
+				status = tpd_fail_nomem(err);
+		}
+		if (!status)
+			status = match_file(job, file, typed, ref_entry, ref_file, w1_entry, w1_file, err);
+	}
+	roles_release(&own);
+	roles_release(&ref);
+	roles_release(&w1);
+	return status;
+}
+
+enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain *chain, unsigned *out_percent,
+				    struct tpd_err *err)
+{
+	const struct tpd_manifest *m = tpd_chain_manifest(chain);
+	TPD_AUTO_FREE uint8_t *chunk = malloc(TPD_CHUNK_MAX_BYTES);
+	unsigned tried = 0, equal = 0;
+
+	if (!chunk)
+		return tpd_fail_nomem(err);
+	for (uint32_t f = 0; f < m->file_count; f++) {
+		const struct tpd_entry *entry = &m->entries[m->files[f]];
+
+		for (uint32_t g = 0; g < job->manifest.file_count; g++) {
+			const struct tpd_file_work *file = &job->files[g];
+
+			if (strcmp(file->entry->path, entry->path) != 0 || file->entry->size != entry->size)
+				continue;
+			/* Same name, same size: the first chunk of up to 16 of its tensors, evenly spread. */
+			for (uint32_t s = 1; s < entry->segment_count; s += 1 + entry->segment_count / 16) {
+				const struct tpd_segment *seg = &entry->segments[s];
+				struct tpd_part_entry recorded;
+				uint8_t digest[TPD_XXH_LEN];
+				enum tpd_status status = tpd_chain_entry(chain, f, seg->first_chunk, &recorded, err);
+
+				if (!status)
+					status = tpd_ingest_pread(file, chunk, tpd_segment_chunk_len(seg, 0), seg->offset, err);
+				if (status)
+					return status;
+				tpd_xxh128(chunk, tpd_segment_chunk_len(seg, 0), digest);
+				equal += memcmp(digest, recorded.decoded_digest, sizeof(digest)) == 0;
+				tried++;
+			}
+		}
+	}
+	*out_percent = tried ? 100 * equal / tried : 0;
+	return TPD_OK;
+}

@@ -1,0 +1,80 @@
+/*
+ * internal.h - what store.c, objects.c, refs_read.c, refs.c and ingest_dir.c share.
+ */
+#ifndef TPD_STORE_INTERNAL_H
+#define TPD_STORE_INTERNAL_H
+
+#include "base/bytes.h"
+#include "store/store.h"
+
+#define TPD_STORE_PATH 160      /* "objects/XX/ID.GENERATION" and the like, with its zero */
+#define TPD_STORE_NAME_MAX 234  /* of an escaped run: with "@" and a step it is still a file name */
+
+struct tpd_store {
+	const struct tpd_io *io;
+	char *path;
+	int dir, lock, daemon_lock; /* descriptors; -1: none */
+	bool writable;
+};
+
+/* Owned by one thread. */
+struct tpd_run_lock {
+	struct tpd_store *store;
+	char *escaped;     /* the run's name as a file's */
+	char path[TPD_STORE_NAME_MAX + 8]; /* refs/ESCAPED */
+	int fd;            /* of that file, locked */
+	struct tpd_run run; /* what the file says, kept up to date */
+	bool dirty;        /* there may be bytes behind valid_bytes */
+	bool broken;       /* an fsync failed: nothing more is written through this descriptor */
+};
+
+/* --- store.c --- */
+
+/* Put the store's path before what `err` holds; returns `status`. */
+enum tpd_status tpd_store_fault(const struct tpd_store *store, enum tpd_status status, struct tpd_err *err);
+/* Names in a directory of the store, each with its zero, one behind the other; an absent directory has none. */
+enum tpd_status tpd_store_list(const struct tpd_store *store, int dir, const char *path, struct tpd_buf *out_names,
+			       struct tpd_err *err);
+
+/* --- objects.c --- */
+
+/* objects/XX, and objects/XX/ID.G */
+void tpd_object_shelf(const struct tpd_id *id, char out[TPD_STORE_PATH]);
+void tpd_object_path(const struct tpd_id *id, uint32_t generation, char out[TPD_STORE_PATH]);
+/* The first generation that no directory has. */
+enum tpd_status tpd_object_next_generation(struct tpd_store *store, const struct tpd_id *id, uint32_t *out_generation,
+					   struct tpd_err *err);
+/* Make the directory entry of a published checkpoint last, also when whoever published it could not any more. */
+enum tpd_status tpd_object_sync(struct tpd_store *store, const struct tpd_id *id, struct tpd_err *err);
+/* All ids in objects/, ascending, each once. */
+enum tpd_status tpd_object_ids(struct tpd_store *store, struct tpd_id **out_ids, size_t *out_count, struct tpd_err *err);
+int tpd_id_compare(const void *a, const void *b); /* for qsort */
+
+/* --- refs_read.c --- */
+
+struct tpd_refs {
+	struct tpd_run run;
+	struct tpd_id *ids; /* every id that a record mentions, in any way; owned */
+	size_t id_count;
+};
+
+enum tpd_refs_type { TPD_REFS_RUN = 1, TPD_REFS_VERSION = 2, TPD_REFS_FORGET = 3 };
+#define TPD_REFS_MAX_RECORD 65536u
+#define TPD_REFS_MUST_KNOW 128u /* types from here on must be understood */
+
+void tpd_refs_release(struct tpd_refs *refs);
+/* TPD_LIMIT: the name is too long for a file. *out_escaped is fresh. */
+enum tpd_status tpd_refs_escape(const char *run, char **out_escaped, struct tpd_err *err);
+/* The records of refs/ESCAPED. An empty file, or one whose first record is torn, has no records: valid_bytes is 0. */
+enum tpd_status tpd_refs_load(struct tpd_store *store, const char *escaped, const char *run, struct tpd_refs *out,
+			      struct tpd_err *err);
+/* File names in refs/ that stand for runs, each with its zero, one behind the other. */
+enum tpd_status tpd_refs_files(struct tpd_store *store, struct tpd_buf *out_names, struct tpd_err *err);
+char *tpd_refs_unescape(const char *escaped); /* NULL: not an escaped run name, or no memory */
+
+/* --- ingest_dir.c --- */
+
+/* Publish every unfinished checkpoint of this run whose manifest is complete; what is not is left alone. */
+enum tpd_status tpd_ingest_dir_finish(struct tpd_run_lock *lock, struct tpd_err *err);
+
+#endif

@@ -1,0 +1,370 @@
+/*
+ * manifest.c - a manifest in memory: its life, its id, its geometry, and the rules that its values obey.
+ *
+ * The rules stand here once and are used from both sides: the parser asks them of what it read, the writer of what it
+ * is about to write, so that nothing is ever stored which could not be read back. Rejected: checks woven into the
+ * parser (the writer would have its own, slightly different ones).
+ *
+ * Geometry of a file with two tensors; glue is one byte string, the pieces g put together:
+ *
+ *      file     | g0 | tensor 1      | g1 | tensor 2  | g2 |
+ *      segment  0: g0 g1 g2     1: tensor 1     2: tensor 2
+ *      chunks   0               1 2 3           4 5               numbered through
+ */
+#include "base/tpd.h"
+
+#include "store/manifest.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "store/manifest_internal.h"
+#include "store/part.h"
+
+bool tpd_id_equal(const struct tpd_id *a, const struct tpd_id *b)
+{
+	return memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
+}
+
+void tpd_id_hex(const struct tpd_id *id, char out[TPD_ID_HEX])
+{
+	tpd_hex(id->bytes, sizeof(id->bytes), out);
+}
+
+void tpd_manifest_release(struct tpd_manifest *m)
+{
+	for (uint32_t i = 0; m->entries && i < m->entry_count; i++) {
+		struct tpd_entry *entry = &m->entries[i];
+
+		for (uint32_t s = 0; entry->segments && s < entry->segment_count; s++)
+			free(entry->segments[s].name);
+		free(entry->segments);
+		free(entry->parts);
+		free(entry->path);
+		free(entry->target);
+	}
+	free(m->entries);
+	free(m->files);
+	free(m->run);
+	free(m->source);
+	*m = (struct tpd_manifest){0};
+}
+
+uint64_t tpd_segment_chunks(const struct tpd_segment *seg)
+{
+	uint64_t chunk = tpd_chunk_bytes(seg->dtype);
+
+	return seg->length / chunk + (seg->length % chunk != 0);
+}
+
+uint32_t tpd_segment_chunk_len(const struct tpd_segment *seg, uint64_t chunk)
+{
+	uint32_t full = tpd_chunk_bytes(seg->dtype);
+
+	assert(chunk < tpd_segment_chunks(seg));
+	return (uint32_t)TPD_MIN((uint64_t)full, seg->length - chunk * full);
+}
+
+uint64_t tpd_entry_chunks(const struct tpd_entry *file)
+{
+	uint64_t chunks = 0;
+
+	for (uint32_t s = 0; s < file->segment_count; s++)
+		chunks += tpd_segment_chunks(&file->segments[s]);
+	return chunks;
+}
+
+void tpd_entry_locate(const struct tpd_entry *file, uint64_t number, uint32_t *out_segment, uint64_t *out_chunk)
+{
+	uint32_t low = 0, high = file->segment_count;
+
+	/* The last one that begins at or before it: of several with the same first chunk only the last is not empty. */
+	assert(high > 0);
+	while (high - low > 1) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (file->segments[middle].first_chunk <= number)
+			low = middle;
+		else
+			high = middle;
+	}
+	assert(number - file->segments[low].first_chunk < tpd_segment_chunks(&file->segments[low]));
+	*out_segment = low;
+	*out_chunk = number - file->segments[low].first_chunk;
+}
+
+void tpd_entry_pieces(const struct tpd_entry *file, uint32_t segment, uint64_t pos, uint64_t len,
+		      void (*fn)(void *arg, uint64_t file_offset, uint64_t at, uint64_t n), void *arg)
+{
+	uint64_t glue = 0, file_at = 0, end = pos + len; /* glue bytes and file bytes passed */
+
+	assert(segment < file->segment_count && pos <= file->segments[segment].length &&
+	       len <= file->segments[segment].length - pos);
+	if (segment > 0) {
+		if (len > 0)
+			fn(arg, file->segments[segment].offset + pos, pos, len);
+		return;
+	}
+	for (uint32_t s = 1; s <= file->segment_count && glue < end; s++) {
+		bool last = s == file->segment_count;
+		uint64_t gap = (last ? file->size : file->segments[s].offset) - file_at;
+		uint64_t from = TPD_MAX(pos, glue), to = TPD_MIN(end, glue + gap);
+
+		if (from < to)
+			fn(arg, file_at + (from - glue), from, to - from);
+		glue += gap;
+		if (!last)
+			file_at = file->segments[s].offset + file->segments[s].length;
+	}
+}
+
+uint64_t tpd_manifest_size(const struct tpd_manifest *m)
+{
+	uint64_t size = 0;
+
+	for (uint32_t f = 0; f < m->file_count; f++)
+		size += m->entries[m->files[f]].size;
+	return size;
+}
+
+uint64_t tpd_manifest_stored(const struct tpd_manifest *m)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t f = 0; f < m->file_count; f++) {
+		const struct tpd_entry *entry = &m->entries[m->files[f]];
+
+		for (uint32_t p = 0; p < entry->part_count; p++)
+			bytes += entry->parts[p].bytes;
+	}
+	return bytes;
+}
+
+enum tpd_status tpd_manifest_derive(struct tpd_manifest *m, struct tpd_err *err)
+{
+	uint32_t *files = malloc(((size_t)m->entry_count + 1) * sizeof(*files));
+
+	if (!files)
+		return tpd_fail_nomem(err);
+	free(m->files);
+	m->files = files;
+	m->file_count = 0;
+	for (uint32_t i = 0; i < m->entry_count; i++) {
+		struct tpd_entry *entry = &m->entries[i];
+		uint64_t chunk = 0;
+
+		if (entry->type != TPD_ENTRY_FILE)
+			continue;
+		files[m->file_count++] = i;
+		for (uint32_t s = 0; s < entry->segment_count; s++) {
+			entry->segments[s].first_chunk = chunk;
+			chunk += tpd_segment_chunks(&entry->segments[s]);
+		}
+	}
+	return TPD_OK;
+}
+
+enum tpd_status tpd_manifest_identify(const uint8_t *logical, size_t len, struct tpd_id *out_id, struct tpd_err *err)
+{
+	static const char domain[] = "tpd-checkpoint-1"; /* with its zero */
+	struct tpd_sha256 *sha = tpd_sha256_new();
+
+	if (!sha)
+		return tpd_fail_nomem(err);
+	tpd_sha256_update(sha, domain, sizeof(domain));
+	tpd_sha256_update(sha, logical, len);
+	tpd_sha256_final(sha, out_id->bytes);
+	tpd_sha256_free(sha);
+	return TPD_OK;
+}
+
+enum tpd_status tpd_manifest_seal(struct tpd_manifest *m, struct tpd_err *err)
+{
+	struct tpd_buf logical = {0};
+	enum tpd_status status = tpd_manifest_check_logical(m, TPD_USAGE, err);
+
+	if (!status)
+		status = tpd_manifest_derive(m, err);
+	if (!status) {
+		tpd_manifest_put_logical(m, &logical);
+		status = tpd_buf_status(&logical, err);
+	}
+	if (!status)
+		status = tpd_manifest_identify(logical.data, logical.len, &m->id, err);
+	tpd_buf_release(&logical);
+	return status;
+}
+
+/* --- the rules --- */
+
+static bool is_utf8(const char *s, size_t max)
+{
+	size_t len = strlen(s);
+
+	if (len > max)
+		return false;
+	for (size_t i = 0, n; i < len; i += n) {
+		n = tpd_text_utf8(s + i, len - i);
+		if (n == 0)
+			return false;
+	}
+	return true;
+}
+
+static enum tpd_status check_entry(const struct tpd_entry *entry, enum tpd_status class, struct tpd_err *err)
+{
+	if (!entry->path || !tpd_text_is_safe_path(entry->path))
+		return tpd_fail(err, class, "manifest: '%s' is not a path below the checkpoint",
+				entry->path ? entry->path : "");
+	if (!is_utf8(entry->path, TPD_MANIFEST_PATH_MAX))
+		return tpd_fail(err, class, "manifest: the path '%s' is not UTF-8", entry->path);
+	if (entry->type > TPD_ENTRY_DIR)
+		return tpd_fail(err, class, "manifest: '%s' has an unknown type", entry->path);
+	if (entry->mode > 07777)
+		return tpd_fail(err, class, "manifest: '%s' has mode 0%o", entry->path, entry->mode);
+	if (entry->type == TPD_ENTRY_SYMLINK &&
+	    (!entry->target || !entry->target[0] || !is_utf8(entry->target, TPD_MANIFEST_PATH_MAX)))
+		return tpd_fail(err, class, "manifest: the target of the link '%s' is empty, too long or not UTF-8",
+				entry->path);
+	return TPD_OK;
+}
+
+enum tpd_status tpd_manifest_check_logical(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err)
+{
+	uint64_t total = 0;
+
+	if (!m->run || !tpd_text_is_run_name(m->run))
+		return tpd_fail(err, class, "manifest: '%s' is not a run name", m->run ? m->run : "");
+	for (uint32_t i = 0; i < m->entry_count; i++) {
+		const struct tpd_entry *entry = &m->entries[i];
+		enum tpd_status status = check_entry(entry, class, err);
+
+		if (status)
+			return status;
+		if (i > 0 && strcmp(m->entries[i - 1].path, entry->path) >= 0)
+			return tpd_fail(err, class, "manifest: '%s' and '%s' are not in ascending order",
+					m->entries[i - 1].path, entry->path);
+		if (entry->type != TPD_ENTRY_FILE)
+			continue;
+		if (TPD_ADD_OVERFLOW(total, entry->size, &total) || total > TPD_MANIFEST_BYTES_MAX)
+			return tpd_fail(err, class, "manifest: the size of '%s' cannot be", entry->path);
+	}
+	if (m->kind > TPD_CHECKPOINT_FILE ||
+	    (m->kind == TPD_CHECKPOINT_FILE && (m->entry_count != 1 || m->entries[0].type != TPD_ENTRY_FILE)))
+		return tpd_fail(err, class, "manifest: a checkpoint of a single file must hold just that");
+	return TPD_OK;
+}
+
+static enum tpd_status check_segment(const struct tpd_manifest *m, const struct tpd_entry *entry, uint32_t s,
+				     enum tpd_status class, struct tpd_err *err)
+{
+	const struct tpd_segment *seg = &entry->segments[s];
+
+	if (!seg->name || !is_utf8(seg->name, TPD_FORMAT_MAX_NAME) || (s == 0 && seg->name[0]))
+		return tpd_fail(err, class, "manifest: '%s': the name of segment %u is wrong", entry->path, s);
+	if (seg->dtype >= TPD_DTYPE_COUNT || seg->planned >= TPD_ENCODING_COUNT)
+		return tpd_fail(err, class, "manifest: '%s': segment %u has an unknown type or encoding", entry->path,
+				s);
+	if (seg->ndim > TPD_FORMAT_MAX_DIMS)
+		return tpd_fail(err, class, "manifest: '%s': segment %u has %u dimensions", entry->path, s, seg->ndim);
+	if (seg->row < 1 || seg->row > TPD_ROW_MAX)
+		return tpd_fail(err, class, "manifest: '%s': segment %u has rows of %u elements", entry->path, s,
+				seg->row);
+	if (seg->has_ref && !m->has_ref)
+		return tpd_fail(err, class, "manifest: '%s': segment %u has a reference, the checkpoint none",
+				entry->path, s);
+	if (seg->has_stats && seg->stats.has_delta && !m->has_w1)
+		return tpd_fail(err, class, "manifest: '%s': segment %u has statistics against nothing", entry->path,
+				s);
+	return TPD_OK;
+}
+
+/* Segments 1.. ascending and disjoint inside the file, segment 0 exactly what they leave. */
+static enum tpd_status check_segments(const struct tpd_manifest *m, const struct tpd_entry *entry,
+				      enum tpd_status class, struct tpd_err *err)
+{
+	uint64_t end = 0, covered = 0;
+
+	if (entry->segment_count == 0)
+		return tpd_fail(err, class, "manifest: '%s' has no segment", entry->path);
+	for (uint32_t s = 0; s < entry->segment_count; s++) {
+		const struct tpd_segment *seg = &entry->segments[s];
+		enum tpd_status status = check_segment(m, entry, s, class, err);
+
+		if (status)
+			return status;
+		if (s == 0)
+			continue;
+		if (seg->offset < end || (s > 1 && seg->offset <= entry->segments[s - 1].offset) ||
+		    seg->offset > entry->size || seg->length > entry->size - seg->offset)
+			return tpd_fail(err, class,
+					"manifest: '%s': segment %u is not behind the one before and inside the file",
+					entry->path, s);
+		end = seg->offset + seg->length;
+		covered += seg->length;
+	}
+	if (entry->segments[0].offset != 0 || entry->segments[0].length != entry->size - covered)
+		return tpd_fail(err, class, "manifest: '%s': its segments do not make up the file", entry->path);
+	return TPD_OK;
+}
+
+/* Parts hold the file's chunks one after the other, and just the payloads that the segments say. */
+static enum tpd_status check_parts(const struct tpd_entry *entry, enum tpd_status class, uint64_t *total,
+				   struct tpd_err *err)
+{
+	uint64_t chunks = tpd_entry_chunks(entry), next = 0, payload = 0, stored = 0;
+
+	for (uint32_t p = 0; p < entry->part_count; p++) {
+		const struct tpd_part_ref *part = &entry->parts[p];
+		uint64_t frame;
+
+		if (part->first_chunk != next || part->chunks == 0 || part->chunks > chunks - next)
+			return tpd_fail(err, class, "manifest: '%s': part %u does not hold the chunks that follow",
+					entry->path, p);
+		next += part->chunks;
+		if (part->chunks > UINT32_MAX) /* what a trailer can say */
+			return tpd_fail(err, class, "manifest: '%s': part %u has too many chunks", entry->path, p);
+		frame = TPD_PART_HEADER + part->chunks * TPD_PART_ENTRY + TPD_PART_TRAILER;
+		if (part->bytes < frame || TPD_ADD_OVERFLOW(*total, part->bytes, total) ||
+		    *total > TPD_MANIFEST_BYTES_MAX)
+			return tpd_fail(err, class, "manifest: '%s': part %u cannot have %llu bytes", entry->path, p,
+					(unsigned long long)part->bytes);
+		payload += part->bytes - frame;
+	}
+	if (next != chunks)
+		return tpd_fail(err, class, "manifest: '%s': its parts hold %llu of %llu chunks", entry->path,
+				(unsigned long long)next, (unsigned long long)chunks);
+	for (uint32_t s = 0; s < entry->segment_count; s++)
+		if (TPD_ADD_OVERFLOW(stored, entry->segments[s].stored, &stored))
+			stored = UINT64_MAX;
+	if (stored != payload)
+		return tpd_fail(err, class,
+				"manifest: '%s': its segments are stored in %llu bytes, its parts hold %llu",
+				entry->path, (unsigned long long)stored, (unsigned long long)payload);
+	return TPD_OK;
+}
+
+enum tpd_status tpd_manifest_check_physical(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err)
+{
+	uint64_t total = 0;
+
+	if (!m->source || !is_utf8(m->source, TPD_MANIFEST_PATH_MAX))
+		return tpd_fail(err, class, "manifest: the source's path is too long or not UTF-8");
+	if ((m->depth == 0) != !m->has_ref)
+		return tpd_fail(err, class, "manifest: depth %u, and %s reference", m->depth, m->has_ref ? "a" : "no");
+	for (uint32_t f = 0; f < m->file_count; f++) {
+		const struct tpd_entry *entry = &m->entries[m->files[f]];
+		enum tpd_status status;
+
+		if (entry->format > TPD_FORMAT_TORCH_ZIP)
+			return tpd_fail(err, class, "manifest: '%s' has an unknown format", entry->path);
+		status = check_segments(m, entry, class, err);
+		if (!status)
+			status = check_parts(entry, class, &total, err);
+		if (status)
+			return status;
+	}
+	return TPD_OK;
+}

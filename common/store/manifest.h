@@ -1,0 +1,110 @@
+/*
+ * manifest.h - a checkpoint's manifest in memory, and its bytes (FORMAT.md section 2).
+ */
+#ifndef TPD_STORE_MANIFEST_H
+#define TPD_STORE_MANIFEST_H
+
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/dtype.h"
+#include "base/sparsity.h"
+#include "base/tpd.h"
+#include "codec/codec.h"
+#include "format/format.h"
+
+#define TPD_MANIFEST_VERSION 1
+#define TPD_MANIFEST_MAX_BODY (1u << 30)
+
+struct tpd_id {
+	uint8_t bytes[TPD_SHA256_LEN];
+};
+#define TPD_ID_HEX TPD_SHA256_HEX
+bool tpd_id_equal(const struct tpd_id *a, const struct tpd_id *b);
+void tpd_id_hex(const struct tpd_id *id, char out[TPD_ID_HEX]);
+
+enum tpd_entry_type { TPD_ENTRY_FILE = 0, TPD_ENTRY_SYMLINK = 1, TPD_ENTRY_DIR = 2 };
+enum tpd_checkpoint_kind { TPD_CHECKPOINT_DIR = 0, TPD_CHECKPOINT_FILE = 1 };
+
+struct tpd_segment {
+	char *name; /* owned; "" for segment 0 */
+	enum tpd_dtype dtype;
+	uint64_t offset, length; /* bytes; segment 0: offset 0, length of all glue */
+	unsigned ndim;
+	uint64_t dims[TPD_FORMAT_MAX_DIMS];
+	uint32_t row;
+	enum tpd_encoding planned;
+	uint64_t stored;
+	bool has_ref;
+	uint32_t ref_file, ref_segment; /* in the referenced checkpoint */
+	bool has_stats;
+	struct tpd_sparsity stats;
+	uint64_t first_chunk; /* derived: its first chunk's number in the file */
+};
+
+struct tpd_part_ref {
+	uint64_t first_chunk, chunks, bytes;
+	uint8_t trailer_digest[TPD_XXH_LEN];
+};
+
+struct tpd_entry {
+	char *path; /* owned */
+	enum tpd_entry_type type;
+	uint32_t mode;
+	int64_t mtime_ns;
+	char *target; /* symlinks; owned */
+	/* regular files */
+	uint64_t size;
+	uint8_t sha256[TPD_SHA256_LEN];
+	enum tpd_format_kind format;
+	struct tpd_segment *segments;
+	uint32_t segment_count;
+	struct tpd_part_ref *parts;
+	uint32_t part_count;
+};
+
+struct tpd_manifest {
+	struct tpd_id id; /* computed by seal and by parse */
+	char *run;        /* owned, as everything below */
+	uint64_t step;
+	enum tpd_checkpoint_kind kind;
+	int64_t created_ns;
+	char *source;
+	bool has_ref;
+	struct tpd_id ref;
+	uint64_t ref_step;
+	bool has_w1; /* w1 of the statistics */
+	struct tpd_id w1;
+	uint64_t w1_step;
+	uint32_t depth;
+	struct tpd_entry *entries; /* ascending by path */
+	uint32_t entry_count;
+	uint32_t *files; /* derived: entry index of each regular file, in order; file_count of them */
+	uint32_t file_count;
+};
+
+void tpd_manifest_release(struct tpd_manifest *m); /* safe on a zeroed struct; zeroes it */
+
+/* Fill the derived fields and the id of a manifest that was put together by hand (entries must be sorted). */
+enum tpd_status tpd_manifest_seal(struct tpd_manifest *m, struct tpd_err *err);
+/* The object's bytes. m must be sealed. */
+enum tpd_status tpd_manifest_write(const struct tpd_manifest *m, struct tpd_buf *out, struct tpd_err *err);
+/* Parse and check everything FORMAT.md section 2 says; on success *out is owned by the caller. */
+enum tpd_status tpd_manifest_parse(const void *data, size_t len, struct tpd_manifest *out, struct tpd_err *err);
+
+/* Geometry. */
+uint64_t tpd_segment_chunks(const struct tpd_segment *seg);                     /* number of chunks; 0 when empty */
+uint32_t tpd_segment_chunk_len(const struct tpd_segment *seg, uint64_t chunk);  /* bytes of that chunk */
+uint64_t tpd_entry_chunks(const struct tpd_entry *file);                        /* of all segments */
+/* Which segment and chunk of it has this number in the file? number < tpd_entry_chunks(). */
+void tpd_entry_locate(const struct tpd_entry *file, uint64_t number, uint32_t *out_segment, uint64_t *out_chunk);
+/*
+ * The pieces of the file that make up bytes [pos, pos + len) of a segment (one piece but for glue): calls
+ * fn(arg, file_offset, position in the segment, length) in ascending order.
+ */
+void tpd_entry_pieces(const struct tpd_entry *file, uint32_t segment, uint64_t pos, uint64_t len,
+		      void (*fn)(void *arg, uint64_t file_offset, uint64_t at, uint64_t n), void *arg);
+
+uint64_t tpd_manifest_size(const struct tpd_manifest *m);   /* bytes of all regular files */
+uint64_t tpd_manifest_stored(const struct tpd_manifest *m); /* bytes of all its parts */
+
+#endif

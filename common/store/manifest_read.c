@@ -1,0 +1,422 @@
+/*
+ * manifest_read.c - parse a manifest that somebody else may have written.
+ *
+ * Three steps: the frame is unpacked once header and digest are right; the fields are read into memory, where a number
+ * that this version does not know is TPD_UNSUPPORTED; then the rules of manifest.c are asked. Counts are compared with
+ * the bytes that remain, and arrays grow with what was really read, so that a small file cannot ask for much memory.
+ * Only a digest that is right makes a version count: a flipped bit in it is corrupt, not "newer".
+ */
+#include "base/tpd.h"
+
+#include "store/manifest.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/manifest_internal.h"
+
+/* The fewest bytes that one of them takes. */
+#define MIN_ENTRY 4
+#define MIN_SEGMENT 10
+#define MIN_PART 26
+/* Zstandard's best case: a block of 128 KiB from 4 bytes. */
+#define MAX_EXPANSION ((128u << 10) / 4)
+
+static enum tpd_status too_short(struct tpd_err *err)
+{
+	return tpd_fail(err, TPD_CORRUPT, "manifest: a field is cut short or not in its shortest form");
+}
+
+static enum tpd_status unknown(struct tpd_err *err, const char *what, uint64_t number)
+{
+	return tpd_fail(err, TPD_UNSUPPORTED, "manifest: %s %llu is unknown to this version", what,
+			(unsigned long long)number);
+}
+
+/* Like tpd_rd_str(), but tells why. */
+static enum tpd_status read_str(struct tpd_rd *rd, const char *what, char **out, struct tpd_err *err)
+{
+	uint64_t len = tpd_rd_varint(rd);
+	const uint8_t *p = tpd_rd_bytes(rd, len);
+	char *s;
+
+	if (!p)
+		return too_short(err);
+	if (memchr(p, 0, (size_t)len))
+		return tpd_fail(err, TPD_CORRUPT, "manifest: a %s holds a zero byte", what);
+	s = malloc((size_t)len + 1);
+	if (!s)
+		return tpd_fail_nomem(err);
+	memcpy(s, p, (size_t)len);
+	s[len] = 0;
+	*out = s;
+	return TPD_OK;
+}
+
+static enum tpd_status read_u32(struct tpd_rd *rd, const char *what, uint32_t *out, struct tpd_err *err)
+{
+	uint64_t v = tpd_rd_varint(rd);
+
+	if (!tpd_rd_ok(rd))
+		return too_short(err);
+	if (v > UINT32_MAX)
+		return tpd_fail(err, TPD_CORRUPT, "manifest: %llu is too large for a %s", (unsigned long long)v, what);
+	*out = (uint32_t)v;
+	return TPD_OK;
+}
+
+/* How many there are: never more than the bytes that follow can hold. */
+static enum tpd_status read_count(struct tpd_rd *rd, const char *what, size_t min, uint32_t *out, struct tpd_err *err)
+{
+	enum tpd_status status = read_u32(rd, what, out, err);
+
+	if (!status && *out > tpd_rd_left(rd) / min)
+		return tpd_fail(err, TPD_CORRUPT, "manifest: %u times '%s' in %zu bytes", *out, what, tpd_rd_left(rd));
+	return status;
+}
+
+static enum tpd_status read_u8(struct tpd_rd *rd, const char *what, unsigned count, unsigned *out, struct tpd_err *err)
+{
+	uint8_t v = tpd_rd_u8(rd);
+
+	if (!tpd_rd_ok(rd))
+		return too_short(err);
+	if (v >= count)
+		return unknown(err, what, v);
+	*out = v;
+	return TPD_OK;
+}
+
+/* Room for one more in an array of `count`, zeroed; it doubles, up to `limit`. */
+static enum tpd_status grow(void *array_of_pointer, uint32_t count, uint32_t *cap, uint32_t limit, size_t size,
+			    struct tpd_err *err)
+{
+	void *old, *array;
+
+	memcpy(&old, array_of_pointer, sizeof(old));
+	if (count == *cap) {
+		uint32_t more = *cap ? *cap : 4;
+
+		more = TPD_MIN(more, limit - *cap);
+		array = reallocarray(old, (size_t)*cap + more, size);
+		if (!array)
+			return tpd_fail_nomem(err);
+		*cap += more;
+		memcpy(array_of_pointer, &array, sizeof(array));
+		old = array;
+	}
+	memset((char *)old + (size_t)count * size, 0, size);
+	return TPD_OK;
+}
+
+static enum tpd_status read_entry(struct tpd_rd *rd, struct tpd_entry *entry, struct tpd_err *err)
+{
+	enum tpd_status status = read_str(rd, "path", &entry->path, err);
+	const uint8_t *sha;
+	unsigned type = 0;
+
+	if (!status)
+		status = read_u8(rd, "entry type", TPD_ENTRY_DIR + 1, &type, err);
+	if (!status)
+		status = read_u32(rd, "mode", &entry->mode, err);
+	if (status)
+		return status;
+	entry->type = (enum tpd_entry_type)type;
+	if (entry->type == TPD_ENTRY_SYMLINK)
+		return read_str(rd, "link", &entry->target, err);
+	if (entry->type != TPD_ENTRY_FILE)
+		return TPD_OK;
+	entry->size = tpd_rd_varint(rd);
+	sha = tpd_rd_bytes(rd, sizeof(entry->sha256));
+	if (!sha)
+		return too_short(err);
+	memcpy(entry->sha256, sha, sizeof(entry->sha256));
+	return TPD_OK;
+}
+
+static enum tpd_status read_logical(struct tpd_rd *rd, struct tpd_manifest *m, struct tpd_err *err)
+{
+	const uint8_t *start = rd->p;
+	uint32_t count = 0, cap = 0;
+	unsigned kind = 0;
+	enum tpd_status status = read_str(rd, "run", &m->run, err);
+
+	if (status)
+		return status;
+	m->step = tpd_rd_varint(rd);
+	status = read_u8(rd, "kind of checkpoint", TPD_CHECKPOINT_FILE + 1, &kind, err);
+	if (!status)
+		status = read_count(rd, "entry", MIN_ENTRY, &count, err);
+	m->kind = (enum tpd_checkpoint_kind)kind;
+	for (uint32_t i = 0; !status && i < count; i++) {
+		status = grow(&m->entries, i, &cap, count, sizeof(*m->entries), err);
+		if (status)
+			break;
+		m->entry_count++;
+		status = read_entry(rd, &m->entries[i], err);
+	}
+	if (!status)
+		status = tpd_manifest_identify(start, (size_t)(rd->p - start), &m->id, err);
+	return status;
+}
+
+/* The reference or w1. */
+static enum tpd_status read_id(struct tpd_rd *rd, const char *what, bool *out_has, struct tpd_id *out_id,
+			       uint64_t *out_step, struct tpd_err *err)
+{
+	unsigned has = 0;
+	enum tpd_status status = read_u8(rd, what, 2, &has, err);
+	const uint8_t *id;
+
+	if (status || !has)
+		return status;
+	id = tpd_rd_bytes(rd, sizeof(out_id->bytes));
+	*out_step = tpd_rd_varint(rd);
+	if (!id || !tpd_rd_ok(rd))
+		return too_short(err);
+	*out_has = true;
+	memcpy(out_id->bytes, id, sizeof(out_id->bytes));
+	return TPD_OK;
+}
+
+static void read_counts(struct tpd_rd *rd, uint64_t *out, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		out[i] = tpd_rd_varint(rd);
+}
+
+static enum tpd_status read_stats(struct tpd_rd *rd, bool delta, struct tpd_sparsity *out, struct tpd_err *err)
+{
+	enum tpd_status status;
+
+	out->count = tpd_rd_varint(rd);
+	out->nan = tpd_rd_varint(rd);
+	out->inf = tpd_rd_varint(rd);
+	out->value_min = tpd_rd_f64(rd);
+	out->value_max = tpd_rd_f64(rd);
+	out->value_rms = tpd_rd_f64(rd);
+	out->has_delta = delta;
+	if (!delta)
+		return tpd_rd_ok(rd) ? TPD_OK : too_short(err);
+	out->pairs = tpd_rd_varint(rd);
+	out->zeros = tpd_rd_varint(rd);
+	read_counts(rd, out->raw, TPD_SPARSITY_REAL);
+	read_counts(rd, out->minmax, TPD_SPARSITY_REAL);
+	read_counts(rd, out->ulps, TPD_SPARSITY_ULPS);
+	out->delta_min = tpd_rd_f64(rd);
+	out->delta_max = tpd_rd_f64(rd);
+	out->delta_rms = tpd_rd_f64(rd);
+	status = read_u32(rd, "stride", &out->percentile_stride, err);
+	if (status)
+		return status;
+	for (size_t i = 0; i < TPD_SPARSITY_PCTS; i++)
+		out->percentile[i] = tpd_rd_f64(rd);
+	out->gap_count = tpd_rd_varint(rd);
+	out->gap_elias_bits = tpd_rd_f64(rd);
+	out->gap_rice_bits = tpd_rd_f64(rd);
+	out->gap_entropy = tpd_rd_f64(rd);
+	return tpd_rd_ok(rd) ? TPD_OK : too_short(err);
+}
+
+static enum tpd_status read_segment_ref(struct tpd_rd *rd, struct tpd_segment *seg, struct tpd_err *err)
+{
+	uint64_t first, elements;
+	enum tpd_status status = read_u32(rd, "file number", &seg->ref_file, err);
+
+	if (!status)
+		status = read_u32(rd, "segment number", &seg->ref_segment, err);
+	if (status)
+		return status;
+	first = tpd_rd_varint(rd);
+	elements = tpd_rd_varint(rd);
+	if (!tpd_rd_ok(rd))
+		return too_short(err);
+	if (first != 0)
+		return unknown(err, "a reference to elements from", first);
+	if (elements != seg->length / tpd_dtype_width(seg->dtype))
+		return tpd_fail(err, TPD_CORRUPT, "manifest: a segment refers to %llu elements and has others",
+				(unsigned long long)elements);
+	return TPD_OK;
+}
+
+static enum tpd_status read_segment(struct tpd_rd *rd, struct tpd_segment *seg, struct tpd_err *err)
+{
+	unsigned dtype = 0, planned = 0, has_ref = 0, stats = 0;
+	enum tpd_status status = read_str(rd, "name", &seg->name, err);
+
+	if (!status)
+		status = read_u8(rd, "element type", TPD_DTYPE_COUNT, &dtype, err);
+	if (status)
+		return status;
+	seg->dtype = (enum tpd_dtype)dtype;
+	seg->offset = tpd_rd_varint(rd);
+	seg->length = tpd_rd_varint(rd);
+	status = read_u32(rd, "number of dimensions", &seg->ndim, err);
+	if (!status && seg->ndim > TPD_FORMAT_MAX_DIMS)
+		status = tpd_fail(err, TPD_CORRUPT, "manifest: a segment has %u dimensions", seg->ndim);
+	if (status) {
+		seg->ndim = 0;
+		return status;
+	}
+	read_counts(rd, seg->dims, seg->ndim);
+	status = read_u32(rd, "row length", &seg->row, err);
+	if (!status)
+		status = read_u8(rd, "encoding", TPD_ENCODING_COUNT, &planned, err);
+	if (status)
+		return status;
+	seg->planned = (enum tpd_encoding)planned;
+	seg->stored = tpd_rd_varint(rd);
+	status = read_u8(rd, "kind of reference", 2, &has_ref, err);
+	if (!status && has_ref) {
+		seg->has_ref = true;
+		status = read_segment_ref(rd, seg, err);
+	}
+	if (!status)
+		status = read_u8(rd, "kind of statistics", 3, &stats, err);
+	if (!status && stats) {
+		seg->has_stats = true;
+		status = read_stats(rd, stats == 2, &seg->stats, err);
+	}
+	return status;
+}
+
+static enum tpd_status read_part(struct tpd_rd *rd, struct tpd_part_ref *part, struct tpd_err *err)
+{
+	const uint8_t *digest;
+
+	part->first_chunk = tpd_rd_varint(rd);
+	part->chunks = tpd_rd_varint(rd);
+	part->bytes = tpd_rd_u64(rd);
+	digest = tpd_rd_bytes(rd, TPD_XXH_LEN);
+	if (!digest)
+		return too_short(err);
+	memcpy(part->trailer_digest, digest, TPD_XXH_LEN);
+	return TPD_OK;
+}
+
+static enum tpd_status read_file(struct tpd_rd *rd, struct tpd_entry *entry, struct tpd_err *err)
+{
+	uint32_t segments = 0, parts = 0, cap = 0;
+	unsigned format = 0;
+	enum tpd_status status = read_u8(rd, "file format", TPD_FORMAT_TORCH_ZIP + 1, &format, err);
+
+	entry->format = (enum tpd_format_kind)format;
+	if (!status)
+		status = read_count(rd, "segment", MIN_SEGMENT, &segments, err);
+	for (uint32_t s = 0; !status && s < segments; s++) {
+		status = grow(&entry->segments, s, &cap, segments, sizeof(*entry->segments), err);
+		if (status)
+			break;
+		entry->segment_count++;
+		status = read_segment(rd, &entry->segments[s], err);
+	}
+	if (!status)
+		status = read_count(rd, "part", MIN_PART, &parts, err);
+	cap = 0;
+	for (uint32_t p = 0; !status && p < parts; p++) {
+		status = grow(&entry->parts, p, &cap, parts, sizeof(*entry->parts), err);
+		if (status)
+			break;
+		entry->part_count++;
+		status = read_part(rd, &entry->parts[p], err);
+	}
+	return status;
+}
+
+static enum tpd_status read_physical(struct tpd_rd *rd, struct tpd_manifest *m, struct tpd_err *err)
+{
+	enum tpd_status status;
+
+	m->created_ns = (int64_t)tpd_rd_u64(rd);
+	status = read_str(rd, "source", &m->source, err);
+	for (uint32_t i = 0; !status && i < m->entry_count; i++)
+		m->entries[i].mtime_ns = (int64_t)tpd_rd_u64(rd);
+	if (!status)
+		status = read_id(rd, "kind of reference", &m->has_ref, &m->ref, &m->ref_step, err);
+	if (!status)
+		status = read_id(rd, "kind of reference", &m->has_w1, &m->w1, &m->w1_step, err);
+	if (!status)
+		status = read_u32(rd, "depth", &m->depth, err);
+	for (uint32_t i = 0; !status && i < m->entry_count; i++)
+		if (m->entries[i].type == TPD_ENTRY_FILE)
+			status = read_file(rd, &m->entries[i], err);
+	if (!status && tpd_rd_left(rd) > 0)
+		status = tpd_fail(err, TPD_CORRUPT, "manifest: %zu bytes too many", tpd_rd_left(rd));
+	return status;
+}
+
+static enum tpd_status read_body(const uint8_t *body, size_t len, struct tpd_manifest *m, struct tpd_err *err)
+{
+	struct tpd_rd rd = tpd_rd_make(body, len);
+	enum tpd_status status = read_logical(&rd, m, err);
+
+	/* These rules first: what follows is about these entries. */
+	if (!status)
+		status = tpd_manifest_check_logical(m, TPD_CORRUPT, err);
+	if (!status)
+		status = read_physical(&rd, m, err);
+	if (!status)
+		status = tpd_manifest_derive(m, err);
+	if (!status)
+		status = tpd_manifest_check_physical(m, TPD_CORRUPT, err);
+	return status;
+}
+
+/* *out_size: bytes of the body; the frame is all that follows the header. */
+static enum tpd_status read_header(const uint8_t *data, size_t len, size_t *out_size, struct tpd_err *err)
+{
+	uint8_t digest[TPD_XXH_LEN];
+	uint64_t packed, size;
+
+	if (len < TPD_MANIFEST_HEADER || memcmp(data, TPD_MANIFEST_MAGIC, 8) != 0)
+		return tpd_fail(err, TPD_CORRUPT, "this is not a manifest");
+	tpd_xxh128(data, TPD_MANIFEST_SIGNED, digest);
+	if (memcmp(digest, data + TPD_MANIFEST_SIGNED, sizeof(digest)) != 0)
+		return tpd_fail(err, TPD_CORRUPT, "manifest: its header does not have its digest");
+	if (tpd_get_u32(data + 8) > TPD_MANIFEST_VERSION)
+		return unknown(err, "version", tpd_get_u32(data + 8));
+	if (tpd_get_u32(data + 8) < TPD_MANIFEST_VERSION)
+		return tpd_fail(err, TPD_CORRUPT, "manifest: there is no version 0");
+	if (tpd_get_u32(data + 12) != 0)
+		return unknown(err, "a flag of", tpd_get_u32(data + 12));
+	packed = tpd_get_u64(data + 16);
+	size = tpd_get_u64(data + 24);
+	if (packed != len - TPD_MANIFEST_HEADER)
+		return tpd_fail(err, TPD_CORRUPT, "manifest: %zu bytes behind its header instead of %llu",
+				len - TPD_MANIFEST_HEADER, (unsigned long long)packed);
+	if (size > TPD_MANIFEST_MAX_BODY || size / MAX_EXPANSION > packed)
+		return tpd_fail(err, TPD_CORRUPT, "manifest: a body of %llu bytes cannot be", (unsigned long long)size);
+	tpd_xxh128(data + TPD_MANIFEST_HEADER, (size_t)packed, digest);
+	if (memcmp(digest, data + 32, sizeof(digest)) != 0)
+		return tpd_fail(err, TPD_CORRUPT, "manifest: its body does not have its digest");
+	*out_size = (size_t)size;
+	return TPD_OK;
+}
+
+enum tpd_status tpd_manifest_parse(const void *data, size_t len, struct tpd_manifest *out, struct tpd_err *err)
+{
+	const uint8_t *bytes = data;
+	struct tpd_manifest m = {0};
+	TPD_AUTO_FREE uint8_t *body = NULL;
+	size_t size = 0;
+	enum tpd_status status = read_header(bytes, len, &size, err);
+
+	if (status)
+		return status;
+	body = malloc(size + 1);
+	if (!body)
+		return tpd_fail_nomem(err);
+	status = tpd_zstd_unpack(bytes + TPD_MANIFEST_HEADER, len - TPD_MANIFEST_HEADER, body, size, err);
+	if (status) {
+		if (err)
+			tpd_err_prefix(err, "manifest");
+		return status;
+	}
+	status = read_body(body, size, &m, err);
+	if (status) {
+		tpd_manifest_release(&m);
+		return status;
+	}
+	*out = m;
+	return TPD_OK;
+}

@@ -1,0 +1,739 @@
+/*
+ * t_manifest.c - manifests: round trips, every rule of the format broken one at a time, truncation, mutation, geometry.
+ */
+#include "base/tpd.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "manifest_build.h"
+#include "store/manifest.h"
+
+#define MUTATIONS 20000
+#define RANDOM_MANIFESTS 300
+
+START_TEST(honest_values)
+{
+	size_t logical;
+	struct tpd_buf body = build_body(&logical), object = wrap(body.data, body.len);
+	struct tpd_manifest m = {0};
+	const struct tpd_entry *w;
+	uint8_t id[32];
+	char hex[TPD_ID_HEX];
+
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	ck_assert_str_eq(m.run, "sweep/a");
+	ck_assert_uint_eq(m.step, 300);
+	ck_assert_int_eq(m.kind, TPD_CHECKPOINT_DIR);
+	ck_assert_int_eq(m.created_ns, 1700000000123456789);
+	ck_assert_str_eq(m.source, "/runs/sweep/a/checkpoint-300");
+	ck_assert(m.has_ref && m.has_w1);
+	ck_assert_uint_eq(m.ref.bytes[31], 0xa1);
+	ck_assert_uint_eq(m.w1.bytes[0], 0xa2);
+	ck_assert_uint_eq(m.ref_step, 200);
+	ck_assert_uint_eq(m.w1_step, 250);
+	ck_assert_uint_eq(m.depth, 3);
+	ck_assert_uint_eq(m.entry_count, 5);
+	ck_assert_uint_eq(m.file_count, 3);
+	ck_assert_uint_eq(m.files[1], 3);
+	ck_assert_str_eq(m.entries[1].target, "model");
+	ck_assert_int_eq(m.entries[2].type, TPD_ENTRY_DIR);
+	ck_assert_int_eq(m.entries[4].mtime_ns, 1600000000000000004);
+	w = &m.entries[3];
+	ck_assert_uint_eq(w->mode, 0600);
+	ck_assert_uint_eq(w->size, SIZE);
+	ck_assert_uint_eq(w->sha256[5], 0xc3);
+	ck_assert_int_eq(w->format, TPD_FORMAT_SAFETENSORS);
+	ck_assert_uint_eq(w->segment_count, 3);
+	ck_assert_str_eq(w->segments[1].name, "layers.0.weight");
+	ck_assert_uint_eq(w->segments[1].dims[1], 1000);
+	ck_assert_int_eq(w->segments[1].planned, TPD_ENCODING_GRID);
+	ck_assert_uint_eq(w->segments[1].ref_segment, 1);
+	ck_assert(w->segments[1].has_stats && w->segments[1].stats.has_delta);
+	ck_assert_uint_eq(w->segments[1].stats.ulps[16], 26000);
+	ck_assert_double_eq(w->segments[1].stats.percentile[5], 0.005);
+	ck_assert_double_eq(w->segments[1].stats.gap_entropy, 6.5);
+	ck_assert(w->segments[2].has_stats && !w->segments[2].stats.has_delta);
+	ck_assert_uint_eq(w->segments[0].first_chunk, 0);
+	ck_assert_uint_eq(w->segments[1].first_chunk, 1);
+	ck_assert_uint_eq(w->segments[2].first_chunk, 3);
+	ck_assert_uint_eq(tpd_entry_chunks(w), 4);
+	ck_assert_uint_eq(w->parts[1].first_chunk, 2);
+	ck_assert_uint_eq(w->parts[1].trailer_digest[15], 0xd2);
+	ck_assert_uint_eq(tpd_manifest_size(&m), SIZE + 10);
+	ck_assert_uint_eq(tpd_manifest_stored(&m), 3 * 96 + 5 * 56 + 4509);
+
+	/* The id, counted by hand. */
+	{
+		struct tpd_buf named = {0};
+
+		tpd_buf_put(&named, "tpd-checkpoint-1", 17);
+		tpd_buf_put(&named, body.data, logical);
+		tpd_sha256_once(named.data, named.len, id);
+		tpd_buf_release(&named);
+	}
+	ck_assert_mem_eq(m.id.bytes, id, sizeof(id));
+	tpd_id_hex(&m.id, hex);
+	ck_assert_uint_eq(strlen(hex), 64);
+
+	/* Written again it is the same bytes. */
+	{
+		struct tpd_buf again = {0};
+		struct tpd_id before = m.id;
+
+		ck_assert_int_eq(tpd_manifest_seal(&m, NULL), TPD_OK);
+		ck_assert(tpd_id_equal(&before, &m.id));
+		ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
+		ck_assert_uint_eq(again.len, object.len);
+		ck_assert_mem_eq(again.data, object.data, object.len);
+		tpd_buf_release(&again);
+	}
+	tpd_manifest_release(&m);
+	ck_assert_ptr_null(m.entries);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+#define C TPD_CORRUPT
+#define U TPD_UNSUPPORTED
+static const struct change changes[] = {
+	/* harmless ones: the builder's labels work, and what is for people is free */
+	{.label = "step", .number = UINT64_MAX, .expect = TPD_OK},
+	{.label = "created", .number = UINT64_MAX, .expect = TPD_OK},
+	{.label = "source", .text = "", .expect = TPD_OK},
+	{.label = "0.mode", .number = 07777, .expect = TPD_OK},
+	{.label = "3.1.name", .text = "", .expect = TPD_OK},
+	{.label = "3.1.ref.segment", .number = 7, .expect = TPD_OK}, /* another manifest's business */
+	{.label = "3.2.row", .number = 1, .expect = TPD_OK},
+	/* logical section */
+	{.label = "run", .text = "a@b", .expect = C},
+	{.label = "run", .text = "", .expect = C},
+	{.label = "run", .text = "../a", .expect = C},
+	{.label = "run.len", .number = UINT64_MAX, .expect = C},
+	{.label = "run.len", .overlong = true, .expect = C},
+	{.label = "kind", .number = 1, .expect = C}, /* five entries in a single file */
+	{.label = "kind", .number = 2, .expect = U},
+	{.label = "entries", .number = 1u << 30, .expect = C},
+	{.label = "entries", .number = UINT64_MAX, .expect = C},
+	{.label = "0.path", .text = "zzz", .expect = C}, /* order */
+	{.label = "0.path", .text = "latest", .expect = C}, /* twice */
+	{.label = "0.path", .text = "", .expect = C},
+	{.label = "0.path", .text = "/etc/passwd", .expect = C},
+	{.label = "0.path", .text = "../x", .expect = C},
+	{.label = "0.path", .text = "a/../../x", .expect = C},
+	{.label = "0.path", .text = "a/./x", .expect = C},
+	{.label = "0.path", .text = "a//x", .expect = C},
+	{.label = "0.path", .text = "a/", .expect = C},
+	{.label = "0.path", .text = "a\xff", .expect = C},
+	{.label = "0.path", .text = "a\xc0\x80", .expect = C},
+	{.label = "0.type", .number = 3, .expect = U},
+	{.label = "1.type", .number = 255, .expect = U},
+	{.label = "0.mode", .number = 010000, .expect = C},
+	{.label = "2.mode", .number = 1ull << 40, .expect = C},
+	{.label = "0.mode", .number = UINT64_MAX, .expect = C},
+	{.label = "2.mode", .number = 0100755, .expect = C},
+	{.label = "0.size", .number = 11, .expect = C},
+	{.label = "3.size", .number = SIZE - 1, .expect = C},
+	{.label = "3.size", .number = UINT64_MAX, .expect = C},
+	{.label = "4.size", .number = 1, .expect = C},
+	{.label = "1.target", .text = "", .expect = C},
+	{.label = "1.target", .text = "\xed\xa0\x80", .expect = C},
+	/* physical section */
+	{.label = "source", .text = "/a\xfe", .expect = C},
+	{.label = "source.len", .number = 1u << 20, .expect = C},
+	{.label = "ref", .number = 2, .expect = U},
+	{.label = "w1", .number = 2, .expect = U},
+	{.label = "depth", .number = 0, .expect = C},
+	{.label = "depth", .number = 1ull << 32, .expect = C},
+	{.label = "depth", .overlong = true, .expect = C},
+	{.label = "3.format", .number = 3, .expect = U},
+	{.label = "3.segments", .number = 0, .expect = C},
+	{.label = "3.segments", .number = 1u << 30, .expect = C},
+	{.label = "3.0.name", .text = "glue", .expect = C},
+	{.label = "3.1.name", .text = "a\x80", .expect = C},
+	{.label = "3.1.dtype", .number = TPD_DTYPE_COUNT, .expect = U},
+	{.label = "3.1.dtype", .number = TPD_DTYPE_BF16, .expect = C}, /* other elements than the reference's */
+	{.label = "3.2.dtype", .number = TPD_DTYPE_U8, .expect = C},   /* two chunks */
+	{.label = "3.0.offset", .number = 1, .expect = C},
+	{.label = "3.1.offset", .number = SIZE, .expect = C},
+	{.label = "3.1.offset", .number = UINT64_MAX, .expect = C},
+	{.label = "3.1.offset", .number = T2_AT - T1_LEN + 1, .expect = C}, /* one byte into the next */
+	{.label = "3.1.offset", .number = T2_AT - T1_LEN, .expect = TPD_OK},
+	{.label = "3.2.offset", .number = T1_AT - 10, .expect = C}, /* descending */
+	{.label = "3.2.offset", .number = T1_AT, .expect = C},
+	{.label = "3.2.offset", .number = SIZE - T2_LEN + 1, .expect = C},
+	{.label = "3.0.length", .number = GLUE - 1, .expect = C},
+	{.label = "3.1.length", .number = T1_LEN + 4, .expect = C},
+	{.label = "3.2.length", .number = T2_LEN - 2, .expect = C},
+	{.label = "3.2.length", .number = UINT64_MAX - 5, .expect = C},
+	{.label = "3.1.dims", .number = 9, .expect = C},
+	{.label = "3.2.dims", .number = UINT64_MAX, .expect = C},
+	{.label = "3.1.row", .number = 0, .expect = C},
+	{.label = "3.1.row", .number = 8193, .expect = C},
+	{.label = "3.1.encoding", .number = TPD_ENCODING_COUNT, .expect = U},
+	{.label = "3.1.stored", .number = 3001, .expect = C},
+	{.label = "3.1.stored", .number = UINT64_MAX - 1000, .expect = C},
+	{.label = "0.0.stored", .number = 8, .expect = C},
+	{.label = "3.1.ref", .number = 2, .expect = U},
+	{.label = "3.1.ref.file", .number = 1ull << 32, .expect = C},
+	{.label = "3.1.ref.first", .number = 1, .expect = U},
+	{.label = "3.1.ref.elements", .number = T1_LEN / 4 - 1, .expect = C},
+	{.label = "3.1.stats", .number = 3, .expect = U},
+	{.label = "stats.stride", .number = 1ull << 32, .expect = C},
+	{.label = "3.parts", .number = 1u << 20, .expect = C},
+	{.label = "3.p0.first", .number = 1, .expect = C},
+	{.label = "3.p1.first", .number = 1, .expect = C},
+	{.label = "3.p1.first", .number = 3, .expect = C},
+	{.label = "3.p0.chunks", .number = 0, .expect = C},
+	{.label = "3.p0.chunks", .number = 1, .expect = C},
+	{.label = "3.p0.chunks", .number = 3, .expect = C},
+	{.label = "3.p1.chunks", .number = 1, .expect = C},
+	{.label = "3.p1.chunks", .number = UINT64_MAX, .expect = C},
+	{.label = "3.p0.bytes", .number = 96 + 2 * 56 + 2499, .expect = C},
+	{.label = "3.p0.bytes", .number = 96 + 2 * 56 - 1, .expect = C},
+	{.label = "3.p0.bytes", .number = UINT64_MAX, .expect = C},
+	{.label = "4.parts", .overlong = true, .expect = C},
+};
+
+START_TEST(one_field_changed)
+{
+	size_t logical;
+	struct tpd_buf body;
+	struct tpd_err err = {0};
+	struct tpd_buf object;
+	struct tpd_manifest m = {0};
+	enum tpd_status status;
+
+	change = &changes[_i];
+	body = build_body(&logical);
+	ck_assert_msg(applied > 0, "no field '%s'", change->label);
+	object = wrap(body.data, body.len);
+	status = tpd_manifest_parse(object.data, object.len, &m, &err);
+	ck_assert_msg(status == change->expect, "'%s' = %llu '%s': %s (%s), not %s", change->label,
+		      (unsigned long long)change->number, change->text ? change->text : "", tpd_status_name(status), err.text,
+		      tpd_status_name(change->expect));
+	tpd_manifest_release(&m);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+/* Rules about two fields at once need a builder that is told so: here by patching the parsed manifest's own bytes. */
+START_TEST(fields_that_belong_together)
+{
+	struct tpd_buf object = honest_object(), again = {0};
+	struct tpd_manifest m = {0};
+
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	m.has_ref = false;
+	m.depth = 0;
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE); /* segments still have one */
+	m.entries[3].segments[0].has_ref = m.entries[3].segments[1].has_ref = false;
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
+	ck_assert_int_eq(verdict(again.data, again.len), TPD_OK);
+	m.has_w1 = false;
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE); /* statistics against it */
+	m.entries[3].segments[1].stats.has_delta = false;
+	tpd_buf_release(&again);
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
+	ck_assert_int_eq(verdict(again.data, again.len), TPD_OK);
+	tpd_buf_release(&again);
+	m.has_w1 = true;
+	m.depth = 1;
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE);
+	m.depth = 0;
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
+	tpd_manifest_release(&m);
+	tpd_buf_release(&again);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+START_TEST(sealing_refuses)
+{
+	struct tpd_buf object = honest_object();
+	struct tpd_manifest m = {0};
+	struct tpd_err err = {0};
+	char *path;
+
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	path = m.entries[0].path;
+	m.entries[0].path = m.entries[1].path;
+	m.entries[1].path = path;
+	ck_assert_int_eq(tpd_manifest_seal(&m, &err), TPD_USAGE);
+	ck_assert_str_eq(err.text, "manifest: 'latest' and 'config.json' are not in ascending order");
+	m.entries[1].path = m.entries[0].path;
+	m.entries[0].path = path;
+	m.entries[3].mode = 0100644; /* a whole st_mode */
+	ck_assert_int_eq(tpd_manifest_seal(&m, NULL), TPD_USAGE);
+	m.entries[3].mode = 0644;
+	ck_assert_int_eq(tpd_manifest_seal(&m, NULL), TPD_OK);
+	tpd_manifest_release(&m);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+START_TEST(a_single_file)
+{
+	struct tpd_buf out = {0};
+	struct tpd_manifest m = {.run = strdup("r"), .source = strdup("/m.ckpt"),
+				 .kind = TPD_CHECKPOINT_FILE}, back = {0};
+
+	m.entries = calloc(1, sizeof(*m.entries));
+	m.entry_count = 1;
+	m.entries[0] = (struct tpd_entry){.path = strdup("m.ckpt"), .type = TPD_ENTRY_FILE, .mode = 0644};
+	m.entries[0].segments = calloc(1, sizeof(*m.entries[0].segments));
+	m.entries[0].segment_count = 1;
+	m.entries[0].segments[0] = (struct tpd_segment){.name = strdup(""), .row = 1};
+	ck_assert_int_eq(tpd_manifest_seal(&m, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_manifest_write(&m, &out, NULL), TPD_OK);
+	ck_assert_int_eq(parse(out.data, out.len, &back), TPD_OK);
+	ck_assert_int_eq(back.kind, TPD_CHECKPOINT_FILE);
+	m.entries[0].type = TPD_ENTRY_DIR;
+	ck_assert_int_eq(tpd_manifest_seal(&m, NULL), TPD_USAGE);
+	m.entries[0].type = TPD_ENTRY_FILE;
+	tpd_manifest_release(&m);
+	tpd_manifest_release(&back);
+	tpd_buf_release(&out);
+}
+END_TEST
+
+/* --- the header --- */
+
+struct header_change {
+	size_t at, width;
+	uint64_t value;
+	bool sealed;
+	enum tpd_status expect;
+};
+
+static const struct header_change header_changes[] = {
+	{0, 1, 'X', true, C},
+	{7, 1, '2', true, C},
+	{8, 4, 2, true, U},
+	{8, 4, 2, false, C}, /* a flipped bit is no newer version */
+	{8, 4, 0, true, C},
+	{12, 4, 1, true, U},
+	{12, 4, 1, false, C},
+	{16, 8, 0, true, C},
+	{16, 8, UINT64_MAX, true, C},
+	{24, 8, 0, true, C},
+	{24, 8, (1u << 30) + 1, true, C},
+	{24, 8, 1u << 30, true, C}, /* more than the frame could hold */
+	{24, 8, UINT64_MAX, true, C},
+	{HEADER, 1, 0, true, C}, /* the frame's magic */
+	{32, 1, 0, false, C},
+	{48, 1, 0, false, C},
+};
+
+START_TEST(header_changed)
+{
+	const struct header_change *c = &header_changes[_i];
+	struct tpd_buf object = honest_object();
+
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_OK);
+	for (size_t i = 0; i < c->width; i++)
+		object.data[c->at + i] = (uint8_t)(c->value >> (8 * i));
+	if (c->sealed)
+		reseal(&object);
+	ck_assert_int_eq(verdict(object.data, object.len), c->expect);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+START_TEST(sizes_off_by_one)
+{
+	for (int d = -1; d <= 1; d++) {
+		for (size_t at = 16; at <= 24; at += 8) {
+			struct tpd_buf object = honest_object();
+
+			tpd_put_u64(object.data + at, tpd_get_u64(object.data + at) + (uint64_t)d);
+			reseal(&object);
+			ck_assert_int_eq(verdict(object.data, object.len), d ? TPD_CORRUPT : TPD_OK);
+			tpd_buf_release(&object);
+		}
+	}
+}
+END_TEST
+
+START_TEST(every_byte_counts)
+{
+	struct tpd_buf object = honest_object();
+
+	for (size_t i = 0; i < object.len; i++) {
+		object.data[i] ^= (uint8_t)(1u << (i % 8));
+		ck_assert_int_eq(verdict(object.data, object.len), TPD_CORRUPT);
+		object.data[i] ^= (uint8_t)(1u << (i % 8));
+	}
+	for (size_t len = 0; len < object.len; len++)
+		ck_assert_int_eq(verdict(object.data, len), TPD_CORRUPT);
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_OK);
+	tpd_buf_u8(&object, 0);
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_CORRUPT);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+START_TEST(body_cut_or_continued)
+{
+	size_t logical;
+	struct tpd_buf body = build_body(&logical);
+
+	for (size_t len = 0; len < body.len; len++)
+		ck_assert_int_eq(body_verdict(body.data, len), TPD_CORRUPT);
+	ck_assert_int_eq(body_verdict(body.data, body.len), TPD_OK);
+	tpd_buf_u8(&body, 0);
+	ck_assert_int_eq(body_verdict(body.data, body.len), TPD_CORRUPT);
+	tpd_buf_release(&body);
+}
+END_TEST
+
+/* A zero byte in the middle of a string. */
+START_TEST(zero_in_a_string)
+{
+	size_t logical;
+	struct tpd_buf body = build_body(&logical);
+
+	ck_assert_int_eq(body.data[1], 's'); /* of the run */
+	body.data[3] = 0;
+	ck_assert_int_eq(body_verdict(body.data, body.len), TPD_CORRUPT);
+	tpd_buf_release(&body);
+}
+END_TEST
+
+/* --- chance --- */
+
+static uint64_t seed;
+
+static uint64_t rnd(uint64_t below)
+{
+	seed = seed * 6364136223846793005u + 1442695040888963407u;
+	return (seed >> 33) % below;
+}
+
+static bool same_segment(const struct tpd_segment *a, const struct tpd_segment *b)
+{
+	return strcmp(a->name,
+		      b->name) == 0 && a->dtype == b->dtype && a->offset == b->offset && a->length == b->length &&
+	       a->ndim == b->ndim && memcmp(a->dims, b->dims, a->ndim * sizeof(a->dims[0])) == 0 && a->row == b->row &&
+	       a->planned == b->planned && a->stored == b->stored && a->has_ref == b->has_ref && a->ref_file == b->ref_file &&
+	       a->ref_segment == b->ref_segment && a->has_stats == b->has_stats &&
+	       (!a->has_stats || (a->stats.has_delta == b->stats.has_delta && a->stats.count == b->stats.count &&
+				  memcmp(a->stats.ulps, b->stats.ulps, sizeof(a->stats.ulps)) == 0 &&
+				  memcmp(&a->stats.gap_entropy, &b->stats.gap_entropy, sizeof(double)) == 0)) &&
+	       a->first_chunk == b->first_chunk;
+}
+
+static bool same_entry(const struct tpd_entry *a, const struct tpd_entry *b)
+{
+	if (strcmp(a->path, b->path) != 0 || a->type != b->type || a->mode != b->mode || a->mtime_ns != b->mtime_ns ||
+	    strcmp(a->target ? a->target : "", b->target ? b->target : "") != 0 || a->size != b->size ||
+	    memcmp(a->sha256, b->sha256, sizeof(a->sha256)) != 0 || a->format != b->format ||
+	    a->segment_count != b->segment_count || a->part_count != b->part_count)
+		return false;
+	for (uint32_t s = 0; s < a->segment_count; s++)
+		if (!same_segment(&a->segments[s], &b->segments[s]))
+			return false;
+	for (uint32_t p = 0; p < a->part_count; p++)
+		if (a->parts[p].first_chunk != b->parts[p].first_chunk || a->parts[p].chunks != b->parts[p].chunks ||
+		    a->parts[p].bytes != b->parts[p].bytes ||
+		    memcmp(a->parts[p].trailer_digest, b->parts[p].trailer_digest, TPD_XXH_LEN) != 0)
+			return false;
+	return true;
+}
+
+static bool same_manifest(const struct tpd_manifest *a, const struct tpd_manifest *b)
+{
+	if (!tpd_id_equal(&a->id, &b->id) || strcmp(a->run, b->run) != 0 || a->step != b->step || a->kind != b->kind ||
+	    a->created_ns != b->created_ns || strcmp(a->source, b->source) != 0 || a->has_ref != b->has_ref ||
+	    a->has_w1 != b->has_w1 || a->ref_step != b->ref_step || a->w1_step != b->w1_step || a->depth != b->depth ||
+	    a->entry_count != b->entry_count || a->file_count != b->file_count)
+		return false;
+	for (uint32_t i = 0; i < a->entry_count; i++)
+		if (!same_entry(&a->entries[i], &b->entries[i]))
+			return false;
+	return memcmp(a->files, b->files, a->file_count * sizeof(a->files[0])) == 0;
+}
+
+/* A file of a few tensors with gaps, cut into parts at random. */
+static void random_file(struct tpd_entry *entry, bool has_ref, bool has_w1)
+{
+	uint64_t at = 0, glue = 0, chunks, next = 0, payload = 0;
+
+	entry->segment_count = 1 + (uint32_t)rnd(6);
+	entry->segments = calloc(entry->segment_count, sizeof(*entry->segments));
+	for (uint32_t s = 1; s < entry->segment_count; s++) {
+		struct tpd_segment *seg = &entry->segments[s];
+		uint64_t gap = rnd(3) ? 0 : rnd(9000000);
+
+		seg->dtype = (enum tpd_dtype)rnd(TPD_DTYPE_COUNT);
+		seg->length = 1 + rnd(rnd(2) ? 100 : 3000000);
+		seg->offset = at + gap;
+		glue += gap;
+		at += gap + seg->length;
+	}
+	entry->size = at + rnd(500);
+	entry->segments[0].length = glue + (entry->size - at);
+	for (uint32_t s = 0; s < entry->segment_count; s++) {
+		struct tpd_segment *seg = &entry->segments[s];
+		char name[32];
+
+		snprintf(name, sizeof(name), "tensor.%u", s);
+		seg->name = strdup(s ? name : "");
+		seg->ndim = (unsigned)rnd(9);
+		for (unsigned d = 0; d < seg->ndim; d++)
+			seg->dims[d] = rnd(1u << 30) * rnd(1u << 30);
+		seg->row = 1 + (uint32_t)rnd(8192);
+		seg->planned = (enum tpd_encoding)rnd(TPD_ENCODING_COUNT);
+		seg->stored = rnd(seg->length + 1);
+		seg->has_ref = has_ref && rnd(2);
+		if (seg->has_ref) {
+			seg->ref_file = (uint32_t)rnd(100);
+			seg->ref_segment = (uint32_t)rnd(100);
+		}
+		seg->has_stats = rnd(2);
+		if (seg->has_stats) {
+			seg->stats.count = rnd(1u << 30);
+			seg->stats.has_delta = has_w1 && rnd(2);
+			for (size_t i = 0; seg->stats.has_delta && i < TPD_SPARSITY_ULPS; i++)
+				seg->stats.ulps[i] = rnd(1u << 30) << rnd(30);
+			if (seg->stats.has_delta)
+				seg->stats.gap_entropy = rnd(2) ? 0.1 * (double)rnd(100) : -0.0;
+		}
+		payload += seg->stored;
+	}
+	chunks = tpd_entry_chunks(entry);
+	if (chunks == 0)
+		for (uint32_t s = 0; s < entry->segment_count; s++)
+			entry->segments[s].stored = 0;
+	entry->parts = calloc(chunks + 1, sizeof(*entry->parts));
+	while (next < chunks) {
+		struct tpd_part_ref *part = &entry->parts[entry->part_count++];
+		uint64_t take;
+
+		*part = (struct tpd_part_ref){.first_chunk = next, .chunks = 1 + rnd(chunks - next)};
+		next += part->chunks;
+		take = next == chunks ? payload : rnd(payload + 1);
+		payload -= take;
+		part->bytes = 96 + 56 * part->chunks + take;
+		part->trailer_digest[3] = (uint8_t)rnd(256);
+	}
+}
+
+static struct tpd_manifest random_manifest(void)
+{
+	struct tpd_manifest m = {.run = strdup("r/u/n"), .source = strdup("/s\xc3\xa4"), .step = rnd(1000),
+				 .created_ns = -5};
+
+	m.has_ref = rnd(2);
+	m.ref_step = m.has_ref ? rnd(1000) : 0;
+	m.depth = m.has_ref ? 1 + (uint32_t)rnd(9) : 0;
+	m.has_w1 = rnd(2);
+	m.w1_step = m.has_w1 ? rnd(1000) : 0;
+	m.entry_count = (uint32_t)rnd(12);
+	m.entries = calloc(m.entry_count + 1, sizeof(*m.entries));
+	for (uint32_t i = 0; i < m.entry_count; i++) {
+		struct tpd_entry *entry = &m.entries[i];
+		char path[64];
+
+		snprintf(path, sizeof(path), "d%02u/%llu", i, (unsigned long long)rnd(1000));
+		entry->path = strdup(path);
+		entry->type = (enum tpd_entry_type)rnd(3);
+		entry->mode = (uint32_t)rnd(07777 + 1);
+		entry->mtime_ns = -(int64_t)rnd(1u << 30);
+		if (entry->type == TPD_ENTRY_SYMLINK)
+			entry->target = strdup(path);
+		else if (entry->type == TPD_ENTRY_FILE)
+			random_file(entry, m.has_ref, m.has_w1);
+	}
+	return m;
+}
+
+START_TEST(random_round_trips)
+{
+	seed = 42;
+	for (int i = 0; i < RANDOM_MANIFESTS; i++) {
+		struct tpd_manifest m = random_manifest(), back = {0};
+		struct tpd_buf out = {0}, again = {0};
+		struct tpd_err err = {0};
+
+		ck_assert_int_eq(tpd_manifest_seal(&m, &err), TPD_OK);
+		ck_assert_msg(tpd_manifest_write(&m, &out, &err) == TPD_OK, "%s", err.text);
+		ck_assert_int_eq(parse(out.data, out.len, &back), TPD_OK);
+		ck_assert(same_manifest(&m, &back));
+		ck_assert_int_eq(tpd_manifest_write(&back, &again, NULL), TPD_OK);
+		ck_assert_uint_eq(again.len, out.len);
+		ck_assert_mem_eq(again.data, out.data, out.len);
+		tpd_manifest_release(&m);
+		tpd_manifest_release(&back);
+		tpd_buf_release(&out);
+		tpd_buf_release(&again);
+	}
+}
+END_TEST
+
+/* Any body gives one of three verdicts; what is accepted is stored again as the same bytes. */
+START_TEST(mutations)
+{
+	size_t logical;
+	struct tpd_buf body = build_body(&logical);
+	uint8_t *copy = malloc(body.len + 64);
+	unsigned seen[3] = {0};
+
+	ck_assert_ptr_nonnull(copy);
+	seed = 7 + (uint64_t)_i;
+	for (int i = 0; i < MUTATIONS / 4; i++) {
+		size_t len = body.len, at = rnd(len);
+		struct tpd_manifest m = {0};
+		struct tpd_buf object, again = {0};
+		enum tpd_status status;
+
+		memcpy(copy, body.data, len);
+		for (uint64_t n = 1 + rnd(3); n > 0; n--)
+			copy[rnd(len)] = (uint8_t)(rnd(2) ? rnd(256) : (uint64_t[]){0, 1, 127, 128, 255}[rnd(5)]);
+		if (rnd(4) == 0) { /* a stretch taken out, or in twice */
+			size_t n = 1 + rnd(TPD_MIN(len - at, (size_t)32));
+
+			if (rnd(2)) {
+				memmove(copy + at, copy + at + n, len - at - n);
+				len -= n;
+			} else {
+				memmove(copy + at + n, copy + at, len - at);
+				len += n;
+			}
+		}
+		object = wrap(copy, len);
+		status = parse(object.data, object.len, &m);
+		ck_assert(status == TPD_OK || status == TPD_CORRUPT || status == TPD_UNSUPPORTED);
+		seen[status == TPD_OK ? 0 : status == TPD_CORRUPT ? 1 : 2]++;
+		if (status == TPD_OK) {
+			ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
+			ck_assert_uint_eq(again.len, object.len);
+			ck_assert_mem_eq(again.data, object.data, object.len);
+		}
+		tpd_manifest_release(&m);
+		tpd_buf_release(&again);
+		tpd_buf_release(&object);
+	}
+	ck_assert(seen[0] > 0 && seen[1] > 0 && seen[2] > 0);
+	free(copy);
+	tpd_buf_release(&body);
+}
+END_TEST
+
+/* --- geometry --- */
+
+struct gather {
+	uint64_t *offsets; /* of each byte of the segment, in the file */
+	uint64_t start, next;
+};
+
+static void gather_piece(void *arg, uint64_t file_offset, uint64_t at, uint64_t n)
+{
+	struct gather *g = arg;
+
+	ck_assert_uint_eq(at, g->next);
+	ck_assert_uint_gt(n, 0);
+	for (uint64_t i = 0; i < n; i++)
+		g->offsets[at - g->start + i] = file_offset + i;
+	g->next += n;
+}
+
+START_TEST(pieces_of_glue)
+{
+	/* glue: 0-2, 5-5, 9-11; segments 3-4, 6-8 (two that touch: 6-7 and 8) */
+	struct tpd_segment segments[] = {
+		{.length = 7},
+		{.offset = 3, .length = 2},
+		{.offset = 6, .length = 2},
+		{.offset = 8, .length = 1},
+	};
+	static const uint64_t glue[] = {0, 1, 2, 5, 9, 10, 11};
+	struct tpd_entry file = {.size = 12, .segments = segments, .segment_count = 4};
+	uint64_t offsets[12];
+
+	for (uint64_t pos = 0; pos <= 7; pos++) {
+		for (uint64_t len = 0; pos + len <= 7; len++) {
+			struct gather g = {.offsets = offsets, .start = pos, .next = pos};
+
+			tpd_entry_pieces(&file, 0, pos, len, gather_piece, &g);
+			ck_assert_uint_eq(g.next, pos + len);
+			for (uint64_t i = 0; i < len; i++)
+				ck_assert_uint_eq(offsets[i], glue[pos + i]);
+		}
+	}
+	{
+		struct gather g = {.offsets = offsets, .start = 1, .next = 1};
+
+		tpd_entry_pieces(&file, 2, 1, 1, gather_piece, &g);
+		ck_assert_uint_eq(g.next, 2);
+		ck_assert_uint_eq(offsets[0], 7);
+	}
+}
+END_TEST
+
+START_TEST(chunks_are_numbered_through)
+{
+	seed = 3;
+	for (int i = 0; i < 100; i++) {
+		struct tpd_manifest m = {.run = strdup("r"), .entry_count = 1,
+					 .entries = calloc(1, sizeof(struct tpd_entry))};
+		uint64_t number = 0;
+
+		m.entries[0].path = strdup("f");
+		random_file(&m.entries[0], false, false);
+		ck_assert_int_eq(tpd_manifest_seal(&m, NULL), TPD_OK);
+		for (uint32_t s = 0; s < m.entries[0].segment_count; s++) {
+			const struct tpd_segment *seg = &m.entries[0].segments[s];
+			uint64_t bytes = 0;
+
+			for (uint64_t c = 0; c < tpd_segment_chunks(seg); c++) {
+				uint32_t segment = UINT32_MAX;
+				uint64_t chunk = UINT64_MAX;
+
+				tpd_entry_locate(&m.entries[0], number++, &segment, &chunk);
+				ck_assert_uint_eq(segment, s);
+				ck_assert_uint_eq(chunk, c);
+				ck_assert_uint_gt(tpd_segment_chunk_len(seg, c), 0);
+				ck_assert_uint_le(tpd_segment_chunk_len(seg, c), tpd_chunk_bytes(seg->dtype));
+				bytes += tpd_segment_chunk_len(seg, c);
+			}
+			ck_assert_uint_eq(bytes, seg->length);
+		}
+		ck_assert_uint_eq(number, tpd_entry_chunks(&m.entries[0]));
+		tpd_manifest_release(&m);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("manifest");
+	TCase *tests = tcase_create("manifest");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	suite_add_tcase(suite, tests);
+	tcase_set_timeout(tests, 120);
+	tcase_add_test(tests, honest_values);
+	tcase_add_loop_test(tests, one_field_changed, 0, (int)TPD_ARRAY_LEN(changes));
+	tcase_add_test(tests, fields_that_belong_together);
+	tcase_add_test(tests, sealing_refuses);
+	tcase_add_test(tests, a_single_file);
+	tcase_add_loop_test(tests, header_changed, 0, (int)TPD_ARRAY_LEN(header_changes));
+	tcase_add_test(tests, sizes_off_by_one);
+	tcase_add_test(tests, every_byte_counts);
+	tcase_add_test(tests, body_cut_or_continued);
+	tcase_add_test(tests, zero_in_a_string);
+	tcase_add_test(tests, random_round_trips);
+	tcase_add_loop_test(tests, mutations, 0, 4);
+	tcase_add_test(tests, pieces_of_glue);
+	tcase_add_test(tests, chunks_are_numbered_through);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
