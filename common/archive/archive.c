@@ -1,0 +1,149 @@
+/*
+ * archive.c - opening, and the calls that touch both store and catalog.
+ *
+ * Store first, catalog second: an ingest is done when the store has it; the row follows, and whatever a crash left out is put in by the next
+ * opening for writing (catch_up). So a catalog that is missing, stale or deleted is never a loss.
+ */
+#include "base/tpd.h"
+
+#include "archive/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static enum tpd_status open_catalog(struct tpd_archive *archive, struct tpd_catalog **out, struct tpd_err *err)
+{
+	bool write = archive->options.mode != TPD_ARCHIVE_READ;
+
+	return tpd_catalog_open(tpd_io_posix(), archive->catalog_path, write ? TPD_CATALOG_WRITE : TPD_CATALOG_READ,
+				archive->options.lock_timeout_ms, out, err);
+}
+
+enum tpd_status tpd_archive_open(const struct tpd_archive_options *options, struct tpd_archive **out_archive,
+				 struct tpd_err *err)
+{
+	struct tpd_archive *archive = calloc(1, sizeof(*archive));
+	enum tpd_store_flags flags = options->mode == TPD_ARCHIVE_READ	  ? TPD_STORE_READ
+				     : options->mode == TPD_ARCHIVE_WRITE ? TPD_STORE_WRITE
+									  : TPD_STORE_CREATE;
+	enum tpd_status status;
+
+	if (!archive)
+		return tpd_fail_nomem(err);
+	archive->options = *options;
+	archive->options.store = archive->options.catalog = NULL;
+	if (asprintf(&archive->catalog_path, "%s%s", options->catalog ? options->catalog : options->store,
+		     options->catalog ? "" : "/catalog.sqlite") < 0)
+		archive->catalog_path = NULL;
+	status = archive->catalog_path ? TPD_OK : tpd_fail_nomem(err);
+	if (!status)
+		status = tpd_store_open(tpd_io_posix(), options->store, flags, options->lock_timeout_ms, &archive->store, err);
+	if (!status)
+		status = tpd_pool_new(options->threads, &archive->pool, err);
+	if (!status) {
+		status = open_catalog(archive, &archive->catalog, err);
+		if (status && options->mode == TPD_ARCHIVE_READ && status != TPD_BUSY)
+			status = TPD_OK; /* the store tells all, only slower */
+	}
+	if (!status && options->mode != TPD_ARCHIVE_READ)
+		status = tpd_archive_catch_up(archive, err);
+	if (status) {
+		tpd_archive_close(archive);
+		return status;
+	}
+	*out_archive = archive;
+	return TPD_OK;
+}
+
+void tpd_archive_close(struct tpd_archive *archive)
+{
+	if (!archive)
+		return;
+	tpd_catalog_close(archive->catalog);
+	tpd_pool_free(archive->pool);
+	tpd_store_close(archive->store);
+	free(archive->catalog_path);
+	free(archive);
+}
+
+struct tpd_store *tpd_archive_store(struct tpd_archive *archive)
+{
+	return archive->store;
+}
+
+struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive)
+{
+	return archive->catalog;
+}
+
+enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run, uint64_t step,
+				   const struct tpd_capture *capture, const struct tpd_progress *progress,
+				   struct tpd_ingest_result *out, struct tpd_err *err)
+{
+	struct tpd_ingest_options options = {
+		.pool = archive->pool,
+		.part_size = archive->options.part_size,
+		.max_depth = archive->options.max_depth,
+		.now_ns = now_ns(),
+	};
+	struct tpd_ingest_result result = {0};
+	struct tpd_run_lock *lock = NULL;
+	struct tpd_catalog *catalog = NULL;
+	TPD_AUTO_FREE char *tip = tpd_tip_path(archive, run);
+	enum tpd_status status;
+
+	if (progress)
+		options.progress = *progress;
+	options.tip = tip;
+	status = tpd_store_run_lock(archive->store, run, archive->options.lock_timeout_ms, &lock, err);
+	if (status)
+		return status;
+	status = tpd_ingest(lock, run, step, tpd_capture_source(capture), &options, &result, err);
+	if (!status && !result.existed)
+		tpd_tip_put(archive, run, &result.id, capture);
+	tpd_store_run_unlock(lock);
+	if (status)
+		return status;
+	status = open_catalog(archive, &catalog, err); /* this thread's own */
+	if (!status) {
+		char hex[TPD_ID_HEX];
+
+		tpd_id_hex(&result.id, hex);
+		if (!tpd_catalog_has(catalog, hex))
+			status = tpd_archive_record(archive->store, catalog, &result.id, result.version, err);
+		tpd_catalog_close(catalog);
+	}
+	if (!status)
+		*out = result;
+	return status;
+}
+
+enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to, const char *file,
+				    bool force, const struct tpd_progress *progress, struct tpd_err *err)
+{
+	struct tpd_restore_options options = {.pool = archive->pool, .file = file, .force = force};
+
+	if (progress)
+		options.progress = *progress;
+	return tpd_restore(archive->store, id, to, &options, err);
+}
+
+enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd_id *id, const struct tpd_progress *progress,
+				   struct tpd_err *err)
+{
+	struct tpd_verify_options options = {.pool = archive->pool};
+
+	if (progress)
+		options.progress = *progress;
+	return tpd_verify(archive->store, id, &options, err);
+}

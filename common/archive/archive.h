@@ -1,0 +1,81 @@
+/*
+ * archive.h - store and catalog together: what the daemon and the command do.
+ *
+ *     struct tpd_archive *archive;
+ *     tpd_archive_open(&(struct tpd_archive_options){ .store = path, .mode = TPD_ARCHIVE_WRITE, ... }, &archive, &err);
+ *     tpd_archive_ingest / restore / verify / rebuild ...
+ *     tpd_archive_close(archive);
+ *
+ * Store first, catalog second: opening for writing puts into the catalog what a crash left out.  A handle may be used by several
+ * threads, except that tpd_archive_catalog() is for the thread that opened it.  Names of checkpoints are
+ * RUN@STEP, RUN@STEP~VERSION, RUN@latest, or an id prefix of at least 8 hex digits.
+ */
+#ifndef TPD_ARCHIVE_ARCHIVE_H
+#define TPD_ARCHIVE_ARCHIVE_H
+
+#include "archive/capture.h"
+#include "base/pool.h"
+#include "base/tpd.h"
+#include "catalog/catalog.h"
+#include "store/ingest.h"
+#include "store/restore.h"
+#include "store/store.h"
+
+enum tpd_archive_mode {
+	TPD_ARCHIVE_READ = 0,  /* store read-only; the catalog read-only, or none at all (tpd_archive_catalog gives NULL) */
+	TPD_ARCHIVE_WRITE = 1, /* both must exist or can be made again: a missing catalog is rebuilt */
+	TPD_ARCHIVE_CREATE = 2 /* WRITE, and a missing store is made */
+};
+
+struct tpd_archive_options {
+	const char *store;     /* directory */
+	const char *catalog;   /* file, or NULL: STORE/catalog.sqlite */
+	enum tpd_archive_mode mode;
+	int64_t lock_timeout_ms; /* -1: wait for ever */
+	unsigned threads;      /* of the pool; 0: one a CPU */
+	uint32_t max_depth;    /* for ingest; TPD_DEFAULT_MAX_DEPTH unless configured */
+	uint64_t part_size;    /* 0: default */
+	uint64_t tip_cache;    /* keep a raw copy of a run's newest checkpoint up to this many bytes; 0: none */
+};
+
+struct tpd_archive;
+
+enum tpd_status tpd_archive_open(const struct tpd_archive_options *options, struct tpd_archive **out_archive,
+				 struct tpd_err *err);
+void tpd_archive_close(struct tpd_archive *archive);
+struct tpd_store *tpd_archive_store(struct tpd_archive *archive);
+struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive);
+
+/* "RUN@STEP~N" and its relatives to an id; TPD_NOT_FOUND with a sentence that says what there is; from the store's refs alone. */
+struct tpd_archive_name {
+	char run[256];
+	uint64_t step;
+	uint32_t version;
+	struct tpd_id id;
+};
+enum tpd_status tpd_archive_resolve(struct tpd_archive *archive, const char *name, struct tpd_archive_name *out,
+				    struct tpd_err *err);
+/*
+ * Every version that NAME covers: all of a run (RUN), all versions of a step... NULL: everything. Sorted by run, step, version.
+ * The caller frees the array.
+ */
+enum tpd_status tpd_archive_select(struct tpd_archive *archive, const char *name_or_null, struct tpd_archive_name **out,
+				   size_t *out_count, struct tpd_err *err);
+
+/* Store a capture as RUN@step and record it. Uses a run lock of its own and, in any thread, a catalog handle of its own. */
+enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run, uint64_t step,
+				   const struct tpd_capture *capture, const struct tpd_progress *progress,
+				   struct tpd_ingest_result *out, struct tpd_err *err);
+enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to, const char *file,
+				    bool force, const struct tpd_progress *progress, struct tpd_err *err);
+enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd_id *id, const struct tpd_progress *progress,
+				   struct tpd_err *err);
+
+/*
+ * Make the catalog again from the store alone (jobs and events stay when they can be read). A checkpoint that cannot be read is left
+ * out and counted; the call then returns the first such status after it has done all it could.
+ */
+enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tpd_progress *progress, uint64_t *out_done,
+				    uint64_t *out_failed, struct tpd_err *err);
+
+#endif

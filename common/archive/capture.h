@@ -1,0 +1,38 @@
+/*
+ * capture.h - hold a checkpoint that somebody else wrote, against deletion and change.
+ *
+ * tpd_capture_open() opens every file of a directory (or one file) at once and keeps the descriptors: what rotation
+ * deletes a moment later is still readable. Links are recorded, never followed; other kinds of files (sockets, devices, fifos)
+ * are left out. tpd_capture_check() says whether anything changed since: size, mtime, ctime, inode
+ * by descriptor, and for directories that still exist the set of names. Nothing in the watched directory is ever
+ * created, linked or touched.
+ */
+#ifndef TPD_ARCHIVE_CAPTURE_H
+#define TPD_ARCHIVE_CAPTURE_H
+
+#include "base/tpd.h"
+#include "store/ingest.h"
+
+#define TPD_CAPTURE_MAX_FILES 65536u /* entries */
+#define TPD_CAPTURE_MAX_DEPTH 16u    /* levels of directories */
+
+struct tpd_capture; /* owns descriptors and names */
+
+/* TPD_NOT_FOUND: not there (any more); TPD_LIMIT: too many entries; TPD_IO: cannot be read (the message names the file). */
+enum tpd_status tpd_capture_open(const char *path, struct tpd_capture **out_capture, struct tpd_err *err);
+void tpd_capture_close(struct tpd_capture *capture);
+const struct tpd_source *tpd_capture_source(const struct tpd_capture *capture);
+uint64_t tpd_capture_bytes(const struct tpd_capture *capture);
+/* TPD_CONFLICT when anything changed since open; files that were only deleted are fine. */
+enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_err *err);
+/* Hex XXH3-128 over names, sizes and mtimes: the same again is the same content, as far as one can tell without reading. */
+#define TPD_FINGERPRINT_LEN 33
+void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FINGERPRINT_LEN]);
+
+/*
+ * The step of a checkpoint path: "global_step" in its trainer_state.json, else the trailing number of its name.
+ * TPD_NOT_FOUND: neither.
+ */
+enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tpd_err *err);
+
+#endif

@@ -1,0 +1,31 @@
+/*
+ * internal.h - what the files of the archive share.
+ */
+#ifndef TPD_ARCHIVE_INTERNAL_H
+#define TPD_ARCHIVE_INTERNAL_H
+
+#include "archive/archive.h"
+
+struct tpd_archive {
+	struct tpd_store *store;
+	struct tpd_catalog *catalog; /* of the thread that opened it; NULL in READ mode without a readable one */
+	struct tpd_pool *pool;
+	char *catalog_path;
+	struct tpd_archive_options options; /* strings are not to be used after open */
+};
+
+/* Put one stored checkpoint, read from its manifest, into the catalog as RUN@STEP~version. */
+enum tpd_status tpd_archive_record(struct tpd_store *store, struct tpd_catalog *catalog, const struct tpd_id *id,
+				   uint32_t version, struct tpd_err *err);
+/* Put into the catalog what the store's refs name and it does not have. */
+enum tpd_status tpd_archive_catch_up(struct tpd_archive *archive, struct tpd_err *err);
+
+/*
+ * Raw copies of each run's newest checkpoint in STORE/tip/ESCAPED-RUN/ID/NUMBER: what the next delta is encoded against when
+ * the original is gone by then. Disposable: every chunk read from there must have its recorded digest.
+ */
+char *tpd_tip_path(const struct tpd_archive *archive, const char *run); /* fresh; NULL: no memory */
+/* Replace the run's copy by this capture's files. A failure costs nothing but speed, so none is reported. */
+void tpd_tip_put(struct tpd_archive *archive, const char *run, const struct tpd_id *id, const struct tpd_capture *capture);
+
+#endif

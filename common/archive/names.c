@@ -1,0 +1,278 @@
+/*
+ * names.c - RUN@STEP, RUN@STEP~VERSION, RUN@latest and id prefixes, from the store's refs alone.
+ */
+#include "base/tpd.h"
+
+#include "archive/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/text.h"
+
+#define PREFIX_MIN 8u
+
+struct list {
+	struct tpd_archive_name *items;
+	size_t count, cap;
+};
+
+static enum tpd_status list_add(struct list *list, const char *run, const struct tpd_version *version, struct tpd_err *err)
+{
+	struct tpd_archive_name *item;
+
+	if (list->count == list->cap) {
+		size_t cap = list->cap ? 2 * list->cap : 32;
+		struct tpd_archive_name *grown = realloc(list->items, cap * sizeof(*grown));
+
+		if (!grown)
+			return tpd_fail_nomem(err);
+		list->items = grown;
+		list->cap = cap;
+	}
+	item = &list->items[list->count++];
+	snprintf(item->run, sizeof(item->run), "%s", run);
+	item->step = version->step;
+	item->version = version->version;
+	item->id = version->id;
+	return TPD_OK;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	const struct tpd_archive_name *x = a, *y = b;
+	int order = strcmp(x->run, y->run);
+
+	if (order != 0)
+		return order;
+	if (x->step != y->step)
+		return x->step < y->step ? -1 : 1;
+	return x->version < y->version ? -1 : x->version > y->version;
+}
+
+static enum tpd_status add_run(struct tpd_archive *archive, const char *run, struct list *list, struct tpd_err *err)
+{
+	struct tpd_run versions = {0};
+	enum tpd_status status = tpd_store_run_read(archive->store, run, &versions, err);
+
+	for (size_t v = 0; !status && v < versions.count; v++)
+		if (!versions.versions[v].forgotten)
+			status = list_add(list, run, &versions.versions[v], err);
+	tpd_run_release(&versions);
+	return status;
+}
+
+/* Every version of one run, or of all; sorted. */
+static enum tpd_status gather(struct tpd_archive *archive, const char *run_or_null, struct list *list, struct tpd_err *err)
+{
+	char **names = NULL;
+	size_t count = 0;
+	enum tpd_status status;
+
+	if (run_or_null) {
+		status = add_run(archive, run_or_null, list, err);
+	} else {
+		status = tpd_store_runs(archive->store, &names, &count, err);
+		for (size_t i = 0; i < count; i++) {
+			if (!status)
+				status = add_run(archive, names[i], list, err);
+			free(names[i]);
+		}
+		free(names);
+	}
+	if (!status)
+		qsort(list->items, list->count, sizeof(*list->items), compare_names);
+	return status;
+}
+
+static enum tpd_status no_run(struct tpd_archive *archive, const char *run, struct tpd_err *err)
+{
+	char **names = NULL;
+	size_t count = 0;
+	struct tpd_buf buf = {0};
+	enum tpd_status status = tpd_store_runs(archive->store, &names, &count, err);
+
+	if (status)
+		return status;
+	for (size_t i = 0; i < count; i++) {
+		if (i < 8)
+			tpd_buf_printf(&buf, "%s%s", i ? ", " : "", names[i]);
+		free(names[i]);
+	}
+	free(names);
+	tpd_buf_u8(&buf, 0);
+	if (count == 0 || buf.failed)
+		status = tpd_fail(err, TPD_NOT_FOUND, "no run '%s': the store is empty", run);
+	else
+		status = tpd_fail(err, TPD_NOT_FOUND, "no run '%s'; there is %s%s", run, (const char *)buf.data,
+				  count > 8 ? ", ..." : "");
+	tpd_buf_release(&buf);
+	return status;
+}
+
+static enum tpd_status no_step(const struct list *list, const char *run, const char *step, struct tpd_err *err)
+{
+	struct tpd_buf buf = {0};
+	size_t shown = 0;
+	enum tpd_status status;
+
+	for (size_t i = 0; i < list->count; i++)
+		if ((i == 0 || list->items[i].step != list->items[i - 1].step) && shown++ < 12)
+			tpd_buf_printf(&buf, "%s%llu", shown > 1 ? ", " : "", (unsigned long long)list->items[i].step);
+	tpd_buf_u8(&buf, 0);
+	status = tpd_fail(err, TPD_NOT_FOUND, "run '%s' has no checkpoint '%s'; it has %s%s", run, step,
+			  shown && !buf.failed ? (const char *)buf.data : "none", shown > 12 ? ", ..." : "");
+	tpd_buf_release(&buf);
+	return status;
+}
+
+static bool is_prefix(const char *name)
+{
+	size_t n = strspn(name, "0123456789abcdef");
+
+	return name[n] == '\0' && n >= PREFIX_MIN && n <= 2 * TPD_SHA256_LEN;
+}
+
+static enum tpd_status by_prefix(struct tpd_archive *archive, const char *prefix, struct tpd_archive_name *out, bool *out_found,
+				 struct tpd_err *err)
+{
+	struct list list = {0};
+	size_t hits = 0;
+	enum tpd_status status = gather(archive, NULL, &list, err);
+
+	for (size_t i = 0; !status && i < list.count; i++) {
+		char hex[TPD_ID_HEX];
+
+		tpd_id_hex(&list.items[i].id, hex);
+		if (strncmp(hex, prefix, strlen(prefix)) != 0)
+			continue;
+		if (hits > 0 && tpd_id_equal(&list.items[i].id, &out->id))
+			continue;
+		*out = list.items[i];
+		hits++;
+	}
+	free(list.items);
+	*out_found = hits > 0;
+	if (!status && hits > 1)
+		status = tpd_fail(err, TPD_NOT_FOUND, "id '%s' is not unique", prefix);
+	return status;
+}
+
+/* Items of one run that "STEP", "STEP~N" or "latest" covers: [*out_first, *out_first + *out_count) of the sorted list. */
+static bool cover(const struct list *list, const char *step_text, size_t *out_first, size_t *out_count)
+{
+	char digits[32];
+	const char *tilde = strchr(step_text, '~');
+	size_t len = tilde ? (size_t)(tilde - step_text) : strlen(step_text);
+	uint64_t step, version = 0;
+
+	*out_count = 0;
+	if (strcmp(step_text, "latest") == 0) {
+		*out_first = list->count - (list->count > 0);
+		*out_count = list->count > 0;
+		return true;
+	}
+	if (len >= sizeof(digits))
+		return false;
+	memcpy(digits, step_text, len);
+	digits[len] = '\0';
+	if (!tpd_text_parse_u64(digits, &step) || (tilde && (!tpd_text_parse_u64(tilde + 1, &version) || version == 0)))
+		return false;
+	for (size_t i = 0; i < list->count; i++) {
+		if (list->items[i].step != step || (version && list->items[i].version != version))
+			continue;
+		if ((*out_count)++ == 0)
+			*out_first = i;
+	}
+	return true;
+}
+
+static enum tpd_status lookup(struct tpd_archive *archive, const char *name, struct list *list, size_t *out_first,
+			      size_t *out_count, struct tpd_err *err)
+{
+	const char *at = strrchr(name, '@');
+	TPD_AUTO_FREE char *run = at ? strndup(name, (size_t)(at - name)) : strdup(name);
+	enum tpd_status status;
+
+	if (!run)
+		return tpd_fail_nomem(err);
+	if (!tpd_text_is_run_name(run))
+		return tpd_fail(err, TPD_USAGE, "'%s' is not a name like RUN@STEP", name);
+	status = gather(archive, run, list, err);
+	if (status == TPD_NOT_FOUND)
+		return no_run(archive, run, err);
+	if (status)
+		return status;
+	*out_first = 0;
+	*out_count = list->count;
+	if (!at)
+		return TPD_OK;
+	if (!cover(list, at + 1, out_first, out_count))
+		return tpd_fail(err, TPD_USAGE, "'%s' is not a name like RUN@STEP, RUN@STEP~VERSION or RUN@latest", name);
+	return *out_count > 0 ? TPD_OK : no_step(list, run, at + 1, err);
+}
+
+enum tpd_status tpd_archive_resolve(struct tpd_archive *archive, const char *name, struct tpd_archive_name *out,
+				    struct tpd_err *err)
+{
+	struct list list = {0};
+	size_t first = 0, count = 0;
+	enum tpd_status status;
+
+	if (!strchr(name, '@')) {
+		bool found = false;
+
+		if (!is_prefix(name))
+			return tpd_fail(err, TPD_USAGE, "'%s' is not a name like RUN@STEP", name);
+		status = by_prefix(archive, name, out, &found, err);
+		if (!status && !found)
+			status = tpd_fail(err, TPD_NOT_FOUND, "no checkpoint has an id that begins with '%s'", name);
+		return status;
+	}
+	status = lookup(archive, name, &list, &first, &count, err);
+	if (!status)
+		*out = list.items[first + count - 1]; /* without ~VERSION: the newest */
+	free(list.items);
+	return status;
+}
+
+enum tpd_status tpd_archive_select(struct tpd_archive *archive, const char *name_or_null, struct tpd_archive_name **out,
+				   size_t *out_count, struct tpd_err *err)
+{
+	struct list list = {0};
+	size_t first = 0, count;
+	enum tpd_status status;
+
+	if (!name_or_null) {
+		status = gather(archive, NULL, &list, err);
+		count = list.count;
+	} else {
+		bool found = false;
+		struct tpd_archive_name one;
+
+		status = TPD_OK;
+		count = 0;
+		if (is_prefix(name_or_null))
+			status = by_prefix(archive, name_or_null, &one, &found, err);
+		if (!status && found) {
+			list.items = malloc(sizeof(one));
+			if (!list.items)
+				return tpd_fail_nomem(err);
+			list.items[0] = one;
+			count = 1;
+		} else if (!status) {
+			status = lookup(archive, name_or_null, &list, &first, &count, err);
+		}
+	}
+	if (status) {
+		free(list.items);
+		return status;
+	}
+	if (first > 0)
+		memmove(list.items, list.items + first, count * sizeof(*list.items));
+	*out = list.items;
+	*out_count = count;
+	return TPD_OK;
+}
