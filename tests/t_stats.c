@@ -288,7 +288,7 @@ static struct tpd_sparsity measure(const struct pair *pair)
 		struct tpd_count count;
 
 		tpd_count_chunk(stats, pair->x + i * pair->width, pair->w + i * pair->width, n, &count, kept);
-		tpd_stats_add_count(stats, &count, kept, n);
+		ck_assert_int_eq(tpd_stats_add_count(stats, &count, kept, n, NULL), TPD_OK);
 	}
 	tpd_stats_finish(stats, &out);
 	tpd_stats_free(stats);
@@ -581,8 +581,9 @@ START_TEST(order_of_surveying_does_not_matter)
 		tpd_count_chunk(stats, pair.x + 4 * first, pair.w + 4 * first, n, &found[c], kept[c]);
 	}
 	for (int c = 0; c < CHUNKS; c++)
-		tpd_stats_add_count(stats, &found[c], kept[c],
-				    TPD_MIN(pair.n - (size_t)c * TPD_CHUNK_ELEMENTS, (size_t)TPD_CHUNK_ELEMENTS));
+		ck_assert_int_eq(tpd_stats_add_count(stats, &found[c], kept[c],
+						     TPD_MIN(pair.n - (size_t)c * TPD_CHUNK_ELEMENTS,
+							     (size_t)TPD_CHUNK_ELEMENTS), NULL), TPD_OK);
 	tpd_stats_finish(stats, &got);
 	tpd_stats_free(stats);
 	ck_assert_double_eq(got.value_rms, want.value_rms); /* to the bit, too */

@@ -47,14 +47,7 @@ enum tpd_status tpd_stats_new(enum tpd_dtype dtype, uint64_t elements, bool has_
 		stats->stride *= 2;
 	stats->keep = (size_t)(sample_size(elements, stats->stride) / 10 + 1);
 	stats->bar = -1;
-	if (has_delta) {
-		stats->gap_kinds = (size_t)TPD_MIN(elements + 1, (uint64_t)TPD_STATS_GAPS);
-		stats->gaps = calloc(stats->gap_kinds, sizeof *stats->gaps);
-		if (!stats->gaps) {
-			free(stats);
-			return tpd_fail_nomem(err);
-		}
-	}
+	stats->gap_kinds = (size_t)TPD_MIN(elements + 1, (uint64_t)TPD_STATS_GAPS);
 	*out_stats = stats;
 	return TPD_OK;
 }
@@ -232,8 +225,13 @@ static uint64_t kept_word(const uint8_t *kept, size_t from, size_t n)
 	return tpd_get_u64(bytes) & ((UINT64_C(1) << (n - from)) - 1);
 }
 
-void tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count, const uint8_t *kept, size_t n)
+enum tpd_status tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count, const uint8_t *kept, size_t n,
+				    struct tpd_err *err)
 {
+	if (!stats->gaps) /* only now: many tensors may wait between the two passes */
+		stats->gaps = calloc(stats->gap_kinds, sizeof *stats->gaps);
+	if (!stats->gaps)
+		return tpd_fail_nomem(err);
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
 		stats->count.minmax[k] += count->minmax[k];
 	for (size_t from = 0; from < n; from += 64) {
@@ -245,6 +243,7 @@ void tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count,
 		}
 	}
 	stats->element += n;
+	return TPD_OK;
 }
 
 static unsigned elias_bits(unsigned length)

@@ -59,7 +59,8 @@ void tpd_stats_end_survey(struct tpd_stats *stats); /* percentiles and max are k
 /* kept: bitmap of n bits (bit i of byte i/8), set where |delta| > 95th percentile; ignored pairs are not kept. */
 void tpd_count_chunk(const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w1, size_t n, struct tpd_count *out,
 		     uint8_t *kept);
-void tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count, const uint8_t *kept, size_t n);
+enum tpd_status tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count, const uint8_t *kept, size_t n,
+				    struct tpd_err *err);
 void tpd_stats_finish(struct tpd_stats *stats, struct tpd_sparsity *out);
 
 #endif

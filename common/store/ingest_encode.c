@@ -100,15 +100,15 @@ static enum tpd_status code_range(struct tpd_ingest_job *job, uint64_t number, u
 
 			bytes += slot->len;
 			if (work->stats && work->has_w1)
-				tpd_stats_add_count(work->stats, &slot->count, slot->kept,
-						    slot->len / tpd_dtype_width(seg->dtype));
-			if (work->stats && slot->chunk + 1 == tpd_segment_chunks(seg)) {
+				status = tpd_stats_add_count(work->stats, &slot->count, slot->kept,
+							     slot->len / tpd_dtype_width(seg->dtype), err);
+			if (!status && work->stats && slot->chunk + 1 == tpd_segment_chunks(seg)) {
 				tpd_stats_finish(work->stats, &seg->stats);
 				tpd_stats_free(work->stats);
 				work->stats = NULL;
 				seg->has_stats = true;
 			}
-			if (!writer)
+			if (!writer || status)
 				continue;
 			seg->stored += slot->entry.payload_len;
 			status = tpd_part_append(writer, &slot->entry, slot->payload, err);
