@@ -267,29 +267,29 @@ static TPD_UNUSED void help_make(struct help_checkpoint *h, const char *run, uns
 {
 	static const char sha[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-	*h = (struct help_checkpoint){0};
+	*h = (struct help_checkpoint){ 0 };
 	help_id(h->id, run_number, step, version);
 	help_id(h->ref, run_number, of, 1);
 	help_id(h->w1, run_number, of, 1);
-	h->files[0] = (struct tpd_catalog_file){"latest", "symlink", NULL, "model.safetensors", 0777, -5, 0, 0, NULL};
-	h->files[1] = (struct tpd_catalog_file){"model.safetensors", "file",      "safetensors", NULL, 0644,
-						1700000000000000001, 4096 + step, 1024,          sha};
-	h->files[2] = (struct tpd_catalog_file){"optimizer.pt", "file", "torch", NULL, 0600, 17, 8192, 4096, sha};
-	h->tensors[0] = (struct tpd_catalog_tensor){"", 1, 0, "BYTES", "zstd", NULL, 96, 40, false, {0}};
-	h->tensors[1] = (struct tpd_catalog_tensor){"model.layers.3.mlp.up_proj.weight",
-						    1,
-						    1,
-						    "F32",
-						    "grid",
-						    "[10,100]",
-						    4000,
-						    900,
-						    true,
-						    help_stats(step, of > 0)};
-	h->tensors[2] = (struct tpd_catalog_tensor){"lm_head.weight", 1,    2,  "BF16", "sparse",
-						    "[1000]",         2000, 84, true,   help_stats(2 * step, of > 0)};
-	h->tensors[3] = (struct tpd_catalog_tensor){"", 2, 0, "BYTES", "zstd", NULL, 192, 96, false, {0}};
-	h->tensors[4] = (struct tpd_catalog_tensor){"data/12", 2, 1, "F32", "grid", NULL, 8000, 4000, false, {0}};
+	h->files[0] = (struct tpd_catalog_file){ "latest", "symlink", NULL, "model.safetensors", 0777, -5, 0, 0, NULL };
+	h->files[1] = (struct tpd_catalog_file){ "model.safetensors", "file",      "safetensors", NULL, 0644,
+						 1700000000000000001, 4096 + step, 1024,          sha };
+	h->files[2] = (struct tpd_catalog_file){ "optimizer.pt", "file", "torch", NULL, 0600, 17, 8192, 4096, sha };
+	h->tensors[0] = (struct tpd_catalog_tensor){ "", 1, 0, "BYTES", "zstd", NULL, 96, 40, false, { 0 } };
+	h->tensors[1] = (struct tpd_catalog_tensor){ "model.layers.3.mlp.up_proj.weight",
+						     1,
+						     1,
+						     "F32",
+						     "grid",
+						     "[10,100]",
+						     4000,
+						     900,
+						     true,
+						     help_stats(step, of > 0) };
+	h->tensors[2] = (struct tpd_catalog_tensor){ "lm_head.weight", 1,    2,  "BF16", "sparse",
+						     "[1000]",         2000, 84, true,   help_stats(2 * step, of > 0) };
+	h->tensors[3] = (struct tpd_catalog_tensor){ "", 2, 0, "BYTES", "zstd", NULL, 192, 96, false, { 0 } };
+	h->tensors[4] = (struct tpd_catalog_tensor){ "data/12", 2, 1, "F32", "grid", NULL, 8000, 4000, false, { 0 } };
 	h->c = (struct tpd_catalog_checkpoint){
 		.id = h->id,
 		.run = run,
@@ -314,7 +314,7 @@ static TPD_UNUSED void help_make(struct help_checkpoint *h, const char *run, uns
 static TPD_UNUSED struct tpd_catalog *help_open_catalog(const struct tpd_io *io, enum tpd_catalog_mode mode)
 {
 	struct tpd_catalog *catalog = NULL;
-	struct tpd_err err = {0};
+	struct tpd_err err = { 0 };
 
 	ck_assert_msg(tpd_catalog_open(io, help_path, mode, 0, &catalog, &err) == TPD_OK, "%s", err.text);
 	return catalog;
@@ -324,7 +324,7 @@ static TPD_UNUSED void help_put(struct tpd_catalog *catalog, const char *run, un
 				uint32_t version, uint64_t of)
 {
 	struct help_checkpoint h;
-	struct tpd_err err = {0};
+	struct tpd_err err = { 0 };
 
 	help_make(&h, run, run_number, step, version, of);
 	ck_assert_msg(tpd_catalog_put(catalog, &h.c, &err) == TPD_OK, "%s", err.text);

@@ -190,7 +190,8 @@ static enum tpd_status open_file(const struct tpd_io *io, struct tpd_catalog *ca
 	if (status == TPD_IO && is_wal(io, catalog->path))
 		return tpd_fail(
 			err, TPD_UNSUPPORTED,
-			"catalog '%s' was put into WAL mode; 'PRAGMA journal_mode = DELETE' in the sqlite3 shell undoes it",
+			"catalog '%s' was put into WAL mode; 'PRAGMA journal_mode = DELETE' in the sqlite3 shell "
+			"undoes it",
 			catalog->path);
 	if (status == TPD_OK)
 		status = tpd_sql_exec(catalog, file_settings, false, err);

@@ -46,7 +46,7 @@ struct tpd_sql {
 	bool *busy; /* in the cache, or NULL: ours to finalize */
 };
 
-/* `sql` must live as long as the catalog: statements are kept by its address. Parameters and columns count from left. */
+/* `sql` must live as long as the catalog: statements are kept by its address. */
 void tpd_sql_prepare(struct tpd_catalog *catalog, struct tpd_sql *q, const char *sql);
 void tpd_sql_put_null(struct tpd_sql *q);
 void tpd_sql_put_text(struct tpd_sql *q, const char *s); /* NULL: null; must live until tpd_sql_end() or _again() */
@@ -83,8 +83,8 @@ enum tpd_status tpd_sql_enter(struct tpd_catalog *catalog, bool *out_nested, str
 enum tpd_status tpd_sql_leave(struct tpd_catalog *catalog, bool nested, enum tpd_status status, struct tpd_err *err);
 
 /*
- * What schema.sql says of tensors.layer and tensors.kind. kind has room for strlen(name) + 1; returns false, and kind is
- * the whole name, when there is no layer.
+ * What schema.sql says of tensors.layer and tensors.kind. kind has room for strlen(name) + 1; returns false, and kind
+ * is the whole name, when there is no layer.
  */
 bool tpd_catalog_layer(const char *name, int64_t *out_layer, char *kind);
 
