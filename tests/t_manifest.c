@@ -213,8 +213,8 @@ START_TEST(one_field_changed)
 	object = wrap(body.data, body.len);
 	status = tpd_manifest_parse(object.data, object.len, &m, &err);
 	ck_assert_msg(status == change->expect, "'%s' = %llu '%s': %s (%s), not %s", change->label,
-		      (unsigned long long)change->number, change->text ? change->text : "", tpd_status_name(status), err.text,
-		      tpd_status_name(change->expect));
+		      (unsigned long long)change->number, change->text ? change->text : "", tpd_status_name(status),
+		      err.text, tpd_status_name(change->expect));
 	tpd_manifest_release(&m);
 	tpd_buf_release(&body);
 	tpd_buf_release(&object);
@@ -419,7 +419,8 @@ static bool same_segment(const struct tpd_segment *a, const struct tpd_segment *
 	return strcmp(a->name,
 		      b->name) == 0 && a->dtype == b->dtype && a->offset == b->offset && a->length == b->length &&
 	       a->ndim == b->ndim && memcmp(a->dims, b->dims, a->ndim * sizeof(a->dims[0])) == 0 && a->row == b->row &&
-	       a->planned == b->planned && a->stored == b->stored && a->has_ref == b->has_ref && a->ref_file == b->ref_file &&
+	       a->planned == b->planned && a->stored == b->stored && a->has_ref == b->has_ref &&
+	       a->ref_file == b->ref_file &&
 	       a->ref_segment == b->ref_segment && a->has_stats == b->has_stats &&
 	       (!a->has_stats || (a->stats.has_delta == b->stats.has_delta && a->stats.count == b->stats.count &&
 				  memcmp(a->stats.ulps, b->stats.ulps, sizeof(a->stats.ulps)) == 0 &&

@@ -298,16 +298,10 @@ static const struct change changes[] = {
 	{TRAILER + 72, 1, 'X', TPD_CORRUPT},
 };
 
-START_TEST(one_field_changed)
+static void reseal(uint8_t *data)
 {
-	const struct change *c = &changes[_i];
-	struct written written;
-	uint8_t *data, rest[52], digest[TPD_XXH_LEN];
+	uint8_t rest[52], digest[TPD_XXH_LEN];
 
-	ck_assert_int_eq(write_part(io, &written), TPD_OK);
-	data = load();
-	for (size_t i = 0; i < c->width; i++)
-		data[c->at + i] = (uint8_t)(c->value >> (8 * i));
 	for (size_t i = 0; i < CHUNKS; i++) {
 		memcpy(rest, data + ENTRY(i), 20);
 		memcpy(rest + 20, data + ENTRY(i) + 24, 32);
@@ -316,9 +310,52 @@ START_TEST(one_field_changed)
 	}
 	tpd_xxh128(data + INDEX_AT, CHUNKS * 56, data + TRAILER + 40);
 	tpd_xxh128(data + TRAILER, 56, data + TRAILER + 56);
+}
+
+START_TEST(one_field_changed)
+{
+	const struct change *c = &changes[_i];
+	struct written written;
+	uint8_t *data;
+
+	ck_assert_int_eq(write_part(io, &written), TPD_OK);
+	data = load();
+	for (size_t i = 0; i < c->width; i++)
+		data[c->at + i] = (uint8_t)(c->value >> (8 * i));
+	reseal(data);
 	save(data, SIZE);
 	ck_assert_int_eq(read_part(), c->expect);
 	free(data);
+}
+END_TEST
+
+/* The index alone tells of payloads that overlap, leave a gap or end early, whatever is in them. */
+START_TEST(payloads_follow_one_another)
+{
+	static const struct change bad[] = {
+		{ENTRY(1), 8, 117, TPD_CORRUPT},
+		{ENTRY(2), 8, 115, TPD_CORRUPT},
+		{ENTRY(2) + 8, 4, 6, TPD_CORRUPT},
+		{ENTRY(0) + 8, 4, 99, TPD_CORRUPT},
+		{ENTRY(0), 8, 16, TPD_OK}, /* as it was */
+	};
+	struct written written;
+	uint8_t *data;
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(bad); i++) {
+		struct tpd_part *part = NULL;
+
+		ck_assert_int_eq(write_part(io, &written), TPD_OK);
+		data = load();
+		for (size_t b = 0; b < bad[i].width; b++)
+			data[bad[i].at + b] = (uint8_t)(bad[i].value >> (8 * b));
+		reseal(data);
+		save(data, SIZE);
+		free(data);
+		ck_assert_int_eq(tpd_part_open(io, dir, FILE_NUMBER, PART_NUMBER, &part, &err), TPD_OK);
+		ck_assert_int_eq(tpd_part_check_index(part, &err), bad[i].expect);
+		tpd_part_close(part);
+	}
 }
 END_TEST
 
@@ -437,6 +474,7 @@ int main(void)
 	tcase_add_test(tests, absent_and_foreign);
 	tcase_add_test(tests, every_byte_counts);
 	tcase_add_loop_test(tests, one_field_changed, 0, (int)TPD_ARRAY_LEN(changes));
+	tcase_add_test(tests, payloads_follow_one_another);
 	tcase_add_test(tests, an_old_temporary_is_replaced);
 	tcase_add_test(tests, given_up);
 	tcase_add_test(tests, read_back);

@@ -47,7 +47,8 @@ enum tpd_status tpd_object_next_generation(struct tpd_store *store, const struct
 /* Make the directory entry of a published checkpoint last, also when whoever published it could not any more. */
 enum tpd_status tpd_object_sync(struct tpd_store *store, const struct tpd_id *id, struct tpd_err *err);
 /* All ids in objects/, ascending, each once. */
-enum tpd_status tpd_object_ids(struct tpd_store *store, struct tpd_id **out_ids, size_t *out_count, struct tpd_err *err);
+enum tpd_status tpd_object_ids(struct tpd_store *store, struct tpd_id **out_ids, size_t *out_count,
+			       struct tpd_err *err);
 int tpd_id_compare(const void *a, const void *b); /* for qsort */
 
 /* --- refs_read.c --- */
