@@ -14,6 +14,8 @@
 
 #include "base/tpd.h"
 
+#include <string.h>
+
 struct tpd_buf {
 	uint8_t *data; /* owned */
 	size_t len, cap;
@@ -51,27 +53,55 @@ size_t tpd_rd_left(const struct tpd_rd *rd);
 bool tpd_rd_ok(const struct tpd_rd *rd);                        /* nothing failed so far */
 bool tpd_rd_done(const struct tpd_rd *rd);                      /* ok, and all consumed */
 
-/* Unaligned little-endian loads and stores. */
-static inline uint16_t tpd_get_u16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
+/*
+ * Unaligned little-endian loads and stores.  By memcpy, which every compiler turns into one instruction; single
+ * bytes are not always put together again, and these stand in the codec's innermost loops.
+ */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define TPD_LE16(v) (v)
+#define TPD_LE32(v) (v)
+#define TPD_LE64(v) (v)
+#else
+#define TPD_LE16(v) __builtin_bswap16(v)
+#define TPD_LE32(v) __builtin_bswap32(v)
+#define TPD_LE64(v) __builtin_bswap64(v)
+#endif
+
+static inline uint16_t tpd_get_u16(const uint8_t *p)
+{
+	uint16_t v;
+
+	memcpy(&v, p, sizeof v);
+	return TPD_LE16(v);
+}
 static inline uint32_t tpd_get_u32(const uint8_t *p)
 {
-	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+	uint32_t v;
+
+	memcpy(&v, p, sizeof v);
+	return TPD_LE32(v);
 }
-static inline uint64_t tpd_get_u64(const uint8_t *p) { return tpd_get_u32(p) | (uint64_t)tpd_get_u32(p + 4) << 32; }
+static inline uint64_t tpd_get_u64(const uint8_t *p)
+{
+	uint64_t v;
+
+	memcpy(&v, p, sizeof v);
+	return TPD_LE64(v);
+}
 static inline void tpd_put_u16(uint8_t *p, uint16_t v)
 {
-	p[0] = (uint8_t)v;
-	p[1] = (uint8_t)(v >> 8);
+	v = TPD_LE16(v);
+	memcpy(p, &v, sizeof v);
 }
 static inline void tpd_put_u32(uint8_t *p, uint32_t v)
 {
-	tpd_put_u16(p, (uint16_t)v);
-	tpd_put_u16(p + 2, (uint16_t)(v >> 16));
+	v = TPD_LE32(v);
+	memcpy(p, &v, sizeof v);
 }
 static inline void tpd_put_u64(uint8_t *p, uint64_t v)
 {
-	tpd_put_u32(p, (uint32_t)v);
-	tpd_put_u32(p + 4, (uint32_t)(v >> 32));
+	v = TPD_LE64(v);
+	memcpy(p, &v, sizeof v);
 }
 
 #endif

@@ -18,7 +18,7 @@ const char *tpd_encoding_name(enum tpd_encoding encoding)
 {
 	switch ((unsigned)encoding) {
 #define TPD_ENCODING_X(sym, num, name) \
-	case num:                      \
+	case num: \
 		return name;
 		TPD_ENCODING_LIST(TPD_ENCODING_X)
 #undef TPD_ENCODING_X
@@ -30,7 +30,7 @@ const char *tpd_encoding_name(enum tpd_encoding encoding)
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
-	       encoding == TPD_ENCODING_GRID;
+		encoding == TPD_ENCODING_GRID;
 }
 
 bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
@@ -150,8 +150,9 @@ enum tpd_status tpd_padded_reference(struct tpd_codec *codec, const uint8_t *ref
 }
 
 /* The payload in codec->payload must give x again.  TPD_NOMEM passes through; every other failure is a mismatch. */
-static enum tpd_status check_payload(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
-				     size_t payload_len, bool *out_same, struct tpd_err *err)
+static enum tpd_status check_payload(struct tpd_codec *codec, const struct tpd_plan *plan,
+				     const struct tpd_chunk *chunk, size_t payload_len, bool *out_same,
+				     struct tpd_err *err)
 {
 	struct tpd_err ignored = {0};
 	enum tpd_status status = tpd_scratch_need(&codec->check, chunk->len, err);
@@ -218,8 +219,8 @@ enum tpd_status tpd_decode_chunk(struct tpd_codec *codec, enum tpd_encoding enco
 	if ((unsigned)dtype >= TPD_DTYPE_COUNT)
 		return tpd_fail(err, TPD_UNSUPPORTED, "unknown element type %u", (unsigned)dtype);
 	if (out_len == 0 || out_len > TPD_CHUNK_MAX_BYTES || !tpd_encoding_allows(encoding, dtype))
-		return tpd_fail(err, TPD_CORRUPT, "a chunk of %zu bytes of %s cannot be %s", out_len, tpd_dtype_name(dtype),
-				tpd_encoding_name(encoding));
+		return tpd_fail(err, TPD_CORRUPT, "a chunk of %zu bytes of %s cannot be %s", out_len,
+				tpd_dtype_name(dtype), tpd_encoding_name(encoding));
 	switch (encoding) {
 	case TPD_ENCODING_RAW:
 		if (payload_len != out_len)
@@ -228,7 +229,8 @@ enum tpd_status tpd_decode_chunk(struct tpd_codec *codec, enum tpd_encoding enco
 		return TPD_OK;
 	case TPD_ENCODING_COPY:
 		if (payload_len != 0 || ref_len != out_len)
-			return tpd_fail(err, TPD_CORRUPT, "copy: the reference has %zu bytes, not %zu", ref_len, out_len);
+			return tpd_fail(err, TPD_CORRUPT, "copy: the reference has %zu bytes, not %zu", ref_len,
+					out_len);
 		memcpy(out, ref, out_len);
 		return TPD_OK;
 	case TPD_ENCODING_ZSTD:

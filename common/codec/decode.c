@@ -63,8 +63,8 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_dtype dtype, s
 		return tpd_fail(err, TPD_CORRUPT, "grid: the payload has the wrong length");
 	tpd_fields_open(&fields, words, words_len);
 	for (size_t i = 0, start = 0, piece = first; i < count; i++) {
-		if (!tpd_grid_decode_piece(dtype, codec->steps.data[i], p + start * width, codec->symbols.data + start, piece,
-					   out + start * width, &fields))
+		if (!tpd_grid_decode_piece(dtype, codec->steps.data[i], p + start * width, codec->symbols.data + start,
+					   piece, out + start * width, &fields))
 			return tpd_fail(err, TPD_CORRUPT, "grid: an element is not valid");
 		start += piece;
 		piece = TPD_MIN(row, n - start);

@@ -21,8 +21,8 @@ static enum tpd_status encode_zstd(struct tpd_codec *codec, const struct tpd_chu
 
 	if (status != TPD_OK)
 		return status;
-	return tpd_zstd_encode(codec->zstd, ZSTD_LEVEL, chunk->p, with_reference ? chunk->ref_len : 0, chunk->x, chunk->len,
-			       codec->payload.data, chunk->len, out_len, err);
+	return tpd_zstd_encode(codec->zstd, ZSTD_LEVEL, chunk->p, with_reference ? chunk->ref_len : 0, chunk->x,
+			       chunk->len, codec->payload.data, chunk->len, out_len, err);
 }
 
 static enum tpd_status encode_planes(struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_chunk *chunk,
@@ -76,7 +76,7 @@ static void encode_pieces(const struct tpd_plan *plan, const struct pieces *piec
 	const size_t width = tpd_dtype_width(plan->dtype);
 	fenv_t caller;
 
-	/* T comes from differences in single precision: whoever else lives in this process may have changed the mode. */
+	/* T comes from differences in single precision: somebody else in this process may have changed the mode. */
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
 	for (size_t i = 0; i < count; i++) {
@@ -96,14 +96,16 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 {
 	const unsigned width = tpd_element_width(TPD_ENCODING_GRID, plan->dtype);
 	const size_t n = chunk->len / width, left = chunk->len % width;
-	const struct pieces pieces = {
-		.first = plan->row - (size_t)(chunk->element % plan->row), .row = plan->row, .n = n};
+	const struct pieces pieces = {.first = plan->row - (size_t)(chunk->element % plan->row),
+				      .row = plan->row,
+				      .n = n};
 	const size_t count = piece_count(&pieces), fields_max = n * width + 4 * TPD_LANES + 8;
 	struct tpd_fields_out fields;
 	uint8_t *out;
 	size_t part;
-	enum tpd_status status = tpd_scratch_need(
-		&codec->payload, 4 + TPD_SYMBOLS_BOUND(count) + TPD_SYMBOLS_BOUND(n) + fields_max + left, err);
+	enum tpd_status status =
+		tpd_scratch_need(&codec->payload,
+				 4 + TPD_SYMBOLS_BOUND(count) + TPD_SYMBOLS_BOUND(n) + fields_max + left, err);
 
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);

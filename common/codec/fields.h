@@ -45,10 +45,10 @@ static inline void tpd_fields_put(struct tpd_fields_out *fields, uint8_t *out, u
 {
 	uint64_t acc = fields->acc[lane] | (uint64_t)value << fields->bits[lane];
 	uint32_t filled = fields->bits[lane] + bits;
-	uint32_t over = filled > 32;
+	uint32_t over = (32 - filled) >> 31; /* 1 when more than 32: no branch, and no byte of a register */
 
 	tpd_put_u32(out + (size_t)4 * fields->place[lane], (uint32_t)acc);
-	fields->place[lane] += (*words - fields->place[lane]) & (0u - over); /* no branch: it would be guessed wrong */
+	fields->place[lane] += (*words - fields->place[lane]) & (0u - over);
 	*words += over;
 	fields->acc[lane] = acc >> (over << 5);
 	fields->bits[lane] = filled - (over << 5);
@@ -115,7 +115,7 @@ static inline void tpd_fields_prepare(struct tpd_fields_in *fields)
 
 static inline uint32_t tpd_fields_get(struct tpd_fields_in *fields, const uint8_t **next, unsigned lane, uint32_t bits)
 {
-	uint32_t need = fields->bits[lane] < bits;
+	uint32_t need = (fields->bits[lane] - bits) >> 31; /* 1 when there are fewer */
 	uint32_t word = tpd_get_u32(*next) & (0u - need);
 	uint64_t acc = fields->acc[lane] | (uint64_t)word << fields->bits[lane];
 

@@ -91,8 +91,8 @@ TPD_INLINE float widened(const struct tpd_grid_type type, uint32_t x)
 }
 
 /* Exponent fields of |x - p| in single precision. */
-TPD_INLINE void block_exponents(const struct tpd_grid_type type, const uint32_t x[TPD_BLOCK], const uint32_t p[TPD_BLOCK],
-				uint8_t out[TPD_BLOCK])
+TPD_INLINE void block_exponents(const struct tpd_grid_type type, const uint32_t x[TPD_BLOCK],
+				const uint32_t p[TPD_BLOCK], uint8_t out[TPD_BLOCK])
 {
 	uint32_t wide[TPD_BLOCK];
 
@@ -107,7 +107,8 @@ TPD_INLINE void block_exponents(const struct tpd_grid_type type, const uint32_t 
 		out[j] = (uint8_t)wide[j];
 }
 
-TPD_INLINE unsigned choose_t(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+TPD_INLINE unsigned choose_t(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n,
+			     unsigned bias)
 {
 	uint16_t counts[4][256]; /* four: neighbours mostly share their exponent, and would wait for each other */
 	const size_t width = type.width / 8;
@@ -119,14 +120,14 @@ TPD_INLINE unsigned choose_t(const struct tpd_grid_type type, const uint8_t *x, 
 		uint32_t new[TPD_BLOCK], old[TPD_BLOCK];
 		uint8_t found[TPD_BLOCK];
 		size_t count = n - i < TPD_BLOCK ? n - i : TPD_BLOCK;
+		struct block_pad pad;
 
-		if (count == TPD_BLOCK) {
-			load_block(type, x + i * width, TPD_BLOCK, new);
-			load_block(type, p + i * width, TPD_BLOCK, old);
-		} else {
-			load_block(type, x + i * width, count, new);
-			load_block(type, p + i * width, count, old);
+		if (count < TPD_BLOCK) {
+			pad_block(type, x + i * width, count, pad.x);
+			pad_block(type, p + i * width, count, pad.p);
 		}
+		load_block(type, count < TPD_BLOCK ? pad.x : x + i * width, new);
+		load_block(type, count < TPD_BLOCK ? pad.p : p + i * width, old);
 		block_exponents(type, new, old, found);
 		for (unsigned j = 0; j < TPD_BLOCK; j += 4) {
 			counts[0][found[j]]++;
@@ -201,8 +202,8 @@ static bool all_equal(const uint8_t *symbols, size_t n)
 	return other == 0;
 }
 
-TPD_INLINE bool decode_type(const struct tpd_grid_type type, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
-			    uint8_t *out, struct tpd_fields_in *fields)
+TPD_INLINE bool decode_type(const struct tpd_grid_type type, unsigned t, const uint8_t *p, const uint8_t *symbols,
+			    size_t n, uint8_t *out, struct tpd_fields_in *fields)
 {
 	struct grid_step step = step_of(type, t);
 

@@ -1,8 +1,8 @@
 /*
  * grid_kernel.h - SPEC.md sections 5 and 7 on blocks of 16 elements, for one float type at a time.
  *
- * Every function is inlined with a constant struct tpd_grid_type, so that widths and shifts are constants; its loops run
- * over 16 elements in local arrays without branches, which is what compilers vectorise.  Two ways lead to G:
+ * Every function is inlined with a constant struct tpd_grid_type, so that widths and shifts are constants; its loops
+ * run over 16 elements in local arrays without branches, which is what compilers vectorise.  Two ways lead to G:
  *
  *     coarse (T > M): G below 2^M is |x| times a power of two, truncated.  That is exact in single precision
  *                     whatever the rounding mode, denormals and zeros give 0 on the grid anyway, and larger
@@ -71,25 +71,22 @@ TPD_INLINE struct grid_step step_of(const struct tpd_grid_type type, unsigned t)
 	return step;
 }
 
-/* n <= 16 elements to 32-bit words; those past n are +0. */
-TPD_INLINE void load_block(const struct tpd_grid_type type, const uint8_t *p, size_t n, uint32_t out[TPD_BLOCK])
+TPD_INLINE void load_block(const struct tpd_grid_type type, const uint8_t *p, uint32_t out[TPD_BLOCK])
 {
-	if (n < TPD_BLOCK)
-		memset(out, 0, TPD_BLOCK * sizeof *out);
+	uint16_t narrow[TPD_BLOCK];
+
 	if (type.width == 32) {
-		memcpy(out, p, n * sizeof *out);
+		memcpy(out, p, TPD_BLOCK * sizeof *out);
 		for (unsigned j = 0; j < TPD_BLOCK; j++)
 			out[j] = TPD_LE32(out[j]);
 	} else {
-		uint16_t narrow[TPD_BLOCK] = {0};
-
-		memcpy(narrow, p, n * sizeof *narrow);
+		memcpy(narrow, p, sizeof narrow);
 		for (unsigned j = 0; j < TPD_BLOCK; j++)
 			out[j] = TPD_LE16(narrow[j]);
 	}
 }
 
-TPD_INLINE void store_block(const struct tpd_grid_type type, const uint32_t in[TPD_BLOCK], size_t n, uint8_t *out)
+TPD_INLINE void store_block(const struct tpd_grid_type type, const uint32_t in[TPD_BLOCK], uint8_t *out)
 {
 	uint32_t wide[TPD_BLOCK];
 	uint16_t narrow[TPD_BLOCK];
@@ -97,11 +94,11 @@ TPD_INLINE void store_block(const struct tpd_grid_type type, const uint32_t in[T
 	if (type.width == 32) {
 		for (unsigned j = 0; j < TPD_BLOCK; j++)
 			wide[j] = TPD_LE32(in[j]);
-		memcpy(out, wide, n * sizeof *wide);
+		memcpy(out, wide, sizeof wide);
 	} else {
 		for (unsigned j = 0; j < TPD_BLOCK; j++)
 			narrow[j] = TPD_LE16((uint16_t)in[j]);
-		memcpy(out, narrow, n * sizeof *narrow);
+		memcpy(out, narrow, sizeof narrow);
 	}
 }
 
@@ -191,7 +188,8 @@ TPD_INLINE void block_symbols(const struct tpd_grid_type type, const struct grid
 		value = (value & coded) | ((int32_t)x[j] & ~coded);
 		bits[j] = (uint32_t)(remain & ~equal & ~zero);
 		values[j] = (uint32_t)(value & ~equal & ~zero);
-		symbols[j] = (uint32_t)((d & coded & ~equal & ~zero) | (TPD_SYMBOL_EQUAL & equal) | (TPD_SYMBOL_ZERO & zero));
+		symbols[j] = (uint32_t)((d & coded & ~equal & ~zero) | (TPD_SYMBOL_EQUAL & equal) |
+					(TPD_SYMBOL_ZERO & zero));
 	}
 }
 
@@ -252,28 +250,46 @@ TPD_INLINE void block_patterns(const struct tpd_grid_type type, const struct gri
 	}
 }
 
+/*
+ * A block as it stands in memory.  The last one of a piece is copied to a padded place first, so that one body serves
+ * all; a padding element is +0 in x and p: it is "equal", asks for no bits and keeps the lanes in step.
+ */
+struct block_pad {
+	uint8_t x[4 * TPD_BLOCK], p[4 * TPD_BLOCK], symbols[TPD_BLOCK];
+};
+
+TPD_INLINE void pad_block(const struct tpd_grid_type type, const uint8_t *from, size_t count, uint8_t *to)
+{
+	memset(to, 0, 4 * TPD_BLOCK);
+	memcpy(to, from, count * (type.width / 8));
+}
+
 TPD_INLINE void encode_piece(const struct tpd_grid_type type, const struct grid_step *step, const bool coarse,
 			     const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
 			     struct tpd_fields_out *fields)
 {
 	const size_t width = type.width / 8;
 
-	for (size_t i = 0; i < n; i += TPD_BLOCK) {
+	for (size_t i = 0; i < n;
+	     i += TPD_BLOCK, x += TPD_BLOCK * width, p += TPD_BLOCK * width, symbols += TPD_BLOCK) {
 		uint32_t new[TPD_BLOCK], old[TPD_BLOCK], found[TPD_BLOCK], bits[TPD_BLOCK], values[TPD_BLOCK];
 		size_t count = n - i < TPD_BLOCK ? n - i : TPD_BLOCK;
 		uint8_t narrow[TPD_BLOCK];
+		struct block_pad pad;
 
-		if (count == TPD_BLOCK) { /* constant sizes: no calls to memcpy */
-			load_block(type, x + i * width, TPD_BLOCK, new);
-			load_block(type, p + i * width, TPD_BLOCK, old);
-		} else {
-			load_block(type, x + i * width, count, new);
-			load_block(type, p + i * width, count, old);
+		if (count < TPD_BLOCK) {
+			pad_block(type, x, count, pad.x);
+			pad_block(type, p, count, pad.p);
 		}
+		load_block(type, count < TPD_BLOCK ? pad.x : x, new);
+		load_block(type, count < TPD_BLOCK ? pad.p : p, old);
 		block_symbols(type, step, coarse, new, old, found, bits, values);
 		for (unsigned j = 0; j < TPD_BLOCK; j++)
 			narrow[j] = (uint8_t)found[j];
-		memcpy(symbols + i, narrow, count);
+		if (count == TPD_BLOCK)
+			memcpy(symbols, narrow, TPD_BLOCK);
+		else
+			memcpy(symbols, narrow, count);
 		tpd_fields_push(fields, values, bits);
 	}
 }
@@ -285,28 +301,30 @@ TPD_INLINE bool decode_piece(const struct tpd_grid_type type, const struct grid_
 	const size_t width = type.width / 8;
 	uint32_t wrong[TPD_BLOCK] = {0}, any = 0;
 
-	for (size_t i = 0; i < n; i += TPD_BLOCK) {
+	for (size_t i = 0; i < n;
+	     i += TPD_BLOCK, p += TPD_BLOCK * width, symbols += TPD_BLOCK, out += TPD_BLOCK * width) {
 		uint32_t old[TPD_BLOCK], found[TPD_BLOCK], bits[TPD_BLOCK], values[TPD_BLOCK], new[TPD_BLOCK];
 		int32_t q[TPD_BLOCK];
 		size_t count = n - i < TPD_BLOCK ? n - i : TPD_BLOCK;
+		const uint8_t *these = symbols;
+		struct block_pad pad;
 
-		if (count == TPD_BLOCK) {
-			load_block(type, p + i * width, TPD_BLOCK, old);
-			for (unsigned j = 0; j < TPD_BLOCK; j++)
-				found[j] = symbols[i + j];
-		} else {
-			load_block(type, p + i * width, count, old);
-			for (unsigned j = 0; j < TPD_BLOCK; j++)
-				found[j] = j < count ? symbols[i + j] : TPD_SYMBOL_EQUAL;
+		if (count < TPD_BLOCK) {
+			pad_block(type, p, count, pad.p);
+			memset(pad.symbols, TPD_SYMBOL_EQUAL, TPD_BLOCK);
+			memcpy(pad.symbols, symbols, count);
+			these = pad.symbols;
 		}
+		load_block(type, count < TPD_BLOCK ? pad.p : p, old);
+		for (unsigned j = 0; j < TPD_BLOCK; j++)
+			found[j] = these[j];
 		block_demand(type, step, coarse, old, found, q, bits);
 		if (!tpd_fields_pull(fields, bits, values))
 			return false;
 		block_patterns(type, step, coarse, old, found, q, values, new, wrong);
-		if (count == TPD_BLOCK)
-			store_block(type, new, TPD_BLOCK, out + i * width);
-		else
-			store_block(type, new, count, out + i * width);
+		store_block(type, new, count < TPD_BLOCK ? pad.x : out);
+		if (count < TPD_BLOCK)
+			memcpy(out, pad.x, count * width);
 	}
 	for (unsigned j = 0; j < TPD_BLOCK; j++)
 		any |= wrong[j];

@@ -29,12 +29,17 @@ enum tpd_status tpd_scratch_need(struct tpd_scratch *scratch, size_t size, struc
 
 #define TPD_RANS_BITS 12u
 #define TPD_RANS_SUM (1u << TPD_RANS_BITS)
-#define TPD_RANS_LOW (1u << 15) /* the smallest state, and the first one of the encoder */
+/*
+ * The smallest state, and the first one of the encoder.  All states and bounds are below 2^31, so the sign of a
+ * difference tells which is larger: a subtraction and a shift, where compilers make of a comparison a branch that is
+ * guessed wrong half the time, or a byte in a register whose old value it then has to wait for.
+ */
+#define TPD_RANS_LOW (1u << 15)
 #define TPD_RANS_LANES_MAX 64u
 
-struct tpd_rans_step { /* coding one symbol: x += cum + (x / f) * rest */
+struct tpd_rans_step {       /* coding one symbol: x += cum + (x / f) * rest */
 	uint64_t reciprocal; /* floor(2^43 / f) + 1 */
-	uint32_t limit;      /* f << 19: from here on a word must go out first */
+	uint32_t last;       /* (f << 19) - 1: above it a word must go out first */
 	uint16_t rest;       /* 4096 - f */
 	uint16_t cum;
 };
@@ -50,7 +55,7 @@ uint8_t *tpd_rans_encode_words(const uint8_t *symbols, size_t n, unsigned k, con
 
 /* freq as above.  An entry is (slot - cum) << 20 | f << 8 | symbol. */
 void tpd_rans_decode_table(const uint16_t freq[256], uint32_t table[TPD_RANS_SUM]);
-/* states: the caller has checked their range.  false: words run out or are left over, or a state is wrong at the end. */
+/* states: in range, the caller has checked.  false: words run out or are left over, or a state is wrong at the end. */
 bool tpd_rans_decode_words(const uint8_t *words, size_t count, unsigned k, const uint32_t table[TPD_RANS_SUM],
 			   uint32_t states[TPD_RANS_LANES_MAX], uint8_t *out, size_t n);
 
@@ -59,15 +64,15 @@ bool tpd_rans_decode_words(const uint8_t *words, size_t count, unsigned k, const
 struct tpd_zstd; /* zstd.c */
 
 struct tpd_codec {
-	struct tpd_zstd *zstd;       /* owned */
-	struct tpd_scratch payload;  /* the payload while it is made */
-	struct tpd_scratch check;    /* what it decodes to */
-	struct tpd_scratch ref;      /* a reference continued with zeros */
-	struct tpd_scratch symbols;  /* symbols, or byte planes */
-	struct tpd_scratch steps;    /* T of the pieces */
-	struct tpd_scratch words;    /* rANS words while they are made */
-	struct tpd_scratch fields;   /* remainder stream while it is made */
-	struct tpd_scratch places;   /* changed positions, uint32_t */
+	struct tpd_zstd *zstd;      /* owned */
+	struct tpd_scratch payload; /* the payload while it is made */
+	struct tpd_scratch check;   /* what it decodes to */
+	struct tpd_scratch ref;     /* a reference continued with zeros */
+	struct tpd_scratch symbols; /* symbols, or byte planes */
+	struct tpd_scratch steps;   /* T of the pieces */
+	struct tpd_scratch words;   /* rANS words while they are made */
+	struct tpd_scratch fields;  /* remainder stream while it is made */
+	struct tpd_scratch places;  /* changed positions, uint32_t */
 	uint64_t mismatches;
 	uint16_t cost[TPD_RANS_SUM]; /* cost[f]: log2(4096 / f) in 1/4096 bit, rounded down; f > 0 */
 	struct tpd_rans_step rans_encode[256];
@@ -150,8 +155,9 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_dtype dtype, s
 enum tpd_status tpd_zstd_new(struct tpd_zstd **out_zstd, struct tpd_err *err);
 void tpd_zstd_free(struct tpd_zstd *zstd);
 /* One frame into out; *out_len = SIZE_MAX when it does not fit into cap.  ref_len > 0: with a prefix. */
-enum tpd_status tpd_zstd_encode(struct tpd_zstd *zstd, int level, const uint8_t *ref, size_t ref_len, const uint8_t *data,
-				size_t len, uint8_t *out, size_t cap, size_t *out_len, struct tpd_err *err);
+enum tpd_status tpd_zstd_encode(struct tpd_zstd *zstd, int level, const uint8_t *ref, size_t ref_len,
+				const uint8_t *data, size_t len, uint8_t *out, size_t cap, size_t *out_len,
+				struct tpd_err *err);
 enum tpd_status tpd_zstd_decode(struct tpd_zstd *zstd, const uint8_t *ref, size_t ref_len, const uint8_t *frame,
 				size_t frame_len, uint8_t *out, size_t len, struct tpd_err *err);
 

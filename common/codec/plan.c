@@ -42,18 +42,19 @@ static bool worth_trying(enum tpd_encoding encoding, enum tpd_dtype dtype, bool 
 	return with_reference || !tpd_encoding_needs_reference(encoding);
 }
 
-enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
-				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,
-				struct tpd_err *err)
+enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row,
+				const struct tpd_sample *sample, struct tpd_plan *out_plan, uint64_t *out_bytes,
+				uint64_t *out_bytes_alone, struct tpd_err *err)
 {
-	struct tpd_plan best = {.encoding = TPD_ENCODING_RAW, .dtype = dtype, .row = row, .grid_bias = GRID_BIAS_MIN}, plan = best;
+	struct tpd_plan best = {.encoding = TPD_ENCODING_RAW, .dtype = dtype, .row = row, .grid_bias = GRID_BIAS_MIN},
+			plan = best;
 	uint64_t best_bytes = sample->len, alone = sample->len, bytes;
 	enum tpd_status status;
 
-	if (row == 0 || row > TPD_ROW_MAX || sample->len == 0 || sample->len > TPD_CHUNK_MAX_BYTES || sample->stretch == 0 ||
-	    (unsigned)dtype >= TPD_DTYPE_COUNT)
-		return tpd_fail(err, TPD_USAGE, "a sample of %zu bytes of %s with rows of %u cannot be planned", sample->len,
-				tpd_dtype_name(dtype), row);
+	if (row == 0 || row > TPD_ROW_MAX || sample->len == 0 || sample->len > TPD_CHUNK_MAX_BYTES ||
+	    sample->stretch == 0 || (unsigned)dtype >= TPD_DTYPE_COUNT)
+		return tpd_fail(err, TPD_USAGE, "a sample of %zu bytes of %s with rows of %u cannot be planned",
+				sample->len, tpd_dtype_name(dtype), row);
 	if (sample->stretch < sample->len) { /* a row does not go on from one stretch to the next */
 		size_t elements = sample->stretch / tpd_dtype_width(dtype);
 
@@ -113,8 +114,8 @@ static enum tpd_dtype half_of(const struct tpd_codec *codec, const struct tpd_sa
 	return cost[0] + n * margin < cost[1] ? TPD_DTYPE_BF16 : TPD_DTYPE_F16;
 }
 
-enum tpd_status tpd_plan_guess_dtype(struct tpd_codec *codec, const struct tpd_sample *sample, enum tpd_dtype *out_dtype,
-				     struct tpd_err *err)
+enum tpd_status tpd_plan_guess_dtype(struct tpd_codec *codec, const struct tpd_sample *sample,
+				     enum tpd_dtype *out_dtype, struct tpd_err *err)
 {
 	const struct tpd_sample alone = {.x = sample->x, .len = sample->len, .stretch = sample->stretch};
 	static const enum tpd_dtype types[] = {TPD_DTYPE_BYTES, TPD_DTYPE_F32, TPD_DTYPE_F16};

@@ -35,7 +35,7 @@ static inline __attribute__((always_inline)) bool decode_lanes(const uint8_t *wo
 		for (size_t lane = 0; lane < lanes; lane++) {
 			uint32_t entry = table[states[lane] & (TPD_RANS_SUM - 1)];
 			uint32_t x = step_back(states[lane], entry);
-			uint32_t more = x < TPD_RANS_LOW; /* as a number: a branch would be guessed wrong half the time */
+			uint32_t more = (x - TPD_RANS_LOW) >> 31; /* 1 when x is smaller; see TPD_RANS_LOW */
 
 			states[lane] = x << (more << 4) | (tpd_get_u16(words) & (0u - more));
 			words += (size_t)more << 1;

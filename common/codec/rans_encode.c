@@ -4,8 +4,8 @@
  * The coder is a stack: what goes in last comes out first.  So it walks from the last symbol to the first and
  * fills its buffer from the end downwards; the decoder then reads everything forwards.  States live in
  * [2^15, 2^31), words are 16 bits, probabilities 12.  The division by a frequency f is a multiplication by
- * r = floor(2^43 / f) + 1: a state that is coded is below f * 2^19, so the product stays below 2^63, and its excess over
- * x * 2^43 / f is at most x < 2^31, which is less than 2^43 / f, so the quotient is exact.
+ * r = floor(2^43 / f) + 1.  A state that is coded is below f * 2^19, so the product stays below 2^63, and its excess
+ * over x * 2^43 / f is at most x < 2^31, which is less than 2^43 / f, so the quotient is exact.
  * Rejected: a table of quotients (cache), doubles (slower here, and no simpler to prove exact).
  */
 #include "base/tpd.h"
@@ -23,7 +23,7 @@ void tpd_rans_encode_table(const uint16_t freq[256], struct tpd_rans_step table[
 
 		assert(f < TPD_RANS_SUM);
 		table[s] = (struct tpd_rans_step){.reciprocal = f > 0 ? (UINT64_C(1) << 43) / f + 1 : 0,
-						  .limit = f << 19,
+						  .last = (f << 19) - 1,
 						  .rest = (uint16_t)(TPD_RANS_SUM - f),
 						  .cum = (uint16_t)cum};
 		cum += f;
@@ -34,7 +34,7 @@ void tpd_rans_encode_table(const uint16_t freq[256], struct tpd_rans_step table[
 static inline uint8_t *encode_one(uint32_t *state, const struct tpd_rans_step *step, uint8_t *words)
 {
 	uint32_t x = *state;
-	uint32_t out = x >= step->limit;
+	uint32_t out = (step->last - x) >> 31; /* 1 when x is larger; see TPD_RANS_LOW */
 
 	tpd_put_u16(words - 2, (uint16_t)x);
 	words -= (size_t)out << 1;

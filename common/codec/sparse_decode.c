@@ -84,7 +84,8 @@ enum tpd_status tpd_decode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype,
 		return tpd_fail(err, TPD_CORRUPT, "sparse: the payload has the wrong length");
 	memcpy(out, p, n * width);
 	tpd_fields_open(&fields, fields_words, (size_t)words * 4);
-	if (!apply_type(out, places, codec->symbols.data, (size_t)m, width, tpd_dtype_exponent_bits(dtype) > 0, &fields) ||
+	if (!apply_type(out, places, codec->symbols.data, (size_t)m, width, tpd_dtype_exponent_bits(dtype) > 0,
+			&fields) ||
 	    !tpd_fields_done(&fields))
 		return tpd_fail(err, TPD_CORRUPT, "sparse: the fields do not fit");
 	memcpy(out + n * width, tpd_rd_bytes(rd, len - n * width), len - n * width);

@@ -78,7 +78,7 @@ static void positions_to_gaps(uint32_t *places, size_t m)
 	}
 }
 
-/* Room that the payload and the fields may need: a symbol and at most W bytes an element, a bit of gap (Rice, k = 0). */
+/* Room that the payload may need: a symbol and at most W bytes an element, a bit of gap (Rice, k = 0). */
 static size_t payload_bound(size_t n, size_t len)
 {
 	return 64 + n / 8 + n + 2 * len + 4 * TPD_LANES;

@@ -113,19 +113,20 @@ static void cut_back(struct tpd_stats *stats)
 	stats->bar = stats->largest[stats->keep - 1];
 }
 
+/* Room for one more block. */
 static enum tpd_status make_room(struct tpd_stats *stats, struct tpd_err *err)
 {
+	const size_t most = 2 * stats->keep + SAMPLE_BLOCK;
 	size_t cap;
 	double *largest;
 
-	if (stats->kept < stats->cap)
+	if (stats->kept + SAMPLE_BLOCK <= stats->cap)
 		return TPD_OK;
-	if (stats->cap == 2 * stats->keep) {
+	if (stats->cap == most) {
 		cut_back(stats);
 		return TPD_OK;
 	}
-	cap = stats->cap ? 2 * stats->cap : BUFFER_FIRST;
-	cap = TPD_MIN(cap, 2 * stats->keep);
+	cap = TPD_MIN(stats->cap ? 2 * stats->cap : (size_t)BUFFER_FIRST, most);
 	largest = realloc(stats->largest, cap * sizeof *largest);
 	if (!largest)
 		return tpd_fail_nomem(err);
@@ -134,20 +135,31 @@ static enum tpd_status make_room(struct tpd_stats *stats, struct tpd_err *err)
 	return TPD_OK;
 }
 
+/* Written always, counted only when it can matter: the branch would be guessed wrong too often. */
+static void keep_block(struct tpd_stats *stats, const double *sample, size_t n)
+{
+	double *largest = stats->largest;
+	const double bar = stats->bar;
+	size_t kept = stats->kept;
+
+	for (size_t i = 0; i < n; i++) {
+		largest[kept] = sample[i];
+		kept += sample[i] > bar;
+	}
+	stats->kept = kept;
+}
+
 enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_survey *survey, const double *sample,
 				     size_t samples, struct tpd_err *err)
 {
 	struct tpd_survey *total = &stats->total;
 
-	for (size_t i = 0; i < samples; i++) {
-		enum tpd_status status;
+	for (size_t i = 0; i < samples; i += SAMPLE_BLOCK) {
+		enum tpd_status status = make_room(stats, err);
 
-		if (sample[i] <= stats->bar)
-			continue;
-		status = make_room(stats, err);
 		if (status != TPD_OK)
 			return status;
-		stats->largest[stats->kept++] = sample[i];
+		keep_block(stats, sample + i, TPD_MIN(samples - i, (size_t)SAMPLE_BLOCK));
 	}
 	stats->sampled += samples;
 	if (survey->finite > 0) {
@@ -181,8 +193,9 @@ enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_s
 void tpd_stats_end_survey(struct tpd_stats *stats)
 {
 	for (unsigned k = 0; k < TPD_SPARSITY_PCTS && stats->sampled > 0; k++) {
-		uint64_t mille = (uint64_t)(tpd_sparsity_percentiles[k] * 10); /* 92.5 % is 925 in a thousand, exactly */
-		uint64_t rank = (stats->sampled * mille + 999) / 1000;       /* nearest rank, counted from 1 upwards */
+		uint64_t mille =
+			(uint64_t)(tpd_sparsity_percentiles[k] * 10);  /* 92.5 % is 925 in a thousand, exactly */
+		uint64_t rank = (stats->sampled * mille + 999) / 1000; /* nearest rank, counted from 1 upwards */
 		size_t from_top = (size_t)(stats->sampled - rank);
 
 		assert(from_top < stats->kept);
@@ -225,8 +238,8 @@ static uint64_t kept_word(const uint8_t *kept, size_t from, size_t n)
 	return tpd_get_u64(bytes) & ((UINT64_C(1) << (n - from)) - 1);
 }
 
-enum tpd_status tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count, const uint8_t *kept, size_t n,
-				    struct tpd_err *err)
+enum tpd_status tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count, const uint8_t *kept,
+				    size_t n, struct tpd_err *err)
 {
 	if (!stats->gaps) /* only now: many tensors may wait between the two passes */
 		stats->gaps = calloc(stats->gap_kinds, sizeof *stats->gaps);

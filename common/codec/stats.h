@@ -8,9 +8,9 @@
  *     count:   tpd_count_chunk() for every chunk, in any thread; tpd_stats_add_count() in chunk order; then
  *              tpd_stats_finish().
  *
- * Sums of squares are formed within a chunk in 16 lanes (element number in the chunk modulo 16), added up pairwise (8 apart,
- * then 4, 2, 1), and then in chunk order, so the result does not depend on threads or on the width of vectors.  ord() of
- * the log thresholds gives both zeros 0, so `zeros` equals the count below 1 ulp.
+ * Sums of squares are formed within a chunk in 16 lanes (element number in the chunk modulo 16), added up pairwise
+ * (8 apart, then 4, 2, 1), and then in chunk order, so the result does not depend on threads or on the width of
+ * vectors.  ord() of the log thresholds gives both zeros 0, so `zeros` equals the count below 1 ulp.
  * Percentiles need only the largest tenth of the sampled |delta|, which is kept in a bounded buffer:
  * exact up to TPD_STATS_EXACT elements, then from every 16th block of 64 elements, and from every 32nd, 64th ...
  * when that would exceed TPD_STATS_SAMPLE_MAX (percentile_stride says which).

@@ -18,19 +18,19 @@ struct tpd_stats {
 	struct tpd_survey total;
 
 	/* the largest |delta| of the sample */
-	double *largest;      /* owned; NULL after tpd_stats_end_survey() */
-	size_t kept, cap;     /* how many are there, and fit */
-	size_t keep;          /* how many can matter: a tenth of the sample and one */
-	double bar;           /* what is not larger than this cannot matter any more; -1: everything can */
+	double *largest;  /* owned; NULL after tpd_stats_end_survey() */
+	size_t kept, cap; /* how many are there, and fit */
+	size_t keep;      /* how many can matter: a tenth of the sample and one */
+	double bar;       /* what is not larger than this cannot matter any more; -1: everything can */
 	uint64_t sampled;
 	double percentile[TPD_SPARSITY_PCTS];
 
 	struct tpd_count count;
 	uint64_t element, last; /* next element to count; one past the last kept one */
 	uint64_t gap_count;
-	uint64_t *gaps;         /* owned; how often each gap below gap_kinds occurs */
+	uint64_t *gaps; /* owned; how often each gap below gap_kinds occurs */
 	size_t gap_kinds, gap_max;
-	uint64_t pooled[65];    /* larger gaps by bit length */
+	uint64_t pooled[65];      /* larger gaps by bit length */
 	uint64_t pooled_rice[32]; /* sum of (gap - 1) >> k of these */
 };
 

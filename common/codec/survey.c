@@ -28,7 +28,7 @@
 struct lanes {
 	double value_sum2[BLOCK], value_min[BLOCK], value_max[BLOCK];
 	double delta_sum2[BLOCK], delta_min[BLOCK], delta_max[BLOCK];
-	uint64_t raw[TPD_SPARSITY_REAL];
+	uint64_t raw[TPD_SPARSITY_REAL][BLOCK];
 	uint32_t distances[4][BUCKETS];
 };
 
@@ -92,9 +92,10 @@ INLINE uint32_t distance_of(const enum tpd_dtype dtype, uint64_t x, uint64_t w)
 		uint32_t sign_x = 0u - ((uint32_t)x >> (width - 1)), sign_w = 0u - ((uint32_t)w >> (width - 1));
 		int32_t a = (int32_t)((((uint32_t)x & magnitude) ^ sign_x) - sign_x);
 		int32_t b = (int32_t)((((uint32_t)w & magnitude) ^ sign_w) - sign_w);
-		uint32_t d = a > b ? (uint32_t)a - (uint32_t)b : (uint32_t)b - (uint32_t)a;
+		uint32_t less = 0u - (uint32_t)(a < b), d = (((uint32_t)a - (uint32_t)b) ^ less) - less;
+		uint32_t far = 0u - (uint32_t)(d >> FAR_BITS != 0);
 
-		return d >> FAR_BITS ? UINT32_C(1) << FAR_BITS : d;
+		return (d & ~far) | (UINT32_C(1) << FAR_BITS & far);
 	}
 }
 
@@ -105,7 +106,7 @@ INLINE uint32_t bucket_of(uint32_t distance)
 	uint32_t bits;
 
 	memcpy(&bits, &f, sizeof bits);
-	return distance == 0 ? 0 : (bits >> 23) - 126;
+	return ((bits >> 23) - 126) & (0u - (uint32_t)(distance != 0));
 }
 
 INLINE void add_value(struct lanes *lanes, unsigned lane, double v)
@@ -149,7 +150,7 @@ INLINE size_t survey_slow(const enum tpd_dtype dtype, const uint8_t *x, const ui
 		out->pairs++;
 		add_delta(lanes, (unsigned)i, d);
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			lanes->raw[k] += fabs(d) < tpd_sparsity_thresholds[k];
+			lanes->raw[k][0] += fabs(d) < tpd_sparsity_thresholds[k];
 		lanes->distances[0][bucket_of(distance_of(dtype, bits, old))]++;
 		if (sample)
 			sample[samples++] = fabs(d);
@@ -157,44 +158,86 @@ INLINE size_t survey_slow(const enum tpd_dtype dtype, const uint8_t *x, const ui
 	return samples;
 }
 
+/* 16 narrow patterns as values; returns not 0 when one of them is not finite (its value then means nothing). */
+INLINE uint32_t narrow_values(const enum tpd_dtype dtype, const uint8_t *p, uint32_t bits[BLOCK], double value[BLOCK])
+{
+	const uint32_t mask = (uint32_t)exponent_mask(dtype), lowest = mask & (0u - mask);
+	uint32_t special = 0;
+	float f[BLOCK];
+
+	if (dtype == TPD_DTYPE_F32) {
+		memcpy(bits, p, BLOCK * sizeof *bits);
+		for (unsigned j = 0; j < BLOCK; j++)
+			bits[j] = TPD_LE32(bits[j]);
+	} else {
+		uint16_t half[BLOCK];
+
+		memcpy(half, p, sizeof half);
+		for (unsigned j = 0; j < BLOCK; j++)
+			bits[j] = TPD_LE16(half[j]);
+	}
+	for (unsigned j = 0; j < BLOCK; j++) /* an exponent of all ones carries into the bit above it */
+		special |= ((bits[j] & mask) + lowest) & (mask + lowest);
+	for (unsigned j = 0; j < BLOCK; j++) {
+		uint32_t word = bits[j];
+
+		if (dtype == TPD_DTYPE_BF16)
+			word <<= 16;
+		else if (dtype == TPD_DTYPE_F16)
+			word = (word >> 15) << 31 | (word & 0x7fff) << 13;
+		memcpy(&f[j], &word, sizeof f[j]);
+	}
+	for (unsigned j = 0; j < BLOCK; j++)
+		value[j] = dtype == TPD_DTYPE_F16 ? (double)f[j] * 0x1p112 : (double)f[j];
+	return special;
+}
+
+INLINE uint32_t wide_values(const uint8_t *p, uint64_t bits[BLOCK], double value[BLOCK])
+{
+	const uint64_t mask = exponent_mask(TPD_DTYPE_F64);
+	uint32_t special = 0;
+
+	for (unsigned j = 0; j < BLOCK; j++) {
+		bits[j] = tpd_get_u64(p + (size_t)8 * j);
+		value[j] = double_of(bits[j]);
+		special |= (bits[j] & mask) == mask;
+	}
+	return special;
+}
+
 /* 16 elements; false, and nothing done, when one of them is not finite. */
 INLINE bool survey_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, const bool with_delta,
 			struct lanes *lanes, double *sample)
 {
-	const uint64_t mask = exponent_mask(dtype);
-	uint64_t bits[BLOCK], old[BLOCK], special = 0;
-	double value[BLOCK], delta[BLOCK], size[BLOCK];
-	uint32_t bucket[BLOCK];
+	uint64_t wide[BLOCK], wide_old[BLOCK];
+	uint32_t narrow[BLOCK], narrow_old[BLOCK], special, bucket[BLOCK];
+	double value[BLOCK], old[BLOCK], size[BLOCK];
 
-	for (unsigned j = 0; j < BLOCK; j++) {
-		bits[j] = load(dtype, x, j);
-		old[j] = with_delta ? load(dtype, w, j) : 0;
-		special |= (bits[j] & mask) == mask;
-		special |= (old[j] & mask) == mask;
-	}
+	special = dtype == TPD_DTYPE_F64 ? wide_values(x, wide, value) : narrow_values(dtype, x, narrow, value);
+	if (with_delta)
+		special |= dtype == TPD_DTYPE_F64 ? wide_values(w, wide_old, old)
+						  : narrow_values(dtype, w, narrow_old, old);
 	if (special)
 		return false;
-	for (unsigned j = 0; j < BLOCK; j++)
-		value[j] = value_of(dtype, bits[j]);
 	for (unsigned j = 0; j < BLOCK; j++)
 		add_value(lanes, j, value[j]);
 	if (!with_delta)
 		return true;
-	for (unsigned j = 0; j < BLOCK; j++)
-		delta[j] = value[j] - value_of(dtype, old[j]);
 	for (unsigned j = 0; j < BLOCK; j++) {
-		size[j] = fabs(delta[j]);
-		bucket[j] = bucket_of(distance_of(dtype, bits[j], old[j]));
-		add_delta(lanes, j, delta[j]);
+		double d = value[j] - old[j];
+
+		size[j] = fabs(d);
+		add_delta(lanes, j, d);
 	}
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 		const double threshold = tpd_sparsity_thresholds[k];
-		uint64_t count = 0;
 
 		for (unsigned j = 0; j < BLOCK; j++)
-			count += size[j] < threshold;
-		lanes->raw[k] += count;
+			lanes->raw[k][j] += size[j] < threshold;
 	}
+	for (unsigned j = 0; j < BLOCK; j++)
+		bucket[j] = bucket_of(dtype == TPD_DTYPE_F64 ? distance_of(dtype, wide[j], wide_old[j])
+							     : distance_of(dtype, narrow[j], narrow_old[j]));
 	for (unsigned j = 0; j < BLOCK; j++)
 		lanes->distances[j % 4][bucket[j]]++;
 	if (sample)
@@ -209,13 +252,14 @@ INLINE size_t survey_type(const enum tpd_dtype dtype, const struct tpd_stats *st
 	size_t samples = 0;
 
 	for (size_t i = 0; i < n; i += BLOCK) {
-		const uint8_t *new = x + i * width, *old = w ? w + i * width : NULL;
+		const uint8_t *new = x + i *width, *old = w ? w + i *width : NULL;
 		size_t count = TPD_MIN(n - i, (size_t)BLOCK);
 		bool sampled = w && (first + i) / SAMPLE_BLOCK % stats->stride == 0;
 		double *to = sampled ? sample + samples : NULL;
 
-		if (count == BLOCK && (w ? survey_fast(dtype, new, old, true, lanes, to)
-					 : survey_fast(dtype, new, NULL, false, lanes, NULL))) {
+		if (count == BLOCK &&
+		    (w ? survey_fast(dtype, new, old, true, lanes, to)
+		       : survey_fast(dtype, new, NULL, false, lanes, NULL))) {
 			out->finite += BLOCK;
 			out->pairs += w ? BLOCK : 0;
 			samples += sampled ? BLOCK : 0;
@@ -272,10 +316,11 @@ static void take_lanes(const struct lanes *lanes, struct tpd_survey *out)
 		out->abs_max = fmax(-out->delta_min, out->delta_max) + 0.0;
 	}
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		out->raw[k] = lanes->raw[k];
+		for (unsigned j = 0; j < BLOCK; j++)
+			out->raw[k] += lanes->raw[k][j];
 	for (unsigned b = 0; b < TPD_SPARSITY_ULPS; b++) {
 		below += (uint64_t)lanes->distances[0][b] + lanes->distances[1][b] + lanes->distances[2][b] +
-			 lanes->distances[3][b];
+			lanes->distances[3][b];
 		out->ulps[b] = below; /* distances of at most b bits are below 2^b */
 	}
 	out->zeros = out->ulps[0];
@@ -314,34 +359,59 @@ void tpd_survey_chunk(const struct tpd_stats *stats, const uint8_t *x, const uin
 
 /* ---- second pass ---- */
 
+/* |delta| of any count of elements; NaN, which is neither below nor above anything, where there is none. */
+INLINE void count_slow(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, size_t count, double size[BLOCK])
+{
+	const uint64_t mask = exponent_mask(dtype);
+
+	for (unsigned j = 0; j < BLOCK; j++) {
+		uint64_t new = j < count ? load(dtype, x, j) : mask, old = j < count ? load(dtype, w, j) : mask;
+
+		size[j] = NAN;
+		if ((new &mask) != mask && (old & mask) != mask)
+			size[j] = fabs(value_of(dtype, new) - value_of(dtype, old));
+	}
+}
+
+/* 16 elements; false when one of them is not finite. */
+INLINE bool count_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, double size[BLOCK])
+{
+	uint64_t wide[BLOCK];
+	uint32_t narrow[BLOCK], special;
+	double value[BLOCK], old[BLOCK];
+
+	if (dtype == TPD_DTYPE_F64)
+		special = wide_values(x, wide, value) | wide_values(w, wide, old);
+	else
+		special = narrow_values(dtype, x, narrow, value) | narrow_values(dtype, w, narrow, old);
+	for (unsigned j = 0; j < BLOCK; j++)
+		size[j] = fabs(value[j] - old[j]);
+	return special == 0;
+}
+
 INLINE void count_type(const enum tpd_dtype dtype, const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w,
 		       size_t n, struct tpd_count *out, uint8_t *kept)
 {
-	const uint64_t mask = exponent_mask(dtype);
+	const size_t width = dtype == TPD_DTYPE_F64 ? 8 : dtype == TPD_DTYPE_F32 ? 4 : 2;
 	const bool wholly = stats->total.abs_max == 0;
 	const double bar = stats->percentile[TPD_SPARSITY_PCT95];
+	uint64_t below[TPD_SPARSITY_REAL][BLOCK] = {{0}};
 	double limits[TPD_SPARSITY_REAL];
 
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
 		limits[k] = wholly ? INFINITY : tpd_sparsity_thresholds[k] * stats->total.abs_max;
-	for (size_t i = 0; i < n; i += BLOCK) {
+	for (size_t i = 0; i < n; i += BLOCK, x += BLOCK * width, w += BLOCK * width) {
 		size_t count = TPD_MIN(n - i, (size_t)BLOCK);
 		double size[BLOCK];
 		uint32_t bits = 0;
 
-		for (unsigned j = 0; j < BLOCK; j++) {
-			uint64_t new = j < count ? load(dtype, x, i + j) : 0, old = j < count ? load(dtype, w, i + j) : 0;
-			double d = fabs(value_of(dtype, new) - value_of(dtype, old));
-
-			size[j] = j >= count || (new & mask) == mask || (old & mask) == mask ? NAN : d;
-		}
+		if (count < BLOCK || !count_fast(dtype, x, w, size))
+			count_slow(dtype, x, w, count, size);
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 			const double limit = limits[k];
-			uint64_t below = 0;
 
 			for (unsigned j = 0; j < BLOCK; j++)
-				below += size[j] < limit;
-			out->minmax[k] += below;
+				below[k][j] += size[j] < limit;
 		}
 		for (unsigned j = 0; j < BLOCK; j++)
 			bits |= (uint32_t)(size[j] > bar) << j;
@@ -349,10 +419,13 @@ INLINE void count_type(const enum tpd_dtype dtype, const struct tpd_stats *stats
 		if (count > 8)
 			kept[i / 8 + 1] = (uint8_t)(bits >> 8);
 	}
+	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
+		for (unsigned j = 0; j < BLOCK; j++)
+			out->minmax[k] += below[k][j];
 }
 
-void tpd_count_chunk(const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w1, size_t n, struct tpd_count *out,
-		     uint8_t *kept)
+void tpd_count_chunk(const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w1, size_t n,
+		     struct tpd_count *out, uint8_t *kept)
 {
 	fenv_t caller;
 

@@ -158,13 +158,16 @@ static enum tpd_status encode_rans(struct tpd_codec *codec, const uint8_t *symbo
 	return TPD_OK;
 }
 
+/* Not what rANS costs, but what it cannot go below: ideal bits, half of each state, the header. */
 static bool rans_may_pay(const struct tpd_codec *codec, const uint32_t counts[256], const uint16_t freq[256], size_t n)
 {
-	uint64_t bits = 0;
+	uint64_t bits = 0, header = 8 + (UINT64_C(2) << choose_k(n));
 
-	for (unsigned s = 0; s < 256; s++)
+	for (unsigned s = 0; s < 256; s++) {
 		bits += (uint64_t)counts[s] * codec->cost[freq[s]];
-	return bits >> 12 < (uint64_t)n * 8;
+		header += counts[s] > 0;
+	}
+	return (bits >> 15) + header < TPD_SYMBOLS_BOUND(n);
 }
 
 enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbols, size_t n, uint8_t *out,
@@ -189,8 +192,8 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 		return TPD_OK;
 	}
 	if (n > 1 && n <= ZSTD_TRY_MAX) {
-		status = tpd_zstd_encode(codec->zstd, ZSTD_LEVEL, NULL, 0, symbols, n, out + 5, best > 6 ? best - 6 : 0, &len,
-					 err);
+		status = tpd_zstd_encode(codec->zstd, ZSTD_LEVEL, NULL, 0, symbols, n, out + 5, best > 6 ? best - 6 : 0,
+					 &len, err);
 		if (status != TPD_OK)
 			return status;
 		if (len != SIZE_MAX) {

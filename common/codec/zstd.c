@@ -1,9 +1,9 @@
 /*
  * zstd.c - all use of libzstd, by its stable interface alone.
  *
- * libzstd's one-pass decoder accepts more than the format allows (any window, skippable and legacy frames, several frames
- * in a row), so the frame's header is read here first, RFC 8878 section 3.1.1.1.  Parameters are fixed:
- * one thread, no checksum (the store has its own), content size always written.
+ * libzstd's one-pass decoder accepts more than the format allows (any window, skippable and legacy frames, several
+ * frames in a row), so the frame's header is read here first, RFC 8878 section 3.1.1.1.  Parameters are fixed: one
+ * thread, no checksum (the store has its own), content size always written.
  */
 #include "base/tpd.h"
 
@@ -72,8 +72,9 @@ static enum tpd_status compress(ZSTD_CCtx *encoder, int level, const uint8_t *re
 	return TPD_OK;
 }
 
-enum tpd_status tpd_zstd_encode(struct tpd_zstd *zstd, int level, const uint8_t *ref, size_t ref_len, const uint8_t *data,
-				size_t len, uint8_t *out, size_t cap, size_t *out_len, struct tpd_err *err)
+enum tpd_status tpd_zstd_encode(struct tpd_zstd *zstd, int level, const uint8_t *ref, size_t ref_len,
+				const uint8_t *data, size_t len, uint8_t *out, size_t cap, size_t *out_len,
+				struct tpd_err *err)
 {
 	if (!zstd->encoder)
 		zstd->encoder = ZSTD_createCCtx();
@@ -120,7 +121,8 @@ static enum tpd_status decompress(ZSTD_DCtx *decoder, const uint8_t *ref, size_t
 	if (!frame_window(frame, frame_len, &window))
 		return tpd_fail(err, TPD_CORRUPT, "not a Zstandard frame");
 	if (window > UINT64_C(1) << TPD_ZSTD_WINDOW_LOG)
-		return tpd_fail(err, TPD_CORRUPT, "a Zstandard frame with a window of %llu bytes", (unsigned long long)window);
+		return tpd_fail(err, TPD_CORRUPT, "a Zstandard frame with a window of %llu bytes",
+				(unsigned long long)window);
 	result = ZSTD_findFrameCompressedSize(frame, frame_len);
 	if (ZSTD_isError(result) || result != frame_len)
 		return tpd_fail(err, TPD_CORRUPT, "a Zstandard frame does not end where it must");
