@@ -82,7 +82,7 @@ static enum tpd_status gather(struct tpd_archive *archive, const char *run_or_nu
 		}
 		free(names);
 	}
-	if (!status)
+	if (!status && list->count > 1)
 		qsort(list->items, list->count, sizeof(*list->items), compare_names);
 	return status;
 }
