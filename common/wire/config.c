@@ -1,0 +1,569 @@
+/*
+ * config.c - tpded.conf into a struct, or one sentence about its first mistake.
+ *
+ * inih does the parsing. It knows neither in which line a key stands nor sections longer than 50 bytes, so the reader that feeds it
+ * keeps both: it counts the lines, looks at each section header itself, and hands inih "[K]", the header's number, in
+ * its place. The handler finds the key in a table of setters by section and name. Rejected: ini_parse() on the file
+ * (no lines, names cut without a word), and default values filled in by the users of the struct (two truths).
+ */
+#include "base/tpd.h"
+
+#include "wire/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ini.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "base/io.h"
+#include "base/text.h"
+
+#define FILE_MAX_BYTES (1u << 20)
+#define LINE_MAX_BYTES 8192          /* a path of 4095 bytes and more */
+#define DEFAULT_MAX_DEPTH 16         /* a chain's length at which an anchor is written */
+#define DEFAULT_PART_SIZE (256ull << 20)
+#define DEFAULT_SETTLE_MS 5000       /* above the pauses that writers make between two files */
+#define DEFAULT_SCAN_MS 60000
+#define MAX_DEPTH_MAX 1000
+#define PART_SIZE_MIN (1ull << 20)
+#define PART_SIZE_MAX (4ull << 30)
+#define THREADS_MAX 64
+#define SCAN_MS_MIN 100              /* for tests; less would be a busy loop */
+#define SCAN_MS_MAX (24ull * 3600 * 1000)
+#define SETTLE_MS_MAX (3600ull * 1000)
+#define KEYS_MAX 16
+
+enum section_kind { SECTION_STORE, SECTION_DAEMON, SECTION_WATCH };
+
+struct section {
+	enum section_kind kind;
+	unsigned line;
+	size_t watch;  /* of SECTION_WATCH */
+	unsigned key_lines[KEYS_MAX]; /* where each key of the table was given; 0: not */
+};
+
+struct parse {
+	const char *text, *end; /* what is not read yet */
+	unsigned line;
+	struct section *sections;
+	size_t section_count;
+	struct tpd_config *config;
+	enum tpd_status status; /* of the first mistake */
+	struct tpd_err *err;
+};
+
+static const char *const section_names[] = {"store", "daemon"};
+
+/* "[watch:NAME]" or "[store]" as it stands in the file. */
+static const char *section_title(const struct parse *parse, const struct section *section, char out[300])
+{
+	if (section->kind == SECTION_WATCH)
+		snprintf(out, 300, "[watch:%s]", parse->config->watches[section->watch].name);
+	else
+		snprintf(out, 300, "[%s]", section_names[section->kind]);
+	return out;
+}
+
+static enum tpd_status mistake(struct parse *parse, unsigned line, const char *what)
+{
+	if (parse->status == TPD_OK)
+		parse->status = tpd_fail(parse->err, TPD_USAGE, "%s:%u: %s", parse->config->file, line, what);
+	return parse->status;
+}
+
+static enum tpd_status key_mistake(struct parse *parse, unsigned line, const struct section *section, const char *key,
+				   const char *what)
+{
+	char title[300], text[TPD_ERR_TEXT];
+
+	snprintf(text, sizeof text, "%s %s: %s", section_title(parse, section, title), key, what);
+	return mistake(parse, line, text);
+}
+
+static enum tpd_status no_memory(struct parse *parse)
+{
+	if (parse->status == TPD_OK)
+		parse->status = tpd_fail_nomem(parse->err);
+	return parse->status;
+}
+
+/* --- values: each setter returns NULL, or what is wrong --- */
+
+static const char *const out_of_memory = "out of memory";
+
+static const char *set_path(char **out, const char *value)
+{
+	size_t len = strlen(value);
+	char *copy;
+
+	if (value[0] != '/')
+		return "must be an absolute path";
+	if (len >= PATH_MAX)
+		return "is longer than a path can be";
+	while (len > 1 && value[len - 1] == '/')
+		len--;
+	copy = strndup(value, len);
+	if (!copy)
+		return out_of_memory;
+	free(*out);
+	*out = copy;
+	return NULL;
+}
+
+static const char *set_store_path(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	return set_path(&config->store_path, value);
+}
+
+static const char *set_catalog(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	return set_path(&config->catalog_path, value);
+}
+
+static const char *set_max_depth(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	uint64_t v;
+
+	if (!tpd_text_parse_u64(value, &v) || v > MAX_DEPTH_MAX)
+		return "must be a whole number from 0 to 1000";
+	config->max_depth = (uint32_t)v;
+	return NULL;
+}
+
+static const char *set_part_size(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	uint64_t v;
+
+	if (!tpd_text_parse_bytes(value, &v) || v < PART_SIZE_MIN || v > PART_SIZE_MAX)
+		return "must be a size from 1M to 4G, such as 256M";
+	config->part_size = v;
+	return NULL;
+}
+
+static const char *set_tip_cache(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	if (!tpd_text_parse_bytes(value, &config->tip_cache))
+		return "must be a size such as 20G, or 0";
+	return NULL;
+}
+
+static const char *set_socket(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	struct sockaddr_un address;
+
+	if (strlen(value) >= sizeof address.sun_path)
+		return "is longer than the 107 bytes that a socket's path may have";
+	return set_path(&config->control_socket, value);
+}
+
+static const char *set_threads(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	uint64_t v;
+
+	if (!tpd_text_parse_u64(value, &v) || v > THREADS_MAX)
+		return "must be a whole number from 0 (one a CPU) to 64";
+	config->threads = (unsigned)v;
+	return NULL;
+}
+
+static const char *set_scan_interval(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	uint64_t v;
+
+	if (!tpd_text_parse_duration(value, &v) || v < SCAN_MS_MIN || v > SCAN_MS_MAX)
+		return "must be a time from 100ms to 24h, such as 60 (seconds) or 5m";
+	config->scan_interval_ms = v;
+	return NULL;
+}
+
+static const char *set_watch_path(struct tpd_config *config, size_t watch, const char *value)
+{
+	return set_path(&config->watches[watch].path, value);
+}
+
+static const char *set_settle(struct tpd_config *config, size_t watch, const char *value)
+{
+	uint64_t v;
+
+	if (!tpd_text_parse_duration(value, &v) || v > SETTLE_MS_MAX)
+		return "must be a time from 0 to 1h, such as 5 (seconds) or 500ms";
+	config->watches[watch].settle_ms = v;
+	return NULL;
+}
+
+static const struct key {
+	enum section_kind section;
+	const char *name;
+	const char *(*set)(struct tpd_config *config, size_t watch, const char *value);
+} keys[] = {
+	{SECTION_STORE, "path", set_store_path},
+	{SECTION_STORE, "catalog", set_catalog},
+	{SECTION_STORE, "max_depth", set_max_depth},
+	{SECTION_STORE, "part_size", set_part_size},
+	{SECTION_STORE, "tip_cache", set_tip_cache},
+	{SECTION_DAEMON, "control_socket", set_socket},
+	{SECTION_DAEMON, "threads", set_threads},
+	{SECTION_DAEMON, "scan_interval", set_scan_interval},
+	{SECTION_WATCH, "path", set_watch_path},
+	{SECTION_WATCH, "settle", set_settle},
+};
+
+_Static_assert(TPD_ARRAY_LEN(keys) <= KEYS_MAX, "a line for each key");
+
+/* --- sections --- */
+
+static enum tpd_status add_watch(struct parse *parse, const char *name, size_t *out_watch)
+{
+	struct tpd_config *config = parse->config;
+	struct tpd_config_watch *grown;
+	char text[TPD_ERR_TEXT];
+
+	if (!tpd_text_is_run_name(name)) {
+		snprintf(text, sizeof text,
+			 "[watch:%s]: the name of a watch becomes the name of a run: at most 200 bytes without '@', '~' "
+			 "and '\\', no part of it empty or beginning with '.' or '-'",
+			 name);
+		return mistake(parse, parse->line, text);
+	}
+	for (size_t i = 0; i < config->watch_count; i++) {
+		if (strcmp(config->watches[i].name, name) == 0) {
+			snprintf(text, sizeof text, "[watch:%s]: there is one of this name in line %u already", name,
+				 config->watches[i].line);
+			return mistake(parse, parse->line, text);
+		}
+	}
+	grown = reallocarray(config->watches, config->watch_count + 1, sizeof *grown);
+	if (!grown)
+		return no_memory(parse);
+	config->watches = grown;
+	grown[config->watch_count] = (struct tpd_config_watch){.settle_ms = DEFAULT_SETTLE_MS, .line = parse->line};
+	grown[config->watch_count].name = strdup(name);
+	if (!grown[config->watch_count].name)
+		return no_memory(parse);
+	*out_watch = config->watch_count++;
+	return TPD_OK;
+}
+
+static enum tpd_status add_section(struct parse *parse, const char *title)
+{
+	struct section section = {.line = parse->line}, *grown;
+	char text[TPD_ERR_TEXT];
+	enum tpd_status status;
+	size_t kind;
+
+	if (strncmp(title, "watch:", 6) == 0) {
+		section.kind = SECTION_WATCH;
+		status = add_watch(parse, title + 6, &section.watch);
+		if (status != TPD_OK)
+			return status;
+	} else {
+		for (kind = 0; kind < TPD_ARRAY_LEN(section_names); kind++) {
+			if (strcmp(title, section_names[kind]) == 0)
+				break;
+		}
+		if (kind == TPD_ARRAY_LEN(section_names)) {
+			snprintf(text, sizeof text, "[%s]: unknown section (there are [store], [daemon] and [watch:NAME])", title);
+			return mistake(parse, parse->line, text);
+		}
+		section.kind = (enum section_kind)kind;
+		for (size_t i = 0; i < parse->section_count; i++) {
+			if (parse->sections[i].kind == section.kind) {
+				snprintf(text, sizeof text, "[%s]: this section began in line %u already", title,
+					 parse->sections[i].line);
+				return mistake(parse, parse->line, text);
+			}
+		}
+	}
+	grown = reallocarray(parse->sections, parse->section_count + 1, sizeof *grown);
+	if (!grown)
+		return no_memory(parse);
+	parse->sections = grown;
+	grown[parse->section_count++] = section;
+	return TPD_OK;
+}
+
+/* --- what inih calls --- */
+
+/* A line "[title]", with blanks around it and perhaps a comment behind: its title in fresh memory, NULL: not such a line. */
+static char *header_title(const char *line, size_t len)
+{
+	const char *p = line, *end = line + len, *close;
+
+	while (p < end && (*p == ' ' || *p == '\t'))
+		p++;
+	if (p == end || *p != '[')
+		return NULL;
+	close = memchr(p, ']', (size_t)(end - p));
+	return close ? strndup(p + 1, (size_t)(close - p - 1)) : NULL;
+}
+
+/* As fgets: the next line into str, or NULL at the end and after a mistake. */
+static char *read_line(char *str, int num, void *stream)
+{
+	struct parse *parse = stream;
+	const char *newline;
+	char *title;
+	size_t len;
+
+	if (parse->text == parse->end || parse->status != TPD_OK)
+		return NULL;
+	newline = memchr(parse->text, '\n', (size_t)(parse->end - parse->text));
+	len = (size_t)((newline ? newline : parse->end) - parse->text);
+	parse->line++;
+	if (len + 3 > (size_t)num) {
+		mistake(parse, parse->line, "the line is too long");
+		return NULL;
+	}
+	title = header_title(parse->text, len);
+	if (title) {
+		enum tpd_status status = add_section(parse, title);
+
+		free(title);
+		if (status != TPD_OK)
+			return NULL;
+		snprintf(str, (size_t)num, "[%zu]\n", parse->section_count - 1);
+	} else {
+		memcpy(str, parse->text, len);
+		str[len] = '\n';
+		str[len + 1] = 0;
+	}
+	parse->text = newline ? newline + 1 : parse->end;
+	return str;
+}
+
+static int handle_value(void *user, const char *section_number, const char *name, const char *value)
+{
+	struct parse *parse = user;
+	struct section *section;
+	const char *wrong;
+	char text[TPD_ERR_TEXT];
+	uint64_t number;
+
+	if (parse->status != TPD_OK)
+		return 0;
+	if (!tpd_text_parse_u64(section_number, &number) || number >= parse->section_count) {
+		snprintf(text, sizeof text, "%s: stands before the first section", name);
+		mistake(parse, parse->line, text);
+		return 0;
+	}
+	section = &parse->sections[number];
+	for (size_t i = 0; i < TPD_ARRAY_LEN(keys); i++) {
+		if (keys[i].section != section->kind || strcmp(keys[i].name, name) != 0)
+			continue;
+		if (section->key_lines[i] != 0) {
+			snprintf(text, sizeof text, "given twice, the first time in line %u", section->key_lines[i]);
+			key_mistake(parse, parse->line, section, name, text);
+			return 0;
+		}
+		section->key_lines[i] = parse->line;
+		wrong = *value ? keys[i].set(parse->config, section->watch, value) : "has no value";
+		if (!wrong)
+			return 1;
+		if (wrong == out_of_memory)
+			return no_memory(parse), 0;
+		snprintf(text, sizeof text, *value ? "%s, not '%s'" : "%s", wrong, value);
+		key_mistake(parse, parse->line, section, name, text);
+		return 0;
+	}
+	key_mistake(parse, parse->line, section, name, "unknown key");
+	return 0;
+}
+
+/* --- after the parsing --- */
+
+/* Is `path` the directory `dir` or something below it? By name only. */
+static bool is_inside(const char *path, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	if (strcmp(dir, "/") == 0)
+		return true;
+	return strncmp(path, dir, len) == 0 && (path[len] == 0 || path[len] == '/');
+}
+
+/* The line of a key, or of its section's header when it is not given. */
+static unsigned key_line(const struct section *section, const char *name)
+{
+	for (size_t i = 0; i < TPD_ARRAY_LEN(keys); i++) {
+		if (keys[i].section == section->kind && strcmp(keys[i].name, name) == 0 && section->key_lines[i] != 0)
+			return section->key_lines[i];
+	}
+	return section->line;
+}
+
+static enum tpd_status check_watches(struct parse *parse)
+{
+	struct tpd_config *config = parse->config;
+	char text[TPD_ERR_TEXT + 64];
+
+	for (size_t i = 0; i < parse->section_count; i++) {
+		const struct section *section = &parse->sections[i];
+		const struct tpd_config_watch *watch;
+
+		if (section->kind != SECTION_WATCH)
+			continue;
+		watch = &config->watches[section->watch];
+		if (!watch->path)
+			return key_mistake(parse, key_line(section, "path"), section, "path", "is missing");
+		if (is_inside(watch->path, config->store_path)) {
+			snprintf(text, sizeof text, "'%s' lies in the store '%s'", watch->path, config->store_path);
+			return key_mistake(parse, key_line(section, "path"), section, "path", text);
+		}
+		for (size_t k = 0; k < section->watch; k++) {
+			const struct tpd_config_watch *other = &config->watches[k];
+
+			/* A checkpoint below both would be stored twice. */
+			if (!is_inside(watch->path, other->path) && !is_inside(other->path, watch->path))
+				continue;
+			snprintf(text, sizeof text, "'%s' and '%s' of [watch:%s] lie in one another", watch->path,
+				 other->path, other->name);
+			return key_mistake(parse, key_line(section, "path"), section, "path", text);
+		}
+	}
+	return TPD_OK;
+}
+
+/* NULL when `path` is a directory, else why not. */
+static const char *directory_trouble(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return strerror(errno);
+	return S_ISDIR(st.st_mode) ? NULL : strerror(ENOTDIR);
+}
+
+static enum tpd_status check_directory(struct parse *parse, unsigned line, const char *key, const char *path, bool parent)
+{
+	TPD_AUTO_FREE char *copy = strdup(path);
+	char text[TPD_ERR_TEXT];
+	const char *why;
+	char *slash;
+
+	if (!copy)
+		return no_memory(parse);
+	why = directory_trouble(copy);
+	if (parent && why) {
+		slash = strrchr(copy, '/');
+		slash[slash == copy] = 0;
+		why = directory_trouble(copy);
+	}
+	if (!why)
+		return TPD_OK;
+	snprintf(text, sizeof text, "%s: directory '%s': %s", key, copy, why);
+	return mistake(parse, line, text);
+}
+
+static enum tpd_status check_paths(struct parse *parse)
+{
+	const struct tpd_config *config = parse->config;
+	enum tpd_status status = TPD_OK;
+	unsigned path_line = 1, catalog_line = 1;
+	char key[320], title[300];
+
+	for (size_t i = 0; i < parse->section_count; i++) {
+		if (parse->sections[i].kind != SECTION_STORE)
+			continue;
+		path_line = key_line(&parse->sections[i], "path");
+		catalog_line = key_line(&parse->sections[i], "catalog");
+	}
+	status = check_directory(parse, path_line, "[store] path", config->store_path, true);
+	if (status == TPD_OK && config->catalog_path && !is_inside(config->catalog_path, config->store_path)) {
+		TPD_AUTO_FREE char *dir = strdup(config->catalog_path);
+
+		if (!dir)
+			return no_memory(parse);
+		*(strrchr(dir, '/') + (strrchr(dir, '/') == dir)) = 0;
+		status = check_directory(parse, catalog_line, "[store] catalog", dir, false);
+	}
+	for (size_t i = 0; i < parse->section_count && status == TPD_OK; i++) {
+		const struct section *section = &parse->sections[i];
+
+		if (section->kind != SECTION_WATCH)
+			continue;
+		snprintf(key, sizeof key, "%s path", section_title(parse, section, title));
+		status = check_directory(parse, key_line(section, "path"), key, config->watches[section->watch].path, false);
+	}
+	return status;
+}
+
+static enum tpd_status set_defaults(struct tpd_config *config, const char *file, struct tpd_err *err)
+{
+	*config = (struct tpd_config){
+		.max_depth = DEFAULT_MAX_DEPTH,
+		.part_size = DEFAULT_PART_SIZE,
+		.scan_interval_ms = DEFAULT_SCAN_MS,
+	};
+	config->file = strdup(file);
+	config->store_path = strdup(TPD_CONFIG_DEFAULT_STORE);
+	config->control_socket = strdup(TPD_CONFIG_DEFAULT_SOCKET);
+	return config->file && config->store_path && config->control_socket ? TPD_OK : tpd_fail_nomem(err);
+}
+
+static enum tpd_status parse_text(struct parse *parse)
+{
+	char text[TPD_ERR_TEXT];
+	int rc;
+
+	/* The same values at every call; no other code of the process uses inih. */
+	ini_allow_multiline = false;
+	ini_use_stack = true;
+	ini_max_line = LINE_MAX_BYTES;
+	ini_stop_on_first_error = true;
+	rc = ini_parse_stream(read_line, parse, handle_value, parse);
+	if (parse->status == TPD_OK && rc != 0) {
+		snprintf(text, sizeof text, "neither 'key = value' nor a [section]");
+		mistake(parse, parse->line, text);
+	}
+	return parse->status;
+}
+
+enum tpd_status tpd_config_read(const char *file, enum tpd_config_check check, struct tpd_config *out, struct tpd_err *err)
+{
+	struct tpd_config config;
+	struct parse parse = {.config = &config, .err = err};
+	TPD_AUTO_FREE uint8_t *data = NULL;
+	enum tpd_status status;
+	size_t len;
+
+	status = set_defaults(&config, file, err);
+	if (status == TPD_OK)
+		status = tpd_io_read_file(tpd_io_posix(), AT_FDCWD, file, FILE_MAX_BYTES, &data, &len, err);
+	if (status == TPD_OK && memchr(data, 0, len))
+		status = tpd_fail(err, TPD_USAGE, "%s:1: this is no text file", file);
+	if (status == TPD_OK) {
+		parse.text = (const char *)data;
+		parse.end = parse.text + len;
+		status = parse_text(&parse);
+	}
+	if (status == TPD_OK)
+		status = check_watches(&parse);
+	if (status == TPD_OK && check == TPD_CONFIG_PATHS)
+		status = check_paths(&parse);
+	free(parse.sections);
+	if (status != TPD_OK) {
+		tpd_config_release(&config);
+		return status;
+	}
+	*out = config;
+	return TPD_OK;
+}
+
+void tpd_config_release(struct tpd_config *config)
+{
+	for (size_t i = 0; i < config->watch_count; i++) {
+		free(config->watches[i].name);
+		free(config->watches[i].path);
+	}
+	free(config->watches);
+	free(config->file);
+	free(config->store_path);
+	free(config->catalog_path);
+	free(config->control_socket);
+	*config = (struct tpd_config){0};
+}

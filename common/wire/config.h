@@ -1,0 +1,49 @@
+/*
+ * config.h - tpded.conf, read by the daemon and by the command.
+ *
+ *     [store]    path=DIR  catalog=FILE  max_depth=N  part_size=SIZE  tip_cache=SIZE
+ *     [daemon]   control_socket=PATH  threads=N  scan_interval=SECONDS
+ *     [watch:NAME]  path=DIR  settle=SECONDS            one section a directory
+ *
+ * Every mistake is one error that names file, line and key: unknown sections and keys, bad values, keys given twice,
+ * two watches of one name, relative paths, directories that do not exist. Parsing by inih.
+ */
+#ifndef TPD_WIRE_CONFIG_H
+#define TPD_WIRE_CONFIG_H
+
+#include "base/tpd.h"
+
+#define TPD_CONFIG_DEFAULT_FILE "/etc/tpded/tpded.conf"
+#define TPD_CONFIG_DEFAULT_STORE "/var/lib/tpded"
+#define TPD_CONFIG_DEFAULT_SOCKET "/run/tpded/control.sock"
+
+struct tpd_config_watch {
+	char *name, *path; /* owned */
+	uint64_t settle_ms;
+	unsigned line; /* of its section header */
+};
+
+struct tpd_config {
+	char *file;        /* as given; owned, as all strings */
+	char *store_path;
+	char *catalog_path; /* NULL: in the store */
+	uint32_t max_depth;
+	uint64_t part_size;
+	uint64_t tip_cache; /* bytes; 0: off */
+	char *control_socket;
+	unsigned threads;  /* 0: one a CPU */
+	uint64_t scan_interval_ms;
+	struct tpd_config_watch *watches;
+	size_t watch_count;
+};
+
+enum tpd_config_check {
+	TPD_CONFIG_SYNTAX = 0, /* sections, keys, values */
+	TPD_CONFIG_PATHS = 1   /* and that watched directories, and the parent of the store, exist */
+};
+
+/* TPD_NOT_FOUND: no such file; TPD_USAGE: the first mistake, "FILE:LINE: [section] key: what is wrong". */
+enum tpd_status tpd_config_read(const char *file, enum tpd_config_check check, struct tpd_config *out, struct tpd_err *err);
+void tpd_config_release(struct tpd_config *config);
+
+#endif

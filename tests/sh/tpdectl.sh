@@ -1,0 +1,298 @@
+#!/bin/bash
+# tpdectl.sh - tpdectl as a whole program: what it prints, what it refuses, its exit codes, what it leaves behind.
+# (demo_run.sh has the round trips.) Needs no daemon; BUILD names the directory of the programs.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+build=$(cd "${BUILD:-build}" && pwd) || exit 1
+[ -x "$build/tpdectl" ] || { echo "no $build/tpdectl"; exit 1; }
+run=$PWD/tools/demo/run
+dir=$(mktemp -d) || exit 1
+trap 'kill -9 $(jobs -p) 2>/dev/null; wait 2>/dev/null; rm -rf "$dir"' EXIT
+chmod 755 "$dir"
+cp "$build/tpdectl" "$dir/tpdectl" || exit 1 # where another user may reach it
+unset TPDED_STORE
+failures=0
+ctl() { "$dir/tpdectl" "$@" >"$dir/out" 2>"$dir/err"; }
+fail() { echo "tpdectl: $*"; failures=$((failures + 1)); }
+skip() { echo "tpdectl: skipped: $*"; }
+
+# expect CODE ARGUMENTS...: run it; its output is in $dir/out and $dir/err
+expect() {
+	local wanted=$1 got
+	shift
+	ctl "$@"
+	got=$?
+	[ $got -eq "$wanted" ] || fail "exit code $got instead of $wanted: $*: $(head -c 600 "$dir/err" "$dir/out")"
+}
+says() { grep -qF -- "$1" "$dir/out" || fail "the output lacks '$1': $(head -c 600 "$dir/out")"; }
+# complains TEXT: one line on standard error (a usage line may follow), with this text in it
+complains() {
+	grep -qF -- "$1" "$dir/err" || fail "the error lacks '$1': $(head -c 600 "$dir/err")"
+	[ "$(grep -cv '^usage:' "$dir/err")" -eq 1 ] || fail "not one line: $(head -c 600 "$dir/err")"
+}
+silent() { [ ! -s "$dir/err" ] || fail "unexpected words on standard error: $(head -c 600 "$dir/err")"; }
+is_json() {
+	command -v sqlite3 >/dev/null || return 0
+	[ "$(sqlite3 :memory: "SELECT json_valid(CAST(readfile('$1') AS TEXT))")" = 1 ] || fail "not JSON: $(head -c 300 "$1")"
+	[ "$(wc -l <"$1")" -eq 1 ] || fail "JSON on more than one line: $(head -c 300 "$1")"
+}
+empty() { [ -z "$(find "$1" ! -type d 2>/dev/null)" ] || fail "left behind: $(find "$1" ! -type d)"; }
+# A file of random bytes that takes a while, for what is interrupted.
+big() { mkdir -p "$dir/big" && head -c "$1" /dev/urandom >"$dir/big/step-1.bin"; }
+
+store=$dir/store
+base=(--store "$store")
+expect 0 "${base[@]}" ingest "$run/checkpoint-20" --run demo
+says 'demo@20~1'
+grep -q 'made a new store' "$dir/err" || fail 'a new store without a word'
+expect 0 "${base[@]}" stats demo; says 'No checkpoint of this run'
+for step in 40 60; do expect 0 "${base[@]}" ingest "$run/checkpoint-$step" --run demo; silent; done
+
+# --- names ---
+expect 0 "${base[@]}" show demo@latest; says 'demo@60~1'
+expect 0 "${base[@]}" show demo@40~1; says 'demo@20, depth 1'
+id=$(sed -n 's/^  id *//p' "$dir/out")
+expect 0 "${base[@]}" show "${id:0:8}"; says "$id"
+expect 4 "${base[@]}" show demo@30; complains "run 'demo' has no checkpoint '30'; it has 20, 40, 60"
+expect 4 "${base[@]}" show demo@40~2; complains '40~2'
+expect 4 "${base[@]}" show other@20; complains "no run 'other'"
+expect 4 "${base[@]}" show 0123456789; complains '0123456789'
+expect 2 "${base[@]}" show demo; complains 'RUN@STEP'
+expect 2 "${base[@]}" show demo@x; complains 'RUN@STEP'
+expect 2 "${base[@]}" show ../x@1; complains 'RUN@STEP'
+
+# --- list, show, stats, status ---
+expect 0 "${base[@]}" list
+says 'keyframe'; says '3 checkpoints'
+[ "$(grep -c '^demo@' "$dir/out")" -eq 3 ] || fail "list: not three rows: $(cat "$dir/out")"
+expect 0 "${base[@]}" list demo --json; is_json "$dir/out"
+for key in name run step version id created kind size stored depth reference; do says "\"$key\":"; done
+says '"reference":"demo@20~1"'
+expect 0 list --runs --json "${base[@]}"; is_json "$dir/out"; says '"checkpoints":3'
+expect 0 "${base[@]}" list --runs; says 'demo'
+expect 4 "${base[@]}" list nothing; complains "no run 'nothing'"
+expect 4 "${base[@]}" --json list nothing; is_json "$dir/err"; grep -q '"status":"not-found"' "$dir/err" || fail 'JSON error without status'
+expect 0 "${base[@]}" show demo@40 --tensors
+says 'model.layers.0.mlp.up_proj.weight'
+grep -E '^[0-9a-f]{64}  ' "$dir/out" >"$dir/sums"
+(cd "$run/checkpoint-40" && sha256sum --quiet -c "$dir/sums") || fail 'show: digests are not those of the files'
+expect 0 "${base[@]}" show demo@40 --tensors --json; is_json "$dir/out"; says '"dtype":"F32","shape":[96,32]'
+expect 0 "${base[@]}" stats demo; says 'ulps'
+[ "$(awk 'length > 80' "$dir/out" | wc -l)" -eq 0 ] || fail "stats: wider than 80 columns: $(cat "$dir/out")"
+expect 0 "${base[@]}" stats demo --json; is_json "$dir/out"; says '"w1_step":20'
+expect 4 "${base[@]}" stats nothing; complains "no run 'nothing'"
+expect 0 "${base[@]}" status --socket "$dir/nobody"; says 'not running'; says '3 checkpoints'
+expect 0 "${base[@]}" status --socket "$dir/nobody" --json; is_json "$dir/out"; says '"daemon":null'
+
+# --- ingest: equal content, versions, steps, single files ---
+expect 0 "${base[@]}" ingest "$run/checkpoint-40" --run demo; says 'demo@40~1  is already stored'
+cp -a "$run/checkpoint-40" "$dir/changed"
+echo >>"$dir/changed/config.json"
+expect 0 "${base[@]}" ingest "$dir/changed" --run demo --json; is_json "$dir/out"; says '"name":"demo@40~2"'; says '"existed":false'
+expect 0 "${base[@]}" restore demo@40~1 --to "$dir/v1"; diff -r "$run/checkpoint-40" "$dir/v1" >/dev/null || fail 'version 1 differs'
+expect 0 "${base[@]}" restore demo@40 --to "$dir/v2"; diff -r "$dir/changed" "$dir/v2" >/dev/null || fail 'version 2 differs'
+expect 0 "${base[@]}" list demo; says 'demo@40~1'; says 'demo@40~2'
+head -c 5000 /dev/urandom >"$dir/weights-step=7.ckpt"
+(cd "$dir" && ctl "${base[@]}" ingest ./weights-step=7.ckpt --run files) || fail "a single file: $(cat "$dir/err")"
+says 'files@7~1'
+expect 0 "${base[@]}" restore files@7 --to "$dir/single"; cmp -s "$dir/weights-step=7.ckpt" "$dir/single/weights-step=7.ckpt" || fail 'single file differs'
+head -c 100 /dev/urandom >"$dir/last.ckpt"
+expect 2 "${base[@]}" ingest "$dir/last.ckpt" --run files; complains '--step N'
+expect 0 "${base[@]}" ingest "$dir/last.ckpt" --run files --step 8; says 'files@8~1'
+expect 2 "${base[@]}" ingest "$dir/last.ckpt" --run 'a@b'; complains '--run'
+expect 2 "${base[@]}" ingest "$dir/last.ckpt"; complains '--run NAME'
+expect 4 "${base[@]}" ingest "$dir/nowhere-1" --run files; complains 'nowhere-1'
+expect 2 "${base[@]}" ingest /dev/null --run files --step 1; complains '/dev/null'
+mkdir "$dir/odd-3"
+ln -s /etc/passwd "$dir/odd-3/link"; : >"$dir/odd-3/empty"; mkdir "$dir/odd-3/sub"; mkfifo "$dir/odd-3/fifo"
+printf x >"$dir/odd-3/$(printf 'bad\033[31m\nname')"
+printf y >"$dir/odd-3/größe 模型.bin"
+expect 0 "${base[@]}" ingest "$dir/odd-3" --run odd
+expect 0 "${base[@]}" show odd@3; says 'größe 模型.bin'; says 'link -> /etc/passwd'; says 'sub/'
+! grep -q $'\033' "$dir/out" || fail 'a name from the store reaches the terminal raw'
+expect 0 "${base[@]}" show odd@3 --json; is_json "$dir/out"
+expect 0 "${base[@]}" restore odd@3 --to "$dir/odd"
+rm "$dir/odd-3/fifo"
+diff -r --no-dereference "$dir/odd-3" "$dir/odd" >"$dir/out" || fail "odd names differ: $(cat -v "$dir/out")"
+
+# --- restore: what is there stays, unless --force ---
+mkdir "$dir/there"; echo mine >"$dir/there/config.json"
+expect 1 "${base[@]}" restore demo@60 --to "$dir/there"; complains 'config.json'; complains '--force'
+[ "$(cat "$dir/there/config.json")" = mine ] && [ "$(find "$dir/there" -type f | wc -l)" -eq 1 ] || fail 'a refused restore wrote something'
+expect 0 "${base[@]}" restore demo@60 --to "$dir/there" --force; diff -r "$run/checkpoint-60" "$dir/there" >/dev/null || fail '--force: differs'
+expect 0 "${base[@]}" restore demo@60 --to "$dir/one" --file model.safetensors --json; is_json "$dir/out"; says '"files":1'
+[ "$(ls -A "$dir/one")" = model.safetensors ] || fail "--file: not one file: $(ls -A "$dir/one")"
+expect 4 "${base[@]}" restore demo@60 --to "$dir/none" --file nothing; complains "holds no 'nothing'"
+expect 2 "${base[@]}" restore demo@60; complains '--to DIR'
+mkdir "$dir/outside" "$dir/trap"; ln -s "$dir/outside" "$dir/trap/sub"
+expect 0 "${base[@]}" ingest "$dir/odd" --run odd --step 4
+expect 1 "${base[@]}" restore odd@4 --to "$dir/trap" --force
+empty "$dir/outside"
+
+# --- usage ---
+for line in '' '--foo' 'frobnicate' 'list --tensors' 'list a b' 'show' 'ingest' '--threads 0 list' '--threads x list' '--threads 65 list' \
+	'--lock-timeout soon list' 'ingest x --step -1 --run r' '--store' 'list --json=1' '-x' 'restore a@1 --to='; do
+	read -ra words <<<"$line"
+	expect 2 "${words[@]}"
+	grep -q '^usage: tpdectl' "$dir/err" || fail "no usage line after '$line': $(cat "$dir/err")"
+	[ ! -s "$dir/out" ] || fail "'$line' wrote to standard output"
+done
+expect 2 --json nonsense; is_json "$dir/err"
+expect 0 --help; silent; says 'rebuild-catalog'
+expect 0 restore --help; silent; says '--force'
+expect 0 --version; says 'tpdectl '
+for command in '' status list show ingest restore verify stats rebuild-catalog config-check; do
+	expect 0 $command --help; says "usage: tpdectl [OPTIONS] ${command:-COMMAND}"
+	[ -z "$(awk 'length > 80' "$dir/out")" ] || fail "$command --help is wider than 80 columns"
+done
+
+# --- where the store is ---
+TPDED_STORE=$store ctl list demo || fail 'TPDED_STORE is not used'
+printf '[store]\npath = %s\ncatalog = %s\nmax_depth = 3\n' "$dir/other" "$dir/elsewhere.sqlite" >"$dir/tpded.conf"
+expect 0 --config "$dir/tpded.conf" ingest "$run/checkpoint-20" --run demo
+[ -d "$dir/other/objects" ] && [ -f "$dir/elsewhere.sqlite" ] && [ ! -e "$dir/other/catalog.sqlite" ] || fail 'the configured store or catalog is not used'
+expect 4 --store "$dir/absent" list; complains "$dir/absent"
+[ ! -e "$dir/absent" ] || fail 'list made a store'
+mkdir "$dir/foreign"; echo x >"$dir/foreign/file"
+expect 4 --store "$dir/foreign" verify; complains "$dir/foreign"
+ctl --store "$dir/foreign" ingest "$run/checkpoint-20" --run demo && fail 'a foreign directory became a store'
+[ "$(ls -A "$dir/foreign")" = file ] || fail "a foreign directory was written to: $(ls -A "$dir/foreign")"
+expect 4 --config "$dir/absent.conf" list; complains 'absent.conf'
+
+# --- config-check ---
+mkdir "$dir/watched"
+printf '[store]\npath = %s\n[watch:demo]\npath = %s\nsettle = 2\n' "$dir/other" "$dir/watched" >"$dir/good.conf"
+expect 0 config-check "$dir/good.conf"; says 'OK'; says "$dir/watched"
+expect 0 config-check "$dir/good.conf" --json; is_json "$dir/out"
+printf '[store]\npath = %s\n[watch:demo]\npath = %s\nspeed = 2\n' "$dir/other" "$dir/watched" >"$dir/bad.conf"
+expect 2 config-check "$dir/bad.conf"; complains "$dir/bad.conf:5:"; complains 'speed'
+printf '[store]\npath = %s\n[watch:demo]\npath = %s\n' "$dir/other" "$dir/gone" >"$dir/bad.conf"
+expect 2 config-check "$dir/bad.conf"; complains "$dir/gone"
+
+# --- damage ---
+expect 0 "${base[@]}" verify; says 'verified'
+total=$(grep -c '^ok ' "$dir/out")
+copy() { rm -rf "$dir/hurt" "$dir/target"; cp -a "$store" "$dir/hurt"; }
+object() { echo "$dir"/hurt/objects/??/"$1".0; }
+hurt=(--store "$dir/hurt")
+damaged() { # after the damage of demo@20, on which the others depend
+	expect 5 "${hurt[@]}" verify; says 'CORRUPT  demo@20~1'; says 'ok       files@7~1'
+	expect 5 "${hurt[@]}" verify demo@20 --json; is_json "$dir/out"; says '"status":"'
+	expect 5 "${hurt[@]}" restore demo@20 --to "$dir/target"; complains 'tpdectl: '; empty "$dir/target"
+}
+ctl "${base[@]}" show demo@20; first=$(sed -n 's/^  id *//p' "$dir/out")
+copy; part=$(find "$(object "$first")" -name 'f*.p*' -size +100k | head -n 1)
+truncate -s -1000 "$part"; damaged
+copy; truncate -s 100000 "$part"; damaged
+copy; printf '\377\376\375' | dd of="$part" bs=1 seek=50000 conv=notrunc status=none; damaged
+copy; rm "$part"; damaged
+copy; truncate -s -1 "$(object "$first")/manifest"; damaged
+expect 0 "${base[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'the copy was damaged, and the original suffered'
+copy; rm "$dir/hurt/catalog.sqlite"; printf 'not a database, but long enough to look at it twice' >"$dir/hurt/catalog.sqlite"
+expect 0 "${hurt[@]}" list demo; says 'demo@20'
+copy; sed -i '1s/1$/9/' "$dir/hurt/format"
+for line in 'list' 'verify' 'show demo@20' 'status' 'rebuild-catalog'; do
+	read -ra words <<<"$line"
+	expect 1 "${hurt[@]}" "${words[@]}"; complains 'version'
+done
+
+# --- catalog: missing, behind ---
+copy; rm "$dir/hurt/catalog.sqlite"
+expect 0 "${hurt[@]}" list demo; says 'demo@40~2'; says 'keyframe'
+[ ! -e "$dir/hurt/catalog.sqlite" ] || fail 'list wrote a catalog'
+expect 0 "${hurt[@]}" stats demo; [ -e "$dir/hurt/catalog.sqlite" ] || fail 'stats made no catalog'
+rm "$dir/hurt/catalog.sqlite"
+expect 0 "${hurt[@]}" rebuild-catalog --json; is_json "$dir/out"; says "\"checkpoints\":$total"
+
+# --- another writer, interruption ---
+big 60000000
+stopped=
+for attempt in 1 2 3 4 5; do # until it is stopped while it holds the run's lock
+	# A shell without job control starts it with SIGINT ignored.
+	env --default-signal=INT "$dir/tpdectl" "${base[@]}" --threads 1 ingest "$dir/big/step-1.bin" --run big --step $attempt >"$dir/out1" 2>"$dir/err1" &
+	writer=$!
+	while kill -0 $writer 2>/dev/null && [ ! -e "$store/ingest/big@$attempt" ]; do :; done
+	kill -STOP $writer 2>/dev/null
+	[ -e "$store/ingest/big@$attempt" ] && stopped=$attempt && break
+	wait $writer
+done
+if [ -n "$stopped" ]; then
+	expect 6 "${base[@]}" --lock-timeout 0.3 ingest "$dir/big/step-1.bin" --run big --step 99; complains 'big'
+	expect 0 "${base[@]}" list demo # readers do not wait
+	expect 0 "${base[@]}" ingest "$run/checkpoint-80" --run demo # nor does another run
+	kill -INT $writer; kill -CONT $writer; wait $writer
+	[ $? -eq 130 ] || fail "SIGINT: ingest did not end with 130: $(cat "$dir/err1")"
+	expect 4 "${base[@]}" show "big@$stopped"
+	expect 0 "${base[@]}" ingest "$dir/big/step-1.bin" --run big --step "$stopped"
+else
+	skip 'no ingest could be stopped in time'
+fi
+expect 0 "${base[@]}" ingest "$dir/big/step-1.bin" --run big --step 50
+stopped=
+for attempt in 1 2 3 4 5; do
+	rm -rf "$dir/cut"
+	"$dir/tpdectl" "${base[@]}" --threads 1 restore big@50 --to "$dir/cut" >"$dir/out1" 2>"$dir/err1" &
+	reader=$!
+	while kill -0 $reader 2>/dev/null && [ -z "$(ls -A "$dir/cut" 2>/dev/null)" ]; do :; done
+	kill -TERM $reader 2>/dev/null
+	wait $reader
+	code=$?
+	[ $code -eq 0 ] && continue
+	stopped=1
+	[ $code -eq 143 ] || fail "SIGTERM: restore ended with $code: $(cat "$dir/err1")"
+	empty "$dir/cut"
+	break
+done
+[ -n "$stopped" ] || skip 'no restore could be interrupted in time'
+
+# --- terminals and pipes ---
+ctl_to_full() { "$dir/tpdectl" "${base[@]}" list >/dev/full 2>"$dir/err"; }
+ctl_to_full && fail 'a full disk behind standard output goes unnoticed'
+complains 'standard output'
+"$dir/tpdectl" "${base[@]}" show demo@40 --tensors 2>"$dir/err" | head -n 1 >/dev/null; silent
+if command -v script >/dev/null; then
+	big 200000000
+	on_terminal() { TERM=xterm script -qec "$dir/tpdectl --store $store ingest $dir/big/step-1.bin --run bar --threads 1 $*" /dev/null </dev/null >"$dir/out" 2>&1; }
+	on_terminal --step 1; grep -q ' %' "$dir/out" || skip 'too fast for a progress line'
+	! grep -aq '% .*bar@1~1' <(tr '\r' '\n' <"$dir/out") || fail 'the progress line is not erased'
+	on_terminal --step 2 --quiet; ! grep -aq $'\r\033' "$dir/out" || fail '--quiet shows progress'
+fi
+
+# --- rights and space ---
+if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null; then
+	nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups "$dir/tpdectl" "$@" >"$dir/out" 2>"$dir/err"; }
+	copy; chmod -R a+rX "$dir/hurt"
+	nobody "${hurt[@]}" list demo || fail "a reader without rights to write cannot list: $(cat "$dir/err")"
+	nobody "${hurt[@]}" verify demo@20 || fail "... cannot verify: $(cat "$dir/err")"
+	rm "$dir/hurt/catalog.sqlite"
+	nobody "${hurt[@]}" list demo || fail "... cannot list without a catalog: $(cat "$dir/err")"
+	says 'demo@40~2'
+	nobody "${hurt[@]}" ingest "$dir/weights-step=7.ckpt" --run x; [ $? -eq 1 ] || fail '... could ingest'
+	complains 'ermission denied'
+	mkdir "$dir/closed"; chmod 755 "$dir/closed"
+	nobody "${hurt[@]}" restore demo@20 --to "$dir/closed"; [ $? -eq 1 ] || fail '... could restore where it must not write'
+	complains 'ermission denied'
+	chmod 700 "$dir/hurt"
+	nobody "${hurt[@]}" list; [ $? -eq 1 ] || fail "a closed store: not exit code 1: $(cat "$dir/err")"
+	complains 'ermission denied'
+else
+	skip 'rights: not root, or no setpriv'
+fi
+mkdir "$dir/small"
+if [ "$(id -u)" -eq 0 ] && mount -t tmpfs -o size=1m tmpfs "$dir/small" 2>/dev/null; then
+	trap 'kill -9 $(jobs -p) 2>/dev/null; wait 2>/dev/null; umount "$dir/small"; rm -rf "$dir"' EXIT
+	full=(--store "$dir/small/store")
+	expect 0 "${full[@]}" ingest "$run/checkpoint-20" --run demo
+	expect 1 "${full[@]}" ingest "$run/checkpoint-40" --run demo; complains 'No space left on device'
+	expect 0 "${full[@]}" verify; says '1 checkpoint verified'
+	expect 1 "${full[@]}" restore demo@20 --to "$dir/small/out"; complains 'No space left on device'; empty "$dir/small/out"
+	mount -o remount,size=20m "$dir/small"
+	expect 0 "${full[@]}" ingest "$run/checkpoint-40" --run demo
+	expect 0 "${full[@]}" verify; says '2 checkpoints verified'
+else
+	skip 'a full disk: no tmpfs can be mounted here'
+fi
+
+expect 0 "${base[@]}" verify
+[ $failures -eq 0 ] && echo "tpdectl: all as it should be"
+[ $failures -eq 0 ]

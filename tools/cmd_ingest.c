@@ -1,0 +1,124 @@
+/*
+ * cmd_ingest.c - `tpdectl ingest PATH --run NAME [--step N]`.
+ */
+#include "base/tpd.h"
+
+#include "tools/tools.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+struct stored {
+	struct tpd_archive_name name;
+	struct tpd_ingest_result result;
+	uint64_t size, stored;
+	uint32_t depth;
+};
+
+static enum tpd_status look_up(struct tpd_archive *archive, struct stored *out, struct tpd_err *err)
+{
+	struct tpd_manifest m = {0};
+	enum tpd_status status = tpd_store_manifest(tpd_archive_store(archive), &out->result.id, &m, err);
+
+	if (status == TPD_OK)
+		status = tpd_store_object_bytes(tpd_archive_store(archive), &out->result.id, &out->stored, err);
+	if (status == TPD_OK) {
+		out->size = tpd_manifest_size(&m);
+		out->depth = m.depth;
+		out->name.id = out->result.id;
+		out->name.version = out->result.version;
+	}
+	tpd_manifest_release(&m);
+	return status;
+}
+
+static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *capture, struct stored *out,
+			      struct tpd_err *err)
+{
+	bool was_there = false;
+	struct tpd_archive *archive = NULL;
+	struct tpd_progress progress;
+	struct tpd_bar bar;
+	char label[TPD_NAME_TEXT];
+	enum tpd_status status = tpd_ctl_locate(ctl, err);
+
+	if (status)
+		return status;
+	was_there = access(ctl->store, F_OK) == 0;
+	status = tpd_ctl_open(ctl, TPD_ARCHIVE_CREATE, &archive, err);
+	if (status)
+		return status;
+	if (!was_there)
+		tpd_ctl_note(ctl, "made a new store in '%s'", ctl->store);
+	snprintf(label, sizeof(label), "%.200s@%llu", out->name.run, (unsigned long long)out->name.step);
+	progress = tpd_bar_start(&bar, ctl, label, tpd_capture_bytes(capture));
+	status = tpd_archive_ingest(archive, out->name.run, out->name.step, capture, &progress, &out->result, err);
+	tpd_bar_finish(&bar);
+	if (status == TPD_OK)
+		status = look_up(archive, out, err);
+	tpd_archive_close(archive);
+	return status;
+}
+
+static int print_json(const struct tpd_ctl *ctl, const struct stored *stored)
+{
+	struct tpd_buf buf = {0};
+	struct tpd_json_out out = tpd_json_out_make(&buf);
+	char name[TPD_NAME_TEXT], id[TPD_ID_HEX];
+
+	tpd_id_hex(&stored->name.id, id);
+	tpd_json_begin_object(&out);
+	tpd_json_key(&out, "name");
+	tpd_json_put_string(&out, tpd_name_text(&stored->name, name));
+	tpd_json_key(&out, "run");
+	tpd_json_put_string(&out, stored->name.run);
+	tpd_json_key(&out, "step");
+	tpd_json_put_u64(&out, stored->name.step);
+	tpd_json_key(&out, "version");
+	tpd_json_put_u64(&out, stored->name.version);
+	tpd_json_key(&out, "id");
+	tpd_json_put_string(&out, id);
+	tpd_json_key(&out, "existed");
+	tpd_json_put_bool(&out, stored->result.existed);
+	tpd_json_key(&out, "size");
+	tpd_json_put_u64(&out, stored->size);
+	tpd_json_key(&out, "stored");
+	tpd_json_put_u64(&out, stored->stored);
+	tpd_json_key(&out, "depth");
+	tpd_json_put_u64(&out, stored->depth);
+	tpd_json_end_object(&out);
+	return tpd_ctl_print_json(ctl, &buf, TPD_EXIT_DONE);
+}
+
+int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
+{
+	struct tpd_capture *capture = NULL;
+	struct stored stored = {0};
+	struct tpd_err err = {0};
+	char name[TPD_NAME_TEXT], saving[TPD_SAVING_TEXT];
+	enum tpd_status status;
+
+	if (!ctl->run)
+		return tpd_ctl_usage(ctl, "'ingest' needs --run NAME");
+	if (!tpd_text_is_run_name(ctl->run))
+		return tpd_ctl_usage(ctl, "--run: '%s' is no name for a run (letters, digits and '/', no '@' or '~')",
+				     ctl->run);
+	status = tpd_capture_open(argv[0], &capture, &err);
+	if (status)
+		return tpd_ctl_fail(ctl, &err);
+	snprintf(stored.name.run, sizeof(stored.name.run), "%s", ctl->run);
+	stored.name.step = ctl->step;
+	if (!ctl->has_step && tpd_capture_step(argv[0], &stored.name.step, &err)) {
+		tpd_capture_close(capture);
+		return tpd_ctl_usage(ctl, "%.400s: give --step N", err.text);
+	}
+	status = ingest(ctl, capture, &stored, &err);
+	tpd_capture_close(capture);
+	if (status)
+		return tpd_ctl_fail(ctl, &err);
+	if (ctl->json)
+		return print_json(ctl, &stored);
+	printf("%s  %s%s\n", tpd_name_text(&stored.name, name), stored.result.existed ? "is already stored: " : "",
+	       tpd_text_saving(stored.size, stored.stored, saving));
+	return TPD_EXIT_DONE;
+}

@@ -1,0 +1,351 @@
+/*
+ * cmd_show.c - `tpdectl show RUN@STEP [--tensors]`: what one checkpoint consists of.
+ *
+ * All of it comes from the manifest, which has everything that the catalog has and is the truth.
+ */
+#include "base/tpd.h"
+
+#include "tools/tools.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static uint64_t stored_of(const struct tpd_entry *file)
+{
+	uint64_t stored = 0;
+
+	for (uint32_t s = 0; s < file->segment_count; s++)
+		stored += file->segments[s].stored;
+	return stored;
+}
+
+/* "grid planes": what its tensors (or its segment 0, if that is all there is) are coded as, the most frequent first. */
+static const char *encodings_of(const struct tpd_entry *file, char out[128])
+{
+	unsigned count[TPD_ENCODING_COUNT] = {0};
+	size_t at = 0;
+
+	out[0] = 0;
+	for (uint32_t s = 0; s < file->segment_count; s++)
+		if ((s > 0 || file->segment_count == 1) && file->segments[s].planned < TPD_ENCODING_COUNT)
+			count[file->segments[s].planned]++;
+	for (;;) {
+		unsigned best = 0;
+
+		for (unsigned e = 1; e < TPD_ENCODING_COUNT; e++)
+			if (count[e] > count[best])
+				best = e;
+		if (count[best] == 0 || at >= 128)
+			return out;
+		at += (size_t)snprintf(out + at, 128 - at, "%s%s", at ? " " : "", tpd_encoding_name(best));
+		count[best] = 0;
+	}
+}
+
+static const char *shape_of(const struct tpd_segment *seg, char out[128])
+{
+	size_t at = 1;
+
+	snprintf(out, 128, "[");
+	for (unsigned d = 0; d < seg->ndim && at < 100; d++)
+		at += (size_t)snprintf(out + at, 128 - at, "%s%llu", d ? "," : "", (unsigned long long)seg->dims[d]);
+	snprintf(out + at, 128 - at, "]");
+	return out;
+}
+
+static double share(uint64_t count, uint64_t pairs)
+{
+	return pairs ? (double)count / (double)pairs : 0;
+}
+
+/* --- for people --- */
+
+static enum tpd_status print_files(const struct tpd_manifest *m, struct tpd_err *err)
+{
+	static const char *const titles[] = {">SIZE", ">STORED", ">RATIO", "MODE", "ENCODING", "FILE"};
+	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
+	enum tpd_status status;
+
+	for (uint32_t i = 0; i < m->entry_count; i++) {
+		const struct tpd_entry *entry = &m->entries[i];
+		char encodings[128];
+
+		if (entry->type == TPD_ENTRY_FILE) {
+			tpd_table_add_bytes(&table, entry->size);
+			tpd_table_add_bytes(&table, stored_of(entry));
+			tpd_table_add_ratio(&table, entry->size, stored_of(entry));
+		} else {
+			for (unsigned c = 0; c < 3; c++)
+				tpd_table_add(&table, "");
+		}
+		tpd_table_addf(&table, "%04o", entry->mode & 07777);
+		tpd_table_add(&table, entry->type == TPD_ENTRY_FILE ? encodings_of(entry, encodings) : "");
+		tpd_table_addf(&table, "%s%s%s%s", entry->path, entry->type == TPD_ENTRY_DIR ? "/" : "",
+			       entry->target ? " -> " : "", entry->target ? entry->target : "");
+	}
+	status = tpd_table_print(&table, 0, err);
+	tpd_table_release(&table);
+	return status;
+}
+
+/* As sha256sum writes them, so that it can check them too. */
+static enum tpd_status print_digests(const struct tpd_manifest *m, struct tpd_err *err)
+{
+	putchar('\n');
+	for (uint32_t f = 0; f < m->file_count; f++) {
+		const struct tpd_entry *file = &m->entries[m->files[f]];
+		TPD_AUTO_FREE char *path = tpd_text_clean(file->path);
+		char hex[TPD_SHA256_HEX];
+
+		if (!path)
+			return tpd_fail_nomem(err);
+		tpd_hex(file->sha256, sizeof(file->sha256), hex);
+		printf("%s  %s\n", hex, path);
+	}
+	return TPD_OK;
+}
+
+/* The name comes last: it is the longest, and may then wrap on a narrow terminal without disturbing the rest. */
+static enum tpd_status print_tensors(const struct tpd_entry *file, struct tpd_err *err)
+{
+	static const char *const titles[] = {"DTYPE",    "SHAPE",   ">STORED",     ">RATIO",
+					     "ENCODING", ">SAME %", ">|D|<1E-3 %", "TENSOR"};
+	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
+	TPD_AUTO_FREE char *path = tpd_text_clean(file->path);
+	enum tpd_status status;
+
+	for (uint32_t s = 1; s < file->segment_count; s++) {
+		const struct tpd_segment *seg = &file->segments[s];
+		bool delta = seg->has_stats && seg->stats.has_delta;
+		char shape[128];
+
+		tpd_table_add(&table, tpd_dtype_name(seg->dtype));
+		tpd_table_add(&table, seg->ndim ? shape_of(seg, shape) : "");
+		tpd_table_add_bytes(&table, seg->stored);
+		tpd_table_add_ratio(&table, seg->length, seg->stored);
+		tpd_table_add(&table, tpd_encoding_name(seg->planned));
+		if (delta) {
+			tpd_table_addf(&table, "%.1f", 100 * share(seg->stats.zeros, seg->stats.pairs));
+			tpd_table_addf(&table, "%.1f", 100 * share(seg->stats.raw[2], seg->stats.pairs));
+		} else {
+			tpd_table_add(&table, "");
+			tpd_table_add(&table, "");
+		}
+		tpd_table_add(&table, seg->name);
+	}
+	printf("\n%s\n", path ? path : "");
+	status = tpd_table_print(&table, 0, err);
+	tpd_table_release(&table);
+	return status;
+}
+
+static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct tpd_manifest *m, const char *name,
+				  const char *reference, uint64_t stored, struct tpd_err *err)
+{
+	TPD_AUTO_FREE char *source = tpd_text_clean(m->source ? m->source : "");
+	char id[TPD_ID_HEX], time[TPD_TEXT_SIZE], saving[TPD_SAVING_TEXT];
+	enum tpd_status status;
+
+	tpd_id_hex(&m->id, id);
+	printf("%s\n", name);
+	printf("  id         %s\n", id);
+	printf("  stored at  %s UTC, from %s\n", tpd_text_time(m->created_ns, time), source ? source : "?");
+	printf("  size       %s\n", tpd_text_saving(tpd_manifest_size(m), stored, saving));
+	if (m->has_ref)
+		printf("  reference  %s, depth %u\n", reference, m->depth);
+	else
+		printf("  reference  none: a keyframe\n");
+	putchar('\n');
+	status = print_files(m, err);
+	if (status == TPD_OK)
+		status = print_digests(m, err);
+	for (uint32_t f = 0; status == TPD_OK && ctl->tensors && f < m->file_count; f++)
+		if (m->entries[m->files[f]].segment_count > 1)
+			status = print_tensors(&m->entries[m->files[f]], err);
+	return status;
+}
+
+/* --- JSON --- */
+
+static void put_stats(struct tpd_json_out *out, const struct tpd_sparsity *stats)
+{
+	tpd_json_key(out, "stats");
+	tpd_json_begin_object(out);
+	tpd_json_key(out, "count");
+	tpd_json_put_u64(out, stats->count);
+	tpd_json_key(out, "nan");
+	tpd_json_put_u64(out, stats->nan);
+	tpd_json_key(out, "inf");
+	tpd_json_put_u64(out, stats->inf);
+	tpd_json_key(out, "value_rms");
+	tpd_json_put_f64(out, stats->value_rms);
+	if (stats->has_delta) {
+		tpd_json_key(out, "delta_rms");
+		tpd_json_put_f64(out, stats->delta_rms);
+		tpd_json_key(out, "zeros");
+		tpd_json_put_f64(out, share(stats->zeros, stats->pairs));
+		tpd_json_key(out, "raw");
+		tpd_json_begin_array(out);
+		for (unsigned i = 0; i < TPD_SPARSITY_REAL; i++)
+			tpd_json_put_f64(out, share(stats->raw[i], stats->pairs));
+		tpd_json_end_array(out);
+		tpd_json_key(out, "minmax");
+		tpd_json_begin_array(out);
+		for (unsigned i = 0; i < TPD_SPARSITY_REAL; i++)
+			tpd_json_put_f64(out, share(stats->minmax[i], stats->pairs));
+		tpd_json_end_array(out);
+		tpd_json_key(out, "ulps");
+		tpd_json_begin_array(out);
+		for (unsigned i = 0; i < TPD_SPARSITY_ULPS; i++)
+			tpd_json_put_f64(out, share(stats->ulps[i], stats->pairs));
+		tpd_json_end_array(out);
+	}
+	tpd_json_end_object(out);
+}
+
+static void put_tensor(struct tpd_json_out *out, const struct tpd_segment *seg)
+{
+	tpd_json_begin_object(out);
+	tpd_json_key(out, "name");
+	tpd_json_put_string(out, seg->name);
+	tpd_json_key(out, "dtype");
+	tpd_json_put_string(out, tpd_dtype_name(seg->dtype));
+	tpd_json_key(out, "shape");
+	if (seg->ndim) {
+		tpd_json_begin_array(out);
+		for (unsigned d = 0; d < seg->ndim; d++)
+			tpd_json_put_u64(out, seg->dims[d]);
+		tpd_json_end_array(out);
+	} else {
+		tpd_json_put_null(out);
+	}
+	tpd_json_key(out, "size");
+	tpd_json_put_u64(out, seg->length);
+	tpd_json_key(out, "stored");
+	tpd_json_put_u64(out, seg->stored);
+	tpd_json_key(out, "encoding");
+	tpd_json_put_string(out, tpd_encoding_name(seg->planned));
+	if (seg->has_stats)
+		put_stats(out, &seg->stats);
+	tpd_json_end_object(out);
+}
+
+static void put_file(struct tpd_json_out *out, const struct tpd_entry *entry, bool tensors)
+{
+	static const char *const kinds[] = {"file", "symlink", "dir"};
+	char hex[TPD_SHA256_HEX], encodings[128];
+
+	tpd_json_begin_object(out);
+	tpd_json_key(out, "path");
+	tpd_json_put_string(out, entry->path);
+	tpd_json_key(out, "type");
+	tpd_json_put_string(out, kinds[entry->type]);
+	tpd_json_key(out, "mode");
+	tpd_json_put_u64(out, entry->mode);
+	tpd_json_key(out, "mtime_ns");
+	tpd_json_put_i64(out, entry->mtime_ns);
+	if (entry->target) {
+		tpd_json_key(out, "target");
+		tpd_json_put_string(out, entry->target);
+	}
+	if (entry->type == TPD_ENTRY_FILE) {
+		tpd_json_key(out, "size");
+		tpd_json_put_u64(out, entry->size);
+		tpd_json_key(out, "stored");
+		tpd_json_put_u64(out, stored_of(entry));
+		tpd_json_key(out, "sha256");
+		tpd_hex(entry->sha256, sizeof(entry->sha256), hex);
+		tpd_json_put_string(out, hex);
+		tpd_json_key(out, "format");
+		tpd_json_put_string(out, tpd_format_kind_name(entry->format));
+		tpd_json_key(out, "encodings");
+		tpd_json_put_string(out, encodings_of(entry, encodings));
+		if (tensors) {
+			tpd_json_key(out, "tensors");
+			tpd_json_begin_array(out);
+			for (uint32_t s = 1; s < entry->segment_count; s++)
+				put_tensor(out, &entry->segments[s]);
+			tpd_json_end_array(out);
+		}
+	}
+	tpd_json_end_object(out);
+}
+
+static void put_json(struct tpd_buf *buf, const struct tpd_manifest *m, const struct tpd_archive_name *name,
+		     const char *reference, uint64_t stored, bool tensors)
+{
+	struct tpd_json_out out = tpd_json_out_make(buf);
+	char id[TPD_ID_HEX], text[TPD_NAME_TEXT];
+
+	tpd_id_hex(&m->id, id);
+	tpd_json_begin_object(&out);
+	tpd_json_key(&out, "name");
+	tpd_json_put_string(&out, tpd_name_text(name, text));
+	tpd_json_key(&out, "run");
+	tpd_json_put_string(&out, name->run);
+	tpd_json_key(&out, "step");
+	tpd_json_put_u64(&out, name->step);
+	tpd_json_key(&out, "version");
+	tpd_json_put_u64(&out, name->version);
+	tpd_json_key(&out, "id");
+	tpd_json_put_string(&out, id);
+	tpd_json_key(&out, "created");
+	tpd_json_put_i64(&out, m->created_ns / 1000000000);
+	tpd_json_key(&out, "kind");
+	tpd_json_put_string(&out, m->kind == TPD_CHECKPOINT_DIR ? "dir" : "file");
+	tpd_json_key(&out, "source");
+	tpd_json_put_string(&out, m->source);
+	tpd_json_key(&out, "size");
+	tpd_json_put_u64(&out, tpd_manifest_size(m));
+	tpd_json_key(&out, "stored");
+	tpd_json_put_u64(&out, stored);
+	tpd_json_key(&out, "depth");
+	tpd_json_put_u64(&out, m->depth);
+	tpd_json_key(&out, "reference");
+	tpd_json_put_string(&out, m->has_ref ? reference : NULL);
+	tpd_json_key(&out, "files");
+	tpd_json_begin_array(&out);
+	for (uint32_t i = 0; i < m->entry_count; i++)
+		put_file(&out, &m->entries[i], tensors);
+	tpd_json_end_array(&out);
+	tpd_json_end_object(&out);
+}
+
+int tpd_cmd_show(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
+{
+	struct tpd_archive *archive = NULL;
+	struct tpd_archive_name name;
+	struct tpd_manifest m = {0};
+	struct tpd_rows rows = {0};
+	struct tpd_buf buf = {0};
+	struct tpd_err err = {0};
+	char reference[TPD_NAME_TEXT] = "", text[TPD_NAME_TEXT], id[TPD_ID_HEX];
+	uint64_t stored = 0;
+	int code = TPD_EXIT_DONE;
+	enum tpd_status status = tpd_ctl_open(ctl, TPD_ARCHIVE_READ, &archive, &err);
+
+	if (status == TPD_OK)
+		status = tpd_archive_resolve(archive, argv[0], &name, &err);
+	if (status == TPD_OK)
+		status = tpd_store_manifest(tpd_archive_store(archive), &name.id, &m, &err);
+	if (status == TPD_OK)
+		status = tpd_store_object_bytes(tpd_archive_store(archive), &name.id, &stored, &err);
+	if (status == TPD_OK && m.has_ref) {
+		status = tpd_rows_names(archive, &rows, &err);
+		tpd_id_hex(&m.ref, id);
+		tpd_rows_name_of_id(&rows, id, !ctl->json, reference);
+	}
+	if (status == TPD_OK && ctl->json)
+		put_json(&buf, &m, &name, reference, stored, ctl->tensors);
+	else if (status == TPD_OK)
+		status = print_text(ctl, &m, tpd_name_text(&name, text), reference, stored, &err);
+	if (status)
+		code = tpd_ctl_fail(ctl, &err);
+	else if (ctl->json)
+		code = tpd_ctl_print_json(ctl, &buf, code);
+	tpd_buf_release(&buf);
+	tpd_rows_release(&rows);
+	tpd_manifest_release(&m);
+	tpd_archive_close(archive);
+	return code;
+}

@@ -1,0 +1,271 @@
+/*
+ * cmd_status.c - `tpdectl status`: the daemon, the store, the queue, what happened last.
+ *
+ * The daemon is asked over its control socket; that there is none is an answer, not an error. The rest comes from
+ * store and catalog, so it is there without a daemon too.
+ */
+#include "base/tpd.h"
+
+#include "tools/tools.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire/wire.h"
+
+#define ANSWER_MS 3000
+#define LAST_EVENTS 5
+
+struct facts {
+	/* the daemon */
+	char *json; /* its answer; owned; NULL: none */
+	struct tpd_reply reply;
+	struct tpd_err absent; /* why there is none */
+	bool other_store;
+	/* the store */
+	uint64_t runs, checkpoints, size, stored;
+	struct tpd_catalog_totals totals;
+	struct tpd_table events;
+	struct tpd_buf events_json;
+	struct tpd_json_out out;
+};
+
+static bool same_directory(const char *a, const char *b)
+{
+	TPD_AUTO_FREE char *x = realpath(a, NULL);
+	TPD_AUTO_FREE char *y = realpath(b, NULL);
+
+	return x && y && !strcmp(x, y);
+}
+
+static void ask_daemon(const struct tpd_ctl *ctl, struct facts *facts)
+{
+	const char *store;
+
+	if (tpd_wire_call(ctl->socket, "{\"command\":\"status\"}", ANSWER_MS, &facts->json, &facts->absent))
+		return;
+	if (tpd_reply_parse(facts->json, &facts->reply, &facts->absent)) {
+		free(facts->json);
+		facts->json = NULL;
+		return;
+	}
+	store = tpd_reply_get(&facts->reply, "store");
+	facts->other_store = store && !same_directory(store, ctl->store);
+}
+
+static enum tpd_status add_event(void *arg, int64_t time_ns, const char *level, const char *run, const char *text,
+				 struct tpd_err *err TPD_UNUSED)
+{
+	struct facts *facts = arg;
+	char time[TPD_TEXT_SIZE];
+
+	tpd_table_add(&facts->events, tpd_text_time(time_ns, time));
+	tpd_table_add(&facts->events, strcmp(level, "info") ? level : "");
+	tpd_table_add(&facts->events, run ? run : "");
+	tpd_table_add(&facts->events, text);
+
+	tpd_json_begin_object(&facts->out);
+	tpd_json_key(&facts->out, "time");
+	tpd_json_put_i64(&facts->out, time_ns / 1000000000);
+	tpd_json_key(&facts->out, "level");
+	tpd_json_put_string(&facts->out, level);
+	tpd_json_key(&facts->out, "run");
+	tpd_json_put_string(&facts->out, run);
+	tpd_json_key(&facts->out, "text");
+	tpd_json_put_string(&facts->out, text);
+	tpd_json_end_object(&facts->out);
+	return TPD_OK;
+}
+
+static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd_err *err)
+{
+	struct tpd_archive *archive = NULL;
+	struct tpd_rows rows = {0};
+	struct tpd_catalog *catalog;
+	enum tpd_status status = tpd_ctl_open(ctl, TPD_ARCHIVE_READ, &archive, err);
+
+	if (status == TPD_OK)
+		status = tpd_rows_read(archive, NULL, &rows, err);
+	for (size_t i = 0; i < rows.count; i++) {
+		facts->runs += i == 0 || strcmp(rows.rows[i].name.run, rows.rows[i - 1].name.run) != 0;
+		facts->checkpoints++;
+		facts->size += rows.rows[i].size;
+		facts->stored += rows.rows[i].stored;
+	}
+	catalog = status == TPD_OK ? tpd_archive_catalog(archive) : NULL;
+	tpd_json_begin_array(&facts->out);
+	if (catalog)
+		status = tpd_catalog_totals(catalog, &facts->totals, err);
+	if (catalog && status == TPD_OK)
+		status = tpd_catalog_events(catalog, LAST_EVENTS, add_event, facts, err);
+	tpd_json_end_array(&facts->out);
+	tpd_rows_release(&rows);
+	tpd_archive_close(archive);
+	return status;
+}
+
+/* --- for people --- */
+
+static const char *field(const struct facts *facts, const char *path)
+{
+	const char *value = tpd_reply_get(&facts->reply, "%s", path);
+
+	return value ? value : "?";
+}
+
+static void print_job(const struct facts *facts)
+{
+	uint64_t done = tpd_reply_u64(&facts->reply, "job.done"), total = tpd_reply_u64(&facts->reply, "job.total");
+	uint64_t rate = tpd_reply_u64(&facts->reply, "job.rate");
+	char text[TPD_TEXT_SIZE];
+
+	if (!tpd_reply_get(&facts->reply, "job.run"))
+		return;
+	printf("            storing %s@%s", field(facts, "job.run"), field(facts, "job.step"));
+	if (total > 0)
+		printf(": %u %%", (unsigned)(100 * TPD_MIN((double)done / (double)total, 1)));
+	if (rate > 0)
+		printf(", %s left", tpd_text_duration((double)(total - TPD_MIN(done, total)) / (double)rate, text));
+	putchar('\n');
+}
+
+static enum tpd_status print_watches(const struct facts *facts, struct tpd_err *err)
+{
+	static const char *const titles[] = {"WATCH", "MODE", ">CHECKPOINTS", ">UNFINISHED", "PATH"};
+	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
+	enum tpd_status status = TPD_OK;
+	const char *name;
+
+	for (unsigned i = 0; (name = tpd_reply_get(&facts->reply, "watches.%u.name", i)) != NULL; i++) {
+		static const char *const keys[] = {"mode", "checkpoints", "unfinished", "path"};
+
+		tpd_table_add(&table, name);
+		for (size_t k = 0; k < TPD_ARRAY_LEN(keys); k++) {
+			const char *value = tpd_reply_get(&facts->reply, "watches.%u.%s", i, keys[k]);
+
+			tpd_table_add(&table, value ? value : "");
+		}
+	}
+	if (table.cells > 0) {
+		putchar('\n');
+		status = tpd_table_print(&table, 0, err);
+	}
+	tpd_table_release(&table);
+	return status;
+}
+
+static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
+{
+	char time[TPD_TEXT_SIZE];
+
+	if (!facts->json) {
+		TPD_AUTO_FREE char *why = tpd_text_clean(facts->absent.text);
+
+		if (facts->absent.status == TPD_NOT_FOUND)
+			printf("daemon      not running (nobody listens at '%s')\n", ctl->socket);
+		else
+			printf("daemon      no answer: %s\n", why ? why : "out of memory");
+		return;
+	}
+	printf("daemon      %s: pid %s, version %s, since %s UTC\n", field(facts, "state"), field(facts, "pid"),
+	       field(facts, "version"), tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "since"), time));
+	if (facts->other_store)
+		printf("            but it serves another store, '%s'\n", field(facts, "store"));
+	print_job(facts);
+	if (tpd_reply_get(&facts->reply, "last_error.text")) {
+		TPD_AUTO_FREE char *text = tpd_text_clean(field(facts, "last_error.text"));
+
+		printf("            last error, %s: %s\n",
+		       tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "last_error.time"), time),
+		       text ? text : "out of memory");
+	}
+}
+
+static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts *facts, struct tpd_err *err)
+{
+	char saving[TPD_SAVING_TEXT];
+	enum tpd_status status;
+
+	print_daemon(ctl, facts);
+	printf("store       %s\n", ctl->store);
+	printf("            %llu run%s, %llu checkpoint%s: %s\n", (unsigned long long)facts->runs,
+	       facts->runs == 1 ? "" : "s", (unsigned long long)facts->checkpoints, facts->checkpoints == 1 ? "" : "s",
+	       tpd_text_saving(facts->size, facts->stored, saving));
+	printf("queue       %llu waiting, %llu in work, %llu failed\n", (unsigned long long)facts->totals.jobs_queued,
+	       (unsigned long long)facts->totals.jobs_running, (unsigned long long)facts->totals.jobs_failed);
+	status = print_watches(facts, err);
+	if (status == TPD_OK && facts->events.cells > 0) {
+		putchar('\n');
+		status = tpd_table_print(&facts->events, 0, err);
+	}
+	return status;
+}
+
+/* --- JSON --- */
+
+static int print_json(const struct tpd_ctl *ctl, struct facts *facts)
+{
+	struct tpd_buf buf = {0};
+	struct tpd_json_out out = tpd_json_out_make(&buf);
+
+	tpd_buf_u8(&facts->events_json, 0);
+	tpd_json_begin_object(&out);
+	tpd_json_key(&out, "store");
+	tpd_json_put_string(&out, ctl->store);
+	tpd_json_key(&out, "runs");
+	tpd_json_put_u64(&out, facts->runs);
+	tpd_json_key(&out, "checkpoints");
+	tpd_json_put_u64(&out, facts->checkpoints);
+	tpd_json_key(&out, "size");
+	tpd_json_put_u64(&out, facts->size);
+	tpd_json_key(&out, "stored");
+	tpd_json_put_u64(&out, facts->stored);
+	tpd_json_key(&out, "ratio");
+	tpd_json_put_f64(&out, tpd_text_ratio(facts->size, facts->stored));
+	tpd_json_key(&out, "queue");
+	tpd_json_begin_object(&out);
+	tpd_json_key(&out, "queued");
+	tpd_json_put_u64(&out, facts->totals.jobs_queued);
+	tpd_json_key(&out, "running");
+	tpd_json_put_u64(&out, facts->totals.jobs_running);
+	tpd_json_key(&out, "failed");
+	tpd_json_put_u64(&out, facts->totals.jobs_failed);
+	tpd_json_end_object(&out);
+	tpd_json_key(&out, "daemon");
+	if (facts->json)
+		tpd_reply_copy(facts->json, &out);
+	else
+		tpd_json_put_null(&out);
+	tpd_json_key(&out, "events");
+	if (facts->events_json.failed || !tpd_reply_copy((const char *)facts->events_json.data, &out))
+		buf.failed = true;
+	tpd_json_end_object(&out);
+	return tpd_ctl_print_json(ctl, &buf, TPD_EXIT_DONE);
+}
+
+int tpd_cmd_status(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNUSED)
+{
+	static const char *const titles[] = {"LAST EVENTS (UTC)", "LEVEL", "RUN", "EVENT"};
+	struct facts facts = {.events = tpd_table_make(titles, TPD_ARRAY_LEN(titles))};
+	struct tpd_err err = {0};
+	int code = TPD_EXIT_DONE;
+	enum tpd_status status;
+
+	facts.out = tpd_json_out_make(&facts.events_json);
+	status = look(ctl, &facts, &err);
+	if (status == TPD_OK)
+		ask_daemon(ctl, &facts);
+	if (status == TPD_OK && !ctl->json)
+		status = print_text(ctl, &facts, &err);
+	if (status)
+		code = tpd_ctl_fail(ctl, &err);
+	else if (ctl->json)
+		code = print_json(ctl, &facts);
+	tpd_table_release(&facts.events);
+	tpd_reply_release(&facts.reply);
+	tpd_buf_release(&facts.events_json);
+	free(facts.json);
+	return code;
+}

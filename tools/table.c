@@ -1,0 +1,233 @@
+/*
+ * table.c - text for terminals: aligned columns, widths, ratios.
+ *
+ * Cells are collected first and printed when the widths are known. Widths count UTF-8 characters, wide and
+ * combining ones by ranges, good enough for names of files: wcwidth() knows more, but nothing at all in the C
+ * locale. Everything that is printed is cleaned on the way in, since names come from checkpoints that somebody else
+ * wrote and a terminal obeys them.
+ */
+#include "base/tpd.h"
+
+#include "tools/tools.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define GAP 2 /* spaces between columns */
+
+static uint32_t code_point(const char *s, size_t len)
+{
+	static const uint8_t mask[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+	uint32_t c = (uint8_t)s[0] & mask[len];
+
+	for (size_t i = 1; i < len; i++)
+		c = c << 6 | ((uint8_t)s[i] & 0x3f);
+	return c;
+}
+
+static bool in(uint32_t c, uint32_t first, uint32_t last)
+{
+	return c >= first && c <= last;
+}
+
+/* Controls of both kinds, and what turns the direction of writing around. */
+static bool is_control(uint32_t c)
+{
+	return c < 0x20 || in(c, 0x7f, 0x9f) || in(c, 0x200e, 0x200f) || in(c, 0x2028, 0x202e) || in(c, 0x2066, 0x2069);
+}
+
+static unsigned columns_of(uint32_t c)
+{
+	if (in(c, 0x300, 0x36f) || in(c, 0x200b, 0x200d) || in(c, 0x20d0, 0x20f0) || in(c, 0xfe00, 0xfe0f))
+		return 0;
+	if (in(c, 0x1100, 0x115f) || in(c, 0x2e80, 0xa4cf) || in(c, 0xac00, 0xd7a3) || in(c, 0xf900, 0xfaff) ||
+	    in(c, 0xfe30, 0xfe6f) || in(c, 0xff00, 0xff60) || in(c, 0xffe0, 0xffe6) || in(c, 0x1f300, 0x1faff) ||
+	    in(c, 0x20000, 0x3fffd))
+		return 2;
+	return 1;
+}
+
+size_t tpd_text_width(const char *s)
+{
+	size_t width = 0, left = strlen(s);
+
+	while (left > 0) {
+		size_t n = tpd_text_utf8(s, left);
+
+		width += n ? columns_of(code_point(s, n)) : 1;
+		n = n ? n : 1;
+		s += n;
+		left -= n;
+	}
+	return width;
+}
+
+char *tpd_text_clean(const char *s)
+{
+	size_t left = strlen(s), at = 0;
+	char *copy = malloc(left + 1);
+
+	if (!copy)
+		return NULL;
+	while (left > 0) {
+		size_t n = tpd_text_utf8(s, left);
+
+		if (n == 0 || is_control(code_point(s, n))) {
+			copy[at++] = '?';
+			n = n ? n : 1;
+		} else {
+			memcpy(copy + at, s, n);
+			at += n;
+		}
+		s += n;
+		left -= n;
+	}
+	copy[at] = 0;
+	return copy;
+}
+
+double tpd_text_ratio(uint64_t size, uint64_t stored)
+{
+	return stored ? (double)size / (double)stored : 0;
+}
+
+const char *tpd_text_saving(uint64_t size, uint64_t stored, char out[TPD_SAVING_TEXT])
+{
+	char a[TPD_TEXT_SIZE], b[TPD_TEXT_SIZE];
+	double saved = size ? 100 * (1 - (double)stored / (double)size) : 0;
+
+	if (saved > 0)
+		snprintf(out, TPD_SAVING_TEXT, "%s stored as %s (%.2fx, %.1f %% saved)", tpd_text_bytes(size, a),
+			 tpd_text_bytes(stored, b), tpd_text_ratio(size, stored), saved);
+	else
+		snprintf(out, TPD_SAVING_TEXT, "%s stored as %s", tpd_text_bytes(size, a), tpd_text_bytes(stored, b));
+	return out;
+}
+
+unsigned tpd_terminal_width(int fd)
+{
+	struct winsize size;
+
+	if (!isatty(fd))
+		return 0;
+	return ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+/* --- the table --- */
+
+struct tpd_table tpd_table_make(const char *const *titles, size_t columns)
+{
+	return (struct tpd_table){.titles = titles, .columns = columns};
+}
+
+void tpd_table_release(struct tpd_table *table)
+{
+	for (size_t i = 0; i < table->cells; i++)
+		free(table->cell[i]);
+	free(table->cell);
+	*table = (struct tpd_table){.titles = table->titles, .columns = table->columns};
+}
+
+void tpd_table_add(struct tpd_table *table, const char *text)
+{
+	char *copy;
+
+	if (table->failed)
+		return;
+	if (table->cells == table->cap) {
+		size_t cap = table->cap ? 2 * table->cap : 64;
+		char **more = reallocarray(table->cell, cap, sizeof(*more));
+
+		if (!more) {
+			table->failed = true;
+			return;
+		}
+		table->cell = more;
+		table->cap = cap;
+	}
+	copy = tpd_text_clean(text);
+	if (copy)
+		table->cell[table->cells++] = copy;
+	else
+		table->failed = true;
+}
+
+void tpd_table_addf(struct tpd_table *table, const char *fmt, ...)
+{
+	TPD_AUTO_FREE char *text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0) {
+		text = NULL;
+		table->failed = true;
+	}
+	va_end(ap);
+	if (text)
+		tpd_table_add(table, text);
+}
+
+void tpd_table_add_bytes(struct tpd_table *table, uint64_t bytes)
+{
+	char text[TPD_TEXT_SIZE];
+
+	tpd_table_add(table, tpd_text_bytes(bytes, text));
+}
+
+void tpd_table_add_ratio(struct tpd_table *table, uint64_t size, uint64_t stored)
+{
+	double ratio = tpd_text_ratio(size, stored);
+
+	if (stored && size)
+		tpd_table_addf(table, ratio < 99.95 ? "%.2f" : "%.0f", ratio);
+	else
+		tpd_table_add(table, "-");
+}
+
+static const char *title_of(const struct tpd_table *table, size_t column, bool *out_right)
+{
+	*out_right = table->titles[column][0] == '>';
+	return table->titles[column] + (*out_right ? 1 : 0);
+}
+
+/* One line of cells, or of titles when `cell` is NULL. */
+static void print_line(const struct tpd_table *table, const size_t *width, unsigned indent, char *const *cell)
+{
+	size_t owed = indent; /* spaces are written before the next text, so that no line ends in them */
+
+	for (size_t c = 0; c < table->columns; c++) {
+		bool right;
+		const char *title = title_of(table, c, &right), *text = cell ? cell[c] : title;
+		size_t pad = width[c] - TPD_MIN(width[c], tpd_text_width(text));
+
+		if (width[c] == 0)
+			continue;
+		if (*text)
+			printf("%*s%s", (int)(owed + (right ? pad : 0)), "", text);
+		owed = *text ? GAP + (right ? 0 : pad) : owed + width[c] + GAP;
+	}
+	putchar('\n');
+}
+
+enum tpd_status tpd_table_print(const struct tpd_table *table, unsigned indent, struct tpd_err *err)
+{
+	TPD_AUTO_FREE size_t *width = calloc(table->columns, sizeof(*width));
+	bool right;
+
+	if (table->failed || !width)
+		return tpd_fail_nomem(err);
+	assert(table->cells % table->columns == 0);
+	for (size_t i = 0; i < table->cells; i++)
+		width[i % table->columns] = TPD_MAX(width[i % table->columns], tpd_text_width(table->cell[i]));
+	for (size_t c = 0; c < table->columns; c++)
+		if (width[c] > 0)
+			width[c] = TPD_MAX(width[c], tpd_text_width(title_of(table, c, &right)));
+	print_line(table, width, indent, NULL);
+	for (size_t i = 0; i < table->cells; i += table->columns)
+		print_line(table, width, indent, table->cell + i);
+	return TPD_OK;
+}
