@@ -21,12 +21,16 @@ struct pairs {
 };
 
 /* t == 0: `sparse`, else `grid` with that T. */
-static inline bool pairs_check(struct pairs *pairs, struct tpd_codec *codec, enum tpd_dtype dtype, unsigned t, uint16_t p)
+static inline bool pairs_check(struct pairs *pairs, struct tpd_codec *codec, enum tpd_dtype dtype, unsigned t,
+			       uint16_t p)
 {
 	const struct tpd_plan plan = {
 		.encoding = t ? TPD_ENCODING_GRID : TPD_ENCODING_SPARSE, .dtype = dtype, .row = 4096, .grid_bias = 2};
-	const struct tpd_chunk chunk = {
-		.x = pairs->x, .len = sizeof pairs->x, .p = pairs->p, .ref_len = sizeof pairs->p, .element = (uint64_t)p * 7};
+	const struct tpd_chunk chunk = {.x = pairs->x,
+					.len = sizeof pairs->x,
+					.p = pairs->p,
+					.ref_len = sizeof pairs->p,
+					.element = (uint64_t)p * 7};
 	struct tpd_err err = {0};
 	size_t len = 0;
 
@@ -36,8 +40,8 @@ static inline bool pairs_check(struct pairs *pairs, struct tpd_codec *codec, enu
 	}
 	memset(pairs->back, 0xa5, sizeof pairs->back);
 	if (tpd_encode_with(codec, &plan, &chunk, t, &len, &err) != TPD_OK ||
-	    tpd_decode_chunk(codec, plan.encoding, dtype, codec->payload.data, len, pairs->p, sizeof pairs->p, pairs->back,
-			     sizeof pairs->back, &err) != TPD_OK) {
+	    tpd_decode_chunk(codec, plan.encoding, dtype, codec->payload.data, len, pairs->p, sizeof pairs->p,
+			     pairs->back, sizeof pairs->back, &err) != TPD_OK) {
 		snprintf(pairs->text, sizeof pairs->text, "p = %04x, T = %u: %.100s", p, t, err.text);
 		return false;
 	}
@@ -47,7 +51,8 @@ static inline bool pairs_check(struct pairs *pairs, struct tpd_codec *codec, enu
 		unsigned got = tpd_get_u16(pairs->back + 2 * (size_t)i);
 
 		if (got != i)
-			snprintf(pairs->text, sizeof pairs->text, "p = %04x, T = %u: x = %04x came back as %04x", p, t, i, got);
+			snprintf(pairs->text, sizeof pairs->text, "p = %04x, T = %u: x = %04x came back as %04x", p, t,
+				 i, got);
 	}
 	return false;
 }

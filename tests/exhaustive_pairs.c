@@ -4,8 +4,8 @@
  *
  *     exhaustive_pairs [bf16|f16|all [T|all|sparse]] [--sample N]
  *
- * Without arguments: both types, `sparse`, and `grid` at T = 1, M, M + 1, a middle one and the largest.  --sample N takes
- * every N-th p only.
+ * Without arguments: both types, `sparse`, and `grid` at T = 1, M, M + 1, a middle one and the largest.
+ * --sample N takes every N-th p only.
  */
 #include "base/tpd.h"
 
@@ -33,7 +33,8 @@ static bool run(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned t, unsig
 		}
 		if (time(NULL) - told >= 5) {
 			told = time(NULL);
-			printf("%s %s: %5.1f %%, %ld s\n", tpd_dtype_name(dtype), how, p / 655.36, (long)(told - start));
+			printf("%s %s: %5.1f %%, %ld s\n", tpd_dtype_name(dtype), how, p / 655.36,
+			       (long)(told - start));
 			fflush(stdout);
 		}
 	}
@@ -52,7 +53,8 @@ static bool run_type(struct tpd_codec *codec, enum tpd_dtype dtype, const char *
 	if (strcmp(which, "sparse") == 0)
 		return run(codec, dtype, 0, every);
 	if (strcmp(which, "all") == 0) {
-		const unsigned steps[] = {0, 1, type.mantissa, type.mantissa + 1, (type.mantissa + type.t_max) / 2, type.t_max};
+		const unsigned steps[] = {
+			0, 1, type.mantissa, type.mantissa + 1, (type.mantissa + type.t_max) / 2, type.t_max};
 		bool ok = true;
 
 		for (size_t i = 0; i < TPD_ARRAY_LEN(steps); i++)

@@ -12,17 +12,9 @@
 #include <string.h>
 
 #include "codec_build.h"
+#include "random_bits.h"
 
 static struct tpd_codec *codec;
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
-}
 
 static void set_up(void)
 {
@@ -61,7 +53,8 @@ static void fill_floats(enum tpd_dtype dtype, uint8_t *x, size_t len)
 /* x from p */
 static void fill(enum tpd_dtype dtype, enum kind kind, uint8_t *x, const uint8_t *p, size_t len)
 {
-	static const uint32_t special[] = {0, 0x80000000, 1, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0x00800000, 0x7fff8000};
+	static const uint32_t special[] = {0,          0x80000000, 1,          0x7f800000, 0xff800000,
+					   0x7fc00000, 0x7f800001, 0x00800000, 0x7fff8000};
 
 	memcpy(x, p, len);
 	switch (kind) {
@@ -105,12 +98,12 @@ static void check_chunk(const struct tpd_plan *plan, const struct tpd_chunk *chu
 	if (len > chunk->len || (len == chunk->len && encoding != TPD_ENCODING_RAW))
 		ck_abort_msg("%zu bytes became %zu", chunk->len, len);
 	memset(back, 0x5a, chunk->len);
-	if (tpd_decode_chunk(codec, encoding, plan->dtype, out, len, chunk->p, chunk->p ? chunk->ref_len : 0, back, chunk->len,
-			     &err) != TPD_OK)
+	if (tpd_decode_chunk(codec, encoding, plan->dtype, out, len, chunk->p, chunk->p ? chunk->ref_len : 0, back,
+			     chunk->len, &err) != TPD_OK)
 		ck_abort_msg("%s of %s: %s", tpd_dtype_name(plan->dtype), tpd_encoding_name(encoding), err.text);
 	if (memcmp(back, chunk->x, chunk->len) != 0)
-		ck_abort_msg("%s of %s: %zu bytes came back different", tpd_dtype_name(plan->dtype), tpd_encoding_name(encoding),
-			     chunk->len);
+		ck_abort_msg("%s of %s: %zu bytes came back different", tpd_dtype_name(plan->dtype),
+			     tpd_encoding_name(encoding), chunk->len);
 	*seen |= 1u << encoding;
 	free(out);
 	free(back);
@@ -127,13 +120,13 @@ static void check_forced(const struct tpd_plan *plan, const struct tpd_chunk *ch
 	if (tpd_encode_with(codec, plan, chunk, 0, &len, &err) != TPD_OK)
 		ck_abort_msg("%s", err.text);
 	if (len != SIZE_MAX) {
-		if (tpd_decode_chunk(codec, plan->encoding, plan->dtype, codec->payload.data, len, chunk->p, chunk->ref_len, back,
-				     chunk->len, &err) != TPD_OK)
+		if (tpd_decode_chunk(codec, plan->encoding, plan->dtype, codec->payload.data, len, chunk->p,
+				     chunk->ref_len, back, chunk->len, &err) != TPD_OK)
 			ck_abort_msg("%zu bytes of %s of %s: %s", chunk->len, tpd_dtype_name(plan->dtype),
 				     tpd_encoding_name(plan->encoding), err.text);
 		if (memcmp(back, chunk->x, chunk->len) != 0)
-			ck_abort_msg("%zu bytes of %s of %s came back different", chunk->len, tpd_dtype_name(plan->dtype),
-				     tpd_encoding_name(plan->encoding));
+			ck_abort_msg("%zu bytes of %s of %s came back different", chunk->len,
+				     tpd_dtype_name(plan->dtype), tpd_encoding_name(plan->encoding));
 	}
 	free(back);
 }
@@ -148,7 +141,8 @@ START_TEST(every_encoding_type_and_small_size)
 			/* exact allocations, so that a sanitizer sees one byte too many */
 			size_t ref_len = next_random() % 4 ? len : (size_t)(next_random() % (2 * len + 1));
 			uint8_t *x = malloc(len), *p = malloc(TPD_MAX(ref_len, (size_t)1)), *whole = malloc(len);
-			struct tpd_chunk chunk = {.x = x, .len = len, .p = p, .ref_len = ref_len, .element = next_random() % 100000};
+			struct tpd_chunk chunk = {
+				.x = x, .len = len, .p = p, .ref_len = ref_len, .element = next_random() % 100000};
 			uint32_t row = 1 + (uint32_t)(next_random() % (kind ? 100 : TPD_ROW_MAX));
 
 			ck_assert(x && p && whole);
@@ -157,8 +151,10 @@ START_TEST(every_encoding_type_and_small_size)
 			memcpy(p, whole, TPD_MIN(len, ref_len));
 			fill(dtype, (enum kind)kind, x, whole, len);
 			for (unsigned encoding = 0; encoding < TPD_ENCODING_COUNT; encoding++) {
-				struct tpd_plan plan = {
-					.encoding = (enum tpd_encoding)encoding, .dtype = dtype, .row = row, .grid_bias = 2};
+				struct tpd_plan plan = {.encoding = (enum tpd_encoding)encoding,
+							.dtype = dtype,
+							.row = row,
+							.grid_bias = 2};
 
 				if (!tpd_encoding_allows(plan.encoding, dtype))
 					continue;
@@ -172,7 +168,8 @@ START_TEST(every_encoding_type_and_small_size)
 		}
 	}
 	ck_assert(seen & 1u << TPD_ENCODING_COPY && seen & 1u << TPD_ENCODING_RAW && seen & 1u << TPD_ENCODING_SPARSE &&
-		  seen & 1u << TPD_ENCODING_ZSTD && seen & 1u << TPD_ENCODING_ZSTD_REF && seen & 1u << TPD_ENCODING_PLANES);
+		  seen & 1u << TPD_ENCODING_ZSTD && seen & 1u << TPD_ENCODING_ZSTD_REF &&
+		  seen & 1u << TPD_ENCODING_PLANES);
 	ck_assert(!tpd_encoding_allows(TPD_ENCODING_GRID, dtype) || seen & 1u << TPD_ENCODING_GRID);
 }
 END_TEST
@@ -216,8 +213,10 @@ START_TEST(chunk_borders)
 
 			fill(dtype, (enum kind)kind, x, p, len);
 			for (unsigned encoding = TPD_ENCODING_ZSTD; encoding < TPD_ENCODING_COUNT; encoding++) {
-				struct tpd_plan plan = {
-					.encoding = (enum tpd_encoding)encoding, .dtype = dtype, .row = 768, .grid_bias = 3};
+				struct tpd_plan plan = {.encoding = (enum tpd_encoding)encoding,
+							.dtype = dtype,
+							.row = 768,
+							.grid_bias = 3};
 
 				if (!tpd_encoding_allows(plan.encoding, dtype))
 					continue;
@@ -294,8 +293,10 @@ START_TEST(same_input_gives_the_same_bytes)
 			uint64_t bytes, alone;
 
 			ck_assert_int_eq(fesetround(k ? FE_UPWARD : FE_TONEAREST), 0);
-			ck_assert_int_eq(tpd_plan_choose(use, dtype, 200, &sample, &plan[k], &bytes, &alone, NULL), TPD_OK);
-			ck_assert_int_eq(tpd_encode_chunk(use, &plan[k], &chunk, out[k], &encoding[k], &len[k], NULL), TPD_OK);
+			ck_assert_int_eq(tpd_plan_choose(use, dtype, 200, &sample, &plan[k], &bytes, &alone, NULL),
+					 TPD_OK);
+			ck_assert_int_eq(tpd_encode_chunk(use, &plan[k], &chunk, out[k], &encoding[k], &len[k], NULL),
+					 TPD_OK);
 			ck_assert_int_eq(fegetround(), k ? FE_UPWARD : FE_TONEAREST);
 			ck_assert_int_eq(fesetround(FE_TONEAREST), 0);
 		}
@@ -324,7 +325,8 @@ START_TEST(worked_example)
 	uint8_t back[4];
 	size_t len;
 
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_GRID, TPD_DTYPE_BF16, payload, sizeof payload, p, 4, back, 4, NULL),
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_GRID, TPD_DTYPE_BF16, payload, sizeof payload, p, 4, back,
+					  4, NULL),
 			 TPD_OK);
 	ck_assert_mem_eq(back, x, 4);
 	ck_assert_int_eq(tpd_encode_with(codec, &plan, &chunk, 127, &len, NULL), TPD_OK);
@@ -333,147 +335,13 @@ START_TEST(worked_example)
 }
 END_TEST
 
-/* ---- streams ---- */
-
-START_TEST(symbol_streams)
-{
-	static const size_t sizes[] = {0, 1, 2, 3, 255, 256, 257, 2047, 2048, 4096, 4097, 16383, 16384, 16385, 70001};
-	unsigned coders = 0;
-
-	for (size_t s = 0; s < TPD_ARRAY_LEN(sizes); s++) {
-		size_t n = sizes[s];
-		uint8_t *in = malloc(n + 1), *out = malloc(TPD_SYMBOLS_BOUND(n)), *back = malloc(n + 1);
-
-		ck_assert(in && out && back);
-		for (unsigned shape = 0; shape < 8; shape++) {
-			size_t len;
-			struct tpd_rd rd;
-
-			for (size_t i = 0; i < n; i++) {
-				uint64_t r = next_random();
-
-				in[i] = shape == 0   ? 7
-					: shape == 1 ? (uint8_t)r
-					: shape == 2 ? (uint8_t)(r % 1000 == 0 ? 1 : 200)
-					: shape == 3 ? (uint8_t)(128 + (int)(r & 7) - (int)(r >> 8 & 7))
-					: shape == 4 ? (uint8_t)(i % 5)
-					: shape == 5 ? (uint8_t)(r % 3 ? 255 : 0)
-					: shape == 6 ? (uint8_t)(r & r >> 8 & r >> 16) /* all 256, some very rare */
-						     : (uint8_t)(i + 1 == n ? 1 : 0);
-			}
-			ck_assert_int_eq(tpd_symbols_encode(codec, in, n, out, &len, NULL), TPD_OK);
-			ck_assert_uint_le(len, TPD_SYMBOLS_BOUND(n));
-			coders |= 1u << out[0];
-			rd = tpd_rd_make(out, len);
-			memset(back, 0, n + 1);
-			ck_assert_int_eq(tpd_symbols_decode(codec, &rd, back, n, NULL), TPD_OK);
-			ck_assert(tpd_rd_done(&rd));
-			ck_assert_mem_eq(in, back, n);
-		}
-		free(in);
-		free(out);
-		free(back);
-	}
-	ck_assert_uint_eq(coders, 15); /* each was the shortest once */
-}
-END_TEST
-
-static unsigned elias_length(uint32_t gap)
-{
-	unsigned length = 0, log = 0;
-
-	while (length < 32 && gap >> length)
-		length++;
-	while (length >> (log + 1))
-		log++;
-	return 2 * log + length;
-}
-
-START_TEST(gap_streams)
-{
-	enum { M = 3000 };
-	static uint32_t gaps[M], places[M], back[M];
-	static uint8_t out[M * 32];
-	unsigned codes = 0;
-
-	for (unsigned round = 0; round < 200; round++) {
-		size_t m = round < 20 ? round : 1 + next_random() % M;
-		uint32_t limit = 1u << (round % 21), next = 0;
-		uint64_t bits, want_elias = 0, best = UINT64_MAX;
-		uint8_t code, k;
-		unsigned best_k = 0;
-		size_t len;
-
-		for (size_t i = 0; i < m; i++) {
-			/* geometric-like, or the logarithm uniform, where Elias delta is better */
-			uint32_t gap = 1 + (uint32_t)(next_random() % limit) % (round % 3 ? limit : 1 + (uint32_t)(next_random() % 3));
-
-			if (round % 5 == 4)
-				gap = 1 + (limit >> (next_random() % 21));
-			gaps[i] = gap;
-			next += gap;
-			places[i] = next - 1;
-			want_elias += elias_length(gap);
-		}
-		for (unsigned try = 0; try <= 31; try++) {
-			uint64_t sum = 0;
-
-			for (size_t i = 0; i < m; i++)
-				sum += ((gaps[i] - 1) >> try) + 1 + try;
-			if (sum < best) {
-				best = sum;
-				best_k = try;
-			}
-		}
-		ck_assert_uint_eq(tpd_gaps_elias_bits(gaps, m), want_elias);
-		bits = tpd_gaps_choose(gaps, m, &code, &k);
-		ck_assert_uint_eq(bits, TPD_MIN(best, want_elias));
-		ck_assert_uint_eq(code, best < want_elias ? TPD_GAPS_RICE : TPD_GAPS_ELIAS);
-		ck_assert_uint_eq(k, best < want_elias ? best_k : 0);
-		codes |= 1u << code;
-		for (unsigned way = 0; way < 3; way++) {
-			unsigned use_code = way == 0 ? code : way - 1, use_k = way == 0 ? k : way == 1 ? 0 : best_k + round % 2;
-
-			len = tpd_gaps_encode(gaps, m, use_code, use_k, out);
-			if (way == 0)
-				ck_assert_uint_eq(len, (bits + 7) / 8);
-			ck_assert(tpd_gaps_decode(out, len, use_code, use_k, m, next, back));
-			ck_assert_mem_eq(back, places, m * sizeof *places);
-			if (m == 0)
-				continue;
-			ck_assert(!tpd_gaps_decode(out, len, use_code, use_k, m, next - 1, back)); /* the last is beyond n */
-			ck_assert(!tpd_gaps_decode(out, len - 1, use_code, use_k, m, next, back));
-			out[len] = 0;
-			ck_assert(!tpd_gaps_decode(out, len + 1, use_code, use_k, m, next, back));
-		}
-	}
-	ck_assert_uint_eq(codes, 3);
-}
-END_TEST
-
-/* Codes written by hand from the definitions. */
-START_TEST(gap_codes_are_the_defined_ones)
-{
-	static const uint32_t gaps[] = {1, 2, 3, 4, 9, 17};
-	/* Elias delta: 1 | 0 10 0 | 0 10 1 | 0 11 00 | 00 100 001 | 00 101 0001 and a zero to fill the byte */
-	static const uint8_t elias[] = {0xa2, 0xb0, 0x84, 0xa2};
-	/* Rice 2: 0 00 | 0 01 | 0 10 | 0 11 | 110 00 | 11110 00 */
-	static const uint8_t rice[] = {0x05, 0x3c, 0x78};
-	uint8_t out[64];
-
-	ck_assert_uint_eq(tpd_gaps_encode(gaps, 6, TPD_GAPS_ELIAS, 0, out), sizeof elias);
-	ck_assert_mem_eq(out, elias, sizeof elias);
-	ck_assert_uint_eq(tpd_gaps_encode(gaps, 6, TPD_GAPS_RICE, 2, out), sizeof rice);
-	ck_assert_mem_eq(out, rice, sizeof rice);
-}
-END_TEST
-
 /* ---- plans ---- */
 
 static struct tpd_plan choose(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t len, uint64_t *out_bytes,
 			      uint64_t *out_alone)
 {
-	struct tpd_sample sample = {.x = x, .p = p, .len = len, .stretch = len > 1 << 17 ? 1024 * tpd_dtype_width(dtype) : len};
+	struct tpd_sample sample = {
+		.x = x, .p = p, .len = len, .stretch = len > 1 << 17 ? 1024 * tpd_dtype_width(dtype) : len};
 	struct tpd_plan plan;
 
 	ck_assert_int_eq(tpd_plan_choose(codec, dtype, 256, &sample, &plan, out_bytes, out_alone, NULL), TPD_OK);
@@ -574,7 +442,8 @@ START_TEST(guessed_types)
 
 				memcpy(&other, &g, 4);
 				if (types[k] == TPD_DTYPE_F16) {
-					word = (word & 0x80000000) >> 16 | ((word & 0x7fffffff) > move ? ((word & 0x7fffffff) - move) >> 13 : 0);
+					word = (word & 0x80000000) >> 16 |
+						((word & 0x7fffffff) > move ? ((word & 0x7fffffff) - move) >> 13 : 0);
 					other = (other & 0x80000000) >> 16 |
 						((other & 0x7fffffff) > move ? ((other & 0x7fffffff) - move) >> 13 : 0);
 				} else {
@@ -616,7 +485,8 @@ START_TEST(names)
 {
 	ck_assert_str_eq(tpd_encoding_name(TPD_ENCODING_ZSTD_REF), "zstd-ref");
 	ck_assert_str_eq(tpd_encoding_name((enum tpd_encoding)99), "?");
-	ck_assert(tpd_encoding_needs_reference(TPD_ENCODING_GRID) && !tpd_encoding_needs_reference(TPD_ENCODING_PLANES));
+	ck_assert(tpd_encoding_needs_reference(TPD_ENCODING_GRID) &&
+		  !tpd_encoding_needs_reference(TPD_ENCODING_PLANES));
 }
 END_TEST
 
@@ -635,9 +505,6 @@ int main(void)
 	tcase_add_test(tcase, largest_chunk_of_bytes);
 	tcase_add_test(tcase, same_input_gives_the_same_bytes);
 	tcase_add_test(tcase, worked_example);
-	tcase_add_test(tcase, symbol_streams);
-	tcase_add_test(tcase, gap_streams);
-	tcase_add_test(tcase, gap_codes_are_the_defined_ones);
 	tcase_add_test(tcase, plans);
 	tcase_add_test(tcase, bad_plans);
 	tcase_add_test(tcase, guessed_types);

@@ -12,17 +12,9 @@
 #include <zstd.h>
 
 #include "codec_build.h"
+#include "random_bits.h"
 
 static struct tpd_codec *codec;
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
-}
 
 static void set_up(void)
 {
@@ -34,186 +26,6 @@ static void tear_down(void)
 {
 	tpd_codec_free(codec);
 }
-
-/* ---- symbol streams ---- */
-
-static enum tpd_status decode_symbols(const struct tpd_buf *buf, uint8_t *out, size_t n)
-{
-	/* in memory of just this size, so that a sanitizer sees one byte too many */
-	uint8_t *copy = calloc(buf->len + (buf->len == 0), 1);
-	struct tpd_rd rd = tpd_rd_make(copy, buf->len);
-	enum tpd_status status;
-
-	ck_assert(copy && !buf->failed);
-	if (buf->len > 0)
-		memcpy(copy, buf->data, buf->len);
-	status = tpd_symbols_decode(codec, &rd, out, n, NULL);
-	if (status == TPD_OK && !tpd_rd_done(&rd))
-		status = TPD_CONFLICT; /* left over: the caller of a stream sees that */
-	free(copy);
-	return status;
-}
-
-#define RANS_N 300u
-
-/* 300 symbols of 10, 12 and 200, in 4 lanes: enough that words are needed. */
-static struct rans_parts honest_rans(uint8_t symbols[RANS_N])
-{
-	struct rans_parts parts = {.coder = 3, .k = 2, .first = 10, .last = 200};
-
-	for (size_t i = 0; i < RANS_N; i++)
-		symbols[i] = i % 7 == 0 ? 200 : i % 3 == 0 ? 12 : 10;
-	parts.freq[10] = 2000;
-	parts.freq[12] = 1000;
-	parts.freq[200] = 1096;
-	rans_code(&parts, symbols, RANS_N);
-	return parts;
-}
-
-static enum tpd_status decode_parts(const struct rans_parts *parts, uint8_t out[RANS_N])
-{
-	struct tpd_buf buf = {0};
-	enum tpd_status status;
-
-	build_rans(&buf, parts);
-	status = decode_symbols(&buf, out, RANS_N);
-	tpd_buf_release(&buf);
-	return status;
-}
-
-START_TEST(rans_fields)
-{
-	uint8_t symbols[RANS_N], out[RANS_N];
-	const struct rans_parts honest = honest_rans(symbols);
-	struct rans_parts parts = honest;
-
-	ck_assert_int_eq(decode_parts(&honest, out), TPD_OK);
-	ck_assert_mem_eq(out, symbols, RANS_N);
-
-	parts.coder = 4;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_UNSUPPORTED);
-	parts = honest;
-	parts.k = 7;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.last = parts.first;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.first = 9; /* does not occur */
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.last = 201; /* nor does this, and the zeros reach it */
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.freq[12]--;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.freq[12]++;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.freq[12] = 60000;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.freq[12]++, parts.freq[10]--; /* still 4096, but not what was coded */
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.words--;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.words++;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.words++; /* and it is there */
-	parts.word_len += 2;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	parts = honest;
-	parts.words = UINT32_MAX;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	for (unsigned lane = 0; lane < 4; lane++) {
-		parts = honest;
-		parts.states[lane] = 0x7fff;
-		ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-		parts.states[lane] = UINT32_C(1) << 31;
-		ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-		parts.states[lane] = honest.states[lane] ^ 1; /* in range, but another stream */
-		ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-	}
-	parts = honest;
-	parts.word_bytes[0] ^= 1;
-	ck_assert_int_eq(decode_parts(&parts, out), TPD_CORRUPT);
-}
-END_TEST
-
-/* A lane's last state is wrong, and nothing else: one symbol that needs no word. */
-START_TEST(rans_last_state)
-{
-	uint8_t symbol = 1, out = 0;
-	struct rans_parts honest = {.coder = 3, .first = 0, .last = 1, .freq = {2048, 2048}}, parts;
-	struct tpd_buf buf = {0};
-
-	rans_code(&honest, &symbol, 1);
-	ck_assert_uint_eq(honest.words, 0);
-	build_rans(&buf, &honest);
-	ck_assert_int_eq(decode_symbols(&buf, &out, 1), TPD_OK);
-	ck_assert_uint_eq(out, 1);
-	tpd_buf_release(&buf);
-	parts = honest;
-	parts.states[0]++;
-	build_rans(&buf, &parts);
-	ck_assert_int_eq(decode_symbols(&buf, &out, 1), TPD_CORRUPT);
-	tpd_buf_release(&buf);
-}
-END_TEST
-
-START_TEST(rans_frequencies_as_bytes)
-{
-	/* coder, k, first, last; f(0) = 4000, f(1) = 0 and no more zeros, f(2) = 96; no words; the state */
-	static const uint8_t honest[] = {3, 0, 0, 2, 0xa0, 0x1f, 0, 0, 96, 0, 0, 0, 0, 0xa0, 0x8f, 0, 0};
-	uint8_t bytes[sizeof honest], out[1] = {9};
-	struct tpd_buf buf = {.data = bytes, .len = sizeof bytes, .cap = sizeof bytes};
-
-	/* 2^15 = 4096 * 8; its inverse step for symbol 2: q = 2^15 / 96 = 341 rest 32: 341 * 4096 + 32 + 4000 */
-	memcpy(bytes, honest, sizeof bytes);
-	tpd_put_u32(bytes + 13, 341 * 4096 + 32 + 4000);
-	ck_assert_int_eq(decode_symbols(&buf, out, 1), TPD_OK);
-	ck_assert_uint_eq(out[0], 2);
-	bytes[7] = 1; /* the run of zeros reaches the last symbol */
-	ck_assert_int_eq(decode_symbols(&buf, out, 1), TPD_CORRUPT);
-	bytes[7] = 0;
-	bytes[4] |= 0x80, bytes[5] = 0x9f, bytes[6] = 0; /* a longer form of the same number */
-	ck_assert_int_eq(decode_symbols(&buf, out, 1), TPD_CORRUPT);
-}
-END_TEST
-
-START_TEST(raw_and_constant_streams)
-{
-	uint8_t bytes[8] = {0, 'a', 'b', 'c'}, out[4];
-	struct tpd_buf buf = {.data = bytes, .len = 4, .cap = sizeof bytes};
-
-	ck_assert_int_eq(decode_symbols(&buf, out, 3), TPD_OK);
-	ck_assert_mem_eq(out, "abc", 3);
-	ck_assert_int_eq(decode_symbols(&buf, out, 4), TPD_CORRUPT);
-	ck_assert_int_eq(decode_symbols(&buf, out, 2), TPD_CONFLICT);
-	bytes[0] = 1;
-	buf.len = 2;
-	ck_assert_int_eq(decode_symbols(&buf, out, 4), TPD_OK);
-	ck_assert_mem_eq(out, "aaaa", 4);
-	buf.len = 1;
-	ck_assert_int_eq(decode_symbols(&buf, out, 4), TPD_CORRUPT);
-	buf.len = 0;
-	ck_assert_int_eq(decode_symbols(&buf, out, 4), TPD_CORRUPT);
-	/* S(0) is the byte 0 and nothing else */
-	buf.len = 1;
-	bytes[0] = 0;
-	ck_assert_int_eq(decode_symbols(&buf, out, 0), TPD_OK);
-	bytes[0] = 1;
-	ck_assert_int_eq(decode_symbols(&buf, out, 0), TPD_CORRUPT);
-	bytes[0] = 4;
-	ck_assert_int_eq(decode_symbols(&buf, out, 0), TPD_UNSUPPORTED);
-	bytes[0] = 255;
-	ck_assert_int_eq(decode_symbols(&buf, out, 3), TPD_UNSUPPORTED);
-}
-END_TEST
 
 /* ---- Zstandard ---- */
 
@@ -249,8 +61,8 @@ static enum tpd_status decode_zstd(const uint8_t *frame, size_t len, const uint8
 
 	ck_assert(copy);
 	memcpy(copy, frame, len);
-	status = tpd_decode_chunk(codec, ref ? TPD_ENCODING_ZSTD_REF : TPD_ENCODING_ZSTD, TPD_DTYPE_BYTES, copy, len, ref, ref_len,
-				  out, out_len, NULL);
+	status = tpd_decode_chunk(codec, ref ? TPD_ENCODING_ZSTD_REF : TPD_ENCODING_ZSTD, TPD_DTYPE_BYTES, copy, len,
+				  ref, ref_len, out, out_len, NULL);
 	free(copy);
 	return status;
 }
@@ -342,27 +154,37 @@ START_TEST(raw_and_copy)
 	static const uint8_t bytes[] = {1, 2, 3, 4};
 	uint8_t out[5];
 
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 4, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 4, NULL),
+			 TPD_OK);
 	ck_assert_mem_eq(out, bytes, 4);
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 3, NULL), TPD_CORRUPT);
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 5, NULL), TPD_CORRUPT);
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, NULL, 0, bytes, 4, out, 4, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 3, NULL),
+			 TPD_CORRUPT);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 5, NULL),
+			 TPD_CORRUPT);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, NULL, 0, bytes, 4, out, 4, NULL),
+			 TPD_OK);
 	ck_assert_mem_eq(out, bytes, 4);
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, NULL, 0, bytes, 4, out, 3, NULL), TPD_CORRUPT);
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, NULL, 0, bytes, 3, out, 4, NULL), TPD_CORRUPT);
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, NULL, 0, NULL, 0, out, 4, NULL), TPD_CORRUPT);
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, bytes, 1, bytes, 4, out, 4, NULL), TPD_CORRUPT);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, NULL, 0, bytes, 4, out, 3, NULL),
+			 TPD_CORRUPT);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, NULL, 0, bytes, 3, out, 4, NULL),
+			 TPD_CORRUPT);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, NULL, 0, NULL, 0, out, 4, NULL),
+			 TPD_CORRUPT);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, bytes, 1, bytes, 4, out, 4, NULL),
+			 TPD_CORRUPT);
 	ck_assert_int_eq(tpd_decode_chunk(codec, (enum tpd_encoding)7, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 4, NULL),
 			 TPD_UNSUPPORTED);
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_COUNT, bytes, 4, NULL, 0, out, 4, NULL), TPD_UNSUPPORTED);
-	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_F32, bytes, 0, NULL, 0, out, 0, NULL), TPD_CORRUPT);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_COUNT, bytes, 4, NULL, 0, out, 4, NULL),
+			 TPD_UNSUPPORTED);
+	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_F32, bytes, 0, NULL, 0, out, 0, NULL),
+			 TPD_CORRUPT);
 }
 END_TEST
 
 /* ---- planes ---- */
 
-static enum tpd_status decode_typed(enum tpd_encoding encoding, enum tpd_dtype dtype, const uint8_t *payload, size_t len,
-				    const uint8_t *ref, size_t ref_len, uint8_t *out, size_t out_len)
+static enum tpd_status decode_typed(enum tpd_encoding encoding, enum tpd_dtype dtype, const uint8_t *payload,
+				    size_t len, const uint8_t *ref, size_t ref_len, uint8_t *out, size_t out_len)
 {
 	uint8_t *copy = malloc(len + (len == 0));
 	enum tpd_status status;
@@ -385,25 +207,33 @@ START_TEST(planes_fields)
 	uint8_t bytes[sizeof honest + 1] = {0}, out[6];
 
 	memcpy(bytes, honest, sizeof honest);
-	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, sizeof honest, NULL, 0, out, 5), TPD_OK);
+	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, sizeof honest, NULL, 0, out, 5),
+			 TPD_OK);
 	ck_assert_mem_eq(out, want, 5);
 	for (size_t cut = 0; cut < sizeof honest; cut++)
-		ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, cut, NULL, 0, out, 5), TPD_CORRUPT);
-	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, sizeof honest + 1, NULL, 0, out, 5), TPD_CORRUPT);
-	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, sizeof honest, NULL, 0, out, 4), TPD_CORRUPT);
+		ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, cut, NULL, 0, out, 5),
+				 TPD_CORRUPT);
+	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, sizeof honest + 1, NULL, 0, out, 5),
+			 TPD_CORRUPT);
+	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, sizeof honest, NULL, 0, out, 4),
+			 TPD_CORRUPT);
 	bytes[0] = 1; /* U16 must not be rotated */
-	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, sizeof honest, NULL, 0, out, 5), TPD_CORRUPT);
-	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_BF16, bytes, sizeof honest, NULL, 0, out, 5), TPD_OK);
+	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_U16, bytes, sizeof honest, NULL, 0, out, 5),
+			 TPD_CORRUPT);
+	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_BF16, bytes, sizeof honest, NULL, 0, out, 5),
+			 TPD_OK);
 	bytes[0] = 2;
-	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_BF16, bytes, sizeof honest, NULL, 0, out, 5), TPD_CORRUPT);
-	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_F16, rotated, sizeof rotated, NULL, 0, out, 2), TPD_OK);
+	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_BF16, bytes, sizeof honest, NULL, 0, out, 5),
+			 TPD_CORRUPT);
+	ck_assert_int_eq(decode_typed(TPD_ENCODING_PLANES, TPD_DTYPE_F16, rotated, sizeof rotated, NULL, 0, out, 2),
+			 TPD_OK);
 	ck_assert_uint_eq(tpd_get_u16(out), 0x8012);
 }
 END_TEST
 
 /* ---- sparse ---- */
 
-/* U16, ten elements of 1000 and one left-over byte: element 2 becomes 1003, element 6 becomes 0, element 9 is 0xbeef. */
+/* U16, ten elements of 1000 and a left-over byte: element 2 becomes 1003, element 6 becomes 0, element 9 is 0xbeef. */
 static struct sparse_parts honest_sparse(void)
 {
 	/* Rice 1, gaps 3, 4, 3: 10 0 | 10 1 | 10 0, seven zeros */
@@ -514,7 +344,8 @@ START_TEST(sparse_fields)
 
 	build_sparse(&buf, &honest);
 	for (size_t cut = 0; cut < buf.len; cut++)
-		ck_assert_int_eq(decode_typed(TPD_ENCODING_SPARSE, TPD_DTYPE_U16, buf.data, cut, ref, 21, out, 21), TPD_CORRUPT);
+		ck_assert_int_eq(decode_typed(TPD_ENCODING_SPARSE, TPD_DTYPE_U16, buf.data, cut, ref, 21, out, 21),
+				 TPD_CORRUPT);
 	/* no reference is a reference of zeros */
 	ck_assert_int_eq(decode_typed(TPD_ENCODING_SPARSE, TPD_DTYPE_U16, buf.data, buf.len, NULL, 0, out, 21), TPD_OK);
 	ck_assert_uint_eq(tpd_get_u16(out), 0);
@@ -543,7 +374,8 @@ END_TEST
 START_TEST(sparse_elias_codes)
 {
 	/* 0 10 0: a gap of 2, then zeros; BYTES, so that a chunk may be large */
-	struct sparse_parts honest = {.m = 1, .gaps_len = 1, .gaps = {0x40}, .gap_bytes = 1, .symbols = {130}, .symbol_count = 1};
+	struct sparse_parts honest = {
+		.m = 1, .gaps_len = 1, .gaps = {0x40}, .gap_bytes = 1, .symbols = {130}, .symbol_count = 1};
 	struct sparse_parts parts;
 	uint8_t out[3], ref[3] = {5, 6, 7};
 	static const uint8_t bad[] = {0x00, 0x01, 0x02, 0x03, 0x20, 0x60, 0xc0, 0x41};
@@ -557,7 +389,8 @@ START_TEST(sparse_elias_codes)
 		parts = honest;
 		parts.gaps[0] = bad[i];
 		build_sparse(&buf, &parts);
-		ck_assert_int_eq(decode_typed(TPD_ENCODING_SPARSE, TPD_DTYPE_U8, buf.data, buf.len, ref, 3, out, 3), TPD_CORRUPT);
+		ck_assert_int_eq(decode_typed(TPD_ENCODING_SPARSE, TPD_DTYPE_U8, buf.data, buf.len, ref, 3, out, 3),
+				 TPD_CORRUPT);
 		tpd_buf_release(&buf);
 	}
 	/* a length of 63 bits: 00000 111111 ..., in 64 bytes so that the fast way sees it */
@@ -567,7 +400,8 @@ START_TEST(sparse_elias_codes)
 	parts.gaps[0] = 0x07;
 	parts.gaps[1] = 0xe0;
 	build_sparse(&buf, &parts);
-	ck_assert_int_eq(decode_typed(TPD_ENCODING_SPARSE, TPD_DTYPE_U8, buf.data, buf.len, ref, 3, out, 3), TPD_CORRUPT);
+	ck_assert_int_eq(decode_typed(TPD_ENCODING_SPARSE, TPD_DTYPE_U8, buf.data, buf.len, ref, 3, out, 3),
+			 TPD_CORRUPT);
 	tpd_buf_release(&buf);
 }
 END_TEST
@@ -676,7 +510,8 @@ START_TEST(grid_fields)
 
 	build_grid(&buf, &honest);
 	for (size_t cut = 0; cut < buf.len; cut++)
-		ck_assert_int_eq(decode_typed(TPD_ENCODING_GRID, TPD_DTYPE_BF16, buf.data, cut, want, 7, out, 7), TPD_CORRUPT);
+		ck_assert_int_eq(decode_typed(TPD_ENCODING_GRID, TPD_DTYPE_BF16, buf.data, cut, want, 7, out, 7),
+				 TPD_CORRUPT);
 	tpd_buf_release(&buf);
 }
 END_TEST
@@ -688,19 +523,25 @@ START_TEST(grid_overflow)
 	uint8_t out[2];
 
 	for (unsigned t = 1; t <= 254; t += 11) {
-		struct grid_parts parts = {
-			.row = 1, .first = 1, .steps = {(uint8_t)t}, .step_count = 1, .symbols = {128}, .symbol_count = 1};
+		struct grid_parts parts = {.row = 1,
+					   .first = 1,
+					   .steps = {(uint8_t)t},
+					   .step_count = 1,
+					   .symbols = {128},
+					   .symbol_count = 1};
 		struct tpd_buf buf = {0};
 
 		build_grid(&buf, &parts);
-		ck_assert_int_eq(decode_typed(TPD_ENCODING_GRID, TPD_DTYPE_BF16, buf.data, buf.len, ref, 2, out, 2), TPD_OK);
+		ck_assert_int_eq(decode_typed(TPD_ENCODING_GRID, TPD_DTYPE_BF16, buf.data, buf.len, ref, 2, out, 2),
+				 TPD_OK);
 		ck_assert_uint_eq(tpd_get_u16(out), 0x7ffe);
 		tpd_buf_release(&buf);
 		if (t == 1) /* Q wraps around there: 7fff + 1 is the smallest, the NaN ffff */
 			continue;
 		parts.symbols[0] = 130;
 		build_grid(&buf, &parts);
-		ck_assert_int_eq(decode_typed(TPD_ENCODING_GRID, TPD_DTYPE_BF16, buf.data, buf.len, ref, 2, out, 2), TPD_CORRUPT);
+		ck_assert_int_eq(decode_typed(TPD_ENCODING_GRID, TPD_DTYPE_BF16, buf.data, buf.len, ref, 2, out, 2),
+				 TPD_CORRUPT);
 		tpd_buf_release(&buf);
 	}
 }
@@ -716,7 +557,8 @@ START_TEST(grid_of_nothing)
 	ck_assert_int_eq(decode_typed(TPD_ENCODING_GRID, TPD_DTYPE_BF16, bytes, sizeof bytes, NULL, 0, out, 1), TPD_OK);
 	ck_assert_uint_eq(out[0], 0x77);
 	bytes[4] = 1;
-	ck_assert_int_eq(decode_typed(TPD_ENCODING_GRID, TPD_DTYPE_BF16, bytes, sizeof bytes, NULL, 0, out, 1), TPD_CORRUPT);
+	ck_assert_int_eq(decode_typed(TPD_ENCODING_GRID, TPD_DTYPE_BF16, bytes, sizeof bytes, NULL, 0, out, 1),
+			 TPD_CORRUPT);
 }
 END_TEST
 
@@ -738,7 +580,8 @@ static void make_chunk(enum tpd_dtype dtype, uint8_t *x, uint8_t *p, size_t len)
 /* Every prefix of a valid payload, and the payload with a byte more, is refused. */
 START_TEST(every_truncation)
 {
-	static const enum tpd_dtype types[] = {TPD_DTYPE_BYTES, TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16, TPD_DTYPE_F64};
+	static const enum tpd_dtype types[] = {TPD_DTYPE_BYTES, TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16,
+					       TPD_DTYPE_F64};
 	static const size_t sizes[] = {61, 603, 2603};
 
 	for (size_t s = 0; s < TPD_ARRAY_LEN(sizes); s++) {
@@ -790,7 +633,8 @@ START_TEST(mutations)
 
 	for (unsigned round = 0; round < 400; round++) {
 		enum tpd_dtype dtype = types[next_random() % TPD_ARRAY_LEN(types)];
-		size_t size = 1 + next_random() % (round % 10 ? 700 : 40000), len, ref_len = round % 3 ? size : next_random() % size;
+		size_t size = 1 + next_random() % (round % 10 ? 700 : 40000), len,
+		       ref_len = round % 3 ? size : next_random() % size;
 		uint8_t *x = malloc(size), *p = malloc(size), *out = malloc(size), *payload, *ref = malloc(ref_len + 1);
 		struct tpd_plan plan = {.dtype = dtype, .row = 1 + (uint32_t)(next_random() % 300), .grid_bias = 2};
 		struct tpd_chunk chunk = {.x = x, .len = size, .p = p, .ref_len = size, .element = 5};
@@ -815,12 +659,13 @@ START_TEST(mutations)
 				/* headers are near the front */
 				size_t at = next_random() % (next_random() % 2 ? len : TPD_MIN(len, (size_t)40));
 
-				payload[at] = next_random() % 2 ? (uint8_t)next_random() : payload[at] ^ (uint8_t)(1 << next_random() % 8);
+				payload[at] = next_random() % 2 ? (uint8_t)next_random()
+								: payload[at] ^ (uint8_t)(1 << next_random() % 8);
 			}
 			if (next_random() % 8 == 0)
 				changed_len = next_random() % (len + 1);
-			status = decode_typed(plan.encoding, next_random() % 50 ? dtype : types[next_random() % 7], payload, changed_len,
-					      ref, ref_len, out, size);
+			status = decode_typed(plan.encoding, next_random() % 50 ? dtype : types[next_random() % 7],
+					      payload, changed_len, ref, ref_len, out, size);
 			if (status != TPD_OK && status != TPD_CORRUPT && status != TPD_UNSUPPORTED)
 				ck_abort_msg("status %d", status);
 			accepted += status == TPD_OK;
@@ -846,8 +691,8 @@ START_TEST(garbage)
 		for (size_t i = 0; i < sizeof bytes; i++)
 			bytes[i] = (uint8_t)(next_random() % (round % 2 ? 256 : 4));
 		memset(ref, (int)(next_random() & 255), sizeof ref);
-		decode_typed((enum tpd_encoding)(next_random() % 8), (enum tpd_dtype)(next_random() % 24), bytes, len, ref,
-			     next_random() % sizeof ref, out, 1 + next_random() % 99);
+		decode_typed((enum tpd_encoding)(next_random() % 8), (enum tpd_dtype)(next_random() % 24), bytes, len,
+			     ref, next_random() % sizeof ref, out, 1 + next_random() % 99);
 	}
 }
 END_TEST
@@ -861,10 +706,6 @@ int main(void)
 
 	tcase_set_timeout(tcase, 1200);
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
-	tcase_add_test(tcase, rans_fields);
-	tcase_add_test(tcase, rans_last_state);
-	tcase_add_test(tcase, rans_frequencies_as_bytes);
-	tcase_add_test(tcase, raw_and_constant_streams);
 	tcase_add_test(tcase, zstd_frames);
 	tcase_add_test(tcase, zstd_bomb);
 	tcase_add_test(tcase, zstd_with_a_reference);

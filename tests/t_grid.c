@@ -12,18 +12,9 @@
 
 #include "codec/internal.h"
 #include "codec_pairs.h"
+#include "random_bits.h"
 
 static const enum tpd_dtype half_types[] = {TPD_DTYPE_BF16, TPD_DTYPE_F16};
-
-static uint64_t random_state = 0x853c49e6748fea9b;
-
-static uint64_t next_random(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
-}
 
 /* SPEC.md section 5, the part that counts the field's bits, word for word. */
 static unsigned spec_bits(const struct tpd_grid_type *type, int64_t q, unsigned t)
@@ -52,10 +43,12 @@ static void check_pattern(const struct tpd_grid_type *type, uint32_t x, unsigned
 
 	if (bits != spec_bits(type, q, t) || bits != tpd_grid_field_bits(type, q, t) || bits > 31 || field >> bits != 0)
 		ck_abort_msg("x = %x, T = %u: Q = %lld has %u bits, field %x", x, t, (long long)q, bits, field);
-	if ((q < 0) != (x >> (type->width - 1)) || q >= INT64_C(1) << (type->width - 1) || q < -(INT64_C(1) << (type->width - 1)))
+	if ((q < 0) != (x >> (type->width - 1)) || q >= INT64_C(1) << (type->width - 1) ||
+	    q < -(INT64_C(1) << (type->width - 1)))
 		ck_abort_msg("x = %x, T = %u: Q = %lld", x, t, (long long)q);
 	if (!tpd_grid_unq(type, q, t, field, &back) || back != x)
-		ck_abort_msg("x = %x, T = %u: Q = %lld, field %x of %u bits gives %x", x, t, (long long)q, field, bits, back);
+		ck_abort_msg("x = %x, T = %u: Q = %lld, field %x of %u bits gives %x", x, t, (long long)q, field, bits,
+			     back);
 }
 
 START_TEST(all_half_patterns_at_every_t)
@@ -168,7 +161,8 @@ static uint32_t slow_pull(struct slow_fields *fields, unsigned lane, unsigned bi
 	while (fields->length[lane] < bits) {
 		if (fields->used == fields->count)
 			ck_abort_msg("the fields run out");
-		fields->queue[lane] |= (uint64_t)tpd_get_u32(fields->words + 4 * fields->used++) << fields->length[lane];
+		fields->queue[lane] |= (uint64_t)tpd_get_u32(fields->words + 4 * fields->used++)
+			<< fields->length[lane];
 		fields->length[lane] += 32;
 	}
 	value = (uint32_t)(fields->queue[lane] & ((UINT64_C(1) << bits) - 1));
@@ -193,7 +187,7 @@ static void check_piece(enum tpd_dtype dtype, unsigned t, const uint32_t *x, con
 	back = malloc(n * width);
 	symbols = malloc(n);
 	words = malloc(4 * n + 8);
-	ck_assert(new && old && back && symbols && words);
+	ck_assert(new &&old &&back &&symbols &&words);
 	for (size_t i = 0; i < n * width; i++) {
 		new[i] = (uint8_t)(x[i / width] >> 8 * (i % width));
 		old[i] = (uint8_t)(p[i / width] >> 8 * (i % width));
@@ -211,8 +205,8 @@ static void check_piece(enum tpd_dtype dtype, unsigned t, const uint32_t *x, con
 		value = slow_pull(&slow, (unsigned)(i % 16), bits);
 		want = (uint32_t)(x[i] & ((UINT64_C(1) << bits) - 1));
 		if (symbols[i] != symbol || value != want)
-			ck_abort_msg("x = %x, p = %x, T = %u, place %zu: symbol %u, not %u; %u bits are %x, not %x", x[i], p[i], t, i,
-				     symbols[i], symbol, bits, value, want);
+			ck_abort_msg("x = %x, p = %x, T = %u, place %zu: symbol %u, not %u; %u bits are %x, not %x",
+				     x[i], p[i], t, i, symbols[i], symbol, bits, value, want);
 	}
 	ck_assert_uint_eq(slow.used, slow.count);
 	tpd_fields_open(&in, words + 4, len - 4);
@@ -235,7 +229,8 @@ START_TEST(half_kernels_do_what_the_functions_say)
 	for (unsigned t = 1; t <= type.t_max; t++) {
 		for (uint32_t i = 0; i < 65536; i++) {
 			x[i] = i;
-			p[i] = (uint32_t)((next_random() & 3) ? (i + (next_random() & 15) - 8) & 0xffff : next_random() & 0xffff);
+			p[i] = (uint32_t)((next_random() & 3) ? (i + (next_random() & 15) - 8) & 0xffff
+							      : next_random() & 0xffff);
 		}
 		check_piece(half_types[_i], t, x, p, 65536);
 	}
@@ -326,11 +321,14 @@ START_TEST(t_is_the_median_exponent)
 			uint32_t a = (uint32_t)next_random(), b = (uint32_t)next_random();
 
 			a = (a & 0x807fffff) | (uint32_t)(next_random() % spread + round % 6) << 23;
-			b = next_random() % 4 == 0 ? a : (b & 0x807fffff) | (uint32_t)(next_random() % spread + round % 6) << 23;
+			b = next_random() % 4 == 0
+				? a
+				: (b & 0x807fffff) | (uint32_t)(next_random() % spread + round % 6) << 23;
 			memcpy(&x[i], &a, 4);
 			memcpy(&p[i], &b, 4);
 		}
-		ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_F32, (uint8_t *)x, (uint8_t *)p, n, bias), naive_t(x, p, n, bias));
+		ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_F32, (uint8_t *)x, (uint8_t *)p, n, bias),
+				  naive_t(x, p, n, bias));
 	}
 }
 END_TEST
@@ -372,8 +370,9 @@ static struct pairs pairs;
 
 START_TEST(sampled_pairs)
 {
-	static const uint16_t special[] = {0,      0x8000, 1,      0x8001, 0x7f,   0x80,   0x3ff,  0x400,  0x3f80, 0xbf80,
-					   0x3c00, 0x7bff, 0x7c00, 0x7c01, 0xfc00, 0x7e00, 0x7f7f, 0x7f80, 0x7f81, 0xffff};
+	static const uint16_t special[] = {0,      0x8000, 1,      0x8001, 0x7f,   0x80,   0x3ff,
+					   0x400,  0x3f80, 0xbf80, 0x3c00, 0x7bff, 0x7c00, 0x7c01,
+					   0xfc00, 0x7e00, 0x7f7f, 0x7f80, 0x7f81, 0xffff};
 	enum tpd_dtype dtype = half_types[_i];
 	struct tpd_grid_type type;
 	struct tpd_codec *codec;
@@ -382,7 +381,8 @@ START_TEST(sampled_pairs)
 	ck_assert_int_eq(tpd_codec_new(&codec, NULL), TPD_OK);
 	for (unsigned k = 0; k < TPD_ARRAY_LEN(special) + 40; k++) {
 		uint16_t p = k < TPD_ARRAY_LEN(special) ? special[k] : (uint16_t)next_random();
-		const unsigned steps[] = {0, 1, type.mantissa, type.mantissa + 1, (type.mantissa + type.t_max) / 2, type.t_max};
+		const unsigned steps[] = {
+			0, 1, type.mantissa, type.mantissa + 1, (type.mantissa + type.t_max) / 2, type.t_max};
 
 		for (size_t i = 0; i < TPD_ARRAY_LEN(steps); i++)
 			ck_assert_msg(pairs_check(&pairs, codec, dtype, steps[i], p), "%s", pairs.text);
@@ -402,7 +402,8 @@ START_TEST(f32_pairs)
 	ck_assert_int_eq(tpd_codec_new(&codec, NULL), TPD_OK);
 	for (unsigned round = 0; round < 5; round++) {
 		for (uint32_t i = 0; i < N; i++) {
-			uint32_t a = f32_pattern(i < 9000 ? i : next_random() % 5000), b = f32_pattern(next_random() % 5000);
+			uint32_t a = f32_pattern(i < 9000 ? i : next_random() % 5000),
+				 b = f32_pattern(next_random() % 5000);
 
 			if (round == 1)
 				b = a ^ UINT32_C(0x80000000);
@@ -425,8 +426,8 @@ START_TEST(f32_pairs)
 			size_t len;
 
 			ck_assert_int_eq(tpd_encode_with(codec, &plan, &chunk, steps[k], &len, &err), TPD_OK);
-			ck_assert_msg(tpd_decode_chunk(codec, plan.encoding, plan.dtype, codec->payload.data, len, p, 4 * N, back,
-						       4 * N, &err) == TPD_OK,
+			ck_assert_msg(tpd_decode_chunk(codec, plan.encoding, plan.dtype, codec->payload.data, len, p,
+						       4 * N, back, 4 * N, &err) == TPD_OK,
 				      "T = %u: %s", steps[k], err.text);
 			ck_assert_mem_eq(back, x, 4 * N);
 		}

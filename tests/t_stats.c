@@ -11,16 +11,7 @@
 
 #include "base/bytes.h"
 #include "codec/codec.h"
-
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
-}
+#include "random_bits.h"
 
 /* ---- a tensor pair ---- */
 
@@ -277,8 +268,8 @@ static struct tpd_sparsity measure(const struct pair *pair)
 		size_t n = TPD_MIN(pair->n - i, (size_t)TPD_CHUNK_ELEMENTS), samples = 99;
 		struct tpd_survey survey;
 
-		tpd_survey_chunk(stats, pair->x + i * pair->width, pair->w ? pair->w + i * pair->width : NULL, n, i, &survey,
-				 sample, &samples);
+		tpd_survey_chunk(stats, pair->x + i * pair->width, pair->w ? pair->w + i * pair->width : NULL, n, i,
+				 &survey, sample, &samples);
 		ck_assert_uint_le(samples, n);
 		ck_assert_int_eq(tpd_stats_add_survey(stats, &survey, sample, samples, &err), TPD_OK);
 	}
@@ -343,7 +334,8 @@ static const enum tpd_dtype types[] = {TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_
 
 START_TEST(random_tensors)
 {
-	static const size_t sizes[] = {1, 2, 10, 15, 16, 17, 63, 64, 65, 100, 1000, 4097, 131071, 131072, 131073, 300000};
+	static const size_t sizes[] = {1,  2,   10,   15,   16,     17,     63,     64,
+				       65, 100, 1000, 4097, 131071, 131072, 131073, 300000};
 
 	random_state = 0x1234567 + (uint64_t)_i;
 	for (size_t k = 0; k < TPD_ARRAY_LEN(sizes); k++) {
@@ -568,7 +560,8 @@ START_TEST(order_of_surveying_does_not_matter)
 		size_t first = (size_t)c * TPD_CHUNK_ELEMENTS, n = TPD_MIN(pair.n - first, (size_t)TPD_CHUNK_ELEMENTS);
 
 		samples[c] = calloc(n, sizeof(double));
-		tpd_survey_chunk(stats, pair.x + 4 * first, pair.w + 4 * first, n, first, &surveys[c], samples[c], &counts[c]);
+		tpd_survey_chunk(stats, pair.x + 4 * first, pair.w + 4 * first, n, first, &surveys[c], samples[c],
+				 &counts[c]);
 	}
 	for (int c = 0; c < CHUNKS; c++) {
 		ck_assert_int_eq(tpd_stats_add_survey(stats, &surveys[c], samples[c], counts[c], NULL), TPD_OK);
@@ -583,7 +576,9 @@ START_TEST(order_of_surveying_does_not_matter)
 	for (int c = 0; c < CHUNKS; c++)
 		ck_assert_int_eq(tpd_stats_add_count(stats, &found[c], kept[c],
 						     TPD_MIN(pair.n - (size_t)c * TPD_CHUNK_ELEMENTS,
-							     (size_t)TPD_CHUNK_ELEMENTS), NULL), TPD_OK);
+							     (size_t)TPD_CHUNK_ELEMENTS),
+						     NULL),
+				 TPD_OK);
 	tpd_stats_finish(stats, &got);
 	tpd_stats_free(stats);
 	ck_assert_double_eq(got.value_rms, want.value_rms); /* to the bit, too */
