@@ -1,0 +1,177 @@
+/*
+ * capturer.c - open, wait, compare.
+ *
+ * A thread of its own rather than libuv's pool: a rotation that comes a millisecond later does not wait until a scan of ten thousand
+ * files is over. The waiting tasks are a list with the next one's time as the mailbox's timeout.
+ */
+#include "base/tpd.h"
+
+#include "daemon/capturer.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct tpd_capturer {
+	struct tpd_mailbox box;
+	struct tpd_message stop;
+	pthread_t thread;
+	struct tpd_mailbox *answers;
+	void (*deliver)(void *owner, struct tpd_message *message);
+	void (*wake)(void *arg);
+	void *wake_arg;
+	struct tpd_capture_task *watched; /* the thread's */
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void tpd_capture_task_free(struct tpd_capture_task *task)
+{
+	if (!task)
+		return;
+	tpd_capture_close(task->capture);
+	free(task->path);
+	free(task->run);
+	free(task);
+}
+
+static void answer(struct tpd_capturer *capturer, struct tpd_capture_task *task)
+{
+	task->head.deliver = capturer->deliver;
+	tpd_mailbox_put(capturer->answers, &task->head);
+	capturer->wake(capturer->wake_arg);
+}
+
+/* Is all that was seen in what was opened? */
+static enum tpd_status check_whole(const struct tpd_capture_task *task, struct tpd_err *err)
+{
+	const struct tpd_source *source = tpd_capture_source(task->capture);
+	uint64_t files = 0;
+
+	/* The path was found without following links; a link put there since may lead to what others may not read. */
+	if (strcmp(source->origin, task->path) != 0)
+		return tpd_fail(err, TPD_USAGE, "'%s' is a link to '%s'", task->path, source->origin);
+	for (size_t i = 0; i < source->count; i++)
+		files += source->entries[i].type == TPD_ENTRY_FILE;
+	if (files < task->count || tpd_capture_bytes(task->capture) < task->bytes)
+		return tpd_fail(err, TPD_CONFLICT, "less of '%s' was there when it was opened than before", task->path);
+	return TPD_OK;
+}
+
+static void open_task(struct tpd_capturer *capturer, struct tpd_capture_task *task)
+{
+	task->opened_ms = now_ms();
+	task->status = tpd_capture_open(task->path, &task->capture, &task->err);
+	if (task->status == TPD_OK)
+		task->status = check_whole(task, &task->err);
+	if (task->status == TPD_OK) {
+		tpd_capture_fingerprint(task->capture, task->fingerprint);
+	} else {
+		tpd_capture_close(task->capture);
+		task->capture = NULL;
+	}
+	answer(capturer, task);
+}
+
+static int64_t due_ms(const struct tpd_capture_task *task)
+{
+	return task->opened_ms + (int64_t)task->quiet_ms;
+}
+
+/* Answer for those whose time is over; returns the time until the next one, -1 when there is none. */
+static int64_t serve_watched(struct tpd_capturer *capturer)
+{
+	int64_t now = now_ms(), next = -1;
+
+	for (struct tpd_capture_task **link = &capturer->watched, *task; (task = *link) != NULL;) {
+		if (due_ms(task) > now) {
+			next = next < 0 ? due_ms(task) - now : TPD_MIN(next, due_ms(task) - now);
+			link = &task->next;
+			continue;
+		}
+		*link = task->next;
+		task->status = tpd_capture_check(task->capture, &task->err);
+		answer(capturer, task);
+	}
+	return next;
+}
+
+static void *capturer_main(void *arg)
+{
+	struct tpd_capturer *capturer = arg;
+	struct tpd_message *message;
+	struct tpd_capture_task *task;
+
+	while ((message = tpd_mailbox_take(&capturer->box, serve_watched(capturer))) != &capturer->stop) {
+		if (!message)
+			continue;
+		task = (struct tpd_capture_task *)message;
+		switch (task->phase) {
+		case TPD_CAPTURE_OPEN:
+			open_task(capturer, task);
+			break;
+		case TPD_CAPTURE_WATCH:
+			task->next = capturer->watched;
+			capturer->watched = task;
+			break;
+		case TPD_CAPTURE_CLOSE:
+			tpd_capture_task_free(task);
+			break;
+		}
+	}
+	while (capturer->watched) {
+		task = capturer->watched;
+		capturer->watched = task->next;
+		tpd_capture_task_free(task);
+	}
+	return NULL;
+}
+
+enum tpd_status tpd_capturer_start(struct tpd_mailbox *answers,
+				   void (*deliver)(void *owner, struct tpd_message *message), void (*wake)(void *arg),
+				   void *wake_arg, struct tpd_capturer **out_capturer, struct tpd_err *err)
+{
+	struct tpd_capturer *capturer = calloc(1, sizeof *capturer);
+	enum tpd_status status;
+
+	if (!capturer)
+		return tpd_fail_nomem(err);
+	tpd_mailbox_init(&capturer->box);
+	capturer->answers = answers;
+	capturer->deliver = deliver;
+	capturer->wake = wake;
+	capturer->wake_arg = wake_arg;
+	status = tpd_thread_start(&capturer->thread, "tpded-capture", capturer_main, capturer, err);
+	if (status != TPD_OK) {
+		tpd_mailbox_release(&capturer->box);
+		free(capturer);
+		return status;
+	}
+	*out_capturer = capturer;
+	return TPD_OK;
+}
+
+void tpd_capturer_send(struct tpd_capturer *capturer, struct tpd_capture_task *task)
+{
+	tpd_mailbox_put(&capturer->box, &task->head);
+}
+
+void tpd_capturer_stop(struct tpd_capturer *capturer)
+{
+	struct tpd_message *message;
+
+	if (!capturer)
+		return;
+	tpd_mailbox_put(&capturer->box, &capturer->stop);
+	pthread_join(capturer->thread, NULL);
+	while ((message = tpd_mailbox_take(&capturer->box, 0)) != NULL) /* sent after the stop */
+		tpd_capture_task_free((struct tpd_capture_task *)message);
+	tpd_mailbox_release(&capturer->box);
+	free(capturer);
+}

@@ -1,0 +1,201 @@
+/*
+ * contents.c - is a file whole? The part of recognise.h that reads files.
+ *
+ * Each check reads a bounded number of bytes and says true when it does not know: settling, which has the last word, has already
+ * seen the file unchanged for a while. They exist for writers that pause for longer than that in the middle of a file.
+ */
+#include "base/tpd.h"
+
+#include "daemon/recognise.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/io.h"
+#include "base/json.h"
+
+#define HEADER_MAX 100000000u          /* of safetensors: 8 + this + data = the file */
+#define HEADER_PARSED_MAX (16u << 20)  /* larger headers are believed */
+#define ZIP_END 22                     /* bytes of the end record, without its comment */
+#define ZIP_TAIL (ZIP_END + 65535)
+#define DOCUMENT_MAX (64u << 20)       /* trainer_state.json grows with the log history */
+
+static bool read_at(int fd, void *buf, size_t len, uint64_t offset)
+{
+	return tpd_io_read_exact(tpd_io_posix(), fd, buf, len, offset, "", NULL) == TPD_OK;
+}
+
+/* The end record, and a comment that ends where the file does. */
+static bool zip_ends(int fd, uint64_t size)
+{
+	size_t len = (size_t)TPD_MIN(size, (uint64_t)ZIP_TAIL);
+	TPD_AUTO_FREE uint8_t *tail = NULL;
+
+	if (len < ZIP_END)
+		return false;
+	tail = malloc(len);
+	if (!tail || !read_at(fd, tail, len, size - len))
+		return false;
+	for (size_t at = len - ZIP_END + 1; at-- > 0;) {
+		if (tpd_get_u32(tail + at) == 0x06054b50 && at + ZIP_END + tpd_get_u16(tail + at + 20) == len)
+			return true;
+	}
+	return false;
+}
+
+/* The highest "data_offsets" end in a header; false: this is no header. */
+static bool header_end(const char *text, size_t len, uint64_t *out_end)
+{
+	struct tpd_json js = tpd_json_make(text, len);
+	enum tpd_json_kind kind;
+	bool offsets = false;
+	uint64_t end = 0, v;
+
+	/* "data_offsets" can only be a key of ours: __metadata__ maps to strings. */
+	while ((kind = tpd_json_next(&js)) != TPD_JSON_END) {
+		if (kind == TPD_JSON_ERROR)
+			return false;
+		if (kind == TPD_JSON_KEY)
+			offsets = tpd_json_is(&js, "data_offsets");
+		else if (kind == TPD_JSON_NUMBER && offsets && tpd_json_u64(&js, &v))
+			end = TPD_MAX(end, v);
+	}
+	*out_end = end;
+	return true;
+}
+
+/* A file named so that is none is for others to judge; one with a header must be as long as that says. */
+static bool safetensors_ends(int fd, uint64_t size)
+{
+	TPD_AUTO_FREE char *text = NULL;
+	uint64_t len, end;
+	uint8_t head[9];
+
+	if (size < sizeof head || !read_at(fd, head, sizeof head, 0))
+		return false;
+	len = tpd_get_u64(head);
+	if (head[8] != '{' || len > HEADER_MAX)
+		return true;
+	if (len > size - 8)
+		return false;
+	if (len > HEADER_PARSED_MAX)
+		return true;
+	text = malloc((size_t)len);
+	if (!text || !read_at(fd, text, (size_t)len, 8) || !header_end(text, (size_t)len, &end))
+		return true;
+	return end <= size - 8 - len;
+}
+
+bool tpd_recognise_whole_file(const char *path)
+{
+	const char *dot = strrchr(path, '.');
+	TPD_AUTO_CLOSE int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+	uint8_t magic[4];
+
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return true; /* capturing it will tell why not */
+	if (dot && strcmp(dot, ".safetensors") == 0)
+		return safetensors_ends(fd, (uint64_t)st.st_size);
+	if (st.st_size >= 4 && read_at(fd, magic, 4, 0) && tpd_get_u32(magic) == 0x04034b50)
+		return zip_ends(fd, (uint64_t)st.st_size);
+	return st.st_size > 0;
+}
+
+/* --- JSON as Python writes it --- */
+
+/* NaN, Infinity and -Infinity outside of strings become numbers. In place, of the same length. */
+static void tame_numbers(char *text, size_t len)
+{
+	static const char *const words[] = {"-Infinity", "Infinity", "NaN"};
+	bool in_string = false;
+
+	for (size_t i = 0; i < len; i++) {
+		if (in_string && text[i] == '\\') {
+			i++;
+			continue;
+		}
+		if (text[i] == '"')
+			in_string = !in_string;
+		for (size_t w = 0; w < TPD_ARRAY_LEN(words) && !in_string; w++) {
+			size_t n = strlen(words[w]);
+
+			if (len - i >= n && memcmp(text + i, words[w], n) == 0) {
+				memset(text + i, ' ', n - 1);
+				text[i + n - 1] = '0';
+				break;
+			}
+		}
+	}
+}
+
+/* A whole document in fresh memory, tamed; NULL: it cannot be read. */
+static char *read_document(const char *path, size_t *out_len)
+{
+	uint8_t *data = NULL;
+
+	if (tpd_io_read_file(tpd_io_posix(), AT_FDCWD, path, DOCUMENT_MAX, &data, out_len, NULL) != TPD_OK)
+		return NULL;
+	tame_numbers((char *)data, *out_len);
+	return (char *)data;
+}
+
+bool tpd_recognise_json(const char *path)
+{
+	size_t len;
+	TPD_AUTO_FREE char *text = read_document(path, &len);
+	struct tpd_json js;
+	enum tpd_json_kind kind;
+
+	if (!text)
+		return false;
+	js = tpd_json_make(text, len);
+	while ((kind = tpd_json_next(&js)) != TPD_JSON_END) {
+		if (kind == TPD_JSON_ERROR)
+			return false;
+	}
+	return true;
+}
+
+/* The object behind "weight_map": tensor name -> file name. */
+static bool check_weight_map(struct tpd_json *js, bool (*has)(void *arg, const char *name), void *arg)
+{
+	enum tpd_json_kind kind;
+
+	while ((kind = tpd_json_next(js)) == TPD_JSON_KEY) {
+		TPD_AUTO_FREE char *name = NULL;
+
+		if (tpd_json_next(js) != TPD_JSON_STRING)
+			return false;
+		name = tpd_json_string(js);
+		if (!name || !has(arg, name))
+			return false;
+	}
+	return kind == TPD_JSON_OBJECT_END;
+}
+
+bool tpd_recognise_shards(const char *index_path, bool (*has)(void *arg, const char *name), void *arg)
+{
+	size_t len;
+	TPD_AUTO_FREE char *text = read_document(index_path, &len);
+	struct tpd_json js;
+	enum tpd_json_kind kind;
+
+	if (!text)
+		return false;
+	js = tpd_json_make(text, len);
+	if (tpd_json_next(&js) != TPD_JSON_OBJECT)
+		return false;
+	while ((kind = tpd_json_next(&js)) == TPD_JSON_KEY) {
+		bool map = tpd_json_is(&js, "weight_map");
+
+		kind = tpd_json_next(&js);
+		if (map && kind == TPD_JSON_OBJECT ? !check_weight_map(&js, has, arg) : !tpd_json_skip(&js, kind))
+			return false;
+	}
+	return kind == TPD_JSON_OBJECT_END && tpd_json_next(&js) == TPD_JSON_END;
+}

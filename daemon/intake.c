@@ -1,0 +1,393 @@
+/*
+ * intake.c - from what a look found to jobs in the queue.
+ *
+ *     look -> settle -> capturer OPEN -> ledger FIND -> capturer WATCH -> ledger ADD -> queue
+ *                                          |                |
+ *                                    done already        changed: back to settle
+ *
+ * FIND comes before the waiting: at a start most of what is found was stored by the process before, and is let go at once. What is held
+ * open is bounded; beyond that a job waits without descriptors and its path is opened again when its turn comes.
+ */
+#include "base/tpd.h"
+
+#include "daemon/daemon.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "daemon/log.h"
+
+#define TASKS_MAX 16 /* captures under way at once */
+#define HELD_MAX 64  /* captures held in the queue */
+
+/* --- configuration --- */
+
+static struct tpd_daemon_watch *find_watch(struct tpd_daemon *daemon, uint32_t id)
+{
+	for (size_t i = 0; i < daemon->watch_count; i++) {
+		if (daemon->watches[i].id == id)
+			return &daemon->watches[i];
+	}
+	return NULL;
+}
+
+static void release_watches(struct tpd_daemon_watch *watches, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		free(watches[i].name);
+		free(watches[i].path);
+	}
+	free(watches);
+}
+
+/* One of the configuration's watches: the one that is there already, or a new one. */
+static enum tpd_status take_watch(struct tpd_daemon *daemon, const struct tpd_config_watch *wanted,
+				  struct tpd_daemon_watch *out, struct tpd_err *err)
+{
+	out->id = UINT32_MAX;
+	for (size_t i = 0; i < daemon->watch_count; i++) {
+		const struct tpd_daemon_watch *old = &daemon->watches[i];
+
+		if (strcmp(old->name, wanted->name) == 0 && strcmp(old->path, wanted->path) == 0) {
+			out->id = old->id;
+			out->state = old->state;
+		}
+	}
+	if (out->id == UINT32_MAX) {
+		out->id = daemon->next_watch_id++;
+		out->state.id = out->id;
+	}
+	out->name = strdup(wanted->name);
+	out->path = strdup(wanted->path);
+	if (!out->name || !out->path)
+		return tpd_fail_nomem(err);
+	return tpd_settle_set_watch(daemon->settle, out->id, wanted->settle_ms, err);
+}
+
+static enum tpd_status hand_to_watch(struct tpd_daemon *daemon, struct tpd_err *err)
+{
+	struct tpd_scan_watch *items = calloc(daemon->watch_count + 1, sizeof *items);
+	struct stat st = {0};
+
+	if (!items)
+		return tpd_fail_nomem(err);
+	for (size_t i = 0; i < daemon->watch_count; i++) {
+		items[i].id = daemon->watches[i].id;
+		items[i].name = strdup(daemon->watches[i].name);
+		items[i].path = strdup(daemon->watches[i].path);
+		if (items[i].name && items[i].path)
+			continue;
+		for (size_t k = 0; k <= i; k++) {
+			free((char *)(uintptr_t)items[k].name);
+			free((char *)(uintptr_t)items[k].path);
+		}
+		free(items);
+		return tpd_fail_nomem(err);
+	}
+	if (fstat(tpd_store_dir(daemon->guard), &st) < 0)
+		st = (struct stat){0}; /* then it is looked into, and nothing in it is a checkpoint */
+	tpd_watch_set(&daemon->watch, items, daemon->watch_count, daemon->config.scan_interval_ms, st.st_dev, st.st_ino);
+	return TPD_OK;
+}
+
+enum tpd_status tpd_intake_configure(struct tpd_daemon *daemon, struct tpd_err *err)
+{
+	const struct tpd_config *config = &daemon->config;
+	struct tpd_daemon_watch *watches = calloc(config->watch_count + 1, sizeof *watches), *old = daemon->watches;
+	size_t old_count = daemon->watch_count;
+	enum tpd_status status = watches ? TPD_OK : tpd_fail_nomem(err);
+
+	for (size_t i = 0; i < config->watch_count && status == TPD_OK; i++)
+		status = take_watch(daemon, &config->watches[i], &watches[i], err);
+	if (status != TPD_OK) {
+		release_watches(watches, watches ? config->watch_count : 0);
+		return status;
+	}
+	daemon->watches = watches;
+	daemon->watch_count = config->watch_count;
+	for (size_t i = 0; i < old_count; i++) {
+		if (!find_watch(daemon, old[i].id))
+			tpd_settle_drop_watch(daemon->settle, old[i].id);
+	}
+	release_watches(old, old_count);
+	return hand_to_watch(daemon, err);
+}
+
+void tpd_intake_release(struct tpd_daemon *daemon)
+{
+	release_watches(daemon->watches, daemon->watch_count);
+	tpd_settle_free(daemon->settle);
+}
+
+/* --- looks --- */
+
+static void take_states(struct tpd_daemon *daemon, const struct tpd_scan_result *result)
+{
+	for (size_t i = 0; i < result->state_count; i++) {
+		const struct tpd_scan_state *state = &result->states[i];
+		struct tpd_daemon_watch *watch = find_watch(daemon, state->id);
+
+		if (!watch)
+			continue;
+		if (state->polling && !watch->state.polling)
+			tpd_log(TPD_LOG_NOTICE, "watch %s: looking every %llu s instead of waiting for events: %s", watch->name,
+				(unsigned long long)daemon->config.scan_interval_ms / 1000, state->reason);
+		watch->state = *state;
+	}
+}
+
+void tpd_intake_on_look(void *arg, struct tpd_scan_result *result, bool full)
+{
+	struct tpd_daemon *daemon = arg;
+	uint64_t now_ms = uv_now(&daemon->loop);
+	struct tpd_err err = {0};
+
+	if (result->status != TPD_OK) {
+		tpd_report_error(daemon, NULL, "a look at the watched directories ran out of memory");
+		tpd_watch_now(&daemon->watch, true);
+	}
+	/* A path may be both, gone as one thing and seen as another: in this order it stays. */
+	for (size_t i = 0; i < result->gone_count; i++) {
+		if (!tpd_settle_gone(daemon->settle, result->gone[i]))
+			continue;
+		daemon->missed++;
+		tpd_dispatch_event(daemon, "warning", NULL, "'%s' is missed: it was deleted before it could be opened",
+				   result->gone[i]);
+	}
+	for (size_t i = 0; i < result->seen_count; i++) {
+		if (find_watch(daemon, result->seen[i].watch) &&
+		    tpd_settle_seen(daemon->settle, &result->seen[i], now_ms, &err) != TPD_OK)
+			tpd_report_error(daemon, result->seen[i].run, err.text);
+	}
+	for (size_t i = 0; i < result->note_count; i++)
+		tpd_dispatch_event(daemon, result->notes[i].warning ? "warning" : "info", result->notes[i].run, "%s",
+				   result->notes[i].text);
+	take_states(daemon, result);
+	tpd_scan_result_release(result);
+	if (full)
+		daemon->first_look = true;
+	tpd_intake_go_on(daemon);
+}
+
+/* --- captures --- */
+
+static void close_task(struct tpd_daemon *daemon, struct tpd_capture_task *task)
+{
+	daemon->capturing--;
+	task->phase = TPD_CAPTURE_CLOSE;
+	tpd_capturer_send(daemon->capturer, task);
+}
+
+static void close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture)
+{
+	struct tpd_capture_task *task = capture ? calloc(1, sizeof *task) : NULL;
+
+	if (!task) {
+		tpd_capture_close(capture);
+		return;
+	}
+	task->capture = capture;
+	task->phase = TPD_CAPTURE_CLOSE;
+	tpd_capturer_send(daemon->capturer, task);
+}
+
+static void begin_capture(struct tpd_daemon *daemon, const struct tpd_settle_order *order)
+{
+	struct tpd_capture_task *task = calloc(1, sizeof *task);
+
+	if (task) {
+		task->path = strdup(order->path);
+		task->run = strdup(order->run);
+	}
+	if (!task || !task->path || !task->run) {
+		tpd_capture_task_free(task);
+		tpd_report_error(daemon, order->run, "out of memory");
+		return;
+	}
+	task->phase = TPD_CAPTURE_OPEN;
+	task->step = order->step;
+	task->watch = order->watch;
+	task->generation = order->generation;
+	task->quiet_ms = order->quiet_ms;
+	task->count = order->count;
+	task->bytes = order->bytes;
+	daemon->capturing++;
+	tpd_capturer_send(daemon->capturer, task);
+}
+
+static void on_due(uv_timer_t *timer)
+{
+	tpd_intake_go_on(timer->data);
+}
+
+void tpd_intake_go_on(struct tpd_daemon *daemon)
+{
+	uint64_t now_ms = uv_now(&daemon->loop), due_ms;
+	struct tpd_settle_order order;
+
+	if (daemon->stopping)
+		return;
+	while ((order = tpd_settle_next(daemon->settle, now_ms, daemon->archive && daemon->capturing < TASKS_MAX)).action !=
+	       TPD_SETTLE_NONE) {
+		if (order.action == TPD_SETTLE_CAPTURE)
+			begin_capture(daemon, &order);
+		else if (tpd_watch_look(&daemon->watch, order.path, NULL) != TPD_OK)
+			break;
+	}
+	due_ms = tpd_settle_due(daemon->settle);
+	if (due_ms == UINT64_MAX)
+		uv_timer_stop(&daemon->settle_timer);
+	else
+		uv_timer_start(&daemon->settle_timer, on_due, due_ms > now_ms ? due_ms - now_ms : 1, 0);
+	if (!daemon->first_wave && daemon->archive && daemon->first_look && daemon->capturing == 0)
+		daemon->first_wave = true;
+	tpd_dispatch_go_on(daemon);
+}
+
+/* A capture that came to nothing. */
+static void give_up(struct tpd_daemon *daemon, struct tpd_capture_task *task)
+{
+	switch (task->status) {
+	case TPD_CONFLICT: /* still being written */
+		tpd_log_run(TPD_LOG_DEBUG, task->run, true, task->step, "%s", task->err.text);
+		tpd_settle_void(daemon->settle, task->path, task->generation, uv_now(&daemon->loop));
+		break;
+	case TPD_NOT_FOUND:
+		tpd_dispatch_event(daemon, "warning", task->run, "%s@%llu is missed: %s", task->run,
+				   (unsigned long long)task->step, task->err.text);
+		daemon->missed++;
+		tpd_settle_done(daemon->settle, task->path, task->generation);
+		break;
+	case TPD_IO:
+	case TPD_NOMEM: /* no permission, no descriptors: may go away */
+		tpd_report_error(daemon, task->run, task->err.text);
+		tpd_settle_void(daemon->settle, task->path, task->generation, uv_now(&daemon->loop));
+		break;
+	default:
+		tpd_report_error(daemon, task->run, task->err.text);
+		tpd_settle_done(daemon->settle, task->path, task->generation);
+		break;
+	}
+	close_task(daemon, task);
+}
+
+static void ask_ledger(struct tpd_daemon *daemon, struct tpd_capture_task *task, enum tpd_ledger_kind kind)
+{
+	struct tpd_ledger_call *call = tpd_ledger_call_new(kind);
+
+	if (call) {
+		call->context = task;
+		call->step = task->step;
+		memcpy(call->fingerprint, task->fingerprint, sizeof call->fingerprint);
+		call->path = strdup(task->path);
+		call->run = strdup(task->run);
+	}
+	if (!call || !call->path || !call->run) {
+		tpd_ledger_call_free(call);
+		task->status = tpd_fail_nomem(&task->err);
+		give_up(daemon, task);
+		return;
+	}
+	tpd_dispatch_call(daemon, call);
+}
+
+/* The daemon is stopping: the task ends here. */
+static bool too_late(struct tpd_daemon *daemon, struct tpd_capture_task *task)
+{
+	if (!daemon->stopping)
+		return false;
+	daemon->capturing--;
+	tpd_capture_task_free(task);
+	return true;
+}
+
+/* An answer of the capturer. */
+void tpd_intake_on_task(void *owner, struct tpd_message *message)
+{
+	struct tpd_daemon *daemon = owner;
+	struct tpd_capture_task *task = (struct tpd_capture_task *)message;
+
+	if (too_late(daemon, task))
+		return;
+	if (task->status != TPD_OK)
+		give_up(daemon, task);
+	else if (task->phase == TPD_CAPTURE_OPEN)
+		ask_ledger(daemon, task, TPD_LEDGER_FIND);
+	else
+		ask_ledger(daemon, task, TPD_LEDGER_ADD);
+	tpd_intake_go_on(daemon);
+}
+
+/* --- the ledger's answers --- */
+
+static bool answer_is_bad(struct tpd_daemon *daemon, struct tpd_ledger_call *call, struct tpd_capture_task *task)
+{
+	if (call->status == TPD_OK)
+		return false;
+	task->status = tpd_fail(&task->err, TPD_IO, "%s", call->err.text); /* later again, whatever it was */
+	give_up(daemon, task);
+	return true;
+}
+
+void tpd_intake_on_found(struct tpd_daemon *daemon, struct tpd_ledger_call *call)
+{
+	struct tpd_capture_task *task = call->context;
+
+	if (too_late(daemon, task) || answer_is_bad(daemon, call, task))
+		return;
+	if (call->known && call->state == TPD_JOB_DONE) {
+		tpd_settle_done(daemon->settle, task->path, task->generation);
+		close_task(daemon, task);
+		return;
+	}
+	task->phase = TPD_CAPTURE_WATCH;
+	tpd_capturer_send(daemon->capturer, task);
+}
+
+/* Hold the capture for this item as long as there is room for its descriptors. */
+static void give_capture(struct tpd_daemon *daemon, struct tpd_queue_item *item, struct tpd_capture_task *task)
+{
+	size_t files = tpd_capture_source(task->capture)->count;
+
+	if (item->capture || daemon->queue.held >= HELD_MAX || daemon->queue.descriptors + files > daemon->descriptors_max)
+		return; /* it stays with the task, which closes it */
+	close_capture(daemon, tpd_queue_hold(&daemon->queue, item, task->capture));
+	task->capture = NULL;
+}
+
+void tpd_intake_on_added(struct tpd_daemon *daemon, struct tpd_ledger_call *call)
+{
+	struct tpd_capture_task *task = call->context;
+	struct tpd_queue_item *item;
+
+	if (too_late(daemon, task) || answer_is_bad(daemon, call, task))
+		return;
+	tpd_settle_captured(daemon->settle, task->path, task->generation);
+	if (call->known && call->state == TPD_JOB_DONE) {
+		tpd_settle_done(daemon->settle, task->path, task->generation);
+		close_task(daemon, task);
+		return;
+	}
+	item = tpd_queue_find(&daemon->queue, call->number);
+	if (!item && daemon->running && daemon->running->number == call->number) {
+		item = daemon->running; /* it has what it needs */
+	} else if (!item) {
+		item = tpd_queue_item_new(task->run, task->path, task->step, task->fingerprint);
+		if (!item) {
+			task->status = tpd_fail_nomem(&task->err);
+			give_up(daemon, task);
+			return;
+		}
+		item->number = call->number;
+		tpd_queue_put(&daemon->queue, item);
+		tpd_log_run(TPD_LOG_INFO, item->run, true, item->step, "%s@%llu is complete and queued", item->run,
+			    (unsigned long long)item->step);
+	}
+	item->generation = task->generation;
+	if (item != daemon->running) {
+		item->begun_ns = 0; /* its path is there */
+		give_capture(daemon, item, task);
+	}
+	close_task(daemon, task);
+}

@@ -1,0 +1,239 @@
+/*
+ * recognise.c - checkpoints by their names.
+ *
+ * Frameworks name what they write after the step, and most write more than checkpoints: logs, final models, states of
+ * ranks. The rules prefer not to store (a directory too few is seen in `tpdectl status`, and can be ingested by hand)
+ * over storing what is not complete; where names tell nothing, settling decides. Rejected: reading the files' contents to find
+ * out what they are (slow, and a file half written tells nothing), and configuring patterns (the second thing to get wrong).
+ */
+#include "base/tpd.h"
+
+#include "daemon/recognise.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/text.h"
+
+static bool has_prefix(const char *s, const char *prefix)
+{
+	return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+static bool has_suffix(const char *s, const char *suffix)
+{
+	size_t len = strlen(s), n = strlen(suffix);
+
+	return len >= n && strcmp(s + len - n, suffix) == 0;
+}
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static bool all_digits(const char *s)
+{
+	return *s && strspn(s, "0123456789") == strlen(s);
+}
+
+bool tpd_recognise_ignored(const char *name)
+{
+	static const char *const suffixes[] = {".tmp", ".orbax-checkpoint-tmp", ".lock", ".__lock", "-unfinished", "~"};
+
+	if (name[0] == '.' || has_prefix(name, "tmp-") || strstr(name, ".orbax-checkpoint-tmp"))
+		return true;
+	for (size_t i = 0; i < TPD_ARRAY_LEN(suffixes); i++) {
+		if (has_suffix(name, suffixes[i]))
+			return true;
+	}
+	return false;
+}
+
+/* --- numbers in names --- */
+
+/*
+ * A word for steps with a number behind it: "step=20", "global_step20", "iter_0000020", "Epoch-3". The last "step" wins over the
+ * last of the other words ("epoch=1-step=20", "step=20-v1").
+ */
+static bool step_word(const char *name, uint64_t *out_step)
+{
+	static const char *const words[] = {"step", "iter", "iteration", "checkpoint", "ckpt", "epoch"};
+	bool found = false;
+
+	for (size_t w = 0; w < TPD_ARRAY_LEN(words) && !found; w++) {
+		for (const char *p = name; (p = strcasestr(p, words[w])) != NULL;) {
+			char digits[24];
+			size_t n;
+
+			p += strlen(words[w]);
+			if (*p == 's' && w == 0) /* steps_20 */
+				p++;
+			p += strspn(p, "-_=.") > 1 ? 0 : strspn(p, "-_=.");
+			n = strspn(p, "0123456789");
+			if (n == 0 || n >= sizeof digits)
+				continue;
+			memcpy(digits, p, n);
+			digits[n] = 0;
+			if (tpd_text_parse_u64(digits, out_step))
+				found = true;
+			p += n;
+		}
+	}
+	return found;
+}
+
+/* "foo-20" -> 20, but not "model-bf16": what follows a type's name is no step. */
+static bool final_number(const char *stem, uint64_t *out_step)
+{
+	static const char *const types[] = {"bf16", "fp16", "fp32", "fp8", "int8", "int4", "float16", "float32"};
+	size_t len = strlen(stem);
+
+	if (len == 0 || !is_digit(stem[len - 1]))
+		return false;
+	for (size_t i = 0; i < TPD_ARRAY_LEN(types); i++) {
+		if (len >= strlen(types[i]) && strcasecmp(stem + len - strlen(types[i]), types[i]) == 0)
+			return false;
+	}
+	return tpd_text_trailing_number(stem, out_step);
+}
+
+/* --- files --- */
+
+/* The name without the extension of a checkpoint file, in fresh memory; NULL: another extension. */
+static char *checkpoint_stem(const char *name)
+{
+	static const char *const extensions[] = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(extensions); i++) {
+		if (has_suffix(name, extensions[i]) && strlen(name) > strlen(extensions[i]))
+			return strndup(name, strlen(name) - strlen(extensions[i]));
+	}
+	return NULL;
+}
+
+/* "model-00001-of-00002" */
+static bool is_shard(const char *stem)
+{
+	const char *of = strstr(stem, "-of-");
+
+	return of && of > stem && is_digit(of[-1]) && all_digits(of + 4);
+}
+
+static bool is_part(const char *stem)
+{
+	static const char *const names[] = {"model", "pytorch_model", "adapter_model", "optimizer", "scheduler", "scaler",
+					    "training_args", "consolidated", "common"};
+	static const char *const words[] = {"rng_state", "random_states", "rank_", "rank-", "optim_states", "model_states",
+					    "rng_states"};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(names); i++) {
+		if (strcmp(stem, names[i]) == 0)
+			return true;
+	}
+	for (size_t i = 0; i < TPD_ARRAY_LEN(words); i++) {
+		if (strstr(stem, words[i]))
+			return true;
+	}
+	return is_shard(stem);
+}
+
+enum tpd_file_role tpd_recognise_file(const char *name, uint64_t *out_step)
+{
+	TPD_AUTO_FREE char *stem = checkpoint_stem(name);
+
+	if (!stem)
+		return TPD_FILE_OTHER;
+	if (is_part(stem))
+		return TPD_FILE_PART;
+	if (step_word(stem, out_step) || final_number(stem, out_step))
+		return TPD_FILE_CHECKPOINT;
+	return TPD_FILE_UNNUMBERED;
+}
+
+bool tpd_recognise_step_file(const char *name)
+{
+	TPD_AUTO_FREE char *stem = checkpoint_stem(name);
+	uint64_t step;
+
+	return stem && !is_part(stem) && step_word(stem, &step);
+}
+
+bool tpd_recognise_rank(const char *name, uint64_t *out_rank)
+{
+	TPD_AUTO_FREE char *digits = NULL;
+	size_t prefix = strlen("rng_state_"), len = strlen(name);
+
+	if (!has_prefix(name, "rng_state_") || !has_suffix(name, ".pth") || len <= prefix + 4)
+		return false;
+	digits = strndup(name + prefix, len - prefix - 4);
+	return digits && tpd_text_parse_u64(digits, out_rank);
+}
+
+bool tpd_recognise_payload(const char *name, uint64_t size)
+{
+	static const char *const others[] = {".json", ".jsonl", ".txt", ".log", ".out", ".err", ".yaml", ".yml", ".toml", ".md",
+					     ".py", ".sh", ".csv", ".tsv", ".html", ".png", ".svg", ".pdf", ".wandb"};
+
+	if (size < TPD_PAYLOAD_MIN || tpd_recognise_ignored(name) || has_prefix(name, "events.out.tfevents"))
+		return false;
+	for (size_t i = 0; i < TPD_ARRAY_LEN(others); i++) {
+		if (has_suffix(name, others[i]))
+			return false;
+	}
+	return true;
+}
+
+bool tpd_recognise_weights(const char *name)
+{
+	static const char *const prefixes[] = {"model", "pytorch_model", "adapter_model", "diffusion_pytorch_model", "tf_model",
+					       "flax_model"};
+
+	if (!has_suffix(name, ".safetensors") && !has_suffix(name, ".bin") && !has_suffix(name, ".pt"))
+		return false;
+	for (size_t i = 0; i < TPD_ARRAY_LEN(prefixes); i++) {
+		if (has_prefix(name, prefixes[i]))
+			return true;
+	}
+	return false;
+}
+
+/* --- directories --- */
+
+/* "checkpoint-20" exactly, as the HF Trainer names it. */
+static bool trainer_name(const char *name, uint64_t *out_step)
+{
+	return has_prefix(name, "checkpoint-") && tpd_text_parse_u64(name + strlen("checkpoint-"), out_step);
+}
+
+bool tpd_recognise_step_dir(const char *name)
+{
+	uint64_t step;
+
+	return !tpd_recognise_ignored(name) && (all_digits(name) || step_word(name, &step));
+}
+
+/* A directory's step: by a word for steps, else the number at its end ("foo-20", and Lightning's "foo-20.ckpt"). */
+static bool dir_step(const char *name, uint64_t *out_step)
+{
+	TPD_AUTO_FREE char *stem = checkpoint_stem(name);
+
+	return step_word(name, out_step) || final_number(stem ? stem : name, out_step);
+}
+
+enum tpd_dir_class tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step)
+{
+	if (!facts->name)
+		return TPD_DIR_CONTAINER;
+	if (trainer_name(facts->name, out_step)) {
+		if (facts->trainer_state || facts->trainer_files || facts->trainer_siblings)
+			return TPD_DIR_TRAINER;
+		return facts->payload ? TPD_DIR_CHECKPOINT : TPD_DIR_CONTAINER;
+	}
+	if (facts->checkpoints || !facts->payload)
+		return TPD_DIR_CONTAINER;
+	if (!tpd_recognise_step_dir(facts->name) && facts->numbered_files)
+		return TPD_DIR_CONTAINER; /* run7/model_100.pt: a run's files, and 7 is no step */
+	return dir_step(facts->name, out_step) ? TPD_DIR_CHECKPOINT : TPD_DIR_CONTAINER;
+}

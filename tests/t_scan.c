@@ -1,0 +1,505 @@
+/* t_scan.c - looks at real directories: what is reported of them, and how few of them are read when nothing happens. */
+#include "base/tpd.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/scan.h"
+#include "files.h"
+
+static struct tpd_scan *scan;
+static struct tpd_scan_result result;
+static int inotify;
+
+static void make_with(int fd)
+{
+	struct tpd_scan_watch watch = {.id = 7, .name = "run"};
+	struct stat st;
+
+	scratch_make();
+	mkdir(scratch("w"), 0755);
+	mkdir(scratch("store"), 0755);
+	watch.path = scratch("w");
+	ck_assert_int_eq(stat(scratch("store"), &st), 0);
+	inotify = fd;
+	ck_assert_int_eq(tpd_scan_new(fd, "none here", &scan, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_scan_set_watches(scan, &watch, 1, st.st_dev, st.st_ino, NULL), TPD_OK);
+}
+
+static void make(void)
+{
+	make_with(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+}
+
+static void make_polling(void)
+{
+	make_with(-1);
+}
+
+static void drop(void)
+{
+	tpd_scan_result_release(&result);
+	tpd_scan_free(scan);
+	if (inotify >= 0)
+		close(inotify);
+	scratch_remove();
+}
+
+static void put(const char *path, const char *text)
+{
+	TPD_AUTO_FREE char *copy = strdup(scratch("w/%s", path));
+
+	for (char *slash = copy + strlen(scratch("w/")); (slash = strchr(slash, '/')) != NULL; slash++) {
+		*slash = 0;
+		mkdir(copy, 0755);
+		*slash = '/';
+	}
+	file_write(copy, text, strlen(text));
+}
+
+/* A file of 2000 bytes. */
+static void put_big(const char *path)
+{
+	char text[2001];
+
+	memset(text, 'x', 2000);
+	text[2000] = 0;
+	put(path, text);
+}
+
+static void run(const struct tpd_scan_request *request)
+{
+	tpd_scan_result_release(&result);
+	tpd_scan_run(scan, request, &result);
+	ck_assert_int_eq(result.status, TPD_OK);
+}
+
+static void look_at_all(void)
+{
+	run(&(struct tpd_scan_request){.full = true});
+}
+
+/* What inotify says goes into the next look, as watch.c does it. Returns the number of events. */
+static int look_at_events(void)
+{
+	_Alignas(struct inotify_event) char buf[65536];
+	int hints[1000], lost[1000];
+	struct tpd_scan_request request = {.descriptors = hints, .lost = lost};
+	ssize_t len = read(inotify, buf, sizeof buf);
+
+	for (ssize_t at = 0; at < len;) {
+		const struct inotify_event *event = (const void *)(buf + at);
+
+		if (event->mask & IN_IGNORED)
+			lost[request.lost_count++] = event->wd;
+		else
+			hints[request.descriptor_count++] = event->wd;
+		at += (ssize_t)(sizeof *event + event->len);
+	}
+	run(&request);
+	return (int)(request.descriptor_count + request.lost_count);
+}
+
+/* The sight of a path below the watched directory; NULL: not reported. */
+static const struct tpd_seen *seen(const char *path)
+{
+	for (size_t i = 0; i < result.seen_count; i++) {
+		if (strcmp(result.seen[i].path, scratch("w/%s", path)) == 0)
+			return &result.seen[i];
+	}
+	return NULL;
+}
+
+static void expect(const char *path, const char *run_name, uint64_t step, enum tpd_readiness readiness)
+{
+	const struct tpd_seen *s = seen(path);
+
+	ck_assert_msg(s != NULL, "%s is not reported", path);
+	ck_assert_str_eq(s->run, run_name);
+	ck_assert_uint_eq(s->step, step);
+	ck_assert_uint_eq(s->watch, 7);
+	ck_assert_msg(s->readiness == readiness, "%s: %d", path, s->readiness);
+}
+
+static bool gone(const char *path)
+{
+	for (size_t i = 0; i < result.gone_count; i++) {
+		if (strcmp(result.gone[i], scratch("w/%s", path)) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void put_trainer(const char *dir)
+{
+	char path[200];
+
+	snprintf(path, sizeof path, "%s/model.safetensors", dir);
+	put_big(path);
+	snprintf(path, sizeof path, "%s/training_args.bin", dir);
+	put(path, "x");
+	snprintf(path, sizeof path, "%s/trainer_state.json", dir);
+	put(path, "{\"global_step\":20,\"loss\":NaN}");
+}
+
+START_TEST(layouts)
+{
+	put_trainer("checkpoint-20");
+	put_trainer("seed1/checkpoint-40");
+	put_trainer("a/b/checkpoint-60");
+	put_big("a/step-10/shard_0.distcp");
+	put_big("a/step-10/optimizer_0/__0_0.distcp");
+	put_big("lightning_logs/version_0/checkpoints/epoch=0-step=5.ckpt");
+	put_big("lightning_logs/version_0/checkpoints/last.ckpt");
+	put_big("model_3.pt");
+	put_big("notes/readme.bin");
+	put_big("tmp-checkpoint-80/model.safetensors");
+	put_big(".cache/step-9/x");
+	put("trainer_state.json", "{}");
+	put_big("model.safetensors");
+	ck_assert_int_eq(symlink(scratch("store"), scratch("w/step-99")), 0);
+	ck_assert_int_eq(symlink("model_3.pt", scratch("w/model_4.pt")), 0);
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_COMPLETE);
+	expect("seed1/checkpoint-40", "run/seed1", 40, TPD_SEEN_COMPLETE);
+	expect("a/b/checkpoint-60", "run/a/b", 60, TPD_SEEN_COMPLETE);
+	expect("a/step-10", "run/a", 10, TPD_SEEN_SETTLING);
+	expect("lightning_logs/version_0/checkpoints/epoch=0-step=5.ckpt", "run/lightning_logs/version_0/checkpoints", 5,
+	       TPD_SEEN_SETTLING);
+	expect("model_3.pt", "run", 3, TPD_SEEN_SETTLING);
+	ck_assert_uint_eq(result.seen_count, 6);
+	ck_assert_uint_eq(seen("a/step-10")->count, 2);
+	ck_assert_uint_eq(seen("a/step-10")->bytes, 4000);
+	ck_assert_uint_eq(result.note_count, 2); /* readme.bin, last.ckpt */
+	for (size_t i = 0; i < result.note_count; i++)
+		ck_assert(!result.notes[i].warning && strstr(result.notes[i].text, "tells no step"));
+	look_at_all(); /* said once, and nothing changed */
+	ck_assert_uint_eq(result.seen_count + result.gone_count + result.note_count, 0);
+	ck_assert_uint_eq(result.state_count, 1);
+	ck_assert_uint_eq(result.states[0].files, 17); /* links and what is ignored apart */
+}
+END_TEST
+
+START_TEST(trainer_in_its_order)
+{
+	put("checkpoint-20/config.json", "{}");
+	look_at_all();
+	ck_assert_ptr_null(seen("checkpoint-20")); /* could be anything */
+	put_big("checkpoint-20/model-00001-of-00002.safetensors");
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_SETTLING); /* still */
+	put("checkpoint-20/model.safetensors.index.json",
+	    "{\"weight_map\":{\"a\":\"model-00001-of-00002.safetensors\",\"b\":\"model-00002-of-00002.safetensors\"}}");
+	put("checkpoint-20/training_args.bin", "x");
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_WAITING); /* now it is the trainer's */
+	put("checkpoint-20/rng_state_1.pth", "x");
+	put("checkpoint-20/trainer_state.json", "{\"global_step\":");
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_WAITING); /* half a document */
+	put("checkpoint-20/trainer_state.json", "{\"global_step\":20}");
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_WAITING); /* a shard is missing */
+	put_big("checkpoint-20/model-00002-of-00002.safetensors");
+	put("checkpoint-20/trainer_state.json", "{\"global_step\":20 }");
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_COMPLETE);
+	ck_assert_uint_eq(seen("checkpoint-20")->ranks, 1);
+	ck_assert_uint_eq(seen("checkpoint-20")->rank_span, 2);
+	/* the next one is known for what it is from its first file on */
+	put_big("checkpoint-40/model.safetensors");
+	look_at_all();
+	expect("checkpoint-40", "run", 40, TPD_SEEN_WAITING);
+}
+END_TEST
+
+START_TEST(left_over_marker)
+{
+	struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+
+	put_trainer("checkpoint-20");
+	utimensat(AT_FDCWD, scratch("w/checkpoint-20/trainer_state.json"), old, 0);
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_SETTLING);
+	put_trainer("checkpoint-40");
+	put("checkpoint-40/.tmpAbCdEf", "x");
+	look_at_all();
+	expect("checkpoint-40", "run", 40, TPD_SEEN_SETTLING);
+	unlink(scratch("w/checkpoint-40/.tmpAbCdEf"));
+	unlink(scratch("w/checkpoint-40/model.safetensors"));
+	look_at_all();
+	expect("checkpoint-40", "run", 40, TPD_SEEN_SETTLING); /* no weights */
+}
+END_TEST
+
+START_TEST(at_rest)
+{
+	struct timespec past[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+
+	put_big("step-1/x");
+	utimensat(AT_FDCWD, scratch("w/step-1/x"), past, 0);
+	look_at_all();
+	ck_assert_uint_lt(seen("step-1")->quiet_ms, 60000); /* by its ctime: a file's mtime can be anything */
+}
+END_TEST
+
+START_TEST(changes_and_deletions)
+{
+	uint64_t before;
+
+	put_big("step-1/x");
+	put_big("ckpt-5.pt");
+	look_at_all();
+	before = seen("step-1")->signature;
+	put("ckpt-5.pt", "shorter");
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 1);
+	ck_assert_uint_eq(seen("ckpt-5.pt")->bytes, 7);
+	put("step-1/deep/er/y", "y");
+	look_at_all();
+	ck_assert_uint_ne(seen("step-1")->signature, before);
+	ck_assert_uint_eq(seen("step-1")->count, 2);
+	rename(scratch("w/step-1/x"), scratch("w/step-1/z"));
+	before = seen("step-1")->signature;
+	look_at_all();
+	ck_assert_uint_ne(seen("step-1")->signature, before); /* a name is a change */
+	unlink(scratch("w/ckpt-5.pt"));
+	rename(scratch("w/step-1"), scratch("w/step-2"));
+	look_at_all();
+	ck_assert(gone("ckpt-5.pt") && gone("step-1"));
+	expect("step-2", "run", 2, TPD_SEEN_SETTLING);
+}
+END_TEST
+
+START_TEST(a_checkpoint_becomes_a_run)
+{
+	put_big("seed42/optimizer_state");
+	look_at_all();
+	expect("seed42", "run", 42, TPD_SEEN_SETTLING); /* an unknown directory with a number */
+	put_trainer("seed42/checkpoint-20");
+	look_at_all();
+	ck_assert(gone("seed42"));
+	expect("seed42/checkpoint-20", "run/seed42", 20, TPD_SEEN_COMPLETE);
+	/* and the other way: a file's directory turns out to be the checkpoint */
+	put_big("x-9/model_1.pt");
+	look_at_all();
+	expect("x-9/model_1.pt", "run/x-9", 1, TPD_SEEN_SETTLING);
+	rename(scratch("w/x-9"), scratch("w/step-9"));
+	look_at_all();
+	ck_assert(gone("x-9/model_1.pt"));
+	expect("step-9", "run", 9, TPD_SEEN_SETTLING);
+}
+END_TEST
+
+START_TEST(asked_for)
+{
+	static const char *const paths[] = {"w/step-1", "w/a/ckpt-5.pt", "w/step-7", "elsewhere"};
+	char *looks[4];
+
+	put_big("step-1/x");
+	put_big("a/ckpt-5.pt");
+	look_at_all();
+	for (size_t i = 0; i < 4; i++)
+		looks[i] = strdup(scratch("%s", paths[i]));
+	run(&(struct tpd_scan_request){.looks = looks, .look_count = 4});
+	for (size_t i = 0; i < 4; i++)
+		free(looks[i]);
+	ck_assert_uint_eq(result.seen_count, 2);
+	expect("step-1", "run", 1, TPD_SEEN_SETTLING);
+	expect("a/ckpt-5.pt", "run/a", 5, TPD_SEEN_SETTLING);
+	ck_assert_uint_eq(result.gone_count, 2); /* never were there */
+	ck_assert(gone("step-7"));
+}
+END_TEST
+
+START_TEST(impossible_run_names)
+{
+	put_big("-odd/step-1/x");
+	put_big("a@b/step-1/x");
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 0);
+	ck_assert_uint_eq(result.note_count, 2);
+	ck_assert(result.notes[0].warning && strstr(result.notes[0].text, "cannot be the name of a run"));
+	look_at_all();
+	ck_assert_uint_eq(result.note_count, 0);
+}
+END_TEST
+
+START_TEST(the_store_is_left_out)
+{
+	struct tpd_scan_watch watch = {.id = 7, .name = "run", .path = scratch("w")};
+	struct stat st;
+
+	put_big("store/step-1/x");
+	put_big("step-2/x");
+	ck_assert_int_eq(stat(scratch("w/store"), &st), 0);
+	ck_assert_int_eq(tpd_scan_set_watches(scan, &watch, 1, st.st_dev, st.st_ino, NULL), TPD_OK);
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 1);
+}
+END_TEST
+
+START_TEST(the_watched_directory_comes_and_goes)
+{
+	put_big("step-1/x");
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 1);
+	rename(scratch("w"), scratch("v"));
+	look_at_all();
+	ck_assert(gone("step-1"));
+	ck_assert_uint_eq(result.note_count, 1);
+	look_at_all();
+	ck_assert_uint_eq(result.note_count, 0);
+	rename(scratch("v"), scratch("w"));
+	look_at_all();
+	expect("step-1", "run", 1, TPD_SEEN_SETTLING);
+}
+END_TEST
+
+START_TEST(other_watches)
+{
+	struct tpd_scan_watch two[2] = {{.id = 7, .name = "run", .path = scratch("w")},
+					{.id = 8, .name = "new", .path = scratch("v")}};
+
+	put_big("step-1/x");
+	mkdir(scratch("v"), 0755);
+	mkdir(scratch("v/step-3"), 0755);
+	put_big("../v/step-3/x");
+	look_at_all();
+	ck_assert_int_eq(tpd_scan_set_watches(scan, two, 2, 0, 0, NULL), TPD_OK);
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 1); /* the first is known */
+	ck_assert_str_eq(result.seen[0].run, "new");
+	ck_assert_int_eq(tpd_scan_set_watches(scan, two + 1, 1, 0, 0, NULL), TPD_OK);
+	put_big("step-2/x");
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 0);
+	ck_assert_uint_eq(result.state_count, 1);
+	ck_assert_uint_eq(result.states[0].id, 8);
+}
+END_TEST
+
+/* --- by events alone --- */
+
+START_TEST(events)
+{
+	look_at_all();
+	ck_assert(!result.states[0].polling);
+	put_big("a/b/step-1/x"); /* made at once: only a's creation is told */
+	ck_assert_int_gt(look_at_events(), 0);
+	expect("a/b/step-1", "run/a/b", 1, TPD_SEEN_SETTLING);
+	look_at_events();
+	put_big("a/b/step-1/x"); /* re-written in place: the directory's times stay */
+	ck_assert_int_gt(look_at_events(), 0);
+	ck_assert_uint_eq(result.seen_count, 1);
+	ck_assert_int_eq(look_at_events(), 0);
+	ck_assert_uint_eq(result.seen_count, 0);
+	put_big("b/y");
+	rename(scratch("w/b"), scratch("w/a/b/step-2")); /* arrives by rename */
+	look_at_events();
+	expect("a/b/step-2", "run/a/b", 2, TPD_SEEN_SETTLING);
+	unlink(scratch("w/a/b/step-1/x"));
+	rmdir(scratch("w/a/b/step-1"));
+	look_at_events();
+	ck_assert(gone("a/b/step-1"));
+	rename(scratch("w/a"), scratch("away"));
+	look_at_events();
+	ck_assert(gone("a/b/step-2"));
+}
+END_TEST
+
+START_TEST(made_again_under_the_same_number)
+{
+	put_big("step-1/x");
+	look_at_all();
+	look_at_events();
+	for (int i = 0; i < 20; i++) { /* file systems like to give the inode's number out again */
+		unlink(scratch("w/step-1/x"));
+		rmdir(scratch("w/step-1"));
+		mkdir(scratch("w/step-1"), 0755);
+		look_at_events();
+		look_at_events();
+		put_big("step-1/x");
+		ck_assert_int_gt(look_at_events(), 0);
+		ck_assert_ptr_nonnull(seen("step-1"));
+		ck_assert(!result.states[0].polling);
+	}
+}
+END_TEST
+
+START_TEST(without_inotify)
+{
+	put_big("step-1/x");
+	look_at_all();
+	ck_assert(result.states[0].polling);
+	ck_assert_str_eq(result.states[0].reason, "none here");
+	put_big("step-1/x"); /* no event, no change of the directory */
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 1);
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 0);
+	put("step-1/x", "too small to be a checkpoint");
+	look_at_all();
+	ck_assert(gone("step-1"));
+}
+END_TEST
+
+START_TEST(a_lost_event_is_found_in_time)
+{
+	bool found = false;
+
+	put_big("step-1/x");
+	look_at_all();
+	sleep(3); /* the directory's times are old enough to be believed */
+	look_at_all();
+	put_big("step-1/x");
+	for (int i = 0; i < 16 && !found; i++) {
+		look_at_all();
+		found = seen("step-1") != NULL;
+	}
+	ck_assert(found);
+	/* or at once, when everything is to be looked at */
+	put_big("step-1/x");
+	run(&(struct tpd_scan_request){.full = true, .deep = true});
+	ck_assert_ptr_nonnull(seen("step-1"));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("scan");
+	TCase *tests = tcase_create("scan"), *polling = tcase_create("polling");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	suite_add_tcase(suite, tests);
+	tcase_add_checked_fixture(tests, make, drop);
+	tcase_set_timeout(tests, 30);
+	tcase_add_test(tests, layouts);
+	tcase_add_test(tests, trainer_in_its_order);
+	tcase_add_test(tests, left_over_marker);
+	tcase_add_test(tests, at_rest);
+	tcase_add_test(tests, changes_and_deletions);
+	tcase_add_test(tests, a_checkpoint_becomes_a_run);
+	tcase_add_test(tests, asked_for);
+	tcase_add_test(tests, impossible_run_names);
+	tcase_add_test(tests, the_store_is_left_out);
+	tcase_add_test(tests, the_watched_directory_comes_and_goes);
+	tcase_add_test(tests, other_watches);
+	tcase_add_test(tests, events);
+	tcase_add_test(tests, made_again_under_the_same_number);
+	tcase_add_test(tests, a_lost_event_is_found_in_time);
+	suite_add_tcase(suite, polling);
+	tcase_add_checked_fixture(polling, make_polling, drop);
+	tcase_add_test(polling, without_inotify);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
