@@ -393,7 +393,6 @@ struct tpd_settle_order tpd_settle_next(struct tpd_settle *settle, uint64_t now_
 			best = entry;
 	}
 	if (best) {
-		settle->held_back = true; /* there may be others: due_ms says nothing of them */
 		best->state = CAPTURING;
 		best->void_later = false;
 		best->generation++;
