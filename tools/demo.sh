@@ -58,6 +58,7 @@ cat >"$dir/tpded.conf" <<EOF
 path = $store
 [daemon]
 control_socket = $dir/control.sock
+scan_interval = 1
 [watch:demo]
 path = $watched
 settle = 0.3

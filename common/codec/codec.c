@@ -167,6 +167,27 @@ static enum tpd_status check_payload(struct tpd_codec *codec, const struct tpd_p
 	return TPD_OK;
 }
 
+/*
+ * Untyped bytes of which a few changed in place: words of one byte may be shorter than Zstandard's matches. The better of
+ * the two is left in codec->payload.
+ */
+static enum tpd_status try_sparse_bytes(struct tpd_codec *codec, const struct tpd_chunk *chunk, struct tpd_plan *use,
+					size_t *payload_len, struct tpd_err *err)
+{
+	struct tpd_plan sparse = *use;
+	size_t len = SIZE_MAX;
+	enum tpd_status status;
+
+	sparse.encoding = TPD_ENCODING_SPARSE;
+	status = tpd_encode_with(codec, &sparse, chunk, 0, &len, err);
+	if (status == TPD_OK && len < *payload_len) {
+		*use = sparse;
+		*payload_len = len;
+		return TPD_OK;
+	}
+	return status == TPD_OK ? tpd_encode_with(codec, use, chunk, 0, payload_len, err) : status;
+}
+
 enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
 				 uint8_t *out, enum tpd_encoding *out_encoding, size_t *out_len, struct tpd_err *err)
 {
@@ -188,6 +209,8 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	if (tpd_encoding_needs_reference(use.encoding) && (!chunk->p || chunk->ref_len == 0))
 		use.encoding = use.encoding == TPD_ENCODING_ZSTD_REF ? TPD_ENCODING_ZSTD : TPD_ENCODING_PLANES;
 	status = tpd_encode_with(codec, &use, chunk, 0, &payload_len, err);
+	if (status == TPD_OK && use.encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
+		status = try_sparse_bytes(codec, chunk, &use, &payload_len, err);
 	if (status == TPD_OK && payload_len < chunk->len) {
 		status = check_payload(codec, &use, chunk, payload_len, &same, err);
 		codec->mismatches += status == TPD_OK && !same;

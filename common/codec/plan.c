@@ -16,7 +16,8 @@
 
 #define GRID_BIAS_MIN 2u
 #define GRID_BIAS_MAX 3u
-#define GUESS_PERCENT 98u /* a type must bring the sample below this share of what bytes cost */
+#define GUESS_PERCENT 98u /* a type's byte planes must cost less than this share of what plain bytes cost */
+#define FLOAT_SPREAD 64u  /* exponents; see looks_f32() */
 
 /* Not larger than raw.  Without sample->p, encodings that need a reference are left out. */
 static enum tpd_status try_plan(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_sample *sample,
@@ -114,27 +115,62 @@ static enum tpd_dtype half_of(const struct tpd_codec *codec, const struct tpd_sa
 	return cost[0] + n * margin < cost[1] ? TPD_DTYPE_BF16 : TPD_DTYPE_F16;
 }
 
+/*
+ * Do the non-zero words look like floats of 8 exponent bits? Of values that belong together most have exponents within
+ * 64 of each other; of random words a quarter, and small integers are denormals.
+ */
+static bool looks_f32(const struct tpd_sample *sample)
+{
+	uint32_t counts[256] = {0}, all = 0, window = 0, most = 0;
+
+	for (size_t i = 0; i + 4 <= sample->len; i += 4) {
+		uint32_t x = tpd_get_u32(sample->x + i) & 0x7fffffff;
+
+		if (x == 0)
+			continue;
+		counts[x >> 23]++;
+		all++;
+	}
+	for (unsigned e = 1; e < 255; e++) {
+		window += counts[e] - (e > FLOAT_SPREAD ? counts[e - FLOAT_SPREAD] : 0);
+		most = TPD_MAX(most, window);
+	}
+	return (uint64_t)most * 4 >= (uint64_t)all * 3 && all > 0;
+}
+
+static enum tpd_status planes_cost(struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_sample *sample,
+				   uint64_t *out_bytes, struct tpd_err *err)
+{
+	const struct tpd_plan plan = {.encoding = TPD_ENCODING_PLANES, .dtype = dtype, .row = 1024};
+
+	return try_plan(codec, &plan, sample, out_bytes, err);
+}
+
 enum tpd_status tpd_plan_guess_dtype(struct tpd_codec *codec, const struct tpd_sample *sample,
 				     enum tpd_dtype *out_dtype, struct tpd_err *err)
 {
 	const struct tpd_sample alone = {.x = sample->x, .len = sample->len, .stretch = sample->stretch};
-	static const enum tpd_dtype types[] = {TPD_DTYPE_BYTES, TPD_DTYPE_F32, TPD_DTYPE_F16};
+	static const enum tpd_dtype types[] = {TPD_DTYPE_F32, TPD_DTYPE_F16};
 	enum tpd_dtype best = TPD_DTYPE_BYTES;
-	uint64_t best_bytes = 0, bytes, ignored;
+	uint64_t best_bytes = 0, bytes, untyped, typed, ignored;
 	struct tpd_plan plan;
+	enum tpd_status status = planes_cost(codec, TPD_DTYPE_BYTES, &alone, &best_bytes, err);
 
-	for (unsigned i = 0; i < TPD_ARRAY_LEN(types); i++) {
-		enum tpd_status status = tpd_plan_choose(codec, types[i], 1024, &alone, &plan, &bytes, &ignored, err);
-
-		if (status != TPD_OK)
-			return status;
-		if (i == 0)
-			best_bytes = bytes * GUESS_PERCENT / 100;
-		else if (bytes < best_bytes && plan.encoding == TPD_ENCODING_PLANES) {
+	if (status == TPD_OK)
+		status = tpd_plan_choose(codec, TPD_DTYPE_BYTES, 1024, &alone, &plan, &untyped, &ignored, err);
+	best_bytes = best_bytes * GUESS_PERCENT / 100;
+	for (unsigned i = 0; i < TPD_ARRAY_LEN(types) && status == TPD_OK; i++) {
+		status = planes_cost(codec, types[i], &alone, &bytes, err);
+		if (status == TPD_OK)
+			status = tpd_plan_choose(codec, types[i], 1024, &alone, &plan, &typed, &ignored, err);
+		if (status == TPD_OK && bytes < best_bytes && typed <= untyped &&
+		    (types[i] == TPD_DTYPE_F32 ? looks_f32(&alone) : plan.encoding == TPD_ENCODING_PLANES)) {
 			best_bytes = bytes;
 			best = types[i];
 		}
 	}
+	if (status != TPD_OK)
+		return status;
 	*out_dtype = best == TPD_DTYPE_F16 ? half_of(codec, sample) : best;
 	return TPD_OK;
 }
