@@ -138,6 +138,9 @@ START_TEST(zstd_with_a_reference)
 		ref[i] = x[i] = (uint8_t)next_random();
 	x[1000] ^= 1;
 	ck_assert_int_eq(tpd_encode_chunk(codec, &plan, &chunk, frame, &encoding, &len, NULL), TPD_OK);
+	ck_assert_int_eq(encoding, TPD_ENCODING_SPARSE); /* shorter, for a change in place */
+	memmove(x + 1, ref, sizeof x - 1);
+	ck_assert_int_eq(tpd_encode_chunk(codec, &plan, &chunk, frame, &encoding, &len, NULL), TPD_OK);
 	ck_assert_int_eq(encoding, TPD_ENCODING_ZSTD_REF);
 	ck_assert_int_eq(decode_zstd(frame, len, ref, sizeof ref, out, sizeof out), TPD_OK);
 	ck_assert_mem_eq(out, x, sizeof x);
@@ -659,8 +662,8 @@ START_TEST(mutations)
 				/* headers are near the front */
 				size_t at = next_random() % (next_random() % 2 ? len : TPD_MIN(len, (size_t)40));
 
-				payload[at] = next_random() % 2 ? (uint8_t)next_random()
-								: payload[at] ^ (uint8_t)(1 << next_random() % 8);
+				payload[at] = (uint8_t)(next_random() % 2 ? next_random()
+									  : payload[at] ^ 1u << next_random() % 8);
 			}
 			if (next_random() % 8 == 0)
 				changed_len = next_random() % (len + 1);
