@@ -25,6 +25,23 @@
 #define BACKLOG 16
 #define UNSENT_MAX (4u << 20)
 
+/*
+ * libuv closes a client's descriptor by a bare system call. The thread sanitizer does not see it, and takes the next use of the
+ * number, by any thread, for a race with the accept4() that it did see.
+ */
+#if defined(__has_feature)
+#define HAS_FEATURE(x) __has_feature(x)
+#else
+#define HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || HAS_FEATURE(thread_sanitizer)
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void)
+{
+	return "race:accept4\n";
+}
+#endif
+
 struct tpd_control_client {
 	struct tpd_control_client *next;
 	struct tpd_control *control;

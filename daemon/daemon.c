@@ -121,7 +121,8 @@ static void take_config(struct tpd_daemon *daemon)
 	if (tpd_intake_configure(daemon, &err) != TPD_OK)
 		tpd_report_error(daemon, NULL, err.text);
 	else
-		tpd_dispatch_event(daemon, "info", NULL, "configuration read again: %zu watches", now->watch_count);
+		tpd_dispatch_event(daemon, "info", NULL, "configuration read again: %zu watch%s", now->watch_count,
+				   now->watch_count == 1 ? "" : "es");
 	tpd_config_release(wanted);
 }
 

@@ -90,7 +90,7 @@ static void take_left_jobs(struct tpd_daemon *daemon, const struct tpd_ledger_ca
 		tpd_queue_put(&daemon->queue, item);
 	}
 	if (call->job_count > 0)
-		tpd_log(TPD_LOG_INFO, "%zu jobs are left from before", call->job_count);
+		tpd_log(TPD_LOG_INFO, "%zu job%s left from before", call->job_count, call->job_count == 1 ? " is" : "s are");
 }
 
 static void on_opened(struct tpd_daemon *daemon, struct tpd_ledger_call *call)

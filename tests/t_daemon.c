@@ -1,0 +1,373 @@
+/*
+ * t_daemon.c - the daemon in a process of its own, asked over its control socket and told by signals: commands, notifications,
+ * reloading, the end. (tests/sh/daemon.sh has the storing of whole runs.)
+ */
+#include "base/tpd.h"
+
+#include <check.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "daemon/daemon.h"
+#include "daemon/log.h"
+#include "files.h"
+#include "wire/wire.h"
+
+#define PATIENCE_MS 60000 /* for a busy machine under a sanitizer; nothing here is measured */
+
+static pid_t child;
+static int notify_fd = -1;
+
+static void nap(long ms)
+{
+	nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+}
+
+static void write_config(const char *extra)
+{
+	char text[4096];
+
+	snprintf(text, sizeof text,
+		 "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nthreads=2\nscan_interval=1h\n[watch:a]\npath=%s\nsettle=100ms\n%s",
+		 scratch("store"), scratch("run/c.sock"), scratch("a"), extra);
+	file_write(scratch("c.conf"), text, strlen(text));
+}
+
+static void start(void)
+{
+	child = fork();
+	ck_assert_int_ge(child, 0);
+	if (child == 0) {
+		struct tpd_config config;
+		struct tpd_err err = {0};
+		int code;
+
+		if (!getenv("TPD_TEST_LOG") && !freopen(scratch("log"), "a", stderr))
+			exit(99);
+		tpd_log_open(TPD_LOG_DEBUG);
+		if (tpd_config_read(scratch("c.conf"), TPD_CONFIG_PATHS, &config, &err) != TPD_OK) {
+			tpd_log(TPD_LOG_ERROR, "%s", err.text);
+			exit(2);
+		}
+		code = tpd_daemon_run(&(struct tpd_daemon_options){.config = &config});
+		tpd_log_close();
+		exit(code); /* with the leak check of a sanitizer build */
+	}
+}
+
+static int stop(int signal_number)
+{
+	int status;
+
+	if (signal_number)
+		kill(child, signal_number);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	child = 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+/* The reply's text; fails when none comes. Fresh. */
+static char *ask(const char *request)
+{
+	char *reply = NULL;
+	struct tpd_err err = {0};
+
+	for (int waited = 0;; waited += 20) {
+		enum tpd_status status = tpd_wire_call(scratch("run/c.sock"), request, PATIENCE_MS, &reply, &err);
+
+		if (status == TPD_OK)
+			return reply;
+		ck_assert_msg((status == TPD_NOT_FOUND || status == TPD_CORRUPT || status == TPD_IO) && waited < PATIENCE_MS, "%s",
+			      err.text);
+		nap(20);
+	}
+}
+
+/* Ask for the status until it holds `text`. */
+static void await(const char *text)
+{
+	for (int waited = 0;; waited += 20) {
+		char *reply = ask("{\"command\":\"status\"}");
+		bool found = strstr(reply, text) != NULL;
+
+		ck_assert_msg(waited < PATIENCE_MS, "no %s in %s", text, reply);
+		free(reply);
+		if (found)
+			return;
+		nap(20);
+	}
+}
+
+static void expect_reply(const char *request, const char *wanted)
+{
+	char *reply = ask(request);
+
+	ck_assert_str_eq(reply, wanted);
+	free(reply);
+}
+
+START_TEST(stores_and_tells)
+{
+	char *reply;
+	struct tpd_json js;
+	enum tpd_json_kind kind;
+	struct stat st;
+
+	start();
+	await("\"state\":\"idle\"");
+	ck_assert_int_eq(stat(scratch("run/c.sock"), &st), 0);
+	ck_assert_uint_eq(st.st_mode & 0777, 0660);
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	await("\"done\":1,\"missed\":0");
+	mkdir(scratch("a/sub"), 0755);
+	checkpoint_make(scratch("a/sub/checkpoint-20"), 20, 1);
+	await("\"done\":2,\"missed\":0");
+	reply = ask("{\"command\":\"status\"}");
+	ck_assert_ptr_nonnull(strstr(reply, "{\"ok\":true,\"pid\":"));
+	ck_assert_ptr_nonnull(strstr(reply, "\"runs\":2,\"checkpoints\":2,\"unfinished\":0"));
+	ck_assert_ptr_nonnull(strstr(reply, "\"run\":\"a/sub\",\"step\":20,\"version\":1"));
+	js = tpd_json_make(reply, strlen(reply));
+	while ((kind = tpd_json_next(&js)) != TPD_JSON_END)
+		ck_assert_int_ne(kind, TPD_JSON_ERROR);
+	free(reply);
+	ck_assert_int_eq(stop(SIGTERM), 0);
+	ck_assert(!file_exists(scratch("run/c.sock")));
+	/* once more: everything is known */
+	start();
+	await("\"state\":\"idle\"");
+	await("\"runs\":2,\"checkpoints\":2,\"unfinished\":0");
+	await("\"done\":0,\"missed\":0");
+	ck_assert_int_eq(stop(SIGINT), 0);
+}
+END_TEST
+
+START_TEST(commands)
+{
+	start();
+	await("\"state\":\"idle\"");
+	expect_reply("{\"command\":\"pause\"}", "{\"ok\":true,\"state\":\"paused\"}");
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	await("\"queued\":1");
+	await("\"held\":1");
+	expect_reply("{\"command\":\"scan\"}", "{\"ok\":true}");
+	await("\"state\":\"paused\"");
+	await("\"done\":0,\"missed\":0");
+	free(ask("{\"x\":[1,{}],\"command\":\"resume\"}"));
+	await("\"done\":1,\"missed\":0");
+	await("\"state\":\"idle\"");
+	expect_reply("{\"command\":\"dance\"}",
+		     "{\"ok\":false,\"error\":\"there is no command 'dance'; there are status, pause, resume and scan\","
+		     "\"status\":\"usage\"}");
+	expect_reply("{}", "{\"ok\":false,\"error\":\"a request is a JSON object with a \\\"command\\\"\",\"status\":\"usage\"}");
+	expect_reply("nonsense", "{\"ok\":false,\"error\":\"a request is a JSON object with a \\\"command\\\"\",\"status\":\"usage\"}");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(paused_jobs_survive)
+{
+	start();
+	await("\"state\":\"idle\"");
+	free(ask("{\"command\":\"pause\"}"));
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	checkpoint_make(scratch("a/checkpoint-20"), 20, 1);
+	await("\"queued\":2");
+	ck_assert_int_eq(stop(SIGKILL), 1000 + SIGKILL);
+	/* one is deleted while nobody is there: missed; the other is stored */
+	remove(scratch("a/checkpoint-10/model.safetensors"));
+	remove(scratch("a/checkpoint-10/optimizer.pt"));
+	remove(scratch("a/checkpoint-10/trainer_state.json"));
+	remove(scratch("a/checkpoint-10"));
+	start();
+	await("\"done\":1,\"missed\":1");
+	await("\"run\":\"a\",\"step\":20,\"version\":1");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(reload)
+{
+	char extra[600];
+
+	mkdir(scratch("b"), 0755);
+	checkpoint_make(scratch("b/checkpoint-5"), 5, 3);
+	start();
+	await("\"state\":\"idle\"");
+	write_config("[watch:b]\nfoo=bar\n"); /* stays as it was */
+	kill(child, SIGHUP);
+	await("[watch:b] foo: unknown key");
+	snprintf(extra, sizeof extra, "[watch:b]\npath=%s\nsettle=100ms\n", scratch("b"));
+	write_config(extra);
+	kill(child, SIGHUP);
+	await("\"done\":1,\"missed\":0");
+	await("\"name\":\"b\"");
+	await("\"run\":\"b\",\"step\":5,\"version\":1");
+	write_config("");
+	kill(child, SIGHUP);
+	for (int waited = 0;; waited += 20) {
+		char *reply = ask("{\"command\":\"status\"}");
+		bool there = strstr(reply, "\"name\":\"b\"") != NULL;
+
+		free(reply);
+		if (!there)
+			break;
+		ck_assert_int_lt(waited, PATIENCE_MS);
+		nap(20);
+	}
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(second_daemon)
+{
+	pid_t first;
+	char text[1024];
+
+	start();
+	await("\"state\":\"idle\"");
+	first = child;
+	start();
+	ck_assert_int_eq(stop(0), 6);
+	/* another store, the same socket */
+	snprintf(text, sizeof text, "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\n", scratch("other"), scratch("run/c.sock"));
+	file_write(scratch("c.conf"), text, strlen(text));
+	start();
+	ck_assert_int_eq(stop(0), 6);
+	child = first;
+	await("\"state\":\"idle\"");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
+START_TEST(left_over_socket)
+{
+	start();
+	await("\"state\":\"idle\"");
+	ck_assert_int_eq(stop(SIGKILL), 1000 + SIGKILL);
+	ck_assert(file_exists(scratch("run/c.sock")));
+	start();
+	await("\"state\":\"idle\"");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+	/* what is no socket is not touched */
+	file_write(scratch("run/c.sock"), "x", 1);
+	start();
+	ck_assert_int_eq(stop(0), 2);
+	ck_assert(file_exists(scratch("run/c.sock")));
+}
+END_TEST
+
+/* Read datagrams until one holds `text`. */
+static void await_notice(const char *text)
+{
+	char buf[2048];
+
+	for (int waited = 0; waited < PATIENCE_MS; waited += 20) {
+		ssize_t n = recv(notify_fd, buf, sizeof buf - 1, MSG_DONTWAIT);
+
+		if (n < 0) {
+			ck_assert_int_eq(errno, EAGAIN);
+			nap(20);
+			continue;
+		}
+		buf[n] = 0;
+		if (strstr(buf, text))
+			return;
+	}
+	ck_abort_msg("no notice %s", text);
+}
+
+START_TEST(systemd_is_told)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", scratch("notify"));
+	notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(notify_fd, (struct sockaddr *)&address, sizeof address), 0);
+	setenv("NOTIFY_SOCKET", address.sun_path, 1);
+	setenv("WATCHDOG_USEC", "400000", 1);
+	start();
+	await_notice("READY=1");
+	await_notice("WATCHDOG=1");
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	await_notice("1 stored since the start");
+	await_notice("WATCHDOG=1");
+	kill(child, SIGTERM);
+	await_notice("STOPPING=1");
+	ck_assert_int_eq(stop(0), 0);
+	close(notify_fd);
+	unsetenv("NOTIFY_SOCKET");
+	unsetenv("WATCHDOG_USEC");
+}
+END_TEST
+
+/* Between two looks, in a capture, in a job, in the opening of the store: the end is always clean. */
+START_TEST(stopped_at_any_moment)
+{
+	for (int i = 1; i <= 3; i++) {
+		char path[32];
+
+		snprintf(path, sizeof path, "a/checkpoint-%d", i);
+		checkpoint_make(scratch("%s", path), (uint64_t)i, 1);
+	}
+	start();
+	free(ask("{\"command\":\"status\"}")); /* its signals are in place */
+	nap(_i * 15);
+	ck_assert_int_eq(stop(SIGTERM), 0);
+	start();
+	await("\"state\":\"idle\"");
+	await("\"checkpoints\":3,\"unfinished\":0");
+	await("\"queued\":0,\"running\":0,\"failed\":0");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
+static void make(void)
+{
+	scratch_make();
+	mkdir(scratch("a"), 0755);
+	write_config("");
+}
+
+static void drop(void)
+{
+	if (child > 0) {
+		kill(child, SIGKILL);
+		waitpid(child, NULL, 0);
+	}
+	child = 0;
+	scratch_remove();
+}
+
+int main(void)
+{
+	Suite *suite = suite_create("daemon");
+	TCase *tests = tcase_create("daemon");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	suite_add_tcase(suite, tests);
+	tcase_add_checked_fixture(tests, make, drop);
+	tcase_set_timeout(tests, 120);
+	tcase_add_test(tests, stores_and_tells);
+	tcase_add_test(tests, commands);
+	tcase_add_test(tests, paused_jobs_survive);
+	tcase_add_test(tests, reload);
+	tcase_add_test(tests, second_daemon);
+	tcase_add_test(tests, left_over_socket);
+	tcase_add_test(tests, systemd_is_told);
+	tcase_add_loop_test(tests, stopped_at_any_moment, 0, 16);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
