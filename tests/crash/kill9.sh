@@ -25,7 +25,7 @@ dir=$(mktemp -d "${TMPDIR:-/tmp}/tpded-kill9.XXXXXX") || exit 1
 daemon='' writer=''
 cleanup() {
 	for pid in $daemon $writer; do kill -9 "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; done
-	[ -n "${KEEP:-}" ] || rm -rf "$dir"
+	rm -rf "$dir"
 }
 trap cleanup EXIT
 fail() { echo "failed: $1" >&2; tail -n 5 "$dir/tpded.log" >&2; exit 1; }
