@@ -109,7 +109,7 @@ SCRIPTS  := $(sort $(wildcard tests/sh/*.sh))
 UNIT     := $(BUILD)/systemd/tpded.service
 
 all: $(LIB) $(PROGRAMS) $(UNIT)
-tests: $(TESTS) $(call prog,$(LONE_TESTS))
+tests: $(TESTS) $(call prog,$(LONE_TESTS)) $(BENCHES)
 
 # ---- compiling and linking ----
 $(V).SILENT:
