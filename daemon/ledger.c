@@ -14,6 +14,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "daemon/log.h"
+
 struct tpd_ledger {
 	struct tpd_mailbox box;
 	struct tpd_message stop;
@@ -24,7 +26,11 @@ struct tpd_ledger {
 	/* the thread's */
 	struct tpd_archive *archive;
 	struct tpd_catalog *catalog;
+	int64_t base; /* what the loop knows as number N is N - base in this catalog */
 };
+
+/* Numbers of one catalog file; after it was lost and made again, older ones belong to jobs that nothing is noted of any more. */
+#define NUMBERS ((int64_t)1 << 40)
 
 static int64_t now_ns(void)
 {
@@ -89,7 +95,7 @@ static enum tpd_status take_job(void *arg, const struct tpd_job *job, struct tpd
 	}
 	taken = &call->jobs[call->job_count];
 	*taken = (struct tpd_ledger_job){
-		.number = job->number,
+		.number = job->number, /* base is 0 at the start */
 		.changed_ns = job->changed_ns,
 		.step = job->step,
 		.was_running = job->state == TPD_JOB_RUNNING,
@@ -132,15 +138,27 @@ static enum tpd_status find_job(struct tpd_ledger *ledger, struct tpd_ledger_cal
 static enum tpd_status add_job(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 {
 	bool is_new = false;
+	int64_t number = 0;
 	enum tpd_status status = tpd_catalog_job_add(ledger->catalog, call->run, call->path, call->step, call->fingerprint,
-						     now_ns(), &call->number, &is_new, &call->err);
+						     now_ns(), &number, &is_new, &call->err);
 
-	if (status != TPD_OK || is_new)
+	if (status != TPD_OK)
 		return status;
+	call->number = number + ledger->base;
+	if (is_new)
+		return TPD_OK;
 	status = find_job(ledger, call);
 	if (status == TPD_OK && call->known && (call->state == TPD_JOB_FAILED || call->state == TPD_JOB_MISSED))
-		status = tpd_catalog_job_set(ledger->catalog, call->number, TPD_JOB_QUEUED, now_ns(), NULL, NULL, &call->err);
+		status = tpd_catalog_job_set(ledger->catalog, number, TPD_JOB_QUEUED, now_ns(), NULL, NULL, &call->err);
 	return status;
+}
+
+static enum tpd_status set_job(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
+{
+	if (call->number < ledger->base)
+		return TPD_OK; /* its row went with the catalog that was lost; the store has the checkpoint, or will be asked again */
+	return tpd_catalog_job_set(ledger->catalog, call->number - ledger->base, call->state, now_ns(),
+				   call->checkpoint[0] ? call->checkpoint : NULL, call->text, &call->err);
 }
 
 static enum tpd_status serve(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
@@ -153,12 +171,29 @@ static enum tpd_status serve(struct tpd_ledger *ledger, struct tpd_ledger_call *
 	case TPD_LEDGER_ADD:
 		return add_job(ledger, call);
 	case TPD_LEDGER_SET:
-		return tpd_catalog_job_set(ledger->catalog, call->number, call->state, now_ns(),
-					   call->checkpoint[0] ? call->checkpoint : NULL, call->text, &call->err);
+		return set_job(ledger, call);
 	case TPD_LEDGER_EVENT:
 		return tpd_catalog_event(ledger->catalog, now_ns(), call->level, call->run, call->text, &call->err);
 	}
 	return TPD_OK;
+}
+
+/* A call that failed for the catalog's sake: was its file removed, replaced or damaged? Then once more with a new one. */
+static enum tpd_status serve_for_sure(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
+{
+	enum tpd_status status = serve(ledger, call);
+	struct tpd_err fault = {0};
+
+	if (status != TPD_CORRUPT && (status != TPD_IO || !tpd_archive_catalog_lost(ledger->archive)))
+		return status;
+	if (tpd_archive_reopen_catalog(ledger->archive, &fault) != TPD_OK) {
+		tpd_log(TPD_LOG_ERROR, "%s; nothing can be noted down: %s", call->err.text, fault.text);
+		return status;
+	}
+	tpd_log(TPD_LOG_WARNING, "%s; it was opened anew, with what the store has", call->err.text);
+	ledger->catalog = tpd_archive_catalog(ledger->archive);
+	ledger->base += NUMBERS;
+	return serve(ledger, call);
 }
 
 static void *ledger_main(void *arg)
@@ -174,7 +209,7 @@ static void *ledger_main(void *arg)
 	while ((message = tpd_mailbox_take(&ledger->box, -1)) != &ledger->stop) {
 		call = (struct tpd_ledger_call *)message;
 		if (opened == TPD_OK)
-			call->status = serve(ledger, call);
+			call->status = serve_for_sure(ledger, call);
 		else
 			call->status = tpd_fail(&call->err, opened, "the store is not open");
 		atomic_fetch_add(&ledger->served, 1);

@@ -547,6 +547,54 @@ START_TEST(catalog_comes_back)
 }
 END_TEST
 
+/* Refs that were lost: the manifests still say what each checkpoint is. */
+START_TEST(names_come_back)
+{
+	uint64_t done = 0, failed = 0, unnamed = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	ingest_step(20);
+	OK(tpd_archive_unnamed(archive, &unnamed, &err));
+	ck_assert_uint_eq(unnamed, 0);
+	archive_close();
+	ck_assert_int_eq(unlink(scratch("store/refs/run")), 0);
+	archive_open(16, 0, 1);
+	OK(tpd_archive_unnamed(archive, &unnamed, &err));
+	ck_assert_uint_eq(unnamed, 2);
+	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
+	ck_assert_uint_eq(done, 2);
+	OK(tpd_archive_unnamed(archive, &unnamed, &err));
+	ck_assert_uint_eq(unnamed, 0);
+	assert_restores("run@10", scratch("checkpoint-10"));
+	assert_restores("run@20~1", scratch("checkpoint-20"));
+}
+END_TEST
+
+START_TEST(damaged_catalog_is_put_aside)
+{
+	unsigned rows = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	archive_close();
+	file_write(scratch("store/catalog.sqlite"), "this is no database, but it is long enough", 42);
+	archive_open(16, 0, 1);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 1);
+	ck_assert(file_exists(scratch("store/catalog.sqlite.damaged")));
+	/* And one that vanishes under the handle. */
+	ck_assert(!tpd_archive_catalog_lost(archive));
+	ck_assert_int_eq(unlink(scratch("store/catalog.sqlite")), 0);
+	ck_assert(tpd_archive_catalog_lost(archive));
+	OK(tpd_archive_reopen_catalog(archive, &err));
+	ck_assert(!tpd_archive_catalog_lost(archive));
+	rows = 0;
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 1);
+}
+END_TEST
+
 START_TEST(steps_of_paths)
 {
 	uint64_t step = 0;
@@ -589,6 +637,8 @@ int main(void)
 	tcase_add_test(tc, reference_without_its_original);
 	tcase_add_test(tc, names);
 	tcase_add_test(tc, catalog_comes_back);
+	tcase_add_test(tc, names_come_back);
+	tcase_add_test(tc, damaged_catalog_is_put_aside);
 	tcase_add_test(tc, steps_of_paths);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);

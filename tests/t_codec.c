@@ -315,6 +315,34 @@ START_TEST(same_input_gives_the_same_bytes)
 }
 END_TEST
 
+/* 1 - 2^-30 is 1 to the nearest, and less than 1 towards zero: T would be another one. */
+START_TEST(rounding_mode_of_the_caller_does_not_matter)
+{
+	static const int modes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_DOWNWARD, FE_UPWARD};
+	struct tpd_plan plan = {.encoding = TPD_ENCODING_GRID, .dtype = TPD_DTYPE_F32, .row = 64, .grid_bias = 2};
+	uint8_t x[256], p[256], first[300];
+	struct tpd_chunk chunk = {.x = x, .len = sizeof x, .p = p, .ref_len = sizeof p};
+	size_t len, first_len = 0;
+
+	for (size_t i = 0; i < sizeof x; i += 4) {
+		tpd_put_u32(x + i, 127u << 23);
+		tpd_put_u32(p + i, 97u << 23);
+	}
+	for (size_t k = 0; k < TPD_ARRAY_LEN(modes); k++) {
+		ck_assert_int_eq(fesetround(modes[k]), 0);
+		ck_assert_int_eq(tpd_encode_with(codec, &plan, &chunk, 0, &len, NULL), TPD_OK);
+		ck_assert_int_eq(fegetround(), modes[k]);
+		ck_assert_int_eq(fesetround(FE_TONEAREST), 0);
+		ck_assert_uint_le(len, sizeof first);
+		if (k == 0)
+			memcpy(first, codec->payload.data, first_len = len);
+		ck_assert_uint_eq(len, first_len);
+		ck_assert_mem_eq(codec->payload.data, first, len);
+	}
+	ck_assert_uint_eq(first[5], 127 + 21); /* S(1) of T: raw, T */
+}
+END_TEST
+
 /* SPEC.md section 9 */
 START_TEST(worked_example)
 {
@@ -504,6 +532,7 @@ int main(void)
 	tcase_add_loop_test(tcase, chunk_borders, 0, TPD_DTYPE_COUNT);
 	tcase_add_test(tcase, largest_chunk_of_bytes);
 	tcase_add_test(tcase, same_input_gives_the_same_bytes);
+	tcase_add_test(tcase, rounding_mode_of_the_caller_does_not_matter);
 	tcase_add_test(tcase, worked_example);
 	tcase_add_test(tcase, plans);
 	tcase_add_test(tcase, bad_plans);

@@ -302,6 +302,8 @@ START_TEST(sparse_fields)
 	parts = honest;
 	parts.m = UINT64_MAX;
 	ck_assert_int_eq(decode_sparse(&parts, out), TPD_CORRUPT);
+	parts.m = UINT64_C(1) << 60; /* not out of memory: nothing that large is asked for */
+	ck_assert_int_eq(decode_sparse(&parts, out), TPD_CORRUPT);
 	parts = honest;
 	parts.gaps[1] = 1; /* filling that is not zero */
 	ck_assert_int_eq(decode_sparse(&parts, out), TPD_CORRUPT);
@@ -471,6 +473,8 @@ START_TEST(grid_fields)
 	ck_assert_int_eq(decode_grid(&parts, TPD_DTYPE_BF16, out), TPD_CORRUPT);
 	parts = honest;
 	parts.steps[1] = 255;
+	ck_assert_int_eq(decode_grid(&parts, TPD_DTYPE_BF16, out), TPD_CORRUPT);
+	parts.steps[1] = 0; /* its element escapes, but T is checked all the same */
 	ck_assert_int_eq(decode_grid(&parts, TPD_DTYPE_BF16, out), TPD_CORRUPT);
 	parts.steps[1] = 254; /* its element escapes: T does not matter */
 	ck_assert_int_eq(decode_grid(&parts, TPD_DTYPE_BF16, out), TPD_OK);

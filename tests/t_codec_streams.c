@@ -72,6 +72,67 @@ START_TEST(symbol_streams)
 }
 END_TEST
 
+/* SPEC.md section 10, done in the simplest way: one unit at a time. */
+static void expected_frequencies(const uint8_t *in, size_t n, uint32_t freq[256])
+{
+	uint64_t counts[256] = {0}, rest[256];
+	uint32_t sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		counts[in[i]]++;
+	for (unsigned s = 0; s < 256; s++) {
+		freq[s] = (uint32_t)(counts[s] * 4096 / n);
+		rest[s] = freq[s] > 0 ? counts[s] * 4096 % n : 0;
+		freq[s] += freq[s] == 0 && counts[s] > 0;
+		sum += freq[s];
+	}
+	while (sum != 4096) {
+		unsigned best = 0;
+
+		for (unsigned s = 1; s < 256; s++)
+			if (sum < 4096 ? rest[s] > rest[best] : freq[s] > freq[best])
+				best = s;
+		rest[best] = 0;
+		freq[best] += sum < 4096 ? 1u : 0u - 1u;
+		sum += sum < 4096 ? 1u : 0u - 1u;
+	}
+}
+
+START_TEST(frequencies_follow_the_rule)
+{
+	static uint8_t in[20000], out[TPD_SYMBOLS_BOUND(sizeof in)];
+	unsigned checked = 0;
+
+	for (unsigned round = 0; round < 300; round++) {
+		size_t n = 300 + next_random() % (sizeof in - 300), len;
+		unsigned kinds = 2 + (unsigned)(next_random() % 254), rare = (unsigned)(next_random() % 40);
+		uint32_t want[256];
+		struct tpd_rd rd;
+
+		for (size_t i = 0; i < n; i++) {
+			uint64_t r = next_random();
+
+			in[i] = (uint8_t)(r % 40 < rare ? r % 3 : (r >> 20) % kinds * ((r >> 40) % 7) / 6);
+		}
+		ck_assert_int_eq(tpd_symbols_encode(codec, in, n, out, &len, NULL), TPD_OK);
+		if (out[0] != TPD_CODER_RANS)
+			continue;
+		checked++;
+		expected_frequencies(in, n, want);
+		ck_assert_uint_eq(out[1], n >= 16384 ? 6 : n >= 2048 ? 4 : 2);
+		rd = tpd_rd_make(out + 4, len - 4);
+		for (unsigned s = out[2]; s <= out[3]; s++) {
+			uint64_t f = tpd_rd_varint(&rd);
+
+			ck_assert_uint_eq(f, want[s]);
+			for (unsigned zeros = f == 0 ? tpd_rd_u8(&rd) : 0; zeros > 0; zeros--)
+				ck_assert_uint_eq(want[++s], 0);
+		}
+	}
+	ck_assert_uint_gt(checked, 200);
+}
+END_TEST
+
 static unsigned elias_length(uint32_t gap)
 {
 	unsigned length = 0, log = 0;
@@ -318,6 +379,44 @@ START_TEST(rans_frequencies_as_bytes)
 }
 END_TEST
 
+/* Streams that would decode, and end in the right state, if the one rule that they break were not checked. */
+START_TEST(rans_with_one_rule_broken)
+{
+	uint8_t out[2] = {9, 9}, buffer[64];
+	struct tpd_buf buf = {.data = buffer, .cap = sizeof buffer};
+	struct rans_parts honest = {.coder = 3, .first = 0, .last = 2, .freq = {4000, 0, 96}}, parts;
+
+	/* one symbol 2 without words: 2^15 = 96 * 341 + 32, so the state is 341 * 4096 + 32 + 4000 */
+	honest.states[0] = 341 * 4096 + 32 + 4000;
+	build_rans(&buf, &honest);
+	ck_assert_int_eq(decode_symbols(&buf, out, 1), TPD_OK);
+	ck_assert_uint_eq(out[0], 2);
+
+	parts = honest; /* the sum is 4095: 2^15 = 95 * 344 + 88 */
+	parts.freq[2] = 95;
+	parts.states[0] = 344 * 4096 + 88 + 4000;
+	buf.len = 0;
+	build_rans(&buf, &parts);
+	ck_assert_int_eq(decode_symbols(&buf, out, 1), TPD_CORRUPT);
+
+	parts = honest; /* a state below 2^15: its step gives 0, and the word 2^15 */
+	parts.states[0] = 4000;
+	parts.words = 1;
+	parts.word_len = 2;
+	tpd_put_u16(parts.word_bytes, 0x8000);
+	buf.len = 0;
+	build_rans(&buf, &parts);
+	ck_assert_int_eq(decode_symbols(&buf, out, 1), TPD_CORRUPT);
+
+	/* a state of 2^31 and more: symbol 1 (f = 1) makes it 2^19, symbol 0 (f = 256) 2^15 */
+	parts = (struct rans_parts){.coder = 3, .first = 0, .last = 2, .freq = {256, 1, 3839}};
+	parts.states[0] = (UINT32_C(1) << 31) + 256;
+	buf.len = 0;
+	build_rans(&buf, &parts);
+	ck_assert_int_eq(decode_symbols(&buf, out, 2), TPD_CORRUPT);
+}
+END_TEST
+
 START_TEST(raw_and_constant_streams)
 {
 	uint8_t bytes[8] = {0, 'a', 'b', 'c'}, out[4];
@@ -358,11 +457,13 @@ int main(void)
 	tcase_set_timeout(tcase, 1200);
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
 	tcase_add_test(tcase, symbol_streams);
+	tcase_add_test(tcase, frequencies_follow_the_rule);
 	tcase_add_test(tcase, gap_streams);
 	tcase_add_test(tcase, gap_codes_are_the_defined_ones);
 	tcase_add_test(tcase, rans_fields);
 	tcase_add_test(tcase, rans_last_state);
 	tcase_add_test(tcase, rans_frequencies_as_bytes);
+	tcase_add_test(tcase, rans_with_one_rule_broken);
 	tcase_add_test(tcase, raw_and_constant_streams);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

@@ -14,6 +14,7 @@
 
 struct tally {
 	uint64_t ok, corrupt, failed, size;
+	uint64_t unnamed; /* in the store, and in no run */
 	struct tpd_err first_failure; /* of those that are not corrupt */
 };
 
@@ -109,7 +110,7 @@ static enum tpd_status verify_all(struct tpd_ctl *ctl, struct tpd_archive *archi
 
 static int exit_code(const struct tally *tally)
 {
-	if (tally->corrupt > 0)
+	if (tally->corrupt > 0 || tally->unnamed > 0)
 		return TPD_EXIT_CORRUPT;
 	if (tally->failed == 0)
 		return TPD_EXIT_DONE;
@@ -128,6 +129,9 @@ static void print_sum(const struct tally *tally)
 	if (tally->failed > 0)
 		printf(", %llu failed", (unsigned long long)tally->failed);
 	putchar('\n');
+	if (tally->unnamed > 0)
+		printf("%llu more in the store without a name, their run's refs are damaged: 'tpdectl rebuild-catalog' names them again\n",
+		       (unsigned long long)tally->unnamed);
 }
 
 int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
@@ -149,6 +153,8 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 		status = tpd_archive_select(archive, argc > 0 ? argv[0] : NULL, &names, &count, &err);
 	if (status == TPD_OK)
 		status = verify_all(ctl, archive, names, count, &tally, &out, &err);
+	if (status == TPD_OK && argc == 0)
+		status = tpd_archive_unnamed(archive, &tally.unnamed, &err);
 	tpd_json_end_array(&out);
 	tpd_json_key(&out, "ok");
 	tpd_json_put_u64(&out, tally.ok);
@@ -156,6 +162,8 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 	tpd_json_put_u64(&out, tally.corrupt);
 	tpd_json_key(&out, "failed");
 	tpd_json_put_u64(&out, tally.failed);
+	tpd_json_key(&out, "unnamed");
+	tpd_json_put_u64(&out, tally.unnamed);
 	tpd_json_key(&out, "size");
 	tpd_json_put_u64(&out, tally.size);
 	tpd_json_end_object(&out);

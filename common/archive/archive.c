@@ -8,6 +8,7 @@
 
 #include "archive/internal.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,44 @@ static enum tpd_status open_catalog(struct tpd_archive *archive, struct tpd_cata
 
 	return tpd_catalog_open(tpd_io_posix(), archive->catalog_path, write ? TPD_CATALOG_WRITE : TPD_CATALOG_READ,
 				archive->options.lock_timeout_ms, out, err);
+}
+
+/* The same; a file that is damaged, or no catalog, is renamed and a new one made, since the store has all that was in it. */
+static enum tpd_status open_or_replace_catalog(struct tpd_archive *archive, struct tpd_catalog **out, struct tpd_err *err)
+{
+	const struct tpd_io *io = tpd_io_posix();
+	TPD_AUTO_FREE char *aside = NULL;
+	enum tpd_status status = open_catalog(archive, out, err);
+	int rc;
+
+	if (status != TPD_CORRUPT || archive->options.mode == TPD_ARCHIVE_READ)
+		return status;
+	if (asprintf(&aside, "%s.damaged", archive->catalog_path) < 0) {
+		aside = NULL;
+		return tpd_fail_nomem(err);
+	}
+	rc = io->rename(io, AT_FDCWD, archive->catalog_path, AT_FDCWD, aside, true);
+	if (rc < 0)
+		return tpd_fail_sys(err, -rc, "cannot put the damaged catalog '%s' aside", archive->catalog_path);
+	return open_catalog(archive, out, err);
+}
+
+static void remember_file(struct tpd_archive *archive)
+{
+	struct stat st;
+
+	if (tpd_io_posix()->stat(tpd_io_posix(), AT_FDCWD, archive->catalog_path, &st) == 0) {
+		archive->catalog_device = st.st_dev;
+		archive->catalog_inode = st.st_ino;
+	}
+}
+
+bool tpd_archive_catalog_lost(const struct tpd_archive *archive)
+{
+	struct stat st;
+
+	return tpd_io_posix()->stat(tpd_io_posix(), AT_FDCWD, archive->catalog_path, &st) != 0 ||
+	       st.st_dev != archive->catalog_device || st.st_ino != archive->catalog_inode;
 }
 
 enum tpd_status tpd_archive_open(const struct tpd_archive_options *options, struct tpd_archive **out_archive,
@@ -51,12 +90,14 @@ enum tpd_status tpd_archive_open(const struct tpd_archive_options *options, stru
 	if (!status)
 		status = tpd_pool_new(options->threads, &archive->pool, err);
 	if (!status) {
-		status = open_catalog(archive, &archive->catalog, err);
+		status = open_or_replace_catalog(archive, &archive->catalog, err);
 		if (status && options->mode == TPD_ARCHIVE_READ && status != TPD_BUSY)
 			status = TPD_OK; /* the store tells all, only slower */
 	}
-	if (!status && options->mode != TPD_ARCHIVE_READ)
+	if (!status && options->mode != TPD_ARCHIVE_READ) {
+		remember_file(archive);
 		status = tpd_archive_catch_up(archive, err);
+	}
 	if (status) {
 		tpd_archive_close(archive);
 		return status;
@@ -84,6 +125,25 @@ struct tpd_store *tpd_archive_store(struct tpd_archive *archive)
 struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive)
 {
 	return archive->catalog;
+}
+
+enum tpd_status tpd_archive_reopen_catalog(struct tpd_archive *archive, struct tpd_err *err)
+{
+	struct tpd_catalog *fresh = NULL, *old = archive->catalog;
+	enum tpd_status status = open_or_replace_catalog(archive, &fresh, err);
+
+	if (status)
+		return status;
+	archive->catalog = fresh;
+	status = tpd_archive_catch_up(archive, err);
+	if (status) {
+		archive->catalog = old;
+		old = fresh;
+	} else {
+		remember_file(archive);
+	}
+	tpd_catalog_close(old);
+	return status;
 }
 
 enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run, uint64_t step,

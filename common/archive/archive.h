@@ -23,7 +23,7 @@
 
 enum tpd_archive_mode {
 	TPD_ARCHIVE_READ = 0,  /* store read-only; the catalog read-only, or none at all (tpd_archive_catalog gives NULL) */
-	TPD_ARCHIVE_WRITE = 1, /* both must exist or can be made again: a missing catalog is rebuilt */
+	TPD_ARCHIVE_WRITE = 1, /* a missing catalog is made again; a damaged one too, it is kept beside as *.damaged */
 	TPD_ARCHIVE_CREATE = 2 /* WRITE, and a missing store is made */
 };
 
@@ -45,6 +45,13 @@ enum tpd_status tpd_archive_open(const struct tpd_archive_options *options, stru
 void tpd_archive_close(struct tpd_archive *archive);
 struct tpd_store *tpd_archive_store(struct tpd_archive *archive);
 struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive);
+/* Is the catalog's file another one than when it was opened, or gone? */
+bool tpd_archive_catalog_lost(const struct tpd_archive *archive);
+/*
+ * Open the catalog anew, and put in what it lacks: after its file was removed or replaced under a handle that lives on. For the
+ * thread that opened the archive. On failure the old handle stays.
+ */
+enum tpd_status tpd_archive_reopen_catalog(struct tpd_archive *archive, struct tpd_err *err);
 
 /* "RUN@STEP~N" and its relatives to an id; TPD_NOT_FOUND with a sentence that says what there is; from the store's refs alone. */
 struct tpd_archive_name {
@@ -72,10 +79,13 @@ enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd
 				   struct tpd_err *err);
 
 /*
- * Make the catalog again from the store alone (jobs and events stay when they can be read). A checkpoint that cannot be read is left
+ * Make the catalog again from the store alone (jobs and events stay when they can be read). Checkpoints that no run names are named
+ * again first, as their manifests say. A checkpoint that cannot be read is left
  * out and counted; the call then returns the first such status after it has done all it could.
  */
 enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tpd_progress *progress, uint64_t *out_done,
 				    uint64_t *out_failed, struct tpd_err *err);
+/* How many checkpoints the store holds that no run names (their refs file was lost or cut): rebuild gives them back their names. */
+enum tpd_status tpd_archive_unnamed(struct tpd_archive *archive, uint64_t *out_count, struct tpd_err *err);
 
 #endif

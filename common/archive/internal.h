@@ -4,6 +4,8 @@
 #ifndef TPD_ARCHIVE_INTERNAL_H
 #define TPD_ARCHIVE_INTERNAL_H
 
+#include <sys/types.h>
+
 #include "archive/archive.h"
 
 struct tpd_archive {
@@ -11,6 +13,8 @@ struct tpd_archive {
 	struct tpd_catalog *catalog; /* of the thread that opened it; NULL in READ mode without a readable one */
 	struct tpd_pool *pool;
 	char *catalog_path;
+	dev_t catalog_device; /* of its file when it was opened */
+	ino_t catalog_inode;
 	struct tpd_archive_options options; /* strings are not to be used after open */
 };
 

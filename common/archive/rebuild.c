@@ -8,6 +8,8 @@
 #include "archive/internal.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 #include "store/readers.h"
 
@@ -84,6 +86,114 @@ enum tpd_status tpd_archive_catch_up(struct tpd_archive *archive, struct tpd_err
 	return record_runs(&pass, err);
 }
 
+/* --- checkpoints that no run names: their refs file was lost --- */
+
+struct ids {
+	struct tpd_id *items; /* sorted */
+	size_t count, cap;
+};
+
+static int compare_ids(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct tpd_id));
+}
+
+static enum tpd_status ids_add(struct ids *ids, const struct tpd_id *id, struct tpd_err *err)
+{
+	if (ids->count == ids->cap) {
+		size_t cap = ids->cap ? 2 * ids->cap : 64;
+		struct tpd_id *grown = realloc(ids->items, cap * sizeof(*grown));
+
+		if (!grown)
+			return tpd_fail_nomem(err);
+		ids->items = grown;
+		ids->cap = cap;
+	}
+	ids->items[ids->count++] = *id;
+	return TPD_OK;
+}
+
+struct naming {
+	struct tpd_archive *archive;
+	struct ids known;
+	uint64_t unnamed;
+	bool repair;
+};
+
+static enum tpd_status gather_known(struct naming *naming, struct tpd_err *err)
+{
+	char **names = NULL;
+	size_t count = 0;
+	enum tpd_status status = tpd_store_runs(naming->archive->store, &names, &count, err);
+
+	for (size_t i = 0; i < count; i++) {
+		struct tpd_run run = {0};
+
+		if (!status)
+			status = tpd_store_run_read(naming->archive->store, names[i], &run, err);
+		for (size_t v = 0; !status && v < run.count; v++)
+			status = ids_add(&naming->known, &run.versions[v].id, err);
+		tpd_run_release(&run);
+		free(names[i]);
+	}
+	free(names);
+	if (!status && naming->known.count > 1)
+		qsort(naming->known.items, naming->known.count, sizeof(struct tpd_id), compare_ids);
+	return status;
+}
+
+static enum tpd_status list_one(void *arg, const struct tpd_id *id, struct tpd_err *err)
+{
+	return ids_add(arg, id, err);
+}
+
+static enum tpd_status name_one(struct naming *naming, const struct tpd_id *id, struct tpd_err *err)
+{
+	struct tpd_manifest m;
+	struct tpd_run_lock *lock = NULL;
+	enum tpd_status status;
+
+	if (naming->known.count > 0 &&
+	    bsearch(id, naming->known.items, naming->known.count, sizeof(*id), compare_ids))
+		return TPD_OK;
+	naming->unnamed++;
+	if (!naming->repair || tpd_store_manifest(naming->archive->store, id, &m, NULL) != TPD_OK)
+		return TPD_OK; /* a damaged manifest does not say whose it was */
+	status = tpd_store_run_lock(naming->archive->store, m.run, naming->archive->options.lock_timeout_ms, &lock, err);
+	tpd_store_run_unlock(lock); /* taking it has named them all */
+	tpd_manifest_release(&m);
+	return status;
+}
+
+static enum tpd_status name_all(struct tpd_archive *archive, bool repair, uint64_t *out_unnamed, struct tpd_err *err)
+{
+	struct naming naming = {.archive = archive, .repair = repair};
+	struct ids there = {0};
+	enum tpd_status status = tpd_store_each(archive->store, list_one, &there, err);
+
+	/* Names after objects: whatever is published meanwhile is not looked for. */
+	if (!status)
+		status = gather_known(&naming, err);
+	for (size_t i = 0; !status && i < there.count; i++)
+		status = name_one(&naming, &there.items[i], err);
+	free(there.items);
+	free(naming.known.items);
+	if (!status)
+		*out_unnamed = naming.unnamed;
+	return status;
+}
+
+enum tpd_status tpd_archive_unnamed(struct tpd_archive *archive, uint64_t *out_count, struct tpd_err *err)
+{
+	enum tpd_status status = name_all(archive, false, out_count, err);
+
+	if (status || *out_count == 0)
+		return status;
+	/* A writer may be between publishing and naming. */
+	nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
+	return name_all(archive, false, out_count, err);
+}
+
 static enum tpd_status count_one(void *arg, const struct tpd_id *id TPD_UNUSED, struct tpd_err *err TPD_UNUSED)
 {
 	++*(uint64_t *)arg;
@@ -94,8 +204,11 @@ enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tp
 				    uint64_t *out_failed, struct tpd_err *err)
 {
 	struct pass pass = {.archive = archive, .all = true, .wait = true, .progress = progress};
-	enum tpd_status status = tpd_store_each(archive->store, count_one, &pass.total, err);
+	uint64_t unnamed;
+	enum tpd_status status = name_all(archive, true, &unnamed, err);
 
+	if (!status)
+		status = tpd_store_each(archive->store, count_one, &pass.total, err);
 	if (!status)
 		status = tpd_catalog_begin(archive->catalog, err);
 	if (!status)

@@ -29,7 +29,7 @@ struct tpd_place {
 	size_t count;
 	char **made; /* directories that we made, parents first */
 	size_t made_count;
-	bool committed;
+	bool committed, made_root;
 };
 
 /* The directory that holds `path` (below the root): O_PATH-like descriptor, -errno. make: create what is missing. */
@@ -106,6 +106,7 @@ enum tpd_status tpd_place_open(const char *path, struct tpd_place **out_place, s
 {
 	struct tpd_place *place;
 	struct stat st;
+	bool made = false;
 	enum tpd_status status;
 
 	if (!*path)
@@ -114,10 +115,12 @@ enum tpd_status tpd_place_open(const char *path, struct tpd_place **out_place, s
 		status = make_dirs(path, err);
 		if (status)
 			return status;
+		made = true;
 	}
 	place = calloc(1, sizeof(*place));
 	if (!place)
 		return tpd_fail_nomem(err);
+	place->made_root = made;
 	place->path = strdup(path);
 	place->root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (place->root < 0 || !place->path) {
@@ -377,6 +380,8 @@ void tpd_place_close(struct tpd_place *place)
 	free(place->items);
 	if (place->root >= 0)
 		close(place->root);
+	if (place->made_root && !place->committed)
+		rmdir(place->path);
 	free(place->path);
 	free(place);
 }
