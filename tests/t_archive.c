@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "files.h"
 #include "store/chain.h"
 #include "store/part.h"
@@ -595,6 +596,129 @@ START_TEST(damaged_catalog_is_put_aside)
 }
 END_TEST
 
+/* Every byte but the trailer's of a part, so that its payloads and index cannot be right. */
+static void damage(const char *name, unsigned file)
+{
+	file_flip(part_path(name, file, 0), 5000);
+	file_flip(part_path(name, file, 0), 20000);
+}
+
+START_TEST(damaged_reference_does_not_keep_new_ones_out)
+{
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	damage("run@10", 0);
+	ck_assert_int_eq(rename(scratch("checkpoint-10"), scratch("gone")), 0);
+	ingest_step(20);
+	ck_assert_uint_eq(depth_of("run@20"), 0);
+	assert_restores("run@20", scratch("checkpoint-20"));
+	ingest_step(30);
+	ck_assert_uint_eq(depth_of("run@30"), 1);
+	assert_restores("run@30", scratch("checkpoint-30"));
+}
+END_TEST
+
+START_TEST(storing_again_mends)
+{
+	struct tpd_archive_name which;
+	struct tpd_ingest_result result;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	which = resolve("run@10");
+	damage("run@10", 0);
+	ck_assert_int_eq(tpd_archive_verify(archive, &which.id, NULL, &err), TPD_CORRUPT);
+	OK(ingest(scratch("checkpoint-10"), "run", 10, &result));
+	ck_assert(tpd_id_equal(&result.id, &which.id));
+	ck_assert_uint_eq(result.version, 1);
+	OK(tpd_archive_verify(archive, &which.id, NULL, &err));
+	OK(ingest(scratch("checkpoint-10"), "run", 10, &result));
+	ck_assert(result.existed);
+}
+END_TEST
+
+START_TEST(one_runs_damaged_refs_leave_the_others_alone)
+{
+	struct tpd_archive_name *all = NULL;
+	uint64_t done = 0, failed = 0;
+	size_t count = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	OK(ingest(scratch("checkpoint-10"), "other", 10, NULL));
+	OK(ingest(scratch("checkpoint-10"), "run", 11, NULL));
+	archive_close();
+	file_flip(scratch("store/refs/run"), 20);
+	archive_open(16, 0, 1);
+	OK(ingest(scratch("checkpoint-10"), "other", 12, NULL));
+	OK(tpd_archive_select(archive, NULL, &all, &count, &err));
+	ck_assert_uint_eq(count, 2);
+	free(all);
+	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &done, &failed, &err), TPD_CORRUPT);
+	ck_assert_uint_eq(done, 2);
+	ck_assert_uint_eq(failed, 1);
+}
+END_TEST
+
+/* Two tensors whose names change places between a stopped ingest and the next try: no part of the first may be taken over. */
+START_TEST(parts_are_adopted_only_if_they_decode)
+{
+	static const char *const titles[2][2] = {{"a", "b"}, {"b", "a"}};
+	struct tpd_capture *capture = NULL;
+	struct stopper stopper = {.after = 6};
+	struct tpd_progress progress = {.fn = stop_after, .arg = &stopper, .cancel = &stopper.cancel};
+	struct tpd_ingest_result result;
+	enum { N = 400000 };
+
+	archive_open(16, 1 << 20, 1);
+	for (unsigned step = 1; step <= 3; step++) { /* 3: the second try at step 2 */
+		struct tpd_buf file = {0};
+		char header[200];
+		uint64_t state = 9;
+		int len = snprintf(header, sizeof(header),
+				   "{\"%s\":{\"dtype\":\"F32\",\"shape\":[%d],\"data_offsets\":[0,%d]},"
+				   "\"%s\":{\"dtype\":\"F32\",\"shape\":[%d],\"data_offsets\":[%d,%d]}}",
+				   titles[step == 3][0], N, 4 * N, titles[step == 3][1], N, 4 * N, 8 * N);
+
+		tpd_buf_u64(&file, (uint64_t)len);
+		tpd_buf_put(&file, header, (size_t)len);
+		for (int i = 0; i < 2 * N; i++) {
+			float x = (float)(0.05 * random_normal(&state)) + (step > 1 ? (float)(i % 7) * 1e-5f : 0);
+			uint32_t bits;
+
+			memcpy(&bits, &x, 4);
+			tpd_buf_u32(&file, bits);
+		}
+		mkdir(scratch("swap-%u", step), 0755);
+		file_write(scratch("swap-%u/model.safetensors", step), file.data, file.len);
+		tpd_buf_release(&file);
+	}
+	OK(ingest(scratch("swap-1"), "run", 1, NULL));
+	OK(tpd_capture_open(scratch("swap-2"), &capture, &err));
+	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 2, capture, &progress, &result, &err), TPD_CANCELLED);
+	tpd_capture_close(capture);
+	ck_assert(file_exists(scratch("store/ingest/run@2/f00000.p00000")));
+	OK(ingest(scratch("swap-3"), "run", 2, &result));
+	OK(tpd_archive_verify(archive, &result.id, NULL, &err));
+	OK(restore("run@2", scratch("out")));
+	ck_assert(file_equal(scratch("out/model.safetensors"), scratch("swap-3/model.safetensors")));
+}
+END_TEST
+
+START_TEST(replaced_while_captured)
+{
+	struct tpd_capture *capture = NULL;
+
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
+	OK(tpd_capture_check(capture, &err));
+	file_write(scratch("new"), "another", 7);
+	ck_assert_int_eq(rename(scratch("new"), scratch("checkpoint-20/optimizer.pt")), 0);
+	ck_assert_int_eq(tpd_capture_check(capture, &err), TPD_CONFLICT);
+	tpd_capture_close(capture);
+}
+END_TEST
+
 START_TEST(steps_of_paths)
 {
 	uint64_t step = 0;
@@ -639,6 +763,11 @@ int main(void)
 	tcase_add_test(tc, catalog_comes_back);
 	tcase_add_test(tc, names_come_back);
 	tcase_add_test(tc, damaged_catalog_is_put_aside);
+	tcase_add_test(tc, damaged_reference_does_not_keep_new_ones_out);
+	tcase_add_test(tc, storing_again_mends);
+	tcase_add_test(tc, one_runs_damaged_refs_leave_the_others_alone);
+	tcase_add_test(tc, parts_are_adopted_only_if_they_decode);
+	tcase_add_test(tc, replaced_while_captured);
 	tcase_add_test(tc, steps_of_paths);
 	suite_add_tcase(suite, tc);
 	srunner_run_all(runner, CK_ENV);

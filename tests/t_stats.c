@@ -499,6 +499,23 @@ START_TEST(gaps_across_chunk_borders)
 }
 END_TEST
 
+START_TEST(long_gaps_are_pooled)
+{
+	static const size_t gaps[] = {65534, 65535, 65536, 70000};
+	struct pair pair = pair_new(TPD_DTYPE_F32, 300000, true);
+	size_t next = 0;
+
+	for (size_t k = 0; k < TPD_ARRAY_LEN(gaps); k++) {
+		next += gaps[k];
+		put(&pair, pair.x, next - 1, float_bits(1));
+	}
+	/* kinds of 1, 1 and 2: the last two are one kind, the 17-bit ones */
+	ck_assert_double_eq(measure(&pair).gap_entropy, 1.5);
+	assert_like_naive(&pair, 1);
+	pair_release(&pair);
+}
+END_TEST
+
 START_TEST(large_tensors_are_sampled)
 {
 	struct pair pair;
@@ -632,6 +649,7 @@ int main(void)
 	tcase_add_test(tcase, nothing_finite);
 	tcase_add_test(tcase, percentile_is_the_nearest_rank);
 	tcase_add_test(tcase, gaps_across_chunk_borders);
+	tcase_add_test(tcase, long_gaps_are_pooled);
 	tcase_add_test(tcase, large_tensors_are_sampled);
 	tcase_add_test(tcase, stride_grows_with_the_tensor);
 	tcase_add_test(tcase, order_of_surveying_does_not_matter);

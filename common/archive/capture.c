@@ -291,6 +291,7 @@ static enum tpd_status find_new(const struct tpd_capture *capture, int fd, const
 	while (!status && depth <= TPD_CAPTURE_MAX_DEPTH && (item = readdir(list)) != NULL) {
 		char *path = NULL;
 		struct stat st;
+		const struct stat *known = NULL;
 		struct tpd_source_entry key;
 
 		if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0 ||
@@ -309,15 +310,19 @@ static enum tpd_status find_new(const struct tpd_capture *capture, int fd, const
 				size_t middle = low + (high - low) / 2;
 				int order = strcmp(capture->entries[middle].path, key.path);
 
-				if (order == 0)
+				if (order == 0) {
+					known = &capture->stats[middle];
 					break;
+				}
 				if (order < 0)
 					low = middle + 1;
 				else
 					high = middle;
 			}
-			if (low >= high)
+			if (!known)
 				status = tpd_fail(err, TPD_CONFLICT, "'%s' appeared in '%s' meanwhile", path, capture->path);
+			else if (st.st_dev != known->st_dev || st.st_ino != known->st_ino)
+				status = tpd_fail(err, TPD_CONFLICT, "'%s' was replaced in '%s' meanwhile", path, capture->path);
 		}
 		if (!status && S_ISDIR(st.st_mode)) {
 			int below = openat(dirfd(list), item->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);

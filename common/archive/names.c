@@ -78,6 +78,8 @@ static enum tpd_status gather(struct tpd_archive *archive, const char *run_or_nu
 		for (size_t i = 0; i < count; i++) {
 			if (!status)
 				status = add_run(archive, names[i], list, err);
+			if (status == TPD_CORRUPT || status == TPD_UNSUPPORTED)
+				status = TPD_OK; /* one run's damaged refs do not hide the others; verify tells of them */
 			free(names[i]);
 		}
 		free(names);
@@ -207,6 +209,8 @@ static enum tpd_status lookup(struct tpd_archive *archive, const char *name, str
 		return status;
 	*out_first = 0;
 	*out_count = list->count;
+	if (list->count == 0) /* only a first ingest that failed */
+		return no_run(archive, run, err);
 	if (!at)
 		return TPD_OK;
 	if (!cover(list, at + 1, out_first, out_count))

@@ -28,17 +28,27 @@ static enum tpd_status record_run(struct pass *pass, const char *name, struct tp
 	struct tpd_archive *archive = pass->archive;
 	struct tpd_run run = {0};
 	struct tpd_run_lock *lock = NULL;
+	struct tpd_err fault = {0};
 	enum tpd_status status =
-		tpd_store_run_lock(archive->store, name, pass->wait ? archive->options.lock_timeout_ms : 0, &lock, err);
+		tpd_store_run_lock(archive->store, name, pass->wait ? archive->options.lock_timeout_ms : 0, &lock, &fault);
 
 	if (status == TPD_BUSY && !pass->wait)
 		return TPD_OK; /* its writer records what it stores */
+	if (status == TPD_CORRUPT || status == TPD_UNSUPPORTED) { /* its own affair: the other runs go on */
+		if (pass->failed++ == 0) {
+			pass->first = status;
+			pass->first_err = fault;
+		}
+		return TPD_OK;
+	}
+	if (status && err)
+		*err = fault;
 	if (!status)
 		status = tpd_store_run_read(archive->store, name, &run, err);
 	for (size_t v = 0; !status && v < run.count; v++) {
 		char hex[TPD_ID_HEX];
-		struct tpd_err fault = {0};
 
+		fault = (struct tpd_err){0};
 		tpd_id_hex(&run.versions[v].id, hex);
 		if (run.versions[v].forgotten || (!pass->all && tpd_catalog_has(archive->catalog, hex)))
 			continue;
@@ -131,6 +141,8 @@ static enum tpd_status gather_known(struct naming *naming, struct tpd_err *err)
 
 		if (!status)
 			status = tpd_store_run_read(naming->archive->store, names[i], &run, err);
+		if (status == TPD_CORRUPT || status == TPD_UNSUPPORTED)
+			status = TPD_OK; /* what it named counts as unnamed */
 		for (size_t v = 0; !status && v < run.count; v++)
 			status = ids_add(&naming->known, &run.versions[v].id, err);
 		tpd_run_release(&run);
@@ -162,7 +174,7 @@ static enum tpd_status name_one(struct naming *naming, const struct tpd_id *id, 
 	status = tpd_store_run_lock(naming->archive->store, m.run, naming->archive->options.lock_timeout_ms, &lock, err);
 	tpd_store_run_unlock(lock); /* taking it has named them all */
 	tpd_manifest_release(&m);
-	return status;
+	return status == TPD_CORRUPT || status == TPD_UNSUPPORTED ? TPD_OK : status; /* damaged refs are told of by the pass */
 }
 
 static enum tpd_status name_all(struct tpd_archive *archive, bool repair, uint64_t *out_unnamed, struct tpd_err *err)

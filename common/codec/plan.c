@@ -17,7 +17,7 @@
 #define GRID_BIAS_MIN 2u
 #define GRID_BIAS_MAX 3u
 #define GUESS_PERCENT 98u /* a type's byte planes must cost less than this share of what plain bytes cost */
-#define FLOAT_SPREAD 64u  /* exponents; see looks_f32() */
+#define FLOAT_SPREAD 64u  /* exponents; see looks_float() */
 
 /* Not larger than raw.  Without sample->p, encodings that need a reference are left out. */
 static enum tpd_status try_plan(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_sample *sample,
@@ -92,21 +92,26 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 /*
  * F16 and BF16 are the same to byte planes.  They differ in where the exponent ends: of a BF16 the low 7 bits are noise
  * given the rest, of an F16 the low 10.  The ideal cost of the upper 9 bits plus 7 against the upper 6 bits plus 10,
- * in 1/4096 bits an element; for an F16 the two agree but for the slope of the density within an octave.
+ * in 1/4096 bits an element; for an F16 the two agree but for the slope of the density within an octave.  Zeros
+ * say nothing.
  */
 static enum tpd_dtype half_of(const struct tpd_codec *codec, const struct tpd_sample *sample)
 {
 	const uint64_t noise[2] = {7, 10}, margin = 4096 / 4;
-	uint64_t cost[2] = {0, 0};
-	size_t n = sample->len / 2;
+	uint64_t cost[2] = {0, 0}, n = 0;
 
 	for (unsigned form = 0; form < 2; form++) {
 		uint32_t counts[256] = {0};
 
-		for (size_t i = 0; i < n; i++)
-			counts[(tpd_get_u16(sample->x + 2 * i) & 0x7fff) >> noise[form]]++;
-		for (unsigned e = 0; e < 256; e++) {
-			uint32_t f = (uint32_t)(((uint64_t)counts[e] * TPD_RANS_SUM + n - 1) / (n > 0 ? n : 1));
+		n = 0;
+		for (size_t i = 0; i + 2 <= sample->len; i += 2) {
+			uint32_t x = tpd_get_u16(sample->x + i) & 0x7fff;
+
+			counts[x >> noise[form]] += x != 0;
+			n += x != 0;
+		}
+		for (unsigned e = 0; e < 256 && n > 0; e++) {
+			uint32_t f = (uint32_t)(((uint64_t)counts[e] * TPD_RANS_SUM + n - 1) / n);
 
 			cost[form] += counts[e] * (uint64_t)(f < TPD_RANS_SUM ? codec->cost[f] : 0);
 		}
@@ -116,20 +121,20 @@ static enum tpd_dtype half_of(const struct tpd_codec *codec, const struct tpd_sa
 }
 
 /*
- * Do the non-zero words look like floats of 8 exponent bits? Of values that belong together most have exponents within
- * 64 of each other; of random words a quarter, and small integers are denormals.
+ * Do the non-zero words of 4 or 2 bytes look like floats of 8 exponent bits?  Of values that belong together most have
+ * exponents within 64 of each other (F16's 5 bits and 3 of its mantissa still do); of random words a quarter, and small
+ * integers are denormals.  The lower halves of F32 are random words.
  */
-static bool looks_f32(const struct tpd_sample *sample)
+static bool looks_float(const struct tpd_sample *sample, unsigned width)
 {
 	uint32_t counts[256] = {0}, all = 0, window = 0, most = 0;
 
-	for (size_t i = 0; i + 4 <= sample->len; i += 4) {
-		uint32_t x = tpd_get_u32(sample->x + i) & 0x7fffffff;
+	for (size_t i = 0; i + width <= sample->len; i += width) {
+		uint32_t x = width == 4 ? tpd_get_u32(sample->x + i) : (uint32_t)tpd_get_u16(sample->x + i) << 16;
 
-		if (x == 0)
-			continue;
-		counts[x >> 23]++;
-		all++;
+		x &= 0x7fffffff;
+		counts[x >> 23] += x != 0;
+		all += x != 0;
 	}
 	for (unsigned e = 1; e < 255; e++) {
 		window += counts[e] - (e > FLOAT_SPREAD ? counts[e - FLOAT_SPREAD] : 0);
@@ -146,31 +151,45 @@ static enum tpd_status planes_cost(struct tpd_codec *codec, enum tpd_dtype dtype
 	return try_plan(codec, &plan, sample, out_bytes, err);
 }
 
+/* What byte planes of this type cost; UINT64_MAX when the sample is better off, or looks, otherwise. */
+static enum tpd_status type_cost(struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_sample *sample,
+				 uint64_t untyped, uint64_t limit, uint64_t *out_bytes, struct tpd_err *err)
+{
+	uint64_t planes = 0, typed = 0, ignored;
+	struct tpd_plan plan;
+	enum tpd_status status = planes_cost(codec, dtype, sample, &planes, err);
+
+	if (status == TPD_OK)
+		status = tpd_plan_choose(codec, dtype, 1024, sample, &plan, &typed, &ignored, err);
+	if (status != TPD_OK)
+		return status;
+	*out_bytes = planes;
+	if (planes >= limit || typed > untyped || !looks_float(sample, tpd_dtype_width(dtype)))
+		*out_bytes = UINT64_MAX;
+	return TPD_OK;
+}
+
+/* Pairs of halves look like F32, and cost the same then to within their headers: F32 must be clearly cheaper. */
 enum tpd_status tpd_plan_guess_dtype(struct tpd_codec *codec, const struct tpd_sample *sample,
 				     enum tpd_dtype *out_dtype, struct tpd_err *err)
 {
 	const struct tpd_sample alone = {.x = sample->x, .len = sample->len, .stretch = sample->stretch};
-	static const enum tpd_dtype types[] = {TPD_DTYPE_F32, TPD_DTYPE_F16};
-	enum tpd_dtype best = TPD_DTYPE_BYTES;
-	uint64_t best_bytes = 0, bytes, untyped, typed, ignored;
+	uint64_t bytes = 0, untyped = 0, f32 = 0, half = 0, ignored;
 	struct tpd_plan plan;
-	enum tpd_status status = planes_cost(codec, TPD_DTYPE_BYTES, &alone, &best_bytes, err);
+	enum tpd_status status = planes_cost(codec, TPD_DTYPE_BYTES, &alone, &bytes, err);
 
 	if (status == TPD_OK)
 		status = tpd_plan_choose(codec, TPD_DTYPE_BYTES, 1024, &alone, &plan, &untyped, &ignored, err);
-	best_bytes = best_bytes * GUESS_PERCENT / 100;
-	for (unsigned i = 0; i < TPD_ARRAY_LEN(types) && status == TPD_OK; i++) {
-		status = planes_cost(codec, types[i], &alone, &bytes, err);
-		if (status == TPD_OK)
-			status = tpd_plan_choose(codec, types[i], 1024, &alone, &plan, &typed, &ignored, err);
-		if (status == TPD_OK && bytes < best_bytes && typed <= untyped &&
-		    (types[i] == TPD_DTYPE_F32 ? looks_f32(&alone) : plan.encoding == TPD_ENCODING_PLANES)) {
-			best_bytes = bytes;
-			best = types[i];
-		}
-	}
+	bytes = bytes * GUESS_PERCENT / 100;
+	if (status == TPD_OK)
+		status = type_cost(codec, TPD_DTYPE_F32, &alone, untyped, bytes, &f32, err);
+	if (status == TPD_OK)
+		status = type_cost(codec, TPD_DTYPE_F16, &alone, untyped, bytes, &half, err);
 	if (status != TPD_OK)
 		return status;
-	*out_dtype = best == TPD_DTYPE_F16 ? half_of(codec, sample) : best;
+	if (half != UINT64_MAX && (f32 == UINT64_MAX || f32 > half * GUESS_PERCENT / 100))
+		*out_dtype = half_of(codec, sample);
+	else
+		*out_dtype = f32 != UINT64_MAX ? TPD_DTYPE_F32 : TPD_DTYPE_BYTES;
 	return TPD_OK;
 }

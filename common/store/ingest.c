@@ -18,12 +18,15 @@
 #include <string.h>
 
 #include "store/ingest_internal.h"
+#include "store/manifest_internal.h"
 
 /* An older version of the same step is the reference when at least this share of its sampled chunks is the same. */
 #define LIKENESS_PERCENT 50u
 
 /* An anchor that does not save a tenth of a keyframe's bytes is made a keyframe instead. */
 #define ANCHOR_GAIN_PERCENT 90u
+
+#define HASH_READ (8u << 20)
 
 static void job_release(struct tpd_ingest_job *job)
 {
@@ -129,7 +132,13 @@ static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run,
 	}
 	if (m->file_count == 0)
 		return tpd_fail(err, TPD_USAGE, "'%s' holds no regular file", m->source);
-	return TPD_OK;
+	return tpd_manifest_check_logical(m, TPD_USAGE, err); /* names that cannot be stored, before the work */
+}
+
+/* What says that an older checkpoint cannot be read, rather than that this one cannot be stored. */
+static bool lost_reference(enum tpd_status status)
+{
+	return status == TPD_CORRUPT || status == TPD_NOT_FOUND || status == TPD_MISSING_BASE || status == TPD_UNSUPPORTED;
 }
 
 /* Same names, types, modes, targets and sizes? */
@@ -147,7 +156,37 @@ static bool same_outline(const struct tpd_manifest *a, const struct tpd_manifest
 	return true;
 }
 
-/* Does a version of this step with exactly this content exist? Reads the source only when the outline fits. */
+/* SHA-256 of every file, with a word to the caller now and then: this may take minutes. */
+static enum tpd_status hash_source(struct tpd_ingest_job *job, struct tpd_err *err)
+{
+	struct tpd_sha256 *sha = tpd_sha256_new();
+	TPD_AUTO_FREE uint8_t *buffer = malloc(HASH_READ);
+	enum tpd_status status = sha && buffer ? TPD_OK : tpd_fail_nomem(err);
+
+	for (uint32_t f = 0; !status && f < job->manifest.file_count; f++) {
+		const struct tpd_file_work *file = &job->files[f];
+
+		for (uint64_t at = 0; !status && at < file->entry->size;) {
+			size_t n = (size_t)TPD_MIN(file->entry->size - at, (uint64_t)HASH_READ);
+
+			status = tpd_ingest_pread(file, buffer, n, at, err);
+			if (!status)
+				tpd_sha256_update(sha, buffer, n);
+			at += n;
+			if (!status)
+				status = tpd_ingest_progress(job, 0, err);
+		}
+		if (!status)
+			tpd_sha256_final(sha, file->entry->sha256);
+	}
+	tpd_sha256_free(sha);
+	return status;
+}
+
+/*
+ * Does a version of this step with exactly this content exist, whole? Reads the source only when the outline fits. One that
+ * is damaged does not count: storing the content again mends it.
+ */
 static enum tpd_status find_equal(struct tpd_ingest_job *job, const struct tpd_run *run, struct tpd_ingest_result *out,
 				  struct tpd_err *err)
 {
@@ -163,25 +202,24 @@ static enum tpd_status find_equal(struct tpd_ingest_job *job, const struct tpd_r
 		if (version->step != job->manifest.step || version->forgotten)
 			continue;
 		status = tpd_store_manifest(job->store, &version->id, &stored, err);
+		if (lost_reference(status))
+			continue;
 		if (status)
 			return status;
 		same = same_outline(&job->manifest, &stored);
-		for (uint32_t f = 0; same && !hashed && f < job->manifest.file_count; f++) {
-			tpd_hasher_add_fd(job->hasher, job->files[f].fd);
-			tpd_hasher_start(job->hasher);
-			status = tpd_hasher_end(job->hasher, job->files[f].entry->sha256, err);
-			if (status) {
-				tpd_err_prefix(err, "'%s'", job->files[f].entry->path);
-				tpd_manifest_release(&stored);
-				return status;
-			}
+		if (same && !hashed)
+			status = hash_source(job, err);
+		if (status) {
+			tpd_manifest_release(&stored);
+			return status;
 		}
 		hashed |= same;
 		for (uint32_t f = 0; same && f < job->manifest.file_count; f++)
 			same = memcmp(job->files[f].entry->sha256, stored.entries[stored.files[f]].sha256,
 				      TPD_SHA256_LEN) == 0;
 		tpd_manifest_release(&stored);
-		if (same) {
+		job->mending |= same;
+		if (same && tpd_store_sound(job->store, &version->id)) {
 			out->existed = true;
 			out->id = version->id;
 			out->version = version->version;
@@ -285,7 +323,15 @@ static enum tpd_status choose_references(struct tpd_ingest_job *job, const struc
 	const struct tpd_version *above = neighbour(run, job->manifest.step, true);
 	struct tpd_begin begin = {0};
 	bool resumed = false;
-	enum tpd_status status = tpd_store_ingest_peek(job->lock, job->manifest.step, &resumed, &begin, err);
+	enum tpd_status status;
+
+	if (job->alone)
+		return tpd_store_ingest_discard(job->lock, job->manifest.step, err);
+	if (job->mending) {
+		status = tpd_store_ingest_discard(job->lock, job->manifest.step, err);
+		return status || !below ? status : open_reference(job, &below->id, &job->w1, err);
+	}
+	status = tpd_store_ingest_peek(job->lock, job->manifest.step, &resumed, &begin, err);
 
 	if (status)
 		return status;
@@ -422,11 +468,12 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 	return TPD_OK;
 }
 
-enum tpd_status tpd_ingest(struct tpd_run_lock *lock, const char *run, uint64_t step, const struct tpd_source *source,
-			   const struct tpd_ingest_options *options, struct tpd_ingest_result *out, struct tpd_err *err)
+static enum tpd_status ingest_once(struct tpd_run_lock *lock, const char *run, uint64_t step, const struct tpd_source *source,
+			   const struct tpd_ingest_options *options, bool alone, bool *out_referred,
+			   struct tpd_ingest_result *out, struct tpd_err *err)
 {
 	struct tpd_ingest_job job = {.lock = lock, .store = tpd_run_lock_store(lock), .source = source, .options = options,
-				     .dir = -1};
+				     .dir = -1, .alone = alone};
 	struct tpd_ingest_result result = {0};
 	struct tpd_run versions = {0};
 	enum tpd_status status = take_entries(&job, run, step, err);
@@ -437,9 +484,25 @@ enum tpd_status tpd_ingest(struct tpd_run_lock *lock, const char *run, uint64_t 
 		status = start_workers(&job, err);
 	if (!status)
 		status = work(&job, &versions, &result, err);
+	*out_referred = versions.count > 0;
 	tpd_run_release(&versions);
 	job_release(&job);
 	if (!status)
 		*out = result;
+	return status;
+}
+
+enum tpd_status tpd_ingest(struct tpd_run_lock *lock, const char *run, uint64_t step, const struct tpd_source *source,
+			   const struct tpd_ingest_options *options, struct tpd_ingest_result *out, struct tpd_err *err)
+{
+	struct tpd_err fault = {0};
+	bool referred = false;
+	enum tpd_status status = ingest_once(lock, run, step, source, options, false, &referred, out, &fault);
+
+	/* An older checkpoint that is damaged must not keep new ones out: this one stands alone then. */
+	if (lost_reference(status) && referred)
+		return ingest_once(lock, run, step, source, options, true, &referred, out, err);
+	if (status && err)
+		*err = fault;
 	return status;
 }

@@ -299,7 +299,7 @@ enum tpd_status tpd_store_publish(struct tpd_run_lock *lock, const struct tpd_ma
 		return tpd_fail(err, TPD_USAGE, "the lock of run '%s' cannot publish for run '%s'", lock->run.name,
 				m->run);
 	dir_path(lock, m->step, path);
-	if (tpd_store_has(store, &m->id)) {
+	if (tpd_store_sound(store, &m->id)) {
 		status = tpd_object_sync(store, &m->id, err);
 		if (!status)
 			status = remove_dir(lock, path, err);

@@ -146,9 +146,11 @@ struct adoption {
 static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, struct tpd_err *err)
 {
 	const struct adoption *adoption = ctx;
-	struct tpd_slot *slot = &adoption->job->slots[item];
+	struct tpd_ingest_job *job = adoption->job;
+	struct tpd_slot *slot = &job->slots[item];
+	const struct tpd_segment *seg = &job->file->entry->segments[slot->segment];
 	uint8_t digest[TPD_XXH_LEN];
-	enum tpd_status status = read_slot(adoption->job, item, worker, err);
+	enum tpd_status status = read_slot(job, item, worker, err);
 
 	if (!status)
 		status = tpd_part_entry_read(adoption->part, slot->number, &slot->entry, err);
@@ -156,10 +158,24 @@ static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, str
 		return status;
 	tpd_xxh128(slot->x, slot->len, digest);
 	if (slot->entry.decoded_len != slot->len || memcmp(digest, slot->entry.decoded_digest, sizeof(digest)) != 0 ||
-	    (tpd_encoding_needs_reference(slot->entry.encoding) &&
-	     !adoption->job->file->entry->segments[slot->segment].has_ref))
+	    slot->entry.payload_len > slot->len ||
+	    (tpd_encoding_needs_reference(slot->entry.encoding) && !seg->has_ref))
 		return tpd_fail(err, TPD_CORRUPT, "not this part");
-	return TPD_OK;
+	/* It must decode against what the manifest is going to name, not against what it was made with. */
+	status = tpd_ingest_read_refs(job, slot, worker, err);
+	if (!status)
+		status = tpd_ingest_room(&slot->payload, &slot->payload_cap, slot->entry.payload_len + 1u, err);
+	if (!status)
+		status = tpd_ingest_room(&slot->kept, &slot->kept_cap, slot->len, err);
+	if (!status)
+		status = tpd_part_payload_read(adoption->part, &slot->entry, slot->payload, err);
+	if (!status)
+		status = tpd_decode_chunk(job->codecs[worker], slot->entry.encoding, seg->dtype, slot->payload,
+					  slot->entry.payload_len, slot->p_len ? slot->p : NULL, slot->p_len, slot->kept,
+					  slot->len, err);
+	if (!status && memcmp(slot->kept, slot->x, slot->len) != 0)
+		status = tpd_fail(err, TPD_CORRUPT, "not this part");
+	return status;
 }
 
 /* Is there a finished part for chunks [first, end) from an interrupted ingest? Then account for its sizes. */

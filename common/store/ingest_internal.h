@@ -60,6 +60,8 @@ struct tpd_ingest_job {
 	struct tpd_chain *ref, *w1;  /* NULL: none; may be the same */
 	bool anchoring;              /* ref is the keyframe because the chain is at its limit */
 	bool ref_fixed;              /* an interrupted ingest began with it */
+	bool mending;                /* this very content is stored, damaged: what is stored now must not refer to it, even from afar */
+	bool alone;                  /* no reference and no w1: those that there are cannot be read */
 	struct tpd_begin begin;
 	struct tpd_chain_worker **chain_workers; /* one a thread */
 	struct tpd_codec **codecs;

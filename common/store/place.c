@@ -213,6 +213,12 @@ enum tpd_status tpd_place_create(struct tpd_place *place, const struct tpd_entry
 	return TPD_OK;
 }
 
+/* Restored by root, a file belongs to root: what its owner made setuid must not become so for us. */
+static mode_t safe_mode(const struct tpd_entry *entry)
+{
+	return (mode_t)entry->mode & (geteuid() == 0 ? 01777 : 07777);
+}
+
 enum tpd_status tpd_place_seal(struct tpd_place *place, int fd, struct tpd_err *err)
 {
 	for (size_t i = place->count; i-- > 0;) {
@@ -229,7 +235,7 @@ enum tpd_status tpd_place_seal(struct tpd_place *place, int fd, struct tpd_err *
 		}
 		times[0] = (struct timespec){.tv_nsec = UTIME_NOW};
 		times[1] = (struct timespec){.tv_sec = seconds, .tv_nsec = rest};
-		if (fchmod(fd, entry->mode) != 0 || futimens(fd, times) != 0 || fsync(fd) != 0)
+		if (fchmod(fd, safe_mode(entry)) != 0 || futimens(fd, times) != 0 || fsync(fd) != 0)
 			return tpd_fail_sys(err, errno, "cannot finish '%s/%s'", place->path, entry->path);
 		item->fd = -1;
 		if (close(fd) != 0)
@@ -319,7 +325,7 @@ static enum tpd_status finish_dir(struct tpd_place *place, const struct tpd_entr
 	if (rest < 0)
 		times[1] = (struct timespec){.tv_sec = seconds - 1, .tv_nsec = rest + 1000000000};
 	dir = parent < 0 ? -1 : openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (dir < 0 || fchmod(dir, entry->mode) != 0 || futimens(dir, times) != 0)
+	if (dir < 0 || fchmod(dir, safe_mode(entry)) != 0 || futimens(dir, times) != 0)
 		status = tpd_fail_sys(err, parent < 0 ? -parent : errno, "cannot finish directory '%s/%s'", place->path, entry->path);
 	if (dir >= 0)
 		close(dir);

@@ -77,6 +77,8 @@ enum tpd_status tpd_store_add_version(struct tpd_run_lock *lock, uint64_t step, 
 
 /* Does a checkpoint with this id exist? */
 bool tpd_store_has(struct tpd_store *store, const struct tpd_id *id);
+/* Does it exist with a valid manifest, and every payload with its digest? Reads all of it; says nothing of its references. */
+bool tpd_store_sound(struct tpd_store *store, const struct tpd_id *id);
 /* Calls fn for the id of every published checkpoint (each once), in no order; stops when fn fails. */
 enum tpd_status tpd_store_each(struct tpd_store *store, enum tpd_status (*fn)(void *arg, const struct tpd_id *id,
 			       struct tpd_err *err), void *arg, struct tpd_err *err);
