@@ -1,8 +1,8 @@
 /*
  * capturer.c - open, wait, compare.
  *
- * A thread of its own rather than libuv's pool: a rotation that comes a millisecond later does not wait until a scan of ten thousand
- * files is over. The waiting tasks are a list with the next one's time as the mailbox's timeout.
+ * A thread of its own rather than libuv's pool: a rotation that comes a millisecond later does not wait until a scan of
+ * ten thousand files is over. The waiting tasks are a list with the next one's time as the mailbox's timeout.
  */
 #include "base/tpd.h"
 

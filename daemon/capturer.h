@@ -23,15 +23,15 @@ struct tpd_capture_task {
 	struct tpd_capture_task *next; /* the capturer's: those it watches */
 	enum tpd_capture_phase phase;
 	/* asked */
-	char *path, *run;              /* owned */
+	char *path, *run; /* owned */
 	uint64_t step, quiet_ms, count, bytes;
 	uint32_t watch, generation;
 	/* answered */
-	struct tpd_capture *capture;   /* owned by the task; NULL: none */
+	struct tpd_capture *capture; /* owned by the task; NULL: none */
 	char fingerprint[TPD_FINGERPRINT_LEN];
 	enum tpd_status status;
 	struct tpd_err err;
-	int64_t opened_ms;             /* monotonic */
+	int64_t opened_ms; /* monotonic */
 };
 
 struct tpd_capturer; /* a mailbox and a thread */

@@ -1,8 +1,9 @@
 /*
  * contents.c - is a file whole? The part of recognise.h that reads files.
  *
- * Each check reads a bounded number of bytes and says true when it does not know: settling, which has the last word, has already
- * seen the file unchanged for a while. They exist for writers that pause for longer than that in the middle of a file.
+ * Each check reads a bounded number of bytes and says true when it does not know: settling, which has the last word,
+ * has already seen the file unchanged for a while. They exist for writers that pause for longer than that in the middle
+ * of a file.
  */
 #include "base/tpd.h"
 
@@ -18,11 +19,11 @@
 #include "base/io.h"
 #include "base/json.h"
 
-#define HEADER_MAX 100000000u          /* of safetensors: 8 + this + data = the file */
-#define HEADER_PARSED_MAX (16u << 20)  /* larger headers are believed */
-#define ZIP_END 22                     /* bytes of the end record, without its comment */
+#define HEADER_MAX 100000000u         /* of safetensors: 8 + this + data = the file */
+#define HEADER_PARSED_MAX (16u << 20) /* larger headers are believed */
+#define ZIP_END 22                    /* bytes of the end record, without its comment */
 #define ZIP_TAIL (ZIP_END + 65535)
-#define DOCUMENT_MAX (64u << 20)       /* trainer_state.json grows with the log history */
+#define DOCUMENT_MAX (64u << 20) /* trainer_state.json grows with the log history */
 
 static bool read_at(int fd, void *buf, size_t len, uint64_t offset)
 {

@@ -1,10 +1,10 @@
 /*
  * control.c - a few short requests from people at terminals.
  *
- * The socket's mode keeps strangers out; SO_PEERCRED is asked all the same, since a mode can be changed and the kernel's answer
- * cannot. The socket is made here and handed to libuv: uv_pipe_bind() gives no control over its mode between bind and chmod, and
- * says EADDRINUSE for a left-over as for a living daemon. A client may send requests without reading answers: what it has not read
- * is bounded.
+ * The socket's mode keeps strangers out; SO_PEERCRED is asked all the same, since a mode can be changed and the
+ * kernel's answer cannot. The socket is made here and handed to libuv: uv_pipe_bind() gives no control over its mode
+ * between bind and chmod, and says EADDRINUSE for a left-over as for a living daemon. A client may send requests
+ * without reading answers: what it has not read is bounded.
  */
 #include "base/tpd.h"
 
@@ -26,8 +26,9 @@
 #define UNSENT_MAX (4u << 20)
 
 /*
- * The thread sanitizer keeps account of descriptors by number, and sees neither libuv's close (a bare system call) nor anybody's openat();
- * so a number that served a client and then a file looks like two threads at odds. These two are about descriptors only.
+ * The thread sanitizer keeps account of descriptors by number, and sees neither libuv's close (a bare system call) nor
+ * anybody's openat(); so a number that served a client and then a file looks like two threads at odds. These two are
+ * about descriptors only.
  */
 #if defined(__has_feature)
 #define HAS_FEATURE(x) __has_feature(x)

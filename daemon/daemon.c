@@ -1,10 +1,10 @@
 /*
  * daemon.c - the life of the daemon: begin, signals, end.
  *
- * Beginning, in this order: the lock on the store (a second daemon must not touch anything), the control socket (its mode needs the
- * process's umask, so before there are threads), the threads, the first look. Ending: no new work; the job in work is cancelled and goes
- * back to the queue on disk; then the threads, then the handles. All handles are closed before the loop is: uv_loop_close() must
- * find nothing.
+ * Beginning, in this order: the lock on the store (a second daemon must not touch anything), the control socket (its
+ * mode needs the process's umask, so before there are threads), the threads, the first look. Ending: no new work; the
+ * job in work is cancelled and goes back to the queue on disk; then the threads, then the handles. All handles are
+ * closed before the loop is: uv_loop_close() must find nothing.
  */
 #include "base/tpd.h"
 
@@ -21,9 +21,9 @@
 
 #include "daemon/log.h"
 
-#define LOCK_MS 5000            /* for locks that tpdectl holds; then the job is tried again later */
-#define TICK_MS 5000            /* to systemd, when there is one */
-#define DESCRIPTORS_MAX 4096    /* of captures in the queue */
+#define LOCK_MS 5000         /* for locks that tpdectl holds; then the job is tried again later */
+#define TICK_MS 5000         /* to systemd, when there is one */
+#define DESCRIPTORS_MAX 4096 /* of captures in the queue */
 #define DESCRIPTORS_RESERVED 256
 
 int64_t tpd_daemon_now_ns(void)
@@ -100,8 +100,10 @@ static void warn_fixed(const struct tpd_config *now, const struct tpd_config *wa
 {
 	if (!same_text(now->store_path, wanted->store_path) || !same_text(now->catalog_path, wanted->catalog_path) ||
 	    !same_text(now->control_socket, wanted->control_socket) || now->threads != wanted->threads ||
-	    now->max_depth != wanted->max_depth || now->part_size != wanted->part_size || now->tip_cache != wanted->tip_cache)
-		tpd_log(TPD_LOG_WARNING, "changes in [store], control_socket= and threads= take effect at the next start");
+	    now->max_depth != wanted->max_depth || now->part_size != wanted->part_size ||
+	    now->tip_cache != wanted->tip_cache)
+		tpd_log(TPD_LOG_WARNING,
+			"changes in [store], control_socket= and threads= take effect at the next start");
 }
 
 /* Of the new configuration only the watches and the scan interval; the rest of the old one is in use. */
@@ -226,23 +228,24 @@ static enum tpd_status start_threads(struct tpd_daemon *daemon, struct tpd_err *
 {
 	const struct tpd_config *config = &daemon->config;
 	struct tpd_ledger_options options = {
-		.archive = {
-			.store = config->store_path,
-			.catalog = config->catalog_path,
-			.mode = TPD_ARCHIVE_CREATE,
-			.lock_timeout_ms = LOCK_MS,
-			.threads = config->threads,
-			.max_depth = config->max_depth,
-			.part_size = config->part_size,
-			.tip_cache = config->tip_cache,
-		},
+		.archive =
+			{
+				.store = config->store_path,
+				.catalog = config->catalog_path,
+				.mode = TPD_ARCHIVE_CREATE,
+				.lock_timeout_ms = LOCK_MS,
+				.threads = config->threads,
+				.max_depth = config->max_depth,
+				.part_size = config->part_size,
+				.tip_cache = config->tip_cache,
+			},
 		.answers = &daemon->inbox,
 		.deliver = tpd_dispatch_on_call,
 		.wake = tpd_daemon_wake,
 		.wake_arg = daemon,
 	};
-	enum tpd_status status = tpd_capturer_start(&daemon->inbox, tpd_intake_on_task, tpd_daemon_wake, daemon,
-						    &daemon->capturer, err);
+	enum tpd_status status =
+		tpd_capturer_start(&daemon->inbox, tpd_intake_on_task, tpd_daemon_wake, daemon, &daemon->capturer, err);
 
 	return status == TPD_OK ? tpd_ledger_start(&options, &daemon->ledger, err) : status;
 }
@@ -275,8 +278,8 @@ static enum tpd_status begin(struct tpd_daemon *daemon, struct tpd_err *err)
 	uint64_t tick_ms = TICK_MS;
 
 	if (status == TPD_OK)
-		status = tpd_control_open(&daemon->control, &daemon->loop, daemon->config.control_socket, tpd_report_answer,
-					  daemon, err);
+		status = tpd_control_open(&daemon->control, &daemon->loop, daemon->config.control_socket,
+					  tpd_report_answer, daemon, err);
 	if (status == TPD_OK)
 		status = start_threads(daemon, err);
 	if (status == TPD_OK)

@@ -3,8 +3,8 @@
  *
  *     tpd_daemon_run(&options)     from start to end; returns the program's exit code
  *
- * The rest is shared by daemon.c (life), intake.c (from looks to jobs), dispatch.c (from jobs to the store) and report.c
- * (what is told). Everything here belongs to the loop thread.
+ * The rest is shared by daemon.c (life), intake.c (from looks to jobs), dispatch.c (from jobs to the store) and
+ * report.c (what is told). Everything here belongs to the loop thread.
  */
 #ifndef TPD_DAEMON_DAEMON_H
 #define TPD_DAEMON_DAEMON_H
@@ -34,13 +34,13 @@ struct tpd_daemon_watch {
 
 struct tpd_daemon {
 	uv_loop_t loop;
-	uv_async_t wake;            /* the other threads' messages */
+	uv_async_t wake; /* the other threads' messages */
 	uv_signal_t signals[3];
 	uv_timer_t settle_timer, queue_timer, tick;
 	struct tpd_mailbox inbox;
 	struct tpd_config config;
 	int64_t since_ns;
-	uint64_t begun_ms;          /* loop time */
+	uint64_t begun_ms; /* loop time */
 	int exit_code;
 	bool stopping, parts_stopped, ready, paused;
 
@@ -51,21 +51,22 @@ struct tpd_daemon {
 	struct tpd_daemon_watch *watches;
 	size_t watch_count;
 	uint32_t next_watch_id;
-	unsigned capturing;         /* tasks under way */
+	unsigned capturing;          /* tasks under way */
+	size_t capturing_files;      /* in them */
 	bool first_look, first_wave; /* the first look is over; and what it found is queued */
-	size_t descriptors_max;     /* to be held in the queue */
+	size_t descriptors_max;      /* to be held in the queue */
 
 	/* dispatch.c */
-	struct tpd_store *guard;    /* holds the daemon's lock on the store */
+	struct tpd_store *guard; /* holds the daemon's lock on the store */
 	struct tpd_ledger *ledger;
 	struct tpd_archive *archive; /* the ledger's; NULL until it is open */
 	struct tpd_worker *worker;
 	struct tpd_queue queue;
-	unsigned calls;             /* of the ledger, under way */
+	unsigned calls;                 /* of the ledger, under way */
 	struct tpd_queue_item *running; /* owned */
-	bool working;               /* the worker has it; else the ledger notes it down first, or afterwards */
+	bool working;                   /* the worker has it; else the ledger notes it down first, or afterwards */
 	int64_t job_begun_ns;
-	uint64_t not_before_ms;     /* a failure that may be everybody's */
+	uint64_t not_before_ms; /* a failure that may be everybody's */
 
 	/* report.c */
 	struct tpd_control control;

@@ -3,9 +3,9 @@
  *
  *     queue -> ledger SET running -> worker -> ledger SET done | queued (again later) | failed | missed
  *
- * Each arrow ends before the next begins, so that the catalog never says less than has happened but for the one job that is in work. A failure
- * that may pass (no space, no memory, a lock held by tpdectl) is tried again with growing delays; whatever else fails waits
- * for a change of the checkpoint or the next start.
+ * Each arrow ends before the next begins, so that the catalog never says less than has happened but for the one job
+ * that is in work. A failure that may pass (no space, no memory, a lock held by tpdectl) is tried again with growing
+ * delays; whatever else fails waits for a change of the checkpoint or the next start.
  */
 #include "base/tpd.h"
 
@@ -40,7 +40,9 @@ void tpd_dispatch_event(struct tpd_daemon *daemon, const char *level, const char
 	va_start(args, fmt);
 	vsnprintf(text, sizeof text, fmt, args);
 	va_end(args);
-	tpd_log_run(strcmp(level, "info") == 0 ? TPD_LOG_INFO : strcmp(level, "error") == 0 ? TPD_LOG_ERROR : TPD_LOG_WARNING,
+	tpd_log_run(strcmp(level, "info") == 0            ? TPD_LOG_INFO
+			    : strcmp(level, "error") == 0 ? TPD_LOG_ERROR
+							  : TPD_LOG_WARNING,
 		    run, false, 0, "%s", text);
 	if (!call)
 		return;
@@ -90,7 +92,8 @@ static void take_left_jobs(struct tpd_daemon *daemon, const struct tpd_ledger_ca
 		tpd_queue_put(&daemon->queue, item);
 	}
 	if (call->job_count > 0)
-		tpd_log(TPD_LOG_INFO, "%zu job%s left from before", call->job_count, call->job_count == 1 ? " is" : "s are");
+		tpd_log(TPD_LOG_INFO, "%zu job%s left from before", call->job_count,
+			call->job_count == 1 ? " is" : "s are");
 }
 
 static void on_opened(struct tpd_daemon *daemon, struct tpd_ledger_call *call)
@@ -120,8 +123,8 @@ static void on_opened(struct tpd_daemon *daemon, struct tpd_ledger_call *call)
 	take_left_jobs(daemon, call);
 	daemon->ready = true;
 	tpd_notify_send(&daemon->notify, "READY=1\nSTATUS=%s", tpd_report_state(daemon));
-	tpd_log(TPD_LOG_NOTICE, "tpded %s serves store '%s', watching %zu director%s", TPD_VERSION, daemon->config.store_path,
-		daemon->watch_count, daemon->watch_count == 1 ? "y" : "ies");
+	tpd_log(TPD_LOG_NOTICE, "tpded %s serves store '%s', watching %zu director%s", TPD_VERSION,
+		daemon->config.store_path, daemon->watch_count, daemon->watch_count == 1 ? "y" : "ies");
 	tpd_intake_go_on(daemon);
 }
 
@@ -154,9 +157,10 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 				   (unsigned long long)item->step, work->result.version);
 	else
 		tpd_dispatch_event(daemon, "info", item->run, "stored %s@%llu~%u: %s in %.1f s (%s/s)", item->run,
-				   (unsigned long long)item->step, work->result.version, tpd_text_bytes(work->bytes, size),
-				   (double)work->elapsed_ms / 1000,
-				   tpd_text_bytes(work->bytes * 1000 / (uint64_t)TPD_MAX(work->elapsed_ms, (int64_t)1), rate));
+				   (unsigned long long)item->step, work->result.version,
+				   tpd_text_bytes(work->bytes, size), (double)work->elapsed_ms / 1000,
+				   tpd_text_bytes(work->bytes * 1000 / (uint64_t)TPD_MAX(work->elapsed_ms, (int64_t)1),
+						  rate));
 	tpd_settle_done(daemon->settle, item->path, item->generation);
 }
 
@@ -174,8 +178,8 @@ static void on_lost(struct tpd_daemon *daemon, const struct tpd_work *work)
 		return;
 	}
 	daemon->missed++;
-	tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu is missed: %s", item->run, (unsigned long long)item->step,
-			   work->err.text);
+	tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu is missed: %s", item->run,
+			   (unsigned long long)item->step, work->err.text);
 	tpd_settle_done(daemon->settle, item->path, item->generation);
 }
 

@@ -5,8 +5,9 @@
  *                                          |                |
  *                                    done already        changed: back to settle
  *
- * FIND comes before the waiting: at a start most of what is found was stored by the process before, and is let go at once. What is held
- * open is bounded; beyond that a job waits without descriptors and its path is opened again when its turn comes.
+ * FIND comes before the waiting: at a start most of what is found was stored by the process before, and is let go at
+ * once. What is held open is bounded; beyond that a job waits without descriptors and its path is opened again when its
+ * turn comes.
  */
 #include "base/tpd.h"
 
@@ -18,7 +19,7 @@
 
 #include "daemon/log.h"
 
-#define TASKS_MAX 16 /* captures under way at once */
+#define TASKS_MAX 64 /* captures under way at once */
 #define HELD_MAX 64  /* captures held in the queue */
 
 /* --- configuration --- */
@@ -87,7 +88,8 @@ static enum tpd_status hand_to_watch(struct tpd_daemon *daemon, struct tpd_err *
 	}
 	if (fstat(tpd_store_dir(daemon->guard), &st) < 0)
 		st = (struct stat){0}; /* then it is looked into, and nothing in it is a checkpoint */
-	tpd_watch_set(&daemon->watch, items, daemon->watch_count, daemon->config.scan_interval_ms, st.st_dev, st.st_ino);
+	tpd_watch_set(&daemon->watch, items, daemon->watch_count, daemon->config.scan_interval_ms, st.st_dev,
+		      st.st_ino);
 	return TPD_OK;
 }
 
@@ -131,8 +133,8 @@ static void take_states(struct tpd_daemon *daemon, const struct tpd_scan_result 
 		if (!watch)
 			continue;
 		if (state->polling && !watch->state.polling)
-			tpd_log(TPD_LOG_NOTICE, "watch %s: looking every %llu s instead of waiting for events: %s", watch->name,
-				(unsigned long long)daemon->config.scan_interval_ms / 1000, state->reason);
+			tpd_log(TPD_LOG_NOTICE, "watch %s: looking every %llu s instead of waiting for events: %s",
+				watch->name, (unsigned long long)daemon->config.scan_interval_ms / 1000, state->reason);
 		watch->state = *state;
 	}
 }
@@ -175,6 +177,7 @@ void tpd_intake_on_look(void *arg, struct tpd_scan_result *result, bool full)
 static void close_task(struct tpd_daemon *daemon, struct tpd_capture_task *task)
 {
 	daemon->capturing--;
+	daemon->capturing_files -= task->count;
 	task->phase = TPD_CAPTURE_CLOSE;
 	tpd_capturer_send(daemon->capturer, task);
 }
@@ -213,7 +216,15 @@ static void begin_capture(struct tpd_daemon *daemon, const struct tpd_settle_ord
 	task->count = order->count;
 	task->bytes = order->bytes;
 	daemon->capturing++;
+	daemon->capturing_files += task->count;
 	tpd_capturer_send(daemon->capturer, task);
+}
+
+/* One is always allowed, however many files it has. */
+static bool may_capture(const struct tpd_daemon *daemon)
+{
+	return daemon->archive && daemon->capturing < TASKS_MAX &&
+		(daemon->capturing == 0 || daemon->capturing_files < daemon->descriptors_max);
 }
 
 static void on_due(uv_timer_t *timer)
@@ -228,8 +239,7 @@ void tpd_intake_go_on(struct tpd_daemon *daemon)
 
 	if (daemon->stopping)
 		return;
-	while ((order = tpd_settle_next(daemon->settle, now_ms, daemon->archive && daemon->capturing < TASKS_MAX)).action !=
-	       TPD_SETTLE_NONE) {
+	while ((order = tpd_settle_next(daemon->settle, now_ms, may_capture(daemon))).action != TPD_SETTLE_NONE) {
 		if (order.action == TPD_SETTLE_CAPTURE)
 			begin_capture(daemon, &order);
 		else if (tpd_watch_look(&daemon->watch, order.path, NULL) != TPD_OK)
@@ -350,7 +360,8 @@ static void give_capture(struct tpd_daemon *daemon, struct tpd_queue_item *item,
 {
 	size_t files = tpd_capture_source(task->capture)->count;
 
-	if (item->capture || daemon->queue.held >= HELD_MAX || daemon->queue.descriptors + files > daemon->descriptors_max)
+	if (item->capture || daemon->queue.held >= HELD_MAX ||
+	    daemon->queue.descriptors + files > daemon->descriptors_max)
 		return; /* it stays with the task, which closes it */
 	close_capture(daemon, tpd_queue_hold(&daemon->queue, item, task->capture));
 	task->capture = NULL;

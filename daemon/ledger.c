@@ -1,9 +1,9 @@
 /*
  * ledger.c - the queue on disk.
  *
- * One thread, so that calls take effect in the order in which the loop made them: a job is "running" in the catalog before the worker
- * begins, and "done" after the store has the checkpoint. After a crash that order tells what happened: a job that was
- * running may be stored or not, and every other one is what it says.
+ * One thread, so that calls take effect in the order in which the loop made them: a job is "running" in the catalog
+ * before the worker begins, and "done" after the store has the checkpoint. After a crash that order tells what
+ * happened: a job that was running may be stored or not, and every other one is what it says.
  */
 #include "base/tpd.h"
 
@@ -29,7 +29,10 @@ struct tpd_ledger {
 	int64_t base; /* what the loop knows as number N is N - base in this catalog */
 };
 
-/* Numbers of one catalog file; after it was lost and made again, older ones belong to jobs that nothing is noted of any more. */
+/*
+ * Numbers of one catalog file; after it was lost and made again, older ones belong to jobs that nothing is noted of any
+ * more.
+ */
 #define NUMBERS ((int64_t)1 << 40)
 
 static int64_t now_ns(void)
@@ -129,7 +132,8 @@ static enum tpd_status open_archive(struct tpd_ledger *ledger, struct tpd_ledger
 
 static enum tpd_status find_job(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 {
-	enum tpd_status status = tpd_catalog_job_find(ledger->catalog, call->path, call->fingerprint, &call->state, &call->err);
+	enum tpd_status status =
+		tpd_catalog_job_find(ledger->catalog, call->path, call->fingerprint, &call->state, &call->err);
 
 	call->known = status == TPD_OK;
 	return status == TPD_NOT_FOUND ? TPD_OK : status;
@@ -139,8 +143,8 @@ static enum tpd_status add_job(struct tpd_ledger *ledger, struct tpd_ledger_call
 {
 	bool is_new = false;
 	int64_t number = 0;
-	enum tpd_status status = tpd_catalog_job_add(ledger->catalog, call->run, call->path, call->step, call->fingerprint,
-						     now_ns(), &number, &is_new, &call->err);
+	enum tpd_status status = tpd_catalog_job_add(ledger->catalog, call->run, call->path, call->step,
+						     call->fingerprint, now_ns(), &number, &is_new, &call->err);
 
 	if (status != TPD_OK)
 		return status;
@@ -156,7 +160,7 @@ static enum tpd_status add_job(struct tpd_ledger *ledger, struct tpd_ledger_call
 static enum tpd_status set_job(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 {
 	if (call->number < ledger->base)
-		return TPD_OK; /* its row went with the catalog that was lost; the store has the checkpoint, or will be asked again */
+		return TPD_OK; /* its row went with the catalog that was lost; the store has the checkpoint */
 	return tpd_catalog_job_set(ledger->catalog, call->number - ledger->base, call->state, now_ns(),
 				   call->checkpoint[0] ? call->checkpoint : NULL, call->text, &call->err);
 }
@@ -178,7 +182,9 @@ static enum tpd_status serve(struct tpd_ledger *ledger, struct tpd_ledger_call *
 	return TPD_OK;
 }
 
-/* A call that failed for the catalog's sake: was its file removed, replaced or damaged? Then once more with a new one. */
+/*
+ * A call that failed for the catalog's sake: was its file removed, replaced or damaged? Then once more with a new one.
+ */
 static enum tpd_status serve_for_sure(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 {
 	enum tpd_status status = serve(ledger, call);

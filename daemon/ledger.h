@@ -2,8 +2,8 @@
  * ledger.h - the thread that owns the archive and writes the queue down: jobs and events in the catalog.
  *
  * It opens the store (and rebuilds a missing catalog, which may take a while), tells the loop, and then serves calls in
- * their order. Each call is a message that comes back answered. Nothing else in the daemon touches the archive's catalog handle;
- * the worker uses the archive's other calls.
+ * their order. Each call is a message that comes back answered. Nothing else in the daemon touches the archive's
+ * catalog handle; the worker uses the archive's other calls.
  */
 #ifndef TPD_DAEMON_LEDGER_H
 #define TPD_DAEMON_LEDGER_H
@@ -15,9 +15,9 @@
 enum tpd_ledger_kind {
 	TPD_LEDGER_OPENED, /* the first answer, without a call: archive, jobs; or status */
 	TPD_LEDGER_FIND,   /* path, fingerprint -> known, state */
-	TPD_LEDGER_ADD,    /* run, path, step, fingerprint -> number, known, state; one FAILED or MISSED becomes QUEUED */
-	TPD_LEDGER_SET,    /* number, state, checkpoint, text (the message) */
-	TPD_LEDGER_EVENT   /* level, run, text; no answer: the call is freed */
+	TPD_LEDGER_ADD,  /* run, path, step, fingerprint -> number, known, state; one FAILED or MISSED becomes QUEUED */
+	TPD_LEDGER_SET,  /* number, state, checkpoint, text (the message) */
+	TPD_LEDGER_EVENT /* level, run, text; no answer: the call is freed */
 };
 
 /* A job that was left from before. */

@@ -1,9 +1,10 @@
 /*
  * log.c - lines for people and for the journal.
  *
- * A line is put together in a buffer of its own and leaves by one system call, so that lines of several threads never mix. The
- * journal's native protocol is one datagram of FIELD=value lines; it needs no library. A value that holds a newline would need its
- * length in binary, so newlines (they can come from file names) become spaces. Rejected: syslog() (blocks, loses fields), libsystemd.
+ * A line is put together in a buffer of its own and leaves by one system call, so that lines of several threads never
+ * mix. The journal's native protocol is one datagram of FIELD=value lines; it needs no library. A value that holds a
+ * newline would need its length in binary, so newlines (they can come from file names) become spaces. Rejected:
+ * syslog() (blocks, loses fields), libsystemd.
  */
 #include "base/tpd.h"
 
@@ -36,7 +37,7 @@ static bool stderr_is_journal(void)
 	struct stat st;
 
 	return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 && fstat(STDERR_FILENO, &st) == 0 &&
-	       st.st_dev == device && st.st_ino == inode;
+		st.st_dev == device && st.st_ino == inode;
 }
 
 void tpd_log_open(enum tpd_log_level most)
@@ -78,11 +79,13 @@ static void write_line(enum tpd_log_level level, const char *run, bool has_step,
 
 	one_line(text);
 	if (logger.journal >= 0) {
-		len = snprintf(line, sizeof line, "MESSAGE=%s\nPRIORITY=%d\nSYSLOG_IDENTIFIER=tpded\n", text, (int)level);
+		len = snprintf(line, sizeof line, "MESSAGE=%s\nPRIORITY=%d\nSYSLOG_IDENTIFIER=tpded\n", text,
+			       (int)level);
 		if (run)
 			len += snprintf(line + len, sizeof line - (size_t)len, "TPDED_RUN=%s\n", run);
 		if (run && has_step)
-			len += snprintf(line + len, sizeof line - (size_t)len, "TPDED_STEP=%llu\n", (unsigned long long)step);
+			len += snprintf(line + len, sizeof line - (size_t)len, "TPDED_STEP=%llu\n",
+					(unsigned long long)step);
 		/* Never waits: a journal that is stuck must not stop the loop. */
 		if (send(logger.journal, line, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) == len)
 			return;
@@ -90,7 +93,11 @@ static void write_line(enum tpd_log_level level, const char *run, bool has_step,
 	if (logger.prefix)
 		len = snprintf(line, sizeof line, "<%d>%s\n", (int)level, text);
 	else
-		len = snprintf(line, sizeof line, "tpded: %s%s\n", level <= TPD_LOG_ERROR ? "error: " : level == TPD_LOG_WARNING ? "warning: " : "", text);
+		len = snprintf(line, sizeof line, "tpded: %s%s\n",
+			       level <= TPD_LOG_ERROR             ? "error: "
+				       : level == TPD_LOG_WARNING ? "warning: "
+								  : "",
+			       text);
 	if (write(STDERR_FILENO, line, (size_t)len) < 0)
 		return; /* there is nobody left to tell */
 }

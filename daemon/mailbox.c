@@ -1,8 +1,8 @@
 /*
  * mailbox.c - a queue of messages under one lock, and threads that read them.
  *
- * Messages are whole requests or answers, a few a second, so a mutex and a condition are all that is needed. Waiting uses the monotonic
- * clock: a step of the wall clock must neither end nor prolong it.
+ * Messages are whole requests or answers, a few a second, so a mutex and a condition are all that is needed. Waiting
+ * uses the monotonic clock: a step of the wall clock must neither end nor prolong it.
  */
 #include "base/tpd.h"
 
@@ -108,7 +108,10 @@ void tpd_thread_lower(void)
 	pid_t tid = (pid_t)syscall(SYS_gettid);
 	int sys;
 
-	/* On Linux both belong to a thread and pass on to the threads that it makes. Best effort: a container may forbid them. */
+	/*
+	 * On Linux both belong to a thread and pass on to the threads that it makes. Best effort: a container may
+	 * forbid them.
+	 */
 	errno = 0;
 	sys = getpriority(PRIO_PROCESS, (id_t)tid);
 	if (errno == 0 && sys < WORKER_NICE && setpriority(PRIO_PROCESS, (id_t)tid, WORKER_NICE) < 0)

@@ -1,7 +1,8 @@
 /*
  * main.c - tpded's command line.
  *
- * The daemon stays in the foreground: systemd, and people at a terminal, want that; there is no fork, no pid file, no log file.
+ * The daemon stays in the foreground: systemd, and people at a terminal, want that; there is no fork, no pid file, no
+ * log file.
  */
 #include "base/tpd.h"
 

@@ -1,8 +1,9 @@
 /*
  * queue.c - a sorted list.
  *
- * A backlog is tens of items, in the worst case the few thousand checkpoints found at the first start, so a list does. A job that waits
- * for another try does not hold up later steps of its run: its checkpoint then gets its reference from what is there.
+ * A backlog is tens of items, in the worst case the few thousand checkpoints found at the first start, so a list does.
+ * A job that waits for another try does not hold up later steps of its run: its checkpoint then gets its reference from
+ * what is there.
  */
 #include "base/tpd.h"
 
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DELAY_MS 5000          /* after the first failure; doubled with each */
+#define DELAY_MS 5000 /* after the first failure; doubled with each */
 #define DELAY_MAX_MS 600000
 
 void tpd_queue_init(struct tpd_queue *queue)

@@ -1,8 +1,8 @@
 /*
  * queue.h - the jobs that wait, in the order in which they are to be done. In memory; the ledger has them on disk.
  *
- * Within a run lower steps come first, so that each has the one before as its reference; between runs it goes round, so that
- * a run with a long backlog does not hold up the others. The loop thread owns it. No files, no clock.
+ * Within a run lower steps come first, so that each has the one before as its reference; between runs it goes round, so
+ * that a run with a long backlog does not hold up the others. The loop thread owns it. No files, no clock.
  */
 #ifndef TPD_DAEMON_QUEUE_H
 #define TPD_DAEMON_QUEUE_H
@@ -12,8 +12,8 @@
 
 struct tpd_queue_item {
 	struct tpd_queue_item *next;
-	int64_t number;              /* of the job in the catalog */
-	char *run, *path;            /* owned */
+	int64_t number;   /* of the job in the catalog */
+	char *run, *path; /* owned */
 	uint64_t step;
 	char fingerprint[TPD_FINGERPRINT_LEN];
 	struct tpd_capture *capture; /* owned; NULL: not held */
@@ -24,9 +24,9 @@ struct tpd_queue_item {
 };
 
 struct tpd_queue {
-	struct tpd_queue_item *first; /* by run, step, number */
+	struct tpd_queue_item *first;    /* by run, step, number */
 	size_t count, held, descriptors; /* items; those with a capture; the captures' files */
-	char *last_run;               /* served last; owned */
+	char *last_run;                  /* served last; owned */
 };
 
 void tpd_queue_init(struct tpd_queue *queue);
@@ -39,8 +39,8 @@ struct tpd_queue_item *tpd_queue_find(const struct tpd_queue *queue, int64_t num
 /* Give an item a capture, or take it away (NULL; returns the old one). */
 struct tpd_capture *tpd_queue_hold(struct tpd_queue *queue, struct tpd_queue_item *item, struct tpd_capture *capture);
 /*
- * Take out the next item whose time has come; ready(arg, item) false: not this run's turn now. NULL: none; *out_due_ms is when
- * to ask again, UINT64_MAX when nothing but a change can help.
+ * Take out the next item whose time has come; ready(arg, item) false: not this run's turn now. NULL: none; *out_due_ms
+ * is when to ask again, UINT64_MAX when nothing but a change can help.
  */
 struct tpd_queue_item *tpd_queue_take(struct tpd_queue *queue, uint64_t now_ms,
 				      bool (*ready)(void *arg, const struct tpd_queue_item *item), void *arg,

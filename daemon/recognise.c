@@ -3,8 +3,9 @@
  *
  * Frameworks name what they write after the step, and most write more than checkpoints: logs, final models, states of
  * ranks. The rules prefer not to store (a directory too few is seen in `tpdectl status`, and can be ingested by hand)
- * over storing what is not complete; where names tell nothing, settling decides. Rejected: reading the files' contents to find
- * out what they are (slow, and a file half written tells nothing), and configuring patterns (the second thing to get wrong).
+ * over storing what is not complete; where names tell nothing, settling decides. Rejected: reading the files' contents
+ * to find out what they are (slow, and a file half written tells nothing), and configuring patterns (the second thing
+ * to get wrong).
  */
 #include "base/tpd.h"
 
@@ -54,8 +55,8 @@ bool tpd_recognise_ignored(const char *name)
 /* --- numbers in names --- */
 
 /*
- * A word for steps with a number behind it: "step=20", "global_step20", "iter_0000020", "Epoch-3". The last "step" wins over the
- * last of the other words ("epoch=1-step=20", "step=20-v1").
+ * A word for steps with a number behind it: "step=20", "global_step20", "iter_0000020", "Epoch-3". The last "step" wins
+ * over the last of the other words ("epoch=1-step=20", "step=20-v1").
  */
 static bool step_word(const char *name, uint64_t *out_step)
 {
@@ -123,10 +124,10 @@ static bool is_shard(const char *stem)
 
 static bool is_part(const char *stem)
 {
-	static const char *const names[] = {"model", "pytorch_model", "adapter_model", "optimizer", "scheduler", "scaler",
-					    "training_args", "consolidated", "common"};
-	static const char *const words[] = {"rng_state", "random_states", "rank_", "rank-", "optim_states", "model_states",
-					    "rng_states"};
+	static const char *const names[] = {"model",  "pytorch_model", "adapter_model", "optimizer", "scheduler",
+					    "scaler", "training_args", "consolidated",  "common"};
+	static const char *const words[] = {"rng_state",    "random_states", "rank_",     "rank-",
+					    "optim_states", "model_states",  "rng_states"};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(names); i++) {
 		if (strcmp(stem, names[i]) == 0)
@@ -173,8 +174,9 @@ bool tpd_recognise_rank(const char *name, uint64_t *out_rank)
 
 bool tpd_recognise_payload(const char *name, uint64_t size)
 {
-	static const char *const others[] = {".json", ".jsonl", ".txt", ".log", ".out", ".err", ".yaml", ".yml", ".toml", ".md",
-					     ".py", ".sh", ".csv", ".tsv", ".html", ".png", ".svg", ".pdf", ".wandb"};
+	static const char *const others[] = {".json", ".jsonl", ".txt", ".log", ".out",  ".err", ".yaml",
+					     ".yml",  ".toml",  ".md",  ".py",  ".sh",   ".csv", ".tsv",
+					     ".html", ".png",   ".svg", ".pdf", ".wandb"};
 
 	if (size < TPD_PAYLOAD_MIN || tpd_recognise_ignored(name) || has_prefix(name, "events.out.tfevents"))
 		return false;
@@ -187,8 +189,8 @@ bool tpd_recognise_payload(const char *name, uint64_t size)
 
 bool tpd_recognise_weights(const char *name)
 {
-	static const char *const prefixes[] = {"model", "pytorch_model", "adapter_model", "diffusion_pytorch_model", "tf_model",
-					       "flax_model"};
+	static const char *const prefixes[] = {"model",    "pytorch_model", "adapter_model", "diffusion_pytorch_model",
+					       "tf_model", "flax_model"};
 
 	if (!has_suffix(name, ".safetensors") && !has_suffix(name, ".bin") && !has_suffix(name, ".pt"))
 		return false;

@@ -1,8 +1,9 @@
 /*
- * recognise.h - what is a checkpoint, which step is it, and is it complete? The rules of the frameworks, on names and on
- * the few bytes that tell. README.md lists them for people.
+ * recognise.h - what is a checkpoint, which step is it, and is it complete? The rules of the frameworks, on names and
+ * on the few bytes that tell. README.md lists them for people.
  *
- * No state and no loop in here. The functions that take a path read files and may block: they are for the scan's thread.
+ * No state and no loop in here. The functions that take a path read files and may block: they are for the scan's
+ * thread.
  */
 #ifndef TPD_DAEMON_RECOGNISE_H
 #define TPD_DAEMON_RECOGNISE_H
@@ -11,7 +12,10 @@
 
 #define TPD_PAYLOAD_MIN 1024 /* bytes: an unknown directory with less in each of its files is no checkpoint */
 
-/* Names that writers use for what is not finished, and names that begin with a dot: never a checkpoint, never descended into. */
+/*
+ * Names that writers use for what is not finished, and names that begin with a dot: never a checkpoint, never descended
+ * into.
+ */
 bool tpd_recognise_ignored(const char *name);
 
 /* --- files --- */
@@ -20,7 +24,7 @@ enum tpd_file_role {
 	TPD_FILE_OTHER = 0,
 	TPD_FILE_CHECKPOINT, /* *.pt *.pth *.bin *.ckpt *.safetensors with a step in its name */
 	TPD_FILE_UNNUMBERED, /* such a file whose name tells no step: last.ckpt */
-	TPD_FILE_PART        /* such a file that is known to be a part of something: optimizer.pt, a shard, a rank's state */
+	TPD_FILE_PART /* such a file that is known to be a part of something: optimizer.pt, a shard, a rank's state */
 };
 /* out_step is written for TPD_FILE_CHECKPOINT only. */
 enum tpd_file_role tpd_recognise_file(const char *name, uint64_t *out_step);
@@ -50,20 +54,25 @@ struct tpd_dir_facts {
 };
 /* out_step is written for the last two classes. */
 enum tpd_dir_class tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step);
-/* Is a directory of this name evidence that the one above is a run: checkpoint-20, step-20, global_step20, epoch_3, 20? */
+/*
+ * Is a directory of this name evidence that the one above is a run: checkpoint-20, step-20, global_step20, epoch_3, 20?
+ */
 bool tpd_recognise_step_dir(const char *name);
 /* The same for a file: epoch=0-step=20.ckpt, checkpoint_20.pt. */
 bool tpd_recognise_step_file(const char *name);
 
 /* --- contents --- */
 
-/* Does the file's end look like an end: a zip has its end record, safetensors the length that its header says? Others: true. */
+/*
+ * Does the file's end look like an end: a zip has its end record, safetensors the length that its header says? Others:
+ * true.
+ */
 bool tpd_recognise_whole_file(const char *path);
 /* Is this a JSON document (NaN and Infinity, which Python writes, allowed)? */
 bool tpd_recognise_json(const char *path);
 /*
- * The shards that a *.index.json names: fn is asked for each; false when one is missing (fn said false) or the index cannot be
- * read.
+ * The shards that a *.index.json names: fn is asked for each; false when one is missing (fn said false) or the index
+ * cannot be read.
  */
 bool tpd_recognise_shards(const char *index_path, bool (*has)(void *arg, const char *name), void *arg);
 

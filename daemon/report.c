@@ -1,8 +1,9 @@
 /*
  * report.c - what is told: to tpdectl by the control socket, to systemd by its notify socket.
  *
- * The watchdog is fed by work, not by the loop alone: while a job is in work or calls wait for the ledger, there must have been progress
- * (a batch of chunks, a call served) within the last interval; a worker that hangs is then restarted although the loop is well.
+ * The watchdog is fed by work, not by the loop alone: while a job is in work or calls wait for the ledger, there must
+ * have been progress (a batch of chunks, a call served) within the last interval; a worker that hangs is then restarted
+ * although the loop is well.
  */
 #include "base/tpd.h"
 
@@ -193,7 +194,10 @@ bool tpd_report_answer(void *arg, const char *command, struct tpd_json_out *out,
 		const char *name;
 		void (*answer)(struct tpd_daemon *daemon, struct tpd_json_out *out);
 	} commands[] = {
-		{"status", answer_status}, {"pause", answer_pause}, {"resume", answer_resume}, {"scan", answer_scan},
+		{"status", answer_status},
+		{"pause", answer_pause},
+		{"resume", answer_resume},
+		{"scan", answer_scan},
 	};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(commands); i++) {
@@ -237,8 +241,8 @@ void tpd_report_tick(struct tpd_daemon *daemon)
 		tpd_notify_send(&daemon->notify, "STATUS=storing %s@%llu, %zu more queued", item->run,
 				(unsigned long long)item->step, daemon->queue.count);
 	else
-		tpd_notify_send(&daemon->notify, "STATUS=%s, %zu queued, %llu stored since the start", tpd_report_state(daemon),
-				daemon->queue.count, (unsigned long long)daemon->done);
+		tpd_notify_send(&daemon->notify, "STATUS=%s, %zu queued, %llu stored since the start",
+				tpd_report_state(daemon), daemon->queue.count, (unsigned long long)daemon->done);
 	if (daemon->notify.watchdog_ms > 0 && alive(daemon))
 		tpd_notify_send(&daemon->notify, "WATCHDOG=1");
 }

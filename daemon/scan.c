@@ -1,14 +1,14 @@
 /*
  * scan.c - looking: bring the tree up to date.
  *
- * A directory's mtime changes whenever a name in it does, so one stat a directory finds every new checkpoint; a file re-written in place
- * changes only its own times, for which there are inotify's events (IN_CLOSE_WRITE), reading everything where there are
- * none, and, against lost events, a sixteenth of all directories at each full look. So 10,000 files at rest cost about
- * a thousand system calls a minute. A time that is younger than the look by less than the clock's grain proves nothing:
- * such a directory is read again.
+ * A directory's mtime changes whenever a name in it does, so one stat a directory finds every new checkpoint; a file
+ * re-written in place changes only its own times, for which there are inotify's events (IN_CLOSE_WRITE), reading
+ * everything where there are none, and, against lost events, a sixteenth of all directories at each full look. So
+ * 10,000 files at rest cost about a thousand system calls a minute. A time that is younger than the look by less than
+ * the clock's grain proves nothing: such a directory is read again.
  *
- * Rejected: opening directories relative to one another. Paths are simpler, and what is found is only looked at here: the capture opens
- * without following links.
+ * Rejected: opening directories relative to one another. Paths are simpler, and what is found is only looked at here:
+ * the capture opens without following links.
  */
 #include "base/tpd.h"
 
@@ -28,17 +28,17 @@
 
 #include "daemon/tree.h"
 
-#define TURNS 16                     /* full looks until every directory was read */
-#define GRAIN_NS 2000000000ll        /* coarsest times of the file systems that send events */
+#define TURNS 16              /* full looks until every directory was read */
+#define GRAIN_NS 2000000000ll /* coarsest times of the file systems that send events */
 
 /* File systems where others may write without an event, or that stamp files by another machine's clock. */
 static bool is_remote(const char *path)
 {
 	static const unsigned long types[] = {
-		0x6969 /* NFS */,       0x517b /* SMB */,        0xfe534d42 /* SMB2 */,  0xff534d42 /* CIFS */,
-		0x0bd00bd0 /* Lustre */, 0x65735546 /* FUSE */,   0x00c36400 /* Ceph */,  0x47504653 /* GPFS */,
-		0x19830326 /* BeeGFS */, 0x01021997 /* 9P */,     0x5346414f /* AFS */,   0x7461636f /* OCFS2 */,
-		0x01161970 /* GFS2 */,  0xaad7aaea /* PanFS */,  0x786f4256 /* vboxsf */, 0x20030528 /* OrangeFS */,
+		0x6969 /* NFS */,        0x517b /* SMB */,       0xfe534d42 /* SMB2 */,   0xff534d42 /* CIFS */,
+		0x0bd00bd0 /* Lustre */, 0x65735546 /* FUSE */,  0x00c36400 /* Ceph */,   0x47504653 /* GPFS */,
+		0x19830326 /* BeeGFS */, 0x01021997 /* 9P */,    0x5346414f /* AFS */,    0x7461636f /* OCFS2 */,
+		0x01161970 /* GFS2 */,   0xaad7aaea /* PanFS */, 0x786f4256 /* vboxsf */, 0x20030528 /* OrangeFS */,
 	};
 	struct statfs fs;
 
@@ -181,7 +181,7 @@ static void add_file(struct tpd_scan *scan, struct listing *list, const char *na
 static void inherit(struct tpd_file *file, const struct tpd_file *old)
 {
 	bool same = old->size == file->size && old->mtime_ns == file->mtime_ns && old->ctime_ns == file->ctime_ns &&
-		    old->ino == file->ino;
+		old->ino == file->ino;
 
 	file->step = old->step;
 	file->role = old->role;
@@ -242,7 +242,8 @@ static void add_child(struct tpd_scan *scan, struct tpd_node *node, const char *
 		return;
 	if (scan->nodes >= TPD_TREE_NODES_MAX) {
 		if (!scan->crowded_noted)
-			tpd_scan_note(scan, true, node->root->name, "more than %u directories below '%s': not all of them are watched",
+			tpd_scan_note(scan, true, node->root->name,
+				      "more than %u directories below '%s': not all of them are watched",
 				      TPD_TREE_NODES_MAX, node->root->path);
 		scan->crowded_noted = true;
 		return;
@@ -315,7 +316,7 @@ static bool needs_listing(const struct tpd_scan *scan, const struct tpd_node *no
 	if (node->serial % TURNS == scan->turn)
 		return true;
 	return mtime_ns != node->mtime_ns || ctime_ns != node->ctime_ns ||
-	       node->listed_ns - TPD_MAX(mtime_ns, ctime_ns) < GRAIN_NS;
+		node->listed_ns - TPD_MAX(mtime_ns, ctime_ns) < GRAIN_NS;
 }
 
 /* Another directory of the same name: what was known is about the old one. */
@@ -343,7 +344,8 @@ static bool look_at(struct tpd_scan *scan, struct tpd_node *node, unsigned depth
 	if (first || st.st_dev != node->dev || st.st_ino != node->ino) {
 		if (!first)
 			start_afresh(scan, node);
-		node->remote = node->parent && node->parent->dev == st.st_dev ? node->parent->remote : is_remote(scan->path);
+		node->remote =
+			node->parent && node->parent->dev == st.st_dev ? node->parent->remote : is_remote(scan->path);
 		node->dev = st.st_dev;
 		node->ino = st.st_ino;
 		if (node->remote) {
@@ -372,7 +374,8 @@ static void look_below(struct tpd_scan *scan, struct tpd_node *node, unsigned de
 		int n;
 
 		next = child->next;
-		n = snprintf(scan->path + len, PATH_MAX - len, "%s%s", scan->path[len - 1] == '/' ? "" : "/", child->name);
+		n = snprintf(scan->path + len, PATH_MAX - len, "%s%s", scan->path[len - 1] == '/' ? "" : "/",
+			     child->name);
 		if (n > 0 && (size_t)n < PATH_MAX - len)
 			look(scan, child, depth + 1);
 		scan->path[len] = 0;
@@ -477,7 +480,9 @@ static void report_states(struct tpd_scan *scan)
 		result->states[result->state_count++] = (struct tpd_scan_state){
 			.id = root->id,
 			.polling = root->polled > 0,
-			.reason = root->polled == 0 ? NULL : root->reason ? root->reason : "some directories cannot be watched",
+			.reason = root->polled == 0 ? NULL
+				: root->reason      ? root->reason
+						    : "some directories cannot be watched",
 			.directories = root->directories,
 			.files = root->files,
 		};

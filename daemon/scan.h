@@ -5,9 +5,10 @@
  *     tpd_scan_set_watches(scan, watches, count, skip_dev, skip_ino, &err);
  *     tpd_scan_run(scan, &request, &result);  ... tpd_scan_result_release(&result);
  *
- * One call at a time, from any thread (libuv's pool), since it blocks: stat, readdir and a look into small files, nothing else. The
- * events of inotify are hints: they name the directories to be read again. A full look asks each directory for its times, and reads
- * again those that changed, those that send no events, and a sixteenth of the others in turn.
+ * One call at a time, from any thread (libuv's pool), since it blocks: stat, readdir and a look into small files,
+ * nothing else. The events of inotify are hints: they name the directories to be read again. A full look asks each
+ * directory for its times, and reads again those that changed, those that send no events, and a sixteenth of the others
+ * in turn.
  *
  * New directories get their inotify watch before they are read, so that nothing between the two is lost.
  */
@@ -23,25 +24,28 @@
 struct tpd_scan;
 
 struct tpd_scan_watch {
-	uint32_t id;            /* the caller's; the same in every tpd_seen */
+	uint32_t id; /* the caller's; the same in every tpd_seen */
 	const char *name, *path;
 };
 
 /* inotify: a descriptor from inotify_init1(), borrowed, or -1 with `no_inotify` saying why. */
 enum tpd_status tpd_scan_new(int inotify, const char *no_inotify, struct tpd_scan **out_scan, struct tpd_err *err);
 void tpd_scan_free(struct tpd_scan *scan);
-/* From now on these; what is known of those that stay (same id) is kept. The directory skip_dev:skip_ino (the store) is left out. */
+/*
+ * From now on these; what is known of those that stay (same id) is kept. The directory skip_dev:skip_ino (the store) is
+ * left out.
+ */
 enum tpd_status tpd_scan_set_watches(struct tpd_scan *scan, const struct tpd_scan_watch *watches, size_t count,
 				     dev_t skip_dev, ino_t skip_ino, struct tpd_err *err);
 
 struct tpd_scan_request {
-	bool full;             /* look at every directory */
-	bool deep;             /* and at every file */
+	bool full;              /* look at every directory */
+	bool deep;              /* and at every file */
 	const int *descriptors; /* inotify watch descriptors of directories where something happened */
 	size_t descriptor_count;
-	const int *lost;       /* descriptors that the kernel has removed (IN_IGNORED) */
+	const int *lost; /* descriptors that the kernel has removed (IN_IGNORED) */
 	size_t lost_count;
-	char *const *looks;    /* paths of checkpoints: report them, changed or not */
+	char *const *looks; /* paths of checkpoints: report them, changed or not */
 	size_t look_count;
 };
 

@@ -1,12 +1,14 @@
 /*
  * settle.c - the state machine of settle.h.
  *
- * Entries live in an open hash table by path, and in a list, since every question ("what is due?") is asked of all of them: a
- * few thousand entries are walked in microseconds, and a heap of due times would have to be kept right for nothing. To bound even that,
- * `due` is the earliest time at which any entry can have work; before it next() looks at none.
+ * Entries live in an open hash table by path, and in a list, since every question ("what is due?") is asked of all of
+ * them: a few thousand entries are walked in microseconds, and a heap of due times would have to be kept right for
+ * nothing. To bound even that, `due` is the earliest time at which any entry can have work; before it next() looks at
+ * none.
  *
- * Ranks: other ranks than 0 write rng_state_R.pth without a barrier, also after trainer_state.json. The run's last captured checkpoint
- * says how many there must be; where none was, and the names show that there are several ranks, only settling can tell.
+ * Ranks: other ranks than 0 write rng_state_R.pth without a barrier, also after trainer_state.json. The run's last
+ * captured checkpoint says how many there must be; where none was, and the names show that there are several ranks,
+ * only settling can tell.
  */
 #include "base/tpd.h"
 
@@ -20,17 +22,17 @@
 
 #define BUCKETS 4096
 #define DEFAULT_SETTLE_MS 5000
-#define LOOK_AGAIN_MS 200 /* at least, when a look brought nothing */
+#define LOOK_AGAIN_MS 200            /* at least, when a look brought nothing */
 #define QUIET_KNOWN_MAX_MS 86400000u /* longer at rest makes no difference */
-#define QUIET_MAX_MS 1000 /* what a marker vouches for needs no more than this on the descriptors */
+#define QUIET_MAX_MS 1000            /* what a marker vouches for needs no more than this on the descriptors */
 
 enum state { GROWING, CANDIDATE, CAPTURING, CAPTURED, STORED };
 
 struct run {
 	struct run *next;
 	char *name;
-	uint64_t entries;          /* that refer to it */
-	bool has_ranks;            /* a checkpoint was captured: */
+	uint64_t entries;           /* that refer to it */
+	bool has_ranks;             /* a checkpoint was captured: */
 	uint64_t ranks_step, ranks; /* the highest such step, and its rank_span */
 };
 
@@ -43,14 +45,14 @@ struct entry {
 	uint32_t watch;
 	enum state state;
 	uint32_t generation;
-	bool gone;              /* the path is not there; the entry lives for its capture */
-	bool wanted;            /* it was complete, and is not captured */
-	bool void_later;        /* it changed while it was being captured */
-	int64_t changed_ms;     /* nothing changed since; below 0: from before the clock began */
-	uint64_t looked_ms;     /* last seen */
-	uint64_t due_ms;        /* GROWING: when to look or decide; UINT64_MAX: only when something changes */
-	struct tpd_seen seen;   /* its strings are not used */
-	struct tpd_seen taken;  /* what the current or last capture was to hold */
+	bool gone;             /* the path is not there; the entry lives for its capture */
+	bool wanted;           /* it was complete, and is not captured */
+	bool void_later;       /* it changed while it was being captured */
+	int64_t changed_ms;    /* nothing changed since; below 0: from before the clock began */
+	uint64_t looked_ms;    /* last seen */
+	uint64_t due_ms;       /* GROWING: when to look or decide; UINT64_MAX: only when something changes */
+	struct tpd_seen seen;  /* its strings are not used */
+	struct tpd_seen taken; /* what the current or last capture was to hold */
 };
 
 struct tpd_settle {
@@ -59,8 +61,8 @@ struct tpd_settle {
 	struct run *runs;
 	uint64_t *settle_ms; /* by watch */
 	uint32_t watch_count;
-	uint64_t due_ms;     /* no entry has work before */
-	bool held_back;      /* but for candidates that next() was not allowed to capture */
+	uint64_t due_ms; /* no entry has work before */
+	bool held_back;  /* but for candidates that next() was not allowed to capture */
 };
 
 static uint64_t later(uint64_t a, uint64_t b)
@@ -135,7 +137,8 @@ static bool lacks_ranks(const struct entry *entry)
 {
 	const struct tpd_seen *seen = &entry->seen;
 
-	if (entry->run->has_ranks && seen->step >= entry->run->ranks_step && (entry->run->ranks > 0 || seen->ranks == 0))
+	if (entry->run->has_ranks && seen->step >= entry->run->ranks_step &&
+	    (entry->run->ranks > 0 || seen->ranks == 0))
 		return seen->ranks < TPD_MAX(seen->rank_span, entry->run->ranks);
 	return seen->ranks > 0; /* several ranks, and nothing tells how many */
 }
@@ -382,7 +385,8 @@ struct tpd_settle_order tpd_settle_next(struct tpd_settle *settle, uint64_t now_
 	for (struct entry *entry = settle->all; entry; entry = entry->next) {
 		if (entry->state == GROWING && entry->due_ms <= now_ms) {
 			/* Once for each time that is over; if nobody looks, again after another. */
-			entry->due_ms = later(now_ms, TPD_MAX(settle_ms(settle, entry->watch), (uint64_t)LOOK_AGAIN_MS));
+			entry->due_ms =
+				later(now_ms, TPD_MAX(settle_ms(settle, entry->watch), (uint64_t)LOOK_AGAIN_MS));
 			return order_for(settle, entry, TPD_SETTLE_LOOK, now_ms);
 		}
 		if (entry->state != CANDIDATE)
@@ -415,8 +419,9 @@ static struct entry *find_capture(struct tpd_settle *settle, const char *path, u
 {
 	struct entry *entry = find(settle, path);
 
-	return entry && entry->generation == generation && (entry->state == CAPTURING || entry->state == CAPTURED) ? entry
-														    : NULL;
+	return entry && entry->generation == generation && (entry->state == CAPTURING || entry->state == CAPTURED)
+		? entry
+		: NULL;
 }
 
 static void back_to_growing(struct tpd_settle *settle, struct entry *entry, uint64_t now_ms)

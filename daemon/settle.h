@@ -1,6 +1,6 @@
 /*
- * settle.h - when is a checkpoint complete, and is it new? A pure state machine: no files, no clock, no loop; what was seen and what time it
- * is are arguments.
+ * settle.h - when is a checkpoint complete, and is it new? A pure state machine: no files, no clock, no loop; what was
+ * seen and what time it is are arguments.
  *
  *                      changed                        void (changed while it was captured)
  *                   +-----------+          +--------------------------------------+
@@ -17,9 +17,9 @@
  *                                                                                                      v
  *                                                                                                   GROWING
  *
- * What the queue does with a capture needs nothing from here, except that it may find it void (tpd_settle_void). A change
- * after the capture begins a new cycle; each has a generation, so that late news about an older one is not mistaken for
- * news about this one. When files of a captured checkpoint only go away, that is rotation: no new version.
+ * What the queue does with a capture needs nothing from here, except that it may find it void (tpd_settle_void). A
+ * change after the capture begins a new cycle; each has a generation, so that late news about an older one is not
+ * mistaken for news about this one. When files of a captured checkpoint only go away, that is rotation: no new version.
  *
  * Times are milliseconds of any clock that does not jump. The loop thread owns it.
  */
@@ -29,7 +29,7 @@
 #include "base/tpd.h"
 
 enum tpd_readiness {
-	TPD_SEEN_WAITING = 0, /* its framework will say when it is complete, and has not: time alone does not complete it */
+	TPD_SEEN_WAITING = 0, /* its framework will say when it is complete, and has not; time does not tell */
 	TPD_SEEN_SETTLING,    /* complete when nothing changes for settle_ms */
 	TPD_SEEN_COMPLETE     /* its framework says so */
 };
@@ -40,12 +40,12 @@ struct tpd_seen {
 	uint64_t step;
 	uint32_t watch;
 	enum tpd_readiness readiness;
-	uint64_t signature;  /* of all names, sizes, times and inodes */
+	uint64_t signature;    /* of all names, sizes, times and inodes */
 	uint64_t count, bytes; /* files */
-	int64_t newest_ns;   /* latest mtime or ctime */
-	uint64_t quiet_ms;   /* that long ago, where the clocks of file system and machine agree; else 0 */
-	uint64_t ranks;      /* rng_state_R.pth: how many */
-	uint64_t rank_span;  /* highest R + 1 */
+	int64_t newest_ns;     /* latest mtime or ctime */
+	uint64_t quiet_ms;     /* that long ago, where the clocks of file system and machine agree; else 0 */
+	uint64_t ranks;        /* rng_state_R.pth: how many */
+	uint64_t rank_span;    /* highest R + 1 */
 };
 
 enum tpd_settle_action {
@@ -59,8 +59,8 @@ struct tpd_settle_order {
 	const char *path, *run; /* valid until the next call */
 	uint64_t step;
 	uint32_t watch, generation;
-	uint64_t quiet_ms;      /* watch the descriptors for that long */
-	uint64_t count, bytes;  /* what the capture must hold to be whole */
+	uint64_t quiet_ms;     /* watch the descriptors for that long */
+	uint64_t count, bytes; /* what the capture must hold to be whole */
 };
 
 struct tpd_settle;
@@ -68,7 +68,8 @@ struct tpd_settle;
 enum tpd_status tpd_settle_new(struct tpd_settle **out_settle, struct tpd_err *err);
 void tpd_settle_free(struct tpd_settle *settle);
 /* How long the checkpoints of a watch must be unchanged; 5000 unless set. */
-enum tpd_status tpd_settle_set_watch(struct tpd_settle *settle, uint32_t watch, uint64_t settle_ms, struct tpd_err *err);
+enum tpd_status tpd_settle_set_watch(struct tpd_settle *settle, uint32_t watch, uint64_t settle_ms,
+				     struct tpd_err *err);
 /* Forget everything of a watch that is no more. */
 void tpd_settle_drop_watch(struct tpd_settle *settle, uint32_t watch);
 
@@ -82,7 +83,9 @@ struct tpd_settle_order tpd_settle_next(struct tpd_settle *settle, uint64_t now_
 /* When to call next() again though nothing happened; UINT64_MAX: never. */
 uint64_t tpd_settle_due(const struct tpd_settle *settle);
 
-/* The capture is whole. false: news of an older generation; then it may still be stored (what it holds was complete). */
+/*
+ * The capture is whole. false: news of an older generation; then it may still be stored (what it holds was complete).
+ */
 bool tpd_settle_captured(struct tpd_settle *settle, const char *path, uint32_t generation);
 /* It changed while it was opened, watched or read. Nothing when the generation is an older one. */
 void tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms);

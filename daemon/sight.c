@@ -1,9 +1,10 @@
 /*
- * sight.c - from the tree to checkpoints: which nodes and files are any, of which run and step, and how complete they look.
+ * sight.c - from the tree to checkpoints: which nodes and files are any, of which run and step, and how complete they
+ * look.
  *
- * A directory is judged by its name and by what is below it (recognise.h), so from the bottom up; once one is a checkpoint, all
- * below belongs to it. Only what was stirred since the last report is looked at. The signature is a sum of hashes, one a
- * file: it needs no order and no memory.
+ * A directory is judged by its name and by what is below it (recognise.h), so from the bottom up; once one is a
+ * checkpoint, all below belongs to it. Only what was stirred since the last report is looked at. The signature is a sum
+ * of hashes, one a file: it needs no order and no memory.
  */
 #include "base/tpd.h"
 
@@ -48,9 +49,11 @@ static enum tpd_dir_class classify(const struct tpd_node *node, uint64_t *out_st
 	gather(node, &facts);
 	facts.trainer_state = holds_marker(node);
 	facts.trainer_files = tpd_tree_file(node, "training_args.bin") ||
-			      (tpd_tree_file(node, "optimizer.pt") && tpd_tree_file(node, "scheduler.pt"));
-	for (const struct tpd_node *child = node->parent->children; child && !facts.trainer_siblings; child = child->next)
-		facts.trainer_siblings = child != node && strncmp(child->name, "checkpoint-", 11) == 0 && holds_marker(child);
+		(tpd_tree_file(node, "optimizer.pt") && tpd_tree_file(node, "scheduler.pt"));
+	for (const struct tpd_node *child = node->parent->children; child && !facts.trainer_siblings;
+	     child = child->next)
+		facts.trainer_siblings =
+			child != node && strncmp(child->name, "checkpoint-", 11) == 0 && holds_marker(child);
 	for (size_t i = 0; i < node->file_count; i++)
 		facts.numbered_files = facts.numbered_files || node->files[i].role == TPD_FILE_CHECKPOINT;
 	return tpd_recognise_dir(&facts, out_step);
@@ -60,14 +63,18 @@ static enum tpd_dir_class classify(const struct tpd_node *node, uint64_t *out_st
 
 struct sum {
 	struct tpd_seen *seen;
-	int64_t newest_other_ns; /* mtime of the newest file but the marker and the ranks' states, which come without order */
-	bool unfinished_names;   /* files named as temporary */
+	int64_t newest_other_ns; /* mtime of the newest file but the marker and the ranks' states */
+	bool unfinished_names; /* files named as temporary */
 };
 
 static void add_to_seen(struct tpd_seen *seen, const struct tpd_file *file, uint64_t above)
 {
-	uint64_t key[6] = {above, tpd_xxh64(file->name, strlen(file->name)), file->size, (uint64_t)file->mtime_ns,
-			   (uint64_t)file->ctime_ns, (uint64_t)file->ino};
+	uint64_t key[6] = {above,
+			   tpd_xxh64(file->name, strlen(file->name)),
+			   file->size,
+			   (uint64_t)file->mtime_ns,
+			   (uint64_t)file->ctime_ns,
+			   (uint64_t)file->ino};
 
 	seen->signature += tpd_xxh64(key, sizeof key);
 	seen->count++;
@@ -133,7 +140,10 @@ static enum tpd_readiness trainer_readiness(struct tpd_node *node, const char *p
 		if (!index || !tpd_recognise_shards(index, has_file, node))
 			return TPD_SEEN_WAITING;
 	}
-	/* A marker older than what it marks is a left-over: the checkpoint is being re-written, or was copied in another order. */
+	/*
+	 * A marker older than what it marks is a left-over: the checkpoint is being re-written, or was copied in
+	 * another order.
+	 */
 	if (!weights || sum->unfinished_names || marker->mtime_ns < sum->newest_other_ns)
 		return TPD_SEEN_SETTLING;
 	return TPD_SEEN_COMPLETE;
@@ -180,7 +190,8 @@ static bool name_is_fit(struct tpd_scan *scan, struct tpd_node *node, const char
 	if (tpd_text_is_run_name(run))
 		return true;
 	if (!node->noted_run)
-		tpd_scan_note(scan, true, node->root->name, "'%s' is not stored: '%s' cannot be the name of a run", path, run);
+		tpd_scan_note(scan, true, node->root->name, "'%s' is not stored: '%s' cannot be the name of a run",
+			      path, run);
 	node->noted_run = true;
 	return false;
 }
@@ -262,7 +273,8 @@ static void report_files(struct tpd_scan *scan, struct tpd_node *node, const cha
 			if (file->changed || file->look)
 				report_file(scan, node, file, run, path);
 		} else if (file->role == TPD_FILE_UNNUMBERED && !tpd_recognise_ignored(file->name) && !file->noted) {
-			tpd_scan_note(scan, false, run, "'%s/%s' is not stored: its name tells no step", path, file->name);
+			tpd_scan_note(scan, false, run, "'%s/%s' is not stored: its name tells no step", path,
+				      file->name);
 			file->noted = true;
 		}
 	}

@@ -1,9 +1,9 @@
 /*
  * tree.c - nodes, and which inotify watch belongs to which.
  *
- * Children are a linked list (a directory has few, and they are walked anyway), files a sorted array (they are merged with each new
- * listing). A watch descriptor belongs to an inode: two paths to one directory, through bind mounts, share it, so a bucket may
- * hold several nodes of one descriptor.
+ * Children are a linked list (a directory has few, and they are walked anyway), files a sorted array (they are merged
+ * with each new listing). A watch descriptor belongs to an inode: two paths to one directory, through bind mounts,
+ * share it, so a bucket may hold several nodes of one descriptor.
  */
 #include "base/tpd.h"
 
@@ -15,8 +15,8 @@
 #include <string.h>
 #include <sys/inotify.h>
 
-#define EVENTS                                                                                                         \
-	(IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF |        \
+#define EVENTS \
+	(IN_CLOSE_WRITE | IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | \
 	 IN_ONLYDIR | IN_DONT_FOLLOW)
 
 struct tpd_node *tpd_tree_add(struct tpd_scan *scan, struct tpd_root *root, struct tpd_node *parent, const char *name)
@@ -142,7 +142,8 @@ void tpd_tree_watch(struct tpd_scan *scan, struct tpd_node *node, const char *pa
 	if (wd < 0) {
 		if (errno == ENOSPC) {
 			scan->exhausted = true;
-			node->root->reason = "the limit of inotify watches, /proc/sys/fs/inotify/max_user_watches, is reached";
+			node->root->reason =
+				"the limit of inotify watches, /proc/sys/fs/inotify/max_user_watches, is reached";
 		} else if (errno == ENOMEM) {
 			scan->exhausted = true;
 			node->root->reason = "no memory for inotify watches";

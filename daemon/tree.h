@@ -1,5 +1,6 @@
 /*
- * tree.h - the directories and files below a watched directory, as they were last seen. Shared by scan.c and sight.c only.
+ * tree.h - the directories and files below a watched directory, as they were last seen. Shared by scan.c and sight.c
+ * only.
  */
 #ifndef TPD_DAEMON_TREE_H
 #define TPD_DAEMON_TREE_H
@@ -11,7 +12,7 @@
 #include "daemon/recognise.h"
 #include "daemon/scan.h"
 
-#define TPD_TREE_FILES_MAX 65536u  /* of one directory: the most that a capture can hold */
+#define TPD_TREE_FILES_MAX 65536u /* of one directory: the most that a capture can hold */
 #define TPD_TREE_DEPTH_MAX 24u
 #define TPD_TREE_NODES_MAX 262144u /* of all watches */
 #define TPD_TREE_WD_BUCKETS 8192u
@@ -24,43 +25,43 @@ struct tpd_file {
 	int64_t mtime_ns, ctime_ns;
 	ino_t ino;
 	enum tpd_file_role role;
-	bool changed; /* since it was last reported */
-	bool look;    /* report it in any case */
-	bool known;   /* reported: settle has it */
-	bool noted;   /* its unnumbered name was mentioned */
+	bool changed;        /* since it was last reported */
+	bool look;           /* report it in any case */
+	bool known;          /* reported: settle has it */
+	bool noted;          /* its unnumbered name was mentioned */
 	bool checked, valid; /* trainer_state.json: parsed since it changed; with what result */
 };
 
 struct tpd_node {
 	struct tpd_root *root;
 	struct tpd_node *parent, *children, *next;
-	char *name;                   /* of a root: its real path */
+	char *name; /* of a root: its real path */
 	dev_t dev;
 	ino_t ino;
 	int64_t mtime_ns, ctime_ns;
-	int64_t listed_ns;            /* wall clock */
-	struct tpd_file *files;       /* sorted by name */
+	int64_t listed_ns;      /* wall clock */
+	struct tpd_file *files; /* sorted by name */
 	size_t file_count;
-	int wd;                       /* -1: no inotify watch */
-	struct tpd_node *next_wd;     /* of the same bucket */
+	int wd;                   /* -1: no inotify watch */
+	struct tpd_node *next_wd; /* of the same bucket */
 	uint32_t serial;
-	bool remote;                  /* on a file system without events, or with a clock of its own */
+	bool remote; /* on a file system without events, or with a clock of its own */
 	bool listed;
-	bool present;                 /* its parent's last listing had it */
-	bool dirty;                   /* must be read again */
+	bool present; /* its parent's last listing had it */
+	bool dirty;   /* must be read again */
 	bool dirty_below;
-	bool stirred;                 /* something changed here or below since the last report */
-	bool look;                    /* report it in any case */
-	bool known;                   /* reported as a checkpoint: settle has it */
-	uint64_t signature;           /* as it was reported */
-	bool noted, noted_run;        /* unreadable; a run of an impossible name */
+	bool stirred;          /* something changed here or below since the last report */
+	bool look;             /* report it in any case */
+	bool known;            /* reported as a checkpoint: settle has it */
+	uint64_t signature;    /* as it was reported */
+	bool noted, noted_run; /* unreadable; a run of an impossible name */
 };
 
 struct tpd_root {
 	struct tpd_root *next;
 	uint32_t id;
 	char *name, *path;
-	struct tpd_node *node;        /* NULL while the directory is not there */
+	struct tpd_node *node; /* NULL while the directory is not there */
 	bool missing_noted, keep;
 	uint64_t directories, files, polled; /* polled: directories without an inotify watch */
 	const char *reason;
@@ -78,7 +79,7 @@ struct tpd_scan {
 	/* of the look in work */
 	const struct tpd_scan_request *request;
 	struct tpd_scan_result *result;
-	char *path;                   /* of the node in work; PATH_MAX bytes */
+	char *path; /* of the node in work; PATH_MAX bytes */
 	int64_t now_ns;
 };
 
@@ -95,9 +96,9 @@ void tpd_tree_unwatch(struct tpd_scan *scan, struct tpd_node *node);
 void tpd_tree_mark_wd(struct tpd_scan *scan, int wd);
 /* The kernel has removed it: whoever has it gets a new one when it is read again. */
 void tpd_tree_lose_wd(struct tpd_scan *scan, int wd);
-void tpd_tree_mark(struct tpd_node *node);      /* to be read again */
-void tpd_tree_mark_all(struct tpd_node *node);  /* with all below */
-void tpd_tree_stir(struct tpd_node *node);      /* to be reported */
+void tpd_tree_mark(struct tpd_node *node);     /* to be read again */
+void tpd_tree_mark_all(struct tpd_node *node); /* with all below */
+void tpd_tree_stir(struct tpd_node *node);     /* to be reported */
 struct tpd_file *tpd_tree_file(const struct tpd_node *node, const char *name);
 
 /* Into the result; TPD_NOMEM is kept there. gone takes the string over. */

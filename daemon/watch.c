@@ -1,10 +1,11 @@
 /*
  * watch.c - events and time into looks.
  *
- * An event only says in which directory something happened. It is not believed further: names may be gone, queues overflow, and a mount may
- * have no events at all; what counts is what a look finds. While one is under way events are collected for the next. Two looks are at
- * least a short gap apart, so that a trainer that logs a thousand times a second costs a hundred looks, not a thousand; the first
- * event after a pause is served at once, since after a completion marker each millisecond counts.
+ * An event only says in which directory something happened. It is not believed further: names may be gone, queues
+ * overflow, and a mount may have no events at all; what counts is what a look finds. While one is under way events are
+ * collected for the next. After a completion marker each millisecond counts, so an event is served at once; but a
+ * trainer that logs a thousand times a second must not cost a thousand looks: there is credit for a burst, and without
+ * any left looks are a gap apart.
  *
  * Rejected: uv_fs_event (no IN_CLOSE_WRITE, loses overflows without a word, adds its watches on the loop thread).
  */
@@ -20,10 +21,11 @@
 
 #include "daemon/log.h"
 
-#define GAP_MS 10          /* between the end of one look and the next */
-#define READS 32           /* of inotify's queue, before the loop gets its turn */
-#define ALIKE 16           /* last events that one more is compared with */
-#define HINTS_MAX 65536    /* then everything is looked at instead */
+#define GAP_MS 10       /* each earns one look */
+#define CREDIT_MAX 300  /* looks at once: a checkpoint of a hundred files, as it is written */
+#define READS 32        /* of inotify's queue, before the loop gets its turn */
+#define ALIKE 16        /* last events that one more is compared with */
+#define HINTS_MAX 65536 /* then everything is looked at instead */
 
 static void start_look(struct tpd_watch *watch);
 static void on_interval(uv_timer_t *timer);
@@ -67,7 +69,7 @@ static void free_items(struct tpd_scan_watch *items, size_t count)
 static bool has_work(const struct tpd_watch *watch)
 {
 	return watch->want_full || watch->hints.count > 0 || watch->lost.count > 0 || watch->look_count > 0 ||
-	       watch->new_items;
+		watch->new_items;
 }
 
 static void on_gap(uv_timer_t *timer)
@@ -81,8 +83,8 @@ static void look_in_pool(uv_work_t *work)
 	struct tpd_err err = {0};
 
 	if (watch->new_watches &&
-	    tpd_scan_set_watches(watch->scan, watch->new_watches, watch->new_watch_count, watch->skip_dev, watch->skip_ino,
-				 &err) != TPD_OK)
+	    tpd_scan_set_watches(watch->scan, watch->new_watches, watch->new_watch_count, watch->skip_dev,
+				 watch->skip_ino, &err) != TPD_OK)
 		tpd_log(TPD_LOG_ERROR, "cannot take the watches over: %s", err.text);
 	tpd_scan_run(watch->scan, &watch->request, &watch->result);
 }
@@ -104,7 +106,6 @@ static void after_look(uv_work_t *work, TPD_UNUSED int status)
 	bool full = watch->request.full;
 
 	watch->busy = false;
-	watch->ended_ms = uv_now(watch->loop);
 	watch->result = (struct tpd_scan_result){0};
 	release_request(&watch->request);
 	free_items(watch->new_watches, watch->new_watch_count);
@@ -119,6 +120,14 @@ static void after_look(uv_work_t *work, TPD_UNUSED int status)
 	start_look(watch);
 }
 
+static void earn_credit(struct tpd_watch *watch, uint64_t now_ms)
+{
+	uint64_t earned = (now_ms - watch->earned_ms) / GAP_MS;
+
+	watch->earned_ms += earned * GAP_MS;
+	watch->credit = (unsigned)TPD_MIN(watch->credit + earned, (uint64_t)CREDIT_MAX);
+}
+
 static void start_look(struct tpd_watch *watch)
 {
 	uint64_t now_ms = uv_now(watch->loop);
@@ -126,11 +135,13 @@ static void start_look(struct tpd_watch *watch)
 
 	if (watch->busy || watch->stopped || !has_work(watch))
 		return;
-	if (now_ms < watch->ended_ms + GAP_MS && watch->ended_ms > 0) {
+	earn_credit(watch, now_ms);
+	if (watch->credit == 0) {
 		if (!uv_is_active((uv_handle_t *)&watch->gap))
-			uv_timer_start(&watch->gap, on_gap, watch->ended_ms + GAP_MS - now_ms, 0);
+			uv_timer_start(&watch->gap, on_gap, GAP_MS, 0);
 		return;
 	}
+	watch->credit--;
 	watch->request = (struct tpd_scan_request){
 		.full = watch->want_full || watch->lost_events || was_new,
 		.deep = watch->want_deep || watch->lost_events,
@@ -211,10 +222,13 @@ enum tpd_status tpd_watch_open(struct tpd_watch *watch, uv_loop_t *loop,
 	enum tpd_status status;
 
 	*watch = (struct tpd_watch){.loop = loop, .on_look = on_look, .arg = arg, .interval_ms = 60000};
+	watch->credit = CREDIT_MAX;
+	watch->earned_ms = uv_now(loop);
 	watch->inotify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	if (watch->inotify < 0)
-		reason = errno == EMFILE ? "the limit of inotify instances, /proc/sys/fs/inotify/max_user_instances, is reached"
-					 : "inotify is not available";
+		reason = errno == EMFILE
+			? "the limit of inotify instances, /proc/sys/fs/inotify/max_user_instances, is reached"
+			: "inotify is not available";
 	status = tpd_scan_new(watch->inotify, reason, &watch->scan, err);
 	if (status != TPD_OK) {
 		if (watch->inotify >= 0)

@@ -1,5 +1,6 @@
 /*
- * watch.h - when to look: inotify's events, a clock, and requests become looks of scan.h in libuv's pool, one at a time.
+ * watch.h - when to look: inotify's events, a clock, and requests become looks of scan.h in libuv's pool, one at a
+ * time.
  *
  *     tpd_watch_open(watch, loop, on_look, arg, &err);  tpd_watch_set(watch, ...);  tpd_watch_now(watch, false);
  *     ... tpd_watch_stop(watch), run the loop until its handles are closed, tpd_watch_release(watch)
@@ -49,7 +50,8 @@ struct tpd_watch {
 	size_t new_watch_count;
 	struct tpd_scan_request request;
 	struct tpd_scan_result result;
-	uint64_t ended_ms;
+	unsigned credit;    /* looks that may begin at once */
+	uint64_t earned_ms; /* up to here */
 };
 
 /* No inotify (EMFILE, ...) is no error: then everything is polled, and the states of looks say so. */
@@ -57,8 +59,8 @@ enum tpd_status tpd_watch_open(struct tpd_watch *watch, uv_loop_t *loop,
 			       void (*on_look)(void *arg, struct tpd_scan_result *result, bool full), void *arg,
 			       struct tpd_err *err);
 /*
- * Look after these from the next look on. Takes the array and its strings (from malloc) over. The directory skip_dev:skip_ino,
- * the store, is left out.
+ * Look after these from the next look on. Takes the array and its strings (from malloc) over. The directory
+ * skip_dev:skip_ino, the store, is left out.
  */
 void tpd_watch_set(struct tpd_watch *watch, struct tpd_scan_watch *items, size_t count, uint64_t interval_ms,
 		   dev_t skip_dev, ino_t skip_ino);

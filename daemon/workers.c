@@ -1,10 +1,10 @@
 /*
  * workers.c - a job from a capture, or from its path, into the archive.
  *
- * A job without a capture (the queue was longer than descriptors may be held, or the process before this one was killed) opens its path again. Only
- * what has the same fingerprint is the same checkpoint: what was re-written since is another job, found by the scan. When the path is gone, and
- * the process before had begun this job, the checkpoint may have been published in its last moments: then the store's own
- * records say so.
+ * A job without a capture (the queue was longer than descriptors may be held, or the process before this one was
+ * killed) opens its path again. Only what has the same fingerprint is the same checkpoint: what was re-written since is
+ * another job, found by the scan. When the path is gone, and the process before had begun this job, the checkpoint may
+ * have been published in its last moments: then the store's own records say so.
  */
 #include "base/tpd.h"
 
@@ -65,7 +65,8 @@ static bool was_stored(struct tpd_worker *worker, struct tpd_work *work)
 
 		if (version->step != work->step || version->time_ns < work->begun_ns || version->forgotten)
 			continue;
-		work->result = (struct tpd_ingest_result){.id = version->id, .version = version->version, .existed = true};
+		work->result =
+			(struct tpd_ingest_result){.id = version->id, .version = version->version, .existed = true};
 		found = true;
 	}
 	tpd_run_release(&run);
@@ -85,7 +86,8 @@ static enum tpd_status open_again(struct tpd_work *work, struct tpd_err *err)
 	if (strcmp(fingerprint, work->fingerprint) == 0)
 		return TPD_OK;
 	work->missed = true;
-	return tpd_fail(err, TPD_NOT_FOUND, "'%s' was re-written or partly deleted before it could be stored", work->path);
+	return tpd_fail(err, TPD_NOT_FOUND, "'%s' was re-written or partly deleted before it could be stored",
+			work->path);
 }
 
 static enum tpd_status do_work(struct tpd_worker *worker, struct tpd_work *work)
@@ -105,8 +107,8 @@ static enum tpd_status do_work(struct tpd_worker *worker, struct tpd_work *work)
 			return status;
 	}
 	work->bytes = tpd_capture_bytes(work->capture);
-	return tpd_archive_ingest(worker->options.archive, work->run, work->step, work->capture, &progress, &work->result,
-				  &work->err);
+	return tpd_archive_ingest(worker->options.archive, work->run, work->step, work->capture, &progress,
+				  &work->result, &work->err);
 }
 
 static void *worker_main(void *arg)

@@ -1,8 +1,8 @@
 /*
  * workers.h - the thread that stores: one job at a time, with the archive's pool for the chunks.
  *
- * One job at a time is one writer a run without further locks, steps in order, and memory that does not grow with the number of
- * runs; the chunks of one checkpoint keep all `threads=` busy.
+ * One job at a time is one writer a run without further locks, steps in order, and memory that does not grow with the
+ * number of runs; the chunks of one checkpoint keep all `threads=` busy.
  */
 #ifndef TPD_DAEMON_WORKERS_H
 #define TPD_DAEMON_WORKERS_H
@@ -13,17 +13,17 @@
 
 struct tpd_work {
 	struct tpd_message head;
-	void *context;                 /* the caller's */
+	void *context; /* the caller's */
 	/* asked */
-	char *run, *path;              /* owned */
+	char *run, *path; /* owned */
 	uint64_t step;
 	char fingerprint[TPD_FINGERPRINT_LEN];
-	struct tpd_capture *capture;   /* owned; NULL: open the path again; it must be what it was */
-	int64_t begun_ns;              /* a process before this one had begun it then; 0: none */
+	struct tpd_capture *capture; /* owned; NULL: open the path again; it must be what it was */
+	int64_t begun_ns;            /* a process before this one had begun it then; 0: none */
 	/* answered */
 	enum tpd_status status;
 	struct tpd_err err;
-	bool missed;                   /* with a failure: the checkpoint is not there any more, or not the same */
+	bool missed; /* with a failure: the checkpoint is not there any more, or not the same */
 	struct tpd_ingest_result result;
 	uint64_t bytes;
 	int64_t elapsed_ms;
@@ -32,7 +32,7 @@ struct tpd_work {
 struct tpd_worker;
 
 struct tpd_worker_options {
-	struct tpd_archive *archive;   /* stays open until the worker is stopped */
+	struct tpd_archive *archive; /* stays open until the worker is stopped */
 	struct tpd_mailbox *answers;
 	void (*deliver)(void *owner, struct tpd_message *message);
 	void (*wake)(void *arg);

@@ -102,13 +102,18 @@ static const struct {
 	{"[daemon]\nscan_interval=10ms\n",
 	 "2: [daemon] scan_interval: must be a time from 100ms to 24h, such as 60 (seconds) or 5m, not '10ms'"},
 	{"[daemon]\nnonsense\n", "2: neither 'key = value' nor a [section]"},
-	{"[watch:a]\npath=/a\nsettle=2h\n", "3: [watch:a] settle: must be a time from 0 to 1h, such as 5 (seconds) or 500ms, not '2h'"},
-	{"[watch:a]\npath=/a\nsettle=-1\n", "3: [watch:a] settle: must be a time from 0 to 1h, such as 5 (seconds) or 500ms, not '-1'"},
+	{"[watch:a]\npath=/a\nsettle=2h\n",
+	 "3: [watch:a] settle: must be a time from 0 to 1h, such as 5 (seconds) or 500ms, not '2h'"},
+	{"[watch:a]\npath=/a\nsettle=-1\n",
+	 "3: [watch:a] settle: must be a time from 0 to 1h, such as 5 (seconds) or 500ms, not '-1'"},
 	{"\n[watch:a]\nsettle=1\n", "2: [watch:a] path: is missing"},
 	{"[watch:a]\npath=/a\n[watch:a]\npath=/b\n", "3: [watch:a]: there is one of this name in line 1 already"},
-	{"[watch:a]\npath=/a\n[watch:b]\npath=/a/b\n", "4: [watch:b] path: '/a/b' and '/a' of [watch:a] lie in one another"},
-	{"[watch:a]\npath=/a/b\n[watch:b]\npath=/a\n", "4: [watch:b] path: '/a' and '/a/b' of [watch:a] lie in one another"},
-	{"[watch:a]\npath=/var/lib/tpded/x\n", "2: [watch:a] path: '/var/lib/tpded/x' lies in the store '/var/lib/tpded'"},
+	{"[watch:a]\npath=/a\n[watch:b]\npath=/a/b\n",
+	 "4: [watch:b] path: '/a/b' and '/a' of [watch:a] lie in one another"},
+	{"[watch:a]\npath=/a/b\n[watch:b]\npath=/a\n",
+	 "4: [watch:b] path: '/a' and '/a/b' of [watch:a] lie in one another"},
+	{"[watch:a]\npath=/var/lib/tpded/x\n",
+	 "2: [watch:a] path: '/var/lib/tpded/x' lies in the store '/var/lib/tpded'"},
 };
 
 START_TEST(one_mistake)
@@ -188,11 +193,13 @@ START_TEST(paths)
 	mkdir(scratch("run"), 0755);
 	file_write(scratch("file"), "", 0);
 	expect_paths(scratch("new"), scratch("run"), NULL); /* the store is made later */
-	snprintf(message, sizeof message, "5: [watch:a] path: directory '%s': No such file or directory", scratch("none"));
+	snprintf(message, sizeof message, "5: [watch:a] path: directory '%s': No such file or directory",
+		 scratch("none"));
 	expect_paths(scratch("new"), scratch("none"), message);
 	snprintf(message, sizeof message, "5: [watch:a] path: directory '%s': Not a directory", scratch("file"));
 	expect_paths(scratch("new"), scratch("file"), message);
-	snprintf(message, sizeof message, "2: [store] path: directory '%s': No such file or directory", scratch("none"));
+	snprintf(message, sizeof message, "2: [store] path: directory '%s': No such file or directory",
+		 scratch("none"));
 	expect_paths(scratch("none/new"), scratch("run"), message);
 	/* only the syntax: nothing needs to exist */
 	ck_assert_int_eq(parse("[store]\npath=/none/none\n[watch:a]\npath=/none\n", TPD_CONFIG_SYNTAX), TPD_OK);

@@ -1,6 +1,6 @@
 /*
- * t_daemon.c - the daemon in a process of its own, asked over its control socket and told by signals: commands, notifications,
- * reloading, the end. (tests/sh/daemon.sh has the storing of whole runs.)
+ * t_daemon.c - the daemon in a process of its own, asked over its control socket and told by signals: commands,
+ * notifications, reloading, the end. (tests/sh/daemon.sh has the storing of whole runs.)
  */
 #include "base/tpd.h"
 
@@ -37,9 +37,10 @@ static void write_config(const char *extra)
 {
 	char text[4096];
 
-	snprintf(text, sizeof text,
-		 "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nthreads=2\nscan_interval=1h\n[watch:a]\npath=%s\nsettle=100ms\n%s",
-		 scratch("store"), scratch("run/c.sock"), scratch("a"), extra);
+	snprintf(
+		text, sizeof text,
+		"[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nthreads=2\nscan_interval=1h\n[watch:a]\npath=%s\nsettle=100ms\n%s",
+		scratch("store"), scratch("run/c.sock"), scratch("a"), extra);
 	file_write(scratch("c.conf"), text, strlen(text));
 }
 
@@ -87,8 +88,9 @@ static char *ask(const char *request)
 
 		if (status == TPD_OK)
 			return reply;
-		ck_assert_msg((status == TPD_NOT_FOUND || status == TPD_CORRUPT || status == TPD_IO) && waited < PATIENCE_MS, "%s",
-			      err.text);
+		ck_assert_msg((status == TPD_NOT_FOUND || status == TPD_CORRUPT || status == TPD_IO) &&
+				      waited < PATIENCE_MS,
+			      "%s", err.text);
 		nap(20);
 	}
 }
@@ -165,11 +167,16 @@ START_TEST(commands)
 	free(ask("{\"x\":[1,{}],\"command\":\"resume\"}"));
 	await("\"done\":1,\"missed\":0");
 	await("\"state\":\"idle\"");
-	expect_reply("{\"command\":\"dance\"}",
-		     "{\"ok\":false,\"error\":\"there is no command 'dance'; there are status, pause, resume and scan\","
-		     "\"status\":\"usage\"}");
-	expect_reply("{}", "{\"ok\":false,\"error\":\"a request is a JSON object with a \\\"command\\\"\",\"status\":\"usage\"}");
-	expect_reply("nonsense", "{\"ok\":false,\"error\":\"a request is a JSON object with a \\\"command\\\"\",\"status\":\"usage\"}");
+	expect_reply(
+		"{\"command\":\"dance\"}",
+		"{\"ok\":false,\"error\":\"there is no command 'dance'; there are status, pause, resume and scan\","
+		"\"status\":\"usage\"}");
+	expect_reply(
+		"{}",
+		"{\"ok\":false,\"error\":\"a request is a JSON object with a \\\"command\\\"\",\"status\":\"usage\"}");
+	expect_reply(
+		"nonsense",
+		"{\"ok\":false,\"error\":\"a request is a JSON object with a \\\"command\\\"\",\"status\":\"usage\"}");
 	ck_assert_int_eq(stop(SIGTERM), 0);
 }
 END_TEST
@@ -239,7 +246,8 @@ START_TEST(second_daemon)
 	start();
 	ck_assert_int_eq(stop(0), 6);
 	/* another store, the same socket */
-	snprintf(text, sizeof text, "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\n", scratch("other"), scratch("run/c.sock"));
+	snprintf(text, sizeof text, "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\n", scratch("other"),
+		 scratch("run/c.sock"));
 	file_write(scratch("c.conf"), text, strlen(text));
 	start();
 	ck_assert_int_eq(stop(0), 6);

@@ -13,10 +13,19 @@
 
 START_TEST(ignored)
 {
-	static const char *const yes[] = {".tmpAbC", ".metadata.tmp", ".git", "tmp-checkpoint-20", "model.tmp", "x.lock",
-					  "model.__lock", "20.orbax-checkpoint-tmp", "20.orbax-checkpoint-tmp-1699", "step-20-unfinished",
+	static const char *const yes[] = {".tmpAbC",
+					  ".metadata.tmp",
+					  ".git",
+					  "tmp-checkpoint-20",
+					  "model.tmp",
+					  "x.lock",
+					  "model.__lock",
+					  "20.orbax-checkpoint-tmp",
+					  "20.orbax-checkpoint-tmp-1699",
+					  "step-20-unfinished",
 					  "notes~"};
-	static const char *const no[] = {"checkpoint-20", "model.safetensors", "tmpfile.pt", "20", "lock", "step=20.ckpt"};
+	static const char *const no[] = {"checkpoint-20", "model.safetensors", "tmpfile.pt", "20",
+					 "lock",          "step=20.ckpt"};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(yes); i++)
 		ck_assert_msg(tpd_recognise_ignored(yes[i]), "%s", yes[i]);
@@ -108,7 +117,10 @@ START_TEST(payload)
 }
 END_TEST
 
-/* Which facts a directory has, by letter: s trainer_state.json, t trainer's files, b siblings, p payload, c checkpoints below, n numbered files. */
+/*
+ * Which facts a directory has, by letter: s trainer_state.json, t trainer's files, b siblings, p payload, c checkpoints
+ * below, n numbered files.
+ */
 static struct tpd_dir_facts facts(const char *name, const char *letters)
 {
 	return (struct tpd_dir_facts){
@@ -132,8 +144,8 @@ START_TEST(directories)
 		{NULL, "spc", TPD_DIR_CONTAINER, 0}, /* the watched directory never is one */
 		{"checkpoint-20", "sp", TPD_DIR_TRAINER, 20},
 		{"checkpoint-20", "tp", TPD_DIR_TRAINER, 20},
-		{"checkpoint-20", "b", TPD_DIR_TRAINER, 20}, /* begun just now */
-		{"checkpoint-20", "spc", TPD_DIR_TRAINER, 20}, /* holds global_step20 of DeepSpeed */
+		{"checkpoint-20", "b", TPD_DIR_TRAINER, 20},    /* begun just now */
+		{"checkpoint-20", "spc", TPD_DIR_TRAINER, 20},  /* holds global_step20 of DeepSpeed */
 		{"checkpoint-20", "p", TPD_DIR_CHECKPOINT, 20}, /* somebody else's */
 		{"checkpoint-20", "", TPD_DIR_CONTAINER, 0},
 		{"checkpoint-best", "p", TPD_DIR_CONTAINER, 0},
@@ -160,7 +172,8 @@ START_TEST(directories)
 		if (all[i].class != TPD_DIR_CONTAINER)
 			ck_assert_msg(step == all[i].step, "%s: %llu", all[i].name, (unsigned long long)step);
 	}
-	ck_assert(tpd_recognise_step_dir("checkpoint-20") && tpd_recognise_step_dir("20") && tpd_recognise_step_dir("epoch_3"));
+	ck_assert(tpd_recognise_step_dir("checkpoint-20") && tpd_recognise_step_dir("20") &&
+		  tpd_recognise_step_dir("epoch_3"));
 	ck_assert(!tpd_recognise_step_dir("optimizer_0") && !tpd_recognise_step_dir("pytorch_model_fsdp_0"));
 	ck_assert(!tpd_recognise_step_dir("tmp-checkpoint-20") && !tpd_recognise_step_dir("seed42"));
 }
@@ -178,9 +191,10 @@ static bool whole(const char *name, const void *data, size_t len)
 static size_t safetensors(uint8_t out[256], size_t data)
 {
 	char header[128];
-	int len = snprintf(header, sizeof header,
-			   "{\"__metadata__\":{\"format\":\"pt\"},\"w\":{\"dtype\":\"U8\",\"shape\":[%zu],\"data_offsets\":[0,%zu]}}",
-			   data, data);
+	int len = snprintf(
+		header, sizeof header,
+		"{\"__metadata__\":{\"format\":\"pt\"},\"w\":{\"dtype\":\"U8\",\"shape\":[%zu],\"data_offsets\":[0,%zu]}}",
+		data, data);
 
 	memset(out, 0xa5, 256);
 	tpd_put_u32(out, (uint32_t)len);
@@ -258,7 +272,8 @@ static bool has(void *arg, const char *name)
 
 START_TEST(shards)
 {
-	static const char good[] = "{\"metadata\":{\"total_size\":5},\"weight_map\":{\"a\":\"one\",\"b\":\"two\",\"c\":\"one\"}}";
+	static const char good[] =
+		"{\"metadata\":{\"total_size\":5},\"weight_map\":{\"a\":\"one\",\"b\":\"two\",\"c\":\"one\"}}";
 	static const char lacking[] = "{\"weight_map\":{\"a\":\"one\",\"b\":\"missing\"}}";
 	static const char *const bad[] = {"{\"weight_map\":{\"a\":1}}", "{\"weight_map\":{\"a\":\"one\"}", "[]", ""};
 	unsigned asked = 0;

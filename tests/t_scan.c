@@ -170,8 +170,8 @@ START_TEST(layouts)
 	expect("seed1/checkpoint-40", "run/seed1", 40, TPD_SEEN_COMPLETE);
 	expect("a/b/checkpoint-60", "run/a/b", 60, TPD_SEEN_COMPLETE);
 	expect("a/step-10", "run/a", 10, TPD_SEEN_SETTLING);
-	expect("lightning_logs/version_0/checkpoints/epoch=0-step=5.ckpt", "run/lightning_logs/version_0/checkpoints", 5,
-	       TPD_SEEN_SETTLING);
+	expect("lightning_logs/version_0/checkpoints/epoch=0-step=5.ckpt", "run/lightning_logs/version_0/checkpoints",
+	       5, TPD_SEEN_SETTLING);
 	expect("model_3.pt", "run", 3, TPD_SEEN_SETTLING);
 	ck_assert_uint_eq(result.seen_count, 6);
 	ck_assert_uint_eq(seen("a/step-10")->count, 2);

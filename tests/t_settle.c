@@ -47,7 +47,8 @@ static void expect_none(uint64_t now)
 {
 	struct tpd_settle_order order = tpd_settle_next(settle, now, true);
 
-	ck_assert_msg(order.action == TPD_SETTLE_NONE, "%d for %s at %llu", order.action, order.path, (unsigned long long)now);
+	ck_assert_msg(order.action == TPD_SETTLE_NONE, "%d for %s at %llu", order.action, order.path,
+		      (unsigned long long)now);
 }
 
 static void expect_look(uint64_t now)

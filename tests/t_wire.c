@@ -1,4 +1,7 @@
-/* t_wire.c - frames in any pieces, oversized ones, and calls to a server that answers, is silent, leaves, or is not there. */
+/*
+ * t_wire.c - frames in any pieces, oversized ones, and calls to a server that answers, is silent, leaves, or is not
+ * there.
+ */
 #include "base/tpd.h"
 
 #include <check.h>
@@ -35,7 +38,8 @@ START_TEST(frames_in_pieces)
 		for (size_t at = 0; at < stream.len; at += piece) {
 			char *message = NULL;
 
-			ck_assert_int_eq(tpd_wire_in_feed(&in, stream.data + at, TPD_MIN(piece, stream.len - at), NULL), TPD_OK);
+			ck_assert_int_eq(tpd_wire_in_feed(&in, stream.data + at, TPD_MIN(piece, stream.len - at), NULL),
+					 TPD_OK);
 			while (tpd_wire_in_take(&in, &message, NULL) == TPD_OK && message) {
 				ck_assert_str_eq(message, messages[taken++]);
 				free(message);

@@ -92,9 +92,9 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 
 /*
  * Find the type of a storage that its format does not tell, among F32, BF16, F16 and BYTES, by what each makes of
- * the sample's byte planes (BYTES unless another's are at least 2 % smaller; for F32 the exponents must lie together, too).
- * Zeros do not matter, so that moments of parameters that were never used keep their type.  The sample must be laid out for
- * 4-byte elements.
+ * the sample's byte planes (BYTES unless another's are at least 2 % smaller and its exponents lie together; F32 must
+ * be 2 % smaller than the halves).  Zeros do not matter, so that moments of parameters that were never used keep
+ * their type.  The sample must be laid out for 4-byte elements.
  */
 enum tpd_status tpd_plan_guess_dtype(struct tpd_codec *codec, const struct tpd_sample *sample, enum tpd_dtype *out_dtype,
 				     struct tpd_err *err);

@@ -97,7 +97,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
  */
 static enum tpd_dtype half_of(const struct tpd_codec *codec, const struct tpd_sample *sample)
 {
-	const uint64_t noise[2] = {7, 10}, margin = 4096 / 4;
+	const uint64_t noise[2] = {7, 10}, margin = 4096 / 8;
 	uint64_t cost[2] = {0, 0}, n = 0;
 
 	for (unsigned form = 0; form < 2; form++) {
@@ -169,15 +169,40 @@ static enum tpd_status type_cost(struct tpd_codec *codec, enum tpd_dtype dtype, 
 	return TPD_OK;
 }
 
+/* The words of 4 bytes that are not zero: what is left says what type they have, with rows never used left out. */
+static enum tpd_status without_zeros(struct tpd_codec *codec, const struct tpd_sample *sample,
+				     struct tpd_sample *out_sample, struct tpd_err *err)
+{
+	enum tpd_status status = tpd_scratch_need(&codec->check, sample->len + 4, err);
+	size_t len = 0;
+
+	if (status != TPD_OK)
+		return status;
+	for (size_t i = 0; i + 4 <= sample->len; i += 4) {
+		uint32_t word = tpd_get_u32(sample->x + i);
+
+		tpd_put_u32(codec->check.data + len, word);
+		len += word != 0 ? 4 : 0;
+	}
+	*out_sample = (struct tpd_sample){.x = codec->check.data, .len = len, .stretch = len};
+	return TPD_OK;
+}
+
 /* Pairs of halves look like F32, and cost the same then to within their headers: F32 must be clearly cheaper. */
 enum tpd_status tpd_plan_guess_dtype(struct tpd_codec *codec, const struct tpd_sample *sample,
 				     enum tpd_dtype *out_dtype, struct tpd_err *err)
 {
-	const struct tpd_sample alone = {.x = sample->x, .len = sample->len, .stretch = sample->stretch};
 	uint64_t bytes = 0, untyped = 0, f32 = 0, half = 0, ignored;
+	struct tpd_sample alone;
 	struct tpd_plan plan;
-	enum tpd_status status = planes_cost(codec, TPD_DTYPE_BYTES, &alone, &bytes, err);
+	enum tpd_status status = without_zeros(codec, sample, &alone, err);
 
+	if (status == TPD_OK && alone.len == 0) {
+		*out_dtype = TPD_DTYPE_BYTES;
+		return TPD_OK;
+	}
+	if (status == TPD_OK)
+		status = planes_cost(codec, TPD_DTYPE_BYTES, &alone, &bytes, err);
 	if (status == TPD_OK)
 		status = tpd_plan_choose(codec, TPD_DTYPE_BYTES, 1024, &alone, &plan, &untyped, &ignored, err);
 	bytes = bytes * GUESS_PERCENT / 100;
@@ -188,7 +213,7 @@ enum tpd_status tpd_plan_guess_dtype(struct tpd_codec *codec, const struct tpd_s
 	if (status != TPD_OK)
 		return status;
 	if (half != UINT64_MAX && (f32 == UINT64_MAX || f32 > half * GUESS_PERCENT / 100))
-		*out_dtype = half_of(codec, sample);
+		*out_dtype = half_of(codec, &alone);
 	else
 		*out_dtype = f32 != UINT64_MAX ? TPD_DTYPE_F32 : TPD_DTYPE_BYTES;
 	return TPD_OK;

@@ -1,10 +1,11 @@
 /*
  * config.c - tpded.conf into a struct, or one sentence about its first mistake.
  *
- * inih does the parsing. It knows neither in which line a key stands nor sections longer than 50 bytes, so the reader that feeds it
- * keeps both: it counts the lines, looks at each section header itself, and hands inih "[K]", the header's number, in
- * its place. The handler finds the key in a table of setters by section and name. Rejected: ini_parse() on the file
- * (no lines, names cut without a word), and default values filled in by the users of the struct (two truths).
+ * inih does the parsing. It knows neither in which line a key stands nor sections longer than 50 bytes, so the reader
+ * that feeds it keeps both: it counts the lines, looks at each section header itself, and hands inih "[K]", the
+ * header's number, in its place. The handler finds the key in a table of setters by section and name. Rejected:
+ * ini_parse() on the file (no lines, names cut without a word), and default values filled in by the users of the struct
+ * (two truths).
  */
 #include "base/tpd.h"
 
@@ -24,16 +25,16 @@
 #include "base/text.h"
 
 #define FILE_MAX_BYTES (1u << 20)
-#define LINE_MAX_BYTES 8192          /* a path of 4095 bytes and more */
-#define DEFAULT_MAX_DEPTH 16         /* a chain's length at which an anchor is written */
+#define LINE_MAX_BYTES 8192  /* a path of 4095 bytes and more */
+#define DEFAULT_MAX_DEPTH 16 /* a chain's length at which an anchor is written */
 #define DEFAULT_PART_SIZE (256ull << 20)
-#define DEFAULT_SETTLE_MS 5000       /* above the pauses that writers make between two files */
+#define DEFAULT_SETTLE_MS 5000 /* above the pauses that writers make between two files */
 #define DEFAULT_SCAN_MS 60000
 #define MAX_DEPTH_MAX 1000
 #define PART_SIZE_MIN (1ull << 20)
 #define PART_SIZE_MAX (4ull << 30)
 #define THREADS_MAX 64
-#define SCAN_MS_MIN 100              /* for tests; less would be a busy loop */
+#define SCAN_MS_MIN 100 /* for tests; less would be a busy loop */
 #define SCAN_MS_MAX (24ull * 3600 * 1000)
 #define SETTLE_MS_MAX (3600ull * 1000)
 #define KEYS_MAX 16
@@ -43,7 +44,7 @@ enum section_kind { SECTION_STORE, SECTION_DAEMON, SECTION_WATCH };
 struct section {
 	enum section_kind kind;
 	unsigned line;
-	size_t watch;  /* of SECTION_WATCH */
+	size_t watch;                 /* of SECTION_WATCH */
 	unsigned key_lines[KEYS_MAX]; /* where each key of the table was given; 0: not */
 };
 
@@ -201,16 +202,11 @@ static const struct key {
 	const char *name;
 	const char *(*set)(struct tpd_config *config, size_t watch, const char *value);
 } keys[] = {
-	{SECTION_STORE, "path", set_store_path},
-	{SECTION_STORE, "catalog", set_catalog},
-	{SECTION_STORE, "max_depth", set_max_depth},
-	{SECTION_STORE, "part_size", set_part_size},
-	{SECTION_STORE, "tip_cache", set_tip_cache},
-	{SECTION_DAEMON, "control_socket", set_socket},
-	{SECTION_DAEMON, "threads", set_threads},
-	{SECTION_DAEMON, "scan_interval", set_scan_interval},
-	{SECTION_WATCH, "path", set_watch_path},
-	{SECTION_WATCH, "settle", set_settle},
+	{SECTION_STORE, "path", set_store_path},     {SECTION_STORE, "catalog", set_catalog},
+	{SECTION_STORE, "max_depth", set_max_depth}, {SECTION_STORE, "part_size", set_part_size},
+	{SECTION_STORE, "tip_cache", set_tip_cache}, {SECTION_DAEMON, "control_socket", set_socket},
+	{SECTION_DAEMON, "threads", set_threads},    {SECTION_DAEMON, "scan_interval", set_scan_interval},
+	{SECTION_WATCH, "path", set_watch_path},     {SECTION_WATCH, "settle", set_settle},
 };
 
 _Static_assert(TPD_ARRAY_LEN(keys) <= KEYS_MAX, "a line for each key");
@@ -224,10 +220,11 @@ static enum tpd_status add_watch(struct parse *parse, const char *name, size_t *
 	char text[TPD_ERR_TEXT];
 
 	if (!tpd_text_is_run_name(name)) {
-		snprintf(text, sizeof text,
-			 "[watch:%s]: the name of a watch becomes the name of a run: at most 200 bytes without '@', '~' "
-			 "and '\\', no part of it empty or beginning with '.' or '-'",
-			 name);
+		snprintf(
+			text, sizeof text,
+			"[watch:%s]: the name of a watch becomes the name of a run: at most 200 bytes without '@', '~' "
+			"and '\\', no part of it empty or beginning with '.' or '-'",
+			name);
 		return mistake(parse, parse->line, text);
 	}
 	for (size_t i = 0; i < config->watch_count; i++) {
@@ -267,7 +264,8 @@ static enum tpd_status add_section(struct parse *parse, const char *title)
 				break;
 		}
 		if (kind == TPD_ARRAY_LEN(section_names)) {
-			snprintf(text, sizeof text, "[%s]: unknown section (there are [store], [daemon] and [watch:NAME])", title);
+			snprintf(text, sizeof text,
+				 "[%s]: unknown section (there are [store], [daemon] and [watch:NAME])", title);
 			return mistake(parse, parse->line, text);
 		}
 		section.kind = (enum section_kind)kind;
@@ -289,7 +287,10 @@ static enum tpd_status add_section(struct parse *parse, const char *title)
 
 /* --- what inih calls --- */
 
-/* A line "[title]", with blanks around it and perhaps a comment behind: its title in fresh memory, NULL: not such a line. */
+/*
+ * A line "[title]", with blanks around it and perhaps a comment behind: its title in fresh memory, NULL: not such a
+ * line.
+ */
 static char *header_title(const char *line, size_t len)
 {
 	const char *p = line, *end = line + len, *close;
@@ -438,7 +439,8 @@ static const char *directory_trouble(const char *path)
 	return S_ISDIR(st.st_mode) ? NULL : strerror(ENOTDIR);
 }
 
-static enum tpd_status check_directory(struct parse *parse, unsigned line, const char *key, const char *path, bool parent)
+static enum tpd_status check_directory(struct parse *parse, unsigned line, const char *key, const char *path,
+				       bool parent)
 {
 	TPD_AUTO_FREE char *copy = strdup(path);
 	char text[TPD_ERR_TEXT];
@@ -487,7 +489,8 @@ static enum tpd_status check_paths(struct parse *parse)
 		if (section->kind != SECTION_WATCH)
 			continue;
 		snprintf(key, sizeof key, "%s path", section_title(parse, section, title));
-		status = check_directory(parse, key_line(section, "path"), key, config->watches[section->watch].path, false);
+		status = check_directory(parse, key_line(section, "path"), key, config->watches[section->watch].path,
+					 false);
 	}
 	return status;
 }
@@ -523,7 +526,8 @@ static enum tpd_status parse_text(struct parse *parse)
 	return parse->status;
 }
 
-enum tpd_status tpd_config_read(const char *file, enum tpd_config_check check, struct tpd_config *out, struct tpd_err *err)
+enum tpd_status tpd_config_read(const char *file, enum tpd_config_check check, struct tpd_config *out,
+				struct tpd_err *err)
 {
 	struct tpd_config config;
 	struct parse parse = {.config = &config, .err = err};

@@ -1,9 +1,9 @@
 /*
  * wire.c - messages over a stream socket: framing for both ends, and the client's call.
  *
- * A message is a u32 of its length and that many bytes of JSON. A length in front (rather than a newline behind) lets the reader
- * refuse an oversized message before it holds it, and needs no look at the text. The client is blocking with one deadline for the
- * whole call, by poll(); the daemon feeds what its loop gives it.
+ * A message is a u32 of its length and that many bytes of JSON. A length in front (rather than a newline behind) lets
+ * the reader refuse an oversized message before it holds it, and needs no look at the text. The client is blocking with
+ * one deadline for the whole call, by poll(); the daemon feeds what its loop gives it.
  */
 #include "base/tpd.h"
 
@@ -38,8 +38,8 @@ static size_t head_len(const struct tpd_wire_in *in)
 static enum tpd_status check_head(const struct tpd_wire_in *in, struct tpd_err *err)
 {
 	if (head_len(in) > TPD_WIRE_MAX)
-		return tpd_fail(err, TPD_LIMIT, "a message of %zu bytes is larger than the %u that are allowed", head_len(in),
-				TPD_WIRE_MAX);
+		return tpd_fail(err, TPD_LIMIT, "a message of %zu bytes is larger than the %u that are allowed",
+				head_len(in), TPD_WIRE_MAX);
 	return TPD_OK;
 }
 

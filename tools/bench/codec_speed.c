@@ -9,8 +9,8 @@
  * REFERENCE): storages whose format tells no type have the one that they looked like there. What is timed is the codec
  * alone: no digests, no statistics, no SHA-256, no disk.
  *
- * Every pass does the whole work in three phases (choose, encode, decode) and a fourth that encodes without decoding
- * and comparing, to show what that costs; a time is the median of all passes. It is CPU time, so that others on the
+ * Every pass does the whole work in three phases (choose, encode, decode) and a fourth that makes each payload again
+ * without decoding and comparing it, or trying another encoding, to show what those cost; a time is the median of all passes. It is CPU time, so that others on the
  * machine do not make it longer; wall time stands beside it. Rejected: a sum of the fastest chunks, which no run
  * ever sees.
  *
@@ -362,7 +362,7 @@ static enum tpd_status encode_one(struct job *job, struct chunk *chunk, struct t
 				&chunk->encoding, &chunk->payload_len, err);
 }
 
-/* The same without the proof: what ENCODE chose is made again. */
+/* The same without proof or trial: what ENCODE ended with is made again. */
 static enum tpd_status encode_unchecked(struct job *job, struct chunk *chunk, struct tpd_err *err)
 {
 	struct tpd_plan plan = job->tensors[chunk->tensor].plan;

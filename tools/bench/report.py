@@ -164,16 +164,16 @@ def text(results):
           encodings(groups)] for title, groups in rows]))
     out.append("### Speed in memory, one thread (MB/s of CPU time, encode / decode; medians)\n")
     out.append("tpded's first column is all that it does to a file: trying encodings on samples, encoding, decoding "
-               "again and comparing. The second leaves out the trying, the third the comparing as well.\n")
+               "again and comparing. The second leaves out the samples, the third is the bare encoding.\n")
     out.append(table(
-        ["run, type: file", "tpded, all", "chunks", "chunks, unchecked", "zstd -3", "ZipNN", "ZipNN on XOR"],
+        ["run, type: file", "tpded, all", "chunks", "bare", "zstd -3", "ZipNN", "ZipNN on XOR"],
         [[title, both(groups, lambda r: (codec_speed(r, "choose_and_encode"), codec_speed(r, "decode"))),
           number(over(groups, lambda r: codec_speed(r, "encode"))),
           number(over(groups, lambda r: codec_speed(r, "encode_unchecked"))),
           *(both(groups, lambda r, m=method: speeds_of(r[m])) for method in METHODS[1:])]
          for title, groups in rows]))
     out.append("### Each encoding by itself (MB/s of CPU time)\n")
-    out.append(table(["encoding, type of the file", "files", "ratio", "encode", "unchecked", "decode"],
+    out.append(table(["encoding, type of the file", "files", "ratio", "encode", "bare", "decode"],
                      per_encoding(results)))
     out.append(f"### Whole programs, {results['threads']} threads (wall time, with fsync and SHA-256)\n")
     out.append(table(
