@@ -10,9 +10,9 @@
  * alone: no digests, no statistics, no SHA-256, no disk.
  *
  * Every pass does the whole work in three phases (choose, encode, decode) and a fourth that makes each payload again
- * without decoding and comparing it, or trying another encoding, to show what those cost; a time is the median of all passes. It is CPU time, so that others on the
- * machine do not make it longer; wall time stands beside it. Rejected: a sum of the fastest chunks, which no run
- * ever sees.
+ * without decoding and comparing it, or trying another encoding, to show what those cost; a time is the median of all
+ * passes. It is CPU time, so that others on the machine do not make it longer; wall time stands beside it. Rejected: a
+ * sum of the fastest chunks, which no run ever sees.
  *
  * It prints one JSON object. What is decoded must equal the file, or it fails.
  */
