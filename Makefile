@@ -92,7 +92,7 @@ WITH_DAEMON := $(if $(MAIN_TESTS),$(shell grep -l '^\#include "daemon/' $(MAIN_T
 WITH_TOOLS  := $(if $(MAIN_TESTS),$(shell grep -l '^\#include "tools/' $(MAIN_TESTS)))
 # Tests whose code starts threads, for SAN=thread.
 THREADED := $(if $(MAIN_TESTS),$(shell grep -lE \
-	'^\#include ("(base/pool|store/(ingest|restore|chain)|archive/[a-z_]+|daemon/[a-z_]+)\.h"|<pthread\.h>)' \
+	'^\#include ("(base/pool|store/(ingest|restore|chain)|archive/[a-z_]+|daemon/[a-z_]+)\.h"|"archive_help\.h"|<pthread\.h>)' \
 	$(MAIN_TESTS)))
 
 obj  = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))

@@ -230,6 +230,7 @@ static enum tpd_status start_threads(struct tpd_daemon *daemon, struct tpd_err *
 	struct tpd_ledger_options options = {
 		.archive =
 			{
+				.io = &daemon->io.io,
 				.store = config->store_path,
 				.catalog = config->catalog_path,
 				.mode = TPD_ARCHIVE_CREATE,
@@ -328,6 +329,7 @@ int tpd_daemon_run(struct tpd_daemon_options *options)
 	daemon->config = *options->config;
 	*options->config = (struct tpd_config){0};
 	daemon->since_ns = tpd_daemon_now_ns();
+	tpd_io_count_init(&daemon->io, tpd_io_posix());
 	daemon->descriptors_max = raise_descriptor_limit();
 	tpd_mailbox_init(&daemon->inbox);
 	tpd_queue_init(&daemon->queue);

@@ -9,6 +9,7 @@
 #ifndef TPD_DAEMON_DAEMON_H
 #define TPD_DAEMON_DAEMON_H
 
+#include "base/io_count.h"
 #include "base/tpd.h"
 
 #include <stdatomic.h>
@@ -58,6 +59,7 @@ struct tpd_daemon {
 
 	/* dispatch.c */
 	struct tpd_store *guard; /* holds the daemon's lock on the store */
+	struct tpd_io_count io;  /* what the archive's threads use */
 	struct tpd_ledger *ledger;
 	struct tpd_archive *archive; /* the ledger's; NULL until it is open */
 	struct tpd_worker *worker;
@@ -87,7 +89,7 @@ struct tpd_daemon {
 		char text[TPD_ERR_TEXT];
 		int64_t time_ns;
 	} last_error;
-	uint64_t ticks_seen, served_seen, life_ms; /* for the watchdog: the last sign of life */
+	uint64_t signs_seen, life_ms; /* for the watchdog: signs of life so far, and when the last one was */
 
 	/* a configuration that is being read again */
 	uv_work_t reload;

@@ -130,12 +130,16 @@ static enum tpd_status open_archive(struct tpd_ledger *ledger, struct tpd_ledger
 
 /* --- calls --- */
 
+/* A job that is done says so only while the store has what it stored: the store is the truth. */
 static enum tpd_status find_job(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 {
-	enum tpd_status status =
-		tpd_catalog_job_find(ledger->catalog, call->path, call->fingerprint, &call->state, &call->err);
+	char checkpoint[TPD_CATALOG_ID];
+	enum tpd_status status = tpd_catalog_job_find(ledger->catalog, call->path, call->fingerprint, &call->state,
+						      checkpoint, &call->err);
 
 	call->known = status == TPD_OK;
+	if (call->known && call->state == TPD_JOB_DONE && tpd_archive_lost(ledger->archive, call->run, checkpoint))
+		call->state = TPD_JOB_MISSED;
 	return status == TPD_NOT_FOUND ? TPD_OK : status;
 }
 

@@ -212,17 +212,20 @@ bool tpd_report_answer(void *arg, const char *command, struct tpd_json_out *out,
 
 /* --- systemd --- */
 
-/* Was there a sign of life from whoever has work to do, within the watchdog's interval? */
+/*
+ * Was there a sign of life from whoever has work to do, within the watchdog's interval? A step of an ingest, an answer of the ledger, or
+ * any call to the disk that came back: reading a large part back or copying a tip are no steps, but calls.
+ */
 static bool alive(struct tpd_daemon *daemon)
 {
-	uint64_t now_ms = uv_now(&daemon->loop), done, total, ticks = 0, served = tpd_ledger_served(daemon->ledger);
+	uint64_t now_ms = uv_now(&daemon->loop), done, total, ticks = 0, signs;
 
 	if (daemon->worker)
 		tpd_worker_progress(daemon->worker, &done, &total, &ticks);
-	if (ticks != daemon->ticks_seen || served != daemon->served_seen || (!daemon->working && daemon->calls == 0))
+	signs = ticks + tpd_ledger_served(daemon->ledger) + tpd_io_count_calls(&daemon->io);
+	if (signs != daemon->signs_seen || (!daemon->working && daemon->calls == 0))
 		daemon->life_ms = now_ms;
-	daemon->ticks_seen = ticks;
-	daemon->served_seen = served;
+	daemon->signs_seen = signs;
 	return now_ms - daemon->life_ms < daemon->notify.watchdog_ms;
 }
 

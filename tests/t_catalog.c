@@ -167,7 +167,7 @@ START_TEST(damage_is_told)
 		tpd_catalog_close(catalog);
 	}
 	ck_assert_int_eq(status, TPD_CORRUPT);
-	check_text(&err, "catalog ", " is damaged: database disk image is malformed");
+	check_text(&err, "catalog ", " is damaged: database disk image is malformed; 'tpdectl rebuild-catalog' makes it again");
 }
 END_TEST
 

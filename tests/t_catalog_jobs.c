@@ -61,6 +61,7 @@ static struct seen jobs(unsigned states)
 START_TEST(the_same_again_is_the_same_job)
 {
 	int64_t a = add("run", "/r/checkpoint-20", 20, "f1", true);
+	char checkpoint[TPD_CATALOG_ID];
 	enum tpd_job_state state;
 	struct tpd_err err;
 	int64_t b;
@@ -71,9 +72,10 @@ START_TEST(the_same_again_is_the_same_job)
 	ck_assert_int_gt(add("run", "/r/checkpoint-40", 40, "f1", true), b);
 	ck_assert_int_eq(tpd_catalog_job_set(catalog, a, TPD_JOB_DONE, 7, "id", NULL, NULL), TPD_OK);
 	ck_assert_int_eq(add("run", "/r/checkpoint-20", 20, "f1", false), a); /* done for good */
-	ck_assert_int_eq(tpd_catalog_job_find(catalog, "/r/checkpoint-20", "f1", &state, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_job_find(catalog, "/r/checkpoint-20", "f1", &state, checkpoint, NULL), TPD_OK);
+	ck_assert_str_eq(checkpoint, "id");
 	ck_assert_int_eq(state, TPD_JOB_DONE);
-	ck_assert_int_eq(tpd_catalog_job_find(catalog, "/r/checkpoint-20", "f3", &state, &err), TPD_NOT_FOUND);
+	ck_assert_int_eq(tpd_catalog_job_find(catalog, "/r/checkpoint-20", "f3", &state, checkpoint, &err), TPD_NOT_FOUND);
 	ck_assert_int_eq(err.status, TPD_NOT_FOUND);
 	ck_assert_ptr_nonnull(strstr(err.text, "/r/checkpoint-20"));
 }

@@ -6,6 +6,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -318,6 +319,71 @@ START_TEST(systemd_is_told)
 }
 END_TEST
 
+static unsigned fed(int fd)
+{
+	char buf[1024];
+	unsigned count = 0;
+	ssize_t n;
+
+	while ((n = recv(fd, buf, sizeof buf - 1, MSG_DONTWAIT)) > 0) {
+		buf[n] = 0;
+		count += strstr(buf, "WATCHDOG=1") != NULL;
+	}
+	return count;
+}
+
+static void ignore(TPD_UNUSED void *arg)
+{
+}
+
+/* A worker from which nothing is heard is let starve; one whose calls to the disk come back is not. */
+START_TEST(watchdog_is_fed_by_signs_of_life)
+{
+	struct tpd_daemon *daemon = calloc(1, sizeof *daemon);
+	struct tpd_ledger_options options = {.answers = &daemon->inbox, .wake = ignore};
+	struct tpd_message *opened;
+	struct tpd_err err = {0};
+	struct stat st;
+	int ends[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
+	ck_assert_int_eq(uv_loop_init(&daemon->loop), 0);
+	tpd_io_count_init(&daemon->io, tpd_io_posix());
+	tpd_mailbox_init(&daemon->inbox);
+	options.archive = (struct tpd_archive_options){
+		.io = &daemon->io.io, .store = scratch("store"), .mode = TPD_ARCHIVE_CREATE, .threads = 1};
+	ck_assert_int_eq(tpd_ledger_start(&options, &daemon->ledger, &err), TPD_OK);
+	opened = tpd_mailbox_take(&daemon->inbox, -1);
+	ck_assert_int_eq(((struct tpd_ledger_call *)opened)->status, TPD_OK);
+	tpd_ledger_call_free((struct tpd_ledger_call *)opened);
+	ck_assert_uint_gt(tpd_io_count_calls(&daemon->io), 0);
+
+	daemon->notify = (struct tpd_notify){.fd = ends[0], .watchdog_ms = 30};
+	daemon->ready = daemon->working = true;
+	tpd_report_tick(daemon);
+	ck_assert_uint_eq(fed(ends[1]), 1);
+	nap(60);
+	uv_update_time(&daemon->loop);
+	tpd_report_tick(daemon);
+	ck_assert_uint_eq(fed(ends[1]), 0);
+	ck_assert_int_eq(daemon->io.io.stat(&daemon->io.io, AT_FDCWD, "/", &st), 0);
+	tpd_report_tick(daemon);
+	ck_assert_uint_eq(fed(ends[1]), 1);
+	nap(60);
+	uv_update_time(&daemon->loop);
+	daemon->working = false; /* nothing to do is no silence */
+	tpd_report_tick(daemon);
+	ck_assert_uint_eq(fed(ends[1]), 1);
+
+	tpd_ledger_stop(daemon->ledger);
+	tpd_mailbox_release(&daemon->inbox);
+	ck_assert_int_eq(uv_loop_close(&daemon->loop), 0);
+	close(ends[0]);
+	close(ends[1]);
+	free(daemon);
+}
+END_TEST
+
 /* Between two looks, in a capture, in a job, in the opening of the store: the end is always clean. */
 START_TEST(stopped_at_any_moment)
 {
@@ -373,6 +439,7 @@ int main(void)
 	tcase_add_test(tests, second_daemon);
 	tcase_add_test(tests, left_over_socket);
 	tcase_add_test(tests, systemd_is_told);
+	tcase_add_test(tests, watchdog_is_fed_by_signs_of_life);
 	tcase_add_loop_test(tests, stopped_at_any_moment, 0, 16);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/io_count.h"
 
 static const struct tpd_io *io;
 static char root[] = "/tmp/t_io-XXXXXX";
@@ -196,6 +197,25 @@ START_TEST(rename_without_the_flag)
 		return;
 	}
 	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+START_TEST(counted_calls_are_handed_on)
+{
+	struct tpd_io_count count;
+	const struct tpd_io *counted = &count.io;
+	char buf[3] = "";
+	int fd;
+
+	tpd_io_count_init(&count, io);
+	fd = counted->open(counted, dir, "f", O_RDWR | O_CREAT, 0644);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(counted->pwrite(counted, fd, "abc", 3, 0), 3);
+	ck_assert_int_eq(counted->pread(counted, fd, buf, 3, 0), 3);
+	ck_assert_mem_eq(buf, "abc", 3);
+	ck_assert_int_eq(counted->close(counted, fd), 0);
+	ck_assert_int_eq(counted->unlink(counted, dir, "none"), -ENOENT);
+	ck_assert_uint_eq(tpd_io_count_calls(&count), 5);
 }
 END_TEST
 
@@ -539,6 +559,7 @@ int main(void)
 	tcase_add_test(tests, table_basics);
 	tcase_add_test(tests, rename_without_replace);
 	tcase_add_loop_test(tests, rename_without_the_flag, 0, (int)TPD_ARRAY_LEN(no_flag));
+	tcase_add_test(tests, counted_calls_are_handed_on);
 	tcase_add_test(tests, whole_transfers);
 	tcase_add_test(tests, read_file);
 	tcase_add_test(tests, mkdirs);

@@ -727,6 +727,36 @@ START_TEST(only_what_is_named)
 }
 END_TEST
 
+/* Somebody must be able to see what room they take. */
+START_TEST(unfinished_ones_are_told)
+{
+	struct tpd_store *store = open_store(TPD_STORE_CREATE);
+	struct tpd_run_lock *lock = lock_run(store, RUN);
+	struct tpd_manifest m = {0};
+	struct tpd_unfinished *items = NULL;
+	size_t count = 9;
+
+	ck_assert_int_eq(tpd_store_unfinished(store, &items, &count, &err), TPD_OK);
+	ck_assert_uint_eq(count, 0);
+	free(items);
+	ck_assert_int_eq(make_unfinished(lock, RUN, 20, 1, &m), TPD_OK);
+	tpd_manifest_release(&m);
+	ck_assert_int_eq(make_unfinished(lock, RUN, 9, 1, &m), TPD_OK);
+	put("ingest/stray", "not ours", 8);
+	ck_assert_int_eq(tpd_store_unfinished(store, &items, &count, &err), TPD_OK);
+	ck_assert_uint_eq(count, 2);
+	ck_assert_str_eq(items[0].run, RUN);
+	ck_assert(items[0].step == 9 && items[1].step == 20);
+	ck_assert_uint_gt(items[0].bytes, tpd_manifest_stored(&m)); /* its part, and begin */
+	for (size_t i = 0; i < count; i++)
+		free(items[i].run);
+	free(items);
+	tpd_manifest_release(&m);
+	tpd_store_run_unlock(lock);
+	tpd_store_close(store);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("store");
@@ -756,6 +786,7 @@ int main(void)
 	tcase_add_test(tests, a_manifest_under_another_id);
 	tcase_add_test(tests, begin_is_kept);
 	tcase_add_test(tests, only_what_is_named);
+	tcase_add_test(tests, unfinished_ones_are_told);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

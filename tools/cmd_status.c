@@ -26,6 +26,8 @@ struct facts {
 	bool other_store;
 	/* the store */
 	uint64_t runs, checkpoints, size, stored;
+	struct tpd_unfinished *unfinished; /* owned */
+	size_t unfinished_count;
 	struct tpd_catalog_totals totals;
 	struct tpd_table events;
 	struct tpd_buf events_json;
@@ -88,6 +90,8 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 
 	if (status == TPD_OK)
 		status = tpd_rows_read(archive, NULL, &rows, err);
+	if (status == TPD_OK)
+		status = tpd_store_unfinished(tpd_archive_store(archive), &facts->unfinished, &facts->unfinished_count, err);
 	for (size_t i = 0; i < rows.count; i++) {
 		facts->runs += i == 0 || strcmp(rows.rows[i].name.run, rows.rows[i - 1].name.run) != 0;
 		facts->checkpoints++;
@@ -185,7 +189,7 @@ static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
 
 static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts *facts, struct tpd_err *err)
 {
-	char saving[TPD_SAVING_TEXT];
+	char saving[TPD_SAVING_TEXT], size[TPD_TEXT_SIZE];
 	enum tpd_status status;
 
 	print_daemon(ctl, facts);
@@ -193,6 +197,10 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts 
 	printf("            %llu run%s, %llu checkpoint%s: %s\n", (unsigned long long)facts->runs,
 	       facts->runs == 1 ? "" : "s", (unsigned long long)facts->checkpoints, facts->checkpoints == 1 ? "" : "s",
 	       tpd_text_saving(facts->size, facts->stored, saving));
+	for (size_t i = 0; i < facts->unfinished_count; i++)
+		if (!tpd_reply_get(&facts->reply, "job.run") || strcmp(facts->unfinished[i].run, field(facts, "job.run")) != 0)
+			printf("unfinished  %s@%llu: %s, taken up when this step is stored again\n", facts->unfinished[i].run,
+			       (unsigned long long)facts->unfinished[i].step, tpd_text_bytes(facts->unfinished[i].bytes, size));
 	printf("queue       %llu waiting, %llu in work, %llu failed\n", (unsigned long long)facts->totals.jobs_queued,
 	       (unsigned long long)facts->totals.jobs_running, (unsigned long long)facts->totals.jobs_failed);
 	status = print_watches(facts, err);
@@ -224,6 +232,19 @@ static int print_json(const struct tpd_ctl *ctl, struct facts *facts)
 	tpd_json_put_u64(&out, facts->stored);
 	tpd_json_key(&out, "ratio");
 	tpd_json_put_f64(&out, tpd_text_ratio(facts->size, facts->stored));
+	tpd_json_key(&out, "unfinished");
+	tpd_json_begin_array(&out);
+	for (size_t i = 0; i < facts->unfinished_count; i++) {
+		tpd_json_begin_object(&out);
+		tpd_json_key(&out, "run");
+		tpd_json_put_string(&out, facts->unfinished[i].run);
+		tpd_json_key(&out, "step");
+		tpd_json_put_u64(&out, facts->unfinished[i].step);
+		tpd_json_key(&out, "bytes");
+		tpd_json_put_u64(&out, facts->unfinished[i].bytes);
+		tpd_json_end_object(&out);
+	}
+	tpd_json_end_array(&out);
 	tpd_json_key(&out, "queue");
 	tpd_json_begin_object(&out);
 	tpd_json_key(&out, "queued");
@@ -263,6 +284,9 @@ int tpd_cmd_status(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNU
 		code = tpd_ctl_fail(ctl, &err);
 	else if (ctl->json)
 		code = print_json(ctl, &facts);
+	for (size_t i = 0; i < facts.unfinished_count; i++)
+		free(facts.unfinished[i].run);
+	free(facts.unfinished);
 	tpd_table_release(&facts.events);
 	tpd_reply_release(&facts.reply);
 	tpd_buf_release(&facts.events_json);

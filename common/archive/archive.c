@@ -8,6 +8,7 @@
 
 #include "archive/internal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,35 +27,64 @@ static enum tpd_status open_catalog(struct tpd_archive *archive, struct tpd_cata
 {
 	bool write = archive->options.mode != TPD_ARCHIVE_READ;
 
-	return tpd_catalog_open(tpd_io_posix(), archive->catalog_path, write ? TPD_CATALOG_WRITE : TPD_CATALOG_READ,
+	return tpd_catalog_open(archive->options.io, archive->catalog_path, write ? TPD_CATALOG_WRITE : TPD_CATALOG_READ,
 				archive->options.lock_timeout_ms, out, err);
 }
 
-/* The same; a file that is damaged, or no catalog, is renamed and a new one made, since the store has all that was in it. */
-static enum tpd_status open_or_replace_catalog(struct tpd_archive *archive, struct tpd_catalog **out, struct tpd_err *err)
+static enum tpd_status put_aside(const struct tpd_archive *archive, struct tpd_err *err)
 {
-	const struct tpd_io *io = tpd_io_posix();
-	TPD_AUTO_FREE char *aside = NULL;
-	enum tpd_status status = open_catalog(archive, out, err);
-	int rc;
+	static const char *const endings[] = {"-journal", ""}; /* the file itself last: as long as it is there, both are */
+	const struct tpd_io *io = archive->options.io;
 
-	if (status != TPD_CORRUPT || archive->options.mode == TPD_ARCHIVE_READ)
-		return status;
-	if (asprintf(&aside, "%s.damaged", archive->catalog_path) < 0) {
-		aside = NULL;
-		return tpd_fail_nomem(err);
+	for (size_t i = 0; i < TPD_ARRAY_LEN(endings); i++) {
+		TPD_AUTO_FREE char *from = NULL;
+		TPD_AUTO_FREE char *to = NULL;
+		int rc;
+
+		if (asprintf(&from, "%s%s", archive->catalog_path, endings[i]) < 0) {
+			from = NULL;
+			return tpd_fail_nomem(err);
+		}
+		if (asprintf(&to, "%s.damaged%s", archive->catalog_path, endings[i]) < 0) {
+			to = NULL;
+			return tpd_fail_nomem(err);
+		}
+		rc = io->rename(io, AT_FDCWD, from, AT_FDCWD, to, true);
+		if (rc < 0 && rc != -ENOENT)
+			return tpd_fail_sys(err, -rc, "cannot put the damaged catalog '%s' aside", archive->catalog_path);
 	}
-	rc = io->rename(io, AT_FDCWD, archive->catalog_path, AT_FDCWD, aside, true);
-	if (rc < 0)
-		return tpd_fail_sys(err, -rc, "cannot put the damaged catalog '%s' aside", archive->catalog_path);
-	return open_catalog(archive, out, err);
+	return TPD_OK;
+}
+
+/*
+ * The same; a file that is damaged, or no catalog, is put aside and a new one made, since the store has all that was in it. doubt: look
+ * through all of it, not only at its beginning.
+ */
+static enum tpd_status open_or_replace_catalog(struct tpd_archive *archive, bool doubt, struct tpd_catalog **out,
+					       struct tpd_err *err)
+{
+	struct tpd_err fault = {0};
+	enum tpd_status status = open_catalog(archive, out, &fault);
+
+	if (!status && doubt) {
+		status = tpd_catalog_check(*out, &fault);
+		if (status)
+			tpd_catalog_close(*out);
+	}
+	if (status == TPD_CORRUPT && archive->options.mode != TPD_ARCHIVE_READ) {
+		status = put_aside(archive, err);
+		return status ? status : open_catalog(archive, out, err);
+	}
+	if (status && err)
+		*err = fault;
+	return status;
 }
 
 static void remember_file(struct tpd_archive *archive)
 {
 	struct stat st;
 
-	if (tpd_io_posix()->stat(tpd_io_posix(), AT_FDCWD, archive->catalog_path, &st) == 0) {
+	if (archive->options.io->stat(archive->options.io, AT_FDCWD, archive->catalog_path, &st) == 0) {
 		archive->catalog_device = st.st_dev;
 		archive->catalog_inode = st.st_ino;
 	}
@@ -64,7 +94,7 @@ bool tpd_archive_catalog_lost(const struct tpd_archive *archive)
 {
 	struct stat st;
 
-	return tpd_io_posix()->stat(tpd_io_posix(), AT_FDCWD, archive->catalog_path, &st) != 0 ||
+	return archive->options.io->stat(archive->options.io, AT_FDCWD, archive->catalog_path, &st) != 0 ||
 	       st.st_dev != archive->catalog_device || st.st_ino != archive->catalog_inode;
 }
 
@@ -81,16 +111,18 @@ enum tpd_status tpd_archive_open(const struct tpd_archive_options *options, stru
 		return tpd_fail_nomem(err);
 	archive->options = *options;
 	archive->options.store = archive->options.catalog = NULL;
+	if (!archive->options.io)
+		archive->options.io = tpd_io_posix();
 	if (asprintf(&archive->catalog_path, "%s%s", options->catalog ? options->catalog : options->store,
 		     options->catalog ? "" : "/catalog.sqlite") < 0)
 		archive->catalog_path = NULL;
 	status = archive->catalog_path ? TPD_OK : tpd_fail_nomem(err);
 	if (!status)
-		status = tpd_store_open(tpd_io_posix(), options->store, flags, options->lock_timeout_ms, &archive->store, err);
+		status = tpd_store_open(archive->options.io, options->store, flags, options->lock_timeout_ms, &archive->store, err);
 	if (!status)
 		status = tpd_pool_new(options->threads, &archive->pool, err);
 	if (!status) {
-		status = open_or_replace_catalog(archive, &archive->catalog, err);
+		status = open_or_replace_catalog(archive, false, &archive->catalog, err);
 		if (status && options->mode == TPD_ARCHIVE_READ && status != TPD_BUSY)
 			status = TPD_OK; /* the store tells all, only slower */
 	}
@@ -130,7 +162,7 @@ struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive)
 enum tpd_status tpd_archive_reopen_catalog(struct tpd_archive *archive, struct tpd_err *err)
 {
 	struct tpd_catalog *fresh = NULL, *old = archive->catalog;
-	enum tpd_status status = open_or_replace_catalog(archive, &fresh, err);
+	enum tpd_status status = open_or_replace_catalog(archive, true, &fresh, err);
 
 	if (status)
 		return status;
@@ -186,6 +218,31 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 	if (!status)
 		*out = result;
 	return status;
+}
+
+bool tpd_archive_lost(struct tpd_archive *archive, const char *run, const char *id_hex)
+{
+	struct tpd_run names = {0};
+	bool forgotten = false;
+	struct tpd_id id;
+	int dir;
+
+	if (strlen(id_hex) != TPD_ID_HEX - 1 || !tpd_unhex(id_hex, id.bytes, sizeof(id.bytes)))
+		return false;
+	switch (tpd_store_object_dir(archive->store, &id, &dir, NULL)) {
+	case TPD_OK:
+		tpd_store_io(archive->store)->close(tpd_store_io(archive->store), dir);
+		return false;
+	case TPD_NOT_FOUND:
+		break;
+	default: /* there is something, or it cannot be told */
+		return false;
+	}
+	if (tpd_store_run_read(archive->store, run, &names, NULL) == TPD_OK)
+		for (size_t v = 0; v < names.count; v++)
+			forgotten |= names.versions[v].forgotten && tpd_id_equal(&names.versions[v].id, &id);
+	tpd_run_release(&names);
+	return !forgotten;
 }
 
 enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to, const char *file,

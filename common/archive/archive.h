@@ -28,6 +28,7 @@ enum tpd_archive_mode {
 };
 
 struct tpd_archive_options {
+	const struct tpd_io *io; /* NULL: the operating system's */
 	const char *store;     /* directory */
 	const char *catalog;   /* file, or NULL: STORE/catalog.sqlite */
 	enum tpd_archive_mode mode;
@@ -48,8 +49,8 @@ struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive);
 /* Is the catalog's file another one than when it was opened, or gone? */
 bool tpd_archive_catalog_lost(const struct tpd_archive *archive);
 /*
- * Open the catalog anew, and put in what it lacks: after its file was removed or replaced under a handle that lives on. For the
- * thread that opened the archive. On failure the old handle stays.
+ * Open the catalog anew, and put in what it lacks: after its file was removed, replaced or damaged under a handle that lives on (a
+ * damaged one is kept as *.damaged). For the thread that opened the archive. On failure the old handle stays.
  */
 enum tpd_status tpd_archive_reopen_catalog(struct tpd_archive *archive, struct tpd_err *err);
 
@@ -79,12 +80,17 @@ enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd
 				   struct tpd_err *err);
 
 /*
- * Make the catalog again from the store alone (jobs and events stay when they can be read). Checkpoints that no run names are named
+ * Make the catalog again from the store alone (jobs and events stay unless the file is damaged; it is kept as *.damaged then). Checkpoints that no run names are named
  * again first, as their manifests say. A checkpoint that cannot be read is left
  * out and counted; the call then returns the first such status after it has done all it could.
  */
 enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tpd_progress *progress, uint64_t *out_done,
 				    uint64_t *out_failed, struct tpd_err *err);
+/*
+ * Is the checkpoint with this id, once stored for this run, in the store no more, though nobody asked to forget it? So what the catalog
+ * remembers as done must be done again (the store was lost or put back to an older state, the catalog was not).
+ */
+bool tpd_archive_lost(struct tpd_archive *archive, const char *run, const char *id_hex);
 /* How many checkpoints the store holds that no run names (their refs file was lost or cut): rebuild gives them back their names. */
 enum tpd_status tpd_archive_unnamed(struct tpd_archive *archive, uint64_t *out_count, struct tpd_err *err);
 

@@ -219,6 +219,24 @@ enum tpd_status tpd_catalog_open(const struct tpd_io *io, const char *path, enum
 	return TPD_OK;
 }
 
+enum tpd_status tpd_catalog_check(struct tpd_catalog *catalog, struct tpd_err *err)
+{
+	struct tpd_sql q;
+	char verdict[256] = "";
+	enum tpd_status status;
+
+	tpd_sql_prepare(catalog, &q, "PRAGMA integrity_check(1)");
+	if (tpd_sql_row(&q)) {
+		const char *text = tpd_sql_get_text(&q);
+
+		snprintf(verdict, sizeof(verdict), "%s", text ? text : "");
+	}
+	status = tpd_sql_end(&q, err);
+	if (status == TPD_OK && strcmp(verdict, "ok") != 0)
+		status = tpd_fail(err, TPD_CORRUPT, "catalog '%s' is damaged: %s", catalog->path, verdict);
+	return status;
+}
+
 void tpd_catalog_close(struct tpd_catalog *catalog)
 {
 	int rc;

@@ -27,6 +27,8 @@ enum tpd_catalog_mode { TPD_CATALOG_READ = 0, TPD_CATALOG_WRITE = 1 /* made and 
 enum tpd_status tpd_catalog_open(const struct tpd_io *io, const char *path, enum tpd_catalog_mode mode, int64_t timeout_ms,
 				 struct tpd_catalog **out_catalog, struct tpd_err *err);
 void tpd_catalog_close(struct tpd_catalog *catalog);
+/* Reads all of it: TPD_CORRUPT when sqlite finds it damaged. Takes a second for each 100 MB or so. */
+enum tpd_status tpd_catalog_check(struct tpd_catalog *catalog, struct tpd_err *err);
 
 /* --- what is stored --- */
 
@@ -160,9 +162,11 @@ enum tpd_status tpd_catalog_jobs(struct tpd_catalog *catalog, unsigned states,
 				 struct tpd_err *err);
 enum tpd_status tpd_catalog_jobs_recover(struct tpd_catalog *catalog, int64_t now_ns, uint64_t *out_count,
 					 struct tpd_err *err);
-/* The state of the job with this path and fingerprint; TPD_NOT_FOUND. */
+/* The job with this path and fingerprint: its state, and the checkpoint's id in hex ("" for none); TPD_NOT_FOUND. */
+#define TPD_CATALOG_ID 65
 enum tpd_status tpd_catalog_job_find(struct tpd_catalog *catalog, const char *path, const char *fingerprint,
-				     enum tpd_job_state *out_state, struct tpd_err *err);
+				     enum tpd_job_state *out_state, char out_checkpoint[TPD_CATALOG_ID],
+				     struct tpd_err *err);
 
 /* --- events: what happened, for people --- */
 

@@ -8,6 +8,7 @@
 
 #include "catalog/catalog.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "catalog/sql.h"
@@ -32,21 +33,27 @@ static enum tpd_job_state state_of(const char *name)
 
 /* TPD_NOT_FOUND without a message when there is none: the usual case. */
 static enum tpd_status find_job(struct tpd_catalog *catalog, const char *path, const char *fingerprint,
-				int64_t *out_number, enum tpd_job_state *out_state, struct tpd_err *err)
+				int64_t *out_number, enum tpd_job_state *out_state, char out_checkpoint[TPD_CATALOG_ID],
+				struct tpd_err *err)
 {
 	struct tpd_sql q;
 	enum tpd_status status;
 	enum tpd_job_state state = TPD_JOB_QUEUED;
+	char checkpoint[TPD_CATALOG_ID] = "";
+	const char *text;
 	int64_t number = 0;
 	bool found;
 
-	tpd_sql_prepare(catalog, &q, "SELECT number, state FROM jobs WHERE path = ? AND fingerprint = ?");
+	tpd_sql_prepare(catalog, &q, "SELECT number, state, checkpoint FROM jobs WHERE path = ? AND fingerprint = ?");
 	tpd_sql_put_text(&q, path);
 	tpd_sql_put_text(&q, fingerprint);
 	found = tpd_sql_row(&q);
 	if (found) {
 		number = tpd_sql_get_i64(&q);
 		state = state_of(tpd_sql_get_text(&q));
+		text = tpd_sql_get_text(&q);
+		if (text)
+			snprintf(checkpoint, sizeof(checkpoint), "%s", text);
 	}
 	status = tpd_sql_end(&q, err);
 	if (status != TPD_OK)
@@ -55,6 +62,7 @@ static enum tpd_status find_job(struct tpd_catalog *catalog, const char *path, c
 		return TPD_NOT_FOUND;
 	*out_number = number;
 	*out_state = state;
+	memcpy(out_checkpoint, checkpoint, sizeof(checkpoint));
 	return TPD_OK;
 }
 
@@ -86,19 +94,20 @@ enum tpd_status tpd_catalog_job_add(struct tpd_catalog *catalog, const char *run
 				    const char *fingerprint, int64_t now_ns, int64_t *out_number, bool *out_new,
 				    struct tpd_err *err)
 {
+	char checkpoint[TPD_CATALOG_ID];
 	enum tpd_job_state state;
 	enum tpd_status status;
 	int64_t number;
 	bool nested, is_new;
 
 	/* A scan asks this of everything it sees: first without a write lock. */
-	status = find_job(catalog, path, fingerprint, &number, &state, err);
+	status = find_job(catalog, path, fingerprint, &number, &state, checkpoint, err);
 	is_new = status == TPD_NOT_FOUND;
 	if (is_new) {
 		status = tpd_sql_enter(catalog, &nested, err);
 		if (status != TPD_OK)
 			return status;
-		status = find_job(catalog, path, fingerprint, &number, &state, err);
+		status = find_job(catalog, path, fingerprint, &number, &state, checkpoint, err);
 		is_new = status == TPD_NOT_FOUND;
 		if (is_new)
 			status = insert_job(catalog, run, path, step, fingerprint, now_ns, &number, err);
@@ -204,10 +213,11 @@ enum tpd_status tpd_catalog_jobs_recover(struct tpd_catalog *catalog, int64_t no
 }
 
 enum tpd_status tpd_catalog_job_find(struct tpd_catalog *catalog, const char *path, const char *fingerprint,
-				     enum tpd_job_state *out_state, struct tpd_err *err)
+				     enum tpd_job_state *out_state, char out_checkpoint[TPD_CATALOG_ID],
+				     struct tpd_err *err)
 {
 	int64_t number;
-	enum tpd_status status = find_job(catalog, path, fingerprint, &number, out_state, err);
+	enum tpd_status status = find_job(catalog, path, fingerprint, &number, out_state, out_checkpoint, err);
 
 	if (status == TPD_NOT_FOUND)
 		tpd_fail(err, status, "catalog '%s' has no job for this state of '%s'", catalog->path, path);

@@ -68,7 +68,7 @@ enum tpd_status tpd_sql_fail(struct tpd_catalog *catalog, int rc, bool write, st
 	case SQLITE_IOERR:
 		return fail_system(catalog, rc, write, err);
 	default: /* our SQL is fixed: what it does not fit is a damaged or foreign database */
-		return tpd_fail(err, TPD_CORRUPT, "catalog '%s' is damaged: %s", catalog->path, text);
+		return tpd_fail(err, TPD_CORRUPT, "catalog '%s' is damaged: %s; 'tpdectl rebuild-catalog' makes it again", catalog->path, text);
 	}
 }
 

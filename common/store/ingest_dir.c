@@ -476,3 +476,88 @@ enum tpd_status tpd_store_ingest_discard(struct tpd_run_lock *lock, uint64_t ste
 	dir_path(lock, step, path);
 	return tpd_store_fault(lock->store, remove_dir(lock, path, err), err);
 }
+
+/* --- looking at them --- */
+
+static uint64_t bytes_in(const struct tpd_store *store, const char *name)
+{
+	struct tpd_buf names = {0};
+	char path[DIR_PATH];
+	uint64_t bytes = 0;
+	int dir;
+
+	snprintf(path, sizeof(path), "ingest/%s", name);
+	dir = store->io->opendir(store->io, store->dir, path);
+	if (dir < 0)
+		return 0; /* finished meanwhile */
+	if (tpd_store_list(store, dir, ".", &names, NULL) == TPD_OK)
+		for (size_t at = 0; at < names.len; at += strlen((char *)names.data + at) + 1) {
+			struct stat st;
+
+			if (store->io->stat(store->io, dir, (char *)names.data + at, &st) >= 0 && S_ISREG(st.st_mode))
+				bytes += (uint64_t)st.st_size;
+		}
+	tpd_buf_release(&names);
+	store->io->close(store->io, dir);
+	return bytes;
+}
+
+static enum tpd_status add_unfinished(const struct tpd_store *store, const char *name, struct tpd_unfinished *out,
+				      struct tpd_err *err)
+{
+	const char *at = strrchr(name, '@');
+	TPD_AUTO_FREE char *escaped = at ? strndup(name, (size_t)(at - name)) : NULL;
+
+	*out = (struct tpd_unfinished){0};
+	if (!at || strlen(name) >= TPD_STORE_NAME_MAX + 24 || !tpd_text_parse_u64(at + 1, &out->step))
+		return TPD_OK; /* nothing of ours */
+	if (!escaped)
+		return tpd_fail_nomem(err);
+	out->run = tpd_refs_unescape(escaped);
+	out->bytes = bytes_in(store, name);
+	return TPD_OK;
+}
+
+static int compare_unfinished(const void *a, const void *b)
+{
+	const struct tpd_unfinished *x = a, *y = b;
+	int order = strcmp(x->run, y->run);
+
+	return order ? order : (x->step > y->step) - (x->step < y->step);
+}
+
+enum tpd_status tpd_store_unfinished(struct tpd_store *store, struct tpd_unfinished **out, size_t *out_count,
+				     struct tpd_err *err)
+{
+	struct tpd_unfinished *items = NULL;
+	struct tpd_buf names = {0};
+	size_t count = 0, cap = 0;
+	enum tpd_status status = tpd_store_list(store, store->dir, "ingest", &names, err);
+
+	for (size_t at = 0; !status && at < names.len; at += strlen((char *)names.data + at) + 1) {
+		if (count == cap) {
+			struct tpd_unfinished *grown = reallocarray(items, cap ? 2 * cap : 8, sizeof(*grown));
+
+			if (!grown) {
+				status = tpd_fail_nomem(err);
+				break;
+			}
+			items = grown;
+			cap = cap ? 2 * cap : 8;
+		}
+		status = add_unfinished(store, (char *)names.data + at, &items[count], err);
+		count += !status && items[count].run != NULL;
+	}
+	tpd_buf_release(&names);
+	if (status) {
+		for (size_t i = 0; i < count; i++)
+			free(items[i].run);
+		free(items);
+		return status;
+	}
+	if (count > 1)
+		qsort(items, count, sizeof(*items), compare_unfinished);
+	*out = items;
+	*out_count = count;
+	return TPD_OK;
+}

@@ -132,9 +132,11 @@ enum tpd_status tpd_place_open(const char *path, struct tpd_place **out_place, s
 	return TPD_OK;
 }
 
-enum tpd_status tpd_place_check(const struct tpd_place *place, const struct tpd_entry *entry, struct tpd_err *err)
+enum tpd_status tpd_place_check(const struct tpd_place *place, const struct tpd_entry *entry, bool replace,
+				struct tpd_err *err)
 {
 	struct tpd_place look = *place; /* open_parent makes nothing here */
+	bool there, is_dir;
 	char name[256];
 	struct stat st;
 	int dir;
@@ -147,12 +149,19 @@ enum tpd_status tpd_place_check(const struct tpd_place *place, const struct tpd_
 	if (dir < 0)
 		return tpd_fail(err, TPD_CONFLICT, "cannot restore '%s/%s': %s", place->path, entry->path,
 				dir == -ELOOP || dir == -ENOTDIR ? "something on the way is not a directory" : strerror(-dir));
-	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    !(entry->type == TPD_ENTRY_DIR && S_ISDIR(st.st_mode))) {
-		close(dir);
-		return tpd_fail(err, TPD_CONFLICT, "'%s/%s' is already there (--force replaces it)", place->path, entry->path);
-	}
+	there = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	is_dir = there && S_ISDIR(st.st_mode);
 	close(dir);
+	if (!there || (is_dir && entry->type == TPD_ENTRY_DIR))
+		return TPD_OK;
+	if (is_dir)
+		return tpd_fail(err, TPD_CONFLICT, "'%s/%s' is a directory, and a %s in the checkpoint: it is not replaced",
+				place->path, entry->path, entry->type == TPD_ENTRY_FILE ? "file" : "link");
+	if (entry->type == TPD_ENTRY_DIR)
+		return tpd_fail(err, TPD_CONFLICT, "'%s/%s' is there and not a directory, as in the checkpoint: it is not replaced",
+				place->path, entry->path);
+	if (!replace)
+		return tpd_fail(err, TPD_CONFLICT, "'%s/%s' is already there (--force replaces it)", place->path, entry->path);
 	return TPD_OK;
 }
 

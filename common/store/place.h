@@ -15,8 +15,12 @@ struct tpd_place;
 
 /* Makes the directory (and its parents) when missing. */
 enum tpd_status tpd_place_open(const char *path, struct tpd_place **out_place, struct tpd_err *err);
-/* TPD_CONFLICT when a file or link of this entry's name is there, or something on the way is no directory. */
-enum tpd_status tpd_place_check(const struct tpd_place *place, const struct tpd_entry *entry, struct tpd_err *err);
+/*
+ * Before anything is written: TPD_CONFLICT when a file or link of this entry's name is there (unless replace), when it is a directory where
+ * the entry is none or the other way round, or when something on the way is no directory.
+ */
+enum tpd_status tpd_place_check(const struct tpd_place *place, const struct tpd_entry *entry, bool replace,
+				struct tpd_err *err);
 /* A file under a temporary name, its parents made, room reserved. The place owns the descriptor. */
 enum tpd_status tpd_place_create(struct tpd_place *place, const struct tpd_entry *entry, int *out_fd, struct tpd_err *err);
 /* Mode, mtime and fsync; closes the descriptor of the entry created last but with this fd. */

@@ -149,9 +149,9 @@ static enum tpd_status restore_all(struct restoring *r, const char *to, struct t
 		return tpd_fail(err, TPD_NOT_FOUND, "%s@%llu holds no '%s'", m->run, (unsigned long long)m->step,
 				r->options->file ? r->options->file : "");
 	status = tpd_place_open(to, &r->place, err);
-	for (uint32_t i = 0; !status && !r->options->force && i < m->entry_count; i++)
+	for (uint32_t i = 0; !status && i < m->entry_count; i++)
 		if (wanted(r, &m->entries[i]))
-			status = tpd_place_check(r->place, &m->entries[i], err);
+			status = tpd_place_check(r->place, &m->entries[i], r->options->force, err);
 	for (uint32_t i = 0, file = 0; !status && i < m->entry_count; i++) {
 		const struct tpd_entry *entry = &m->entries[i];
 

@@ -111,6 +111,17 @@ enum tpd_status tpd_store_ingest_peek(struct tpd_run_lock *lock, uint64_t step, 
 /* Write the manifest, fsync, rename to objects/, fsync; then the version record. The checkpoint exists after this. */
 enum tpd_status tpd_store_publish(struct tpd_run_lock *lock, const struct tpd_manifest *m, uint32_t *out_version,
 				  struct tpd_err *err);
+struct tpd_unfinished {
+	char *run; /* owned */
+	uint64_t step;
+	uint64_t bytes; /* of the files in it */
+};
+/*
+ * What lies in ingest/: checkpoints being written now, or begun and never finished (their source went away). They hold no name and are
+ * taken up when the step is stored again. By name; free each run and the array. Needs no lock.
+ */
+enum tpd_status tpd_store_unfinished(struct tpd_store *store, struct tpd_unfinished **out, size_t *out_count,
+				     struct tpd_err *err);
 /* Remove ingest/RUN@STEP. */
 enum tpd_status tpd_store_ingest_discard(struct tpd_run_lock *lock, uint64_t step, struct tpd_err *err);
 

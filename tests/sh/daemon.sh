@@ -227,6 +227,20 @@ if command -v sqlite3 >/dev/null; then
 		fail "jobs are left: $(sqlite3 "$dir/store/catalog.sqlite" 'SELECT * FROM jobs')"
 fi
 
+# --- a store that was lost, beside a catalog that was not: what is still there is stored again ---
+configure
+sed -i "s|^path=$dir/store|&\ncatalog=$dir/kept.sqlite|" "$dir/c.conf"
+rm -f "$dir/kept.sqlite"
+cp "$dir/store/catalog.sqlite" "$dir/kept.sqlite"
+mv "$dir/store" "$dir/lost"
+start
+until_true stored one@200
+until_true idle
+for step in 140 200; do same one@$step "$dir/one/checkpoint-$step"; done
+finish
+rm -rf "$dir/store" "$dir/kept.sqlite"
+mv "$dir/lost" "$dir/store"
+
 # --- nothing in a watched directory was touched, and the store is whole ---
 [ -z "$(find "$dir/one" "$dir/many" "$dir/third" -name '*tpd*')" ] || fail 'something of ours lies in a watched directory'
 ctl --quiet verify >"$dir/out.txt" || fail "verify: $(tail -3 "$dir/out.txt")"

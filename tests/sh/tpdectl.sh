@@ -124,6 +124,8 @@ expect 0 "${base[@]}" restore demo@60 --to "$dir/one" --file model.safetensors -
 [ "$(ls -A "$dir/one")" = model.safetensors ] || fail "--file: not one file: $(ls -A "$dir/one")"
 expect 4 "${base[@]}" restore demo@60 --to "$dir/none" --file nothing; complains "holds no 'nothing'"
 expect 2 "${base[@]}" restore demo@60; complains '--to DIR'
+rm -rf "$dir/there"; mkdir -p "$dir/there/config.json"
+expect 1 "${base[@]}" restore demo@60 --to "$dir/there" --force; complains 'is a directory'; empty "$dir/there"
 mkdir "$dir/outside" "$dir/trap"; ln -s "$dir/outside" "$dir/trap/sub"
 expect 0 "${base[@]}" ingest "$dir/odd" --run odd --step 4
 expect 1 "${base[@]}" restore odd@4 --to "$dir/trap" --force
@@ -190,6 +192,13 @@ copy; truncate -s -1 "$(object "$first")/manifest"; damaged
 expect 0 "${base[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'the copy was damaged, and the original suffered'
 copy; rm "$dir/hurt/catalog.sqlite"; printf 'not a database, but long enough to look at it twice' >"$dir/hurt/catalog.sqlite"
 expect 0 "${hurt[@]}" list demo; says 'demo@20'
+expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'
+expect 0 "${hurt[@]}" stats demo; [ -e "$dir/hurt/catalog.sqlite.damaged" ] || fail 'stats did not put the damaged catalog aside'
+expect 0 "${hurt[@]}" rebuild-catalog --json; says "\"checkpoints\":$total"
+copy; head -c 20000 /dev/urandom | dd of="$dir/hurt/catalog.sqlite" bs=1 seek=8192 conv=notrunc status=none # pages in its middle
+expect 0 "${hurt[@]}" list demo; says 'demo@40~2'
+expect 0 "${hurt[@]}" rebuild-catalog --json; says "\"checkpoints\":$total"
+expect 0 "${hurt[@]}" stats demo; silent
 copy; sed -i '1s/1$/9/' "$dir/hurt/format"
 for line in 'list' 'verify' 'show demo@20' 'status' 'rebuild-catalog'; do
 	read -ra words <<<"$line"
@@ -223,6 +232,8 @@ if [ -n "$stopped" ]; then
 	kill -INT $writer; kill -CONT $writer; wait $writer
 	[ $? -eq 130 ] || fail "SIGINT: ingest did not end with 130: $(cat "$dir/err1")"
 	expect 4 "${base[@]}" show "big@$stopped"
+	expect 0 "${base[@]}" status --socket "$dir/nobody"; says "unfinished  big@$stopped"
+	expect 0 "${base[@]}" status --socket "$dir/nobody" --json; is_json "$dir/out"; says "\"unfinished\":[{\"run\":\"big\""
 	expect 0 "${base[@]}" ingest "$dir/big/step-1.bin" --run big --step "$stopped"
 else
 	skip 'no ingest could be stopped in time'

@@ -1,0 +1,295 @@
+/*
+ * t_archive_mend.c - what is damaged or lost, in store or catalog: found, told of, and made again as far as it can be.
+ */
+#include "base/tpd.h"
+
+#include "archive_help.h"
+
+START_TEST(damage_is_found_where_it_is)
+{
+	struct tpd_archive_name base, delta;
+	struct stat st;
+	uint8_t *bytes;
+	size_t len;
+	char path[600];
+
+	archive_open(16, 0, 2);
+	ingest_step(10);
+	ingest_step(20);
+	base = resolve("run@10");
+	delta = resolve("run@20");
+	snprintf(path, sizeof(path), "%s", part_path("run@10", 0, 0));
+	bytes = file_read(path, &len);
+	ck_assert_int_eq(rename(scratch("checkpoint-10"), scratch("moved-10")), 0);
+	OK(tpd_archive_verify(archive, &delta.id, NULL, &err));
+	ck_assert_int_eq(chmod(path, 0644), 0);
+	for (uint64_t at = 0; at < len; at += len / 13) {
+		file_flip(path, at);
+		ck_assert_int_eq(tpd_archive_verify(archive, &base.id, NULL, &err), TPD_CORRUPT);
+		ck_assert_int_eq(tpd_archive_restore(archive, &base.id, scratch("bad"), NULL, false, NULL, &err), TPD_CORRUPT);
+		ck_assert(!file_exists(scratch("bad/model.safetensors")));
+		file_flip(path, at);
+	}
+	OK(tpd_archive_verify(archive, &base.id, NULL, &err));
+	ck_assert_int_eq(truncate(path, (off_t)len - 1), 0);
+	ck_assert_int_eq(tpd_archive_verify(archive, &base.id, NULL, &err), TPD_CORRUPT);
+	ck_assert_int_eq(tpd_archive_verify(archive, &delta.id, NULL, &err), TPD_CORRUPT);
+	ck_assert_int_eq(unlink(path), 0);
+	ck_assert_int_eq(tpd_archive_verify(archive, &base.id, NULL, &err), TPD_CORRUPT);
+	file_write(path, bytes, len);
+	free(bytes);
+	OK(tpd_archive_verify(archive, &delta.id, NULL, &err));
+	/* A manifest that was exchanged for another checkpoint's. */
+	{
+		char hex[TPD_ID_HEX], other[TPD_ID_HEX];
+
+		tpd_id_hex(&base.id, hex);
+		tpd_id_hex(&delta.id, other);
+		bytes = file_read(scratch("store/objects/%.2s/%s.0/manifest", other, other), &len);
+		ck_assert_int_eq(unlink(scratch("store/objects/%.2s/%s.0/manifest", hex, hex)), 0);
+		file_write(scratch("store/objects/%.2s/%s.0/manifest", hex, hex), bytes, len);
+		free(bytes);
+		ck_assert_int_eq(tpd_archive_verify(archive, &base.id, NULL, &err), TPD_CORRUPT);
+	}
+	ck_assert_int_eq(stat(path, &st), 0);
+}
+END_TEST
+
+START_TEST(catalog_comes_back)
+{
+	uint64_t done = 0, failed = 0;
+	unsigned rows = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	ingest_step(20);
+	archive_close();
+	ck_assert_int_eq(unlink(scratch("store/catalog.sqlite")), 0);
+	archive_open(16, 0, 1); /* opening for writing puts in what is missing */
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 2);
+	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
+	ck_assert_uint_eq(done, 2);
+	ck_assert_uint_eq(failed, 0);
+	rows = 0;
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 2);
+}
+END_TEST
+
+/* A store that was put back to an older state, beside a catalog that was not. */
+START_TEST(lost_checkpoints_are_known)
+{
+	char hex[TPD_ID_HEX];
+	struct tpd_archive_name which;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	which = resolve("run@10");
+	tpd_id_hex(&which.id, hex);
+	ck_assert(!tpd_archive_lost(archive, "run", hex));
+	ck_assert(!tpd_archive_lost(archive, "run", ""));
+	ck_assert(!tpd_archive_lost(archive, "run", "not an id"));
+	ck_assert_int_eq(rename(scratch("store/objects"), scratch("moved")), 0);
+	mkdir(scratch("store/objects"), 0755);
+	ck_assert(tpd_archive_lost(archive, "run", hex));
+	ck_assert(tpd_archive_lost(archive, "other", hex));
+}
+END_TEST
+
+/* A rebuild that cannot have a run's lock has not touched the catalog, and holds nobody up meanwhile. */
+START_TEST(rebuild_waits_before_it_begins)
+{
+	struct tpd_run_lock *lock = NULL;
+	struct tpd_store *other = NULL;
+	uint64_t done = 0, failed = 0;
+	unsigned rows = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	OK(tpd_store_open(tpd_io_posix(), scratch("store"), TPD_STORE_WRITE, 0, &other, &err));
+	OK(tpd_store_run_lock(other, "run", 0, &lock, &err));
+	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &done, &failed, &err), TPD_BUSY);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 1);
+	tpd_store_run_unlock(lock);
+	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
+	ck_assert_uint_eq(done, 1);
+	tpd_store_close(other);
+}
+END_TEST
+
+/* Refs that were lost: the manifests still say what each checkpoint is. */
+START_TEST(names_come_back)
+{
+	uint64_t done = 0, failed = 0, unnamed = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	ingest_step(20);
+	OK(tpd_archive_unnamed(archive, &unnamed, &err));
+	ck_assert_uint_eq(unnamed, 0);
+	archive_close();
+	ck_assert_int_eq(unlink(scratch("store/refs/run")), 0);
+	archive_open(16, 0, 1);
+	OK(tpd_archive_unnamed(archive, &unnamed, &err));
+	ck_assert_uint_eq(unnamed, 2);
+	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
+	ck_assert_uint_eq(done, 2);
+	OK(tpd_archive_unnamed(archive, &unnamed, &err));
+	ck_assert_uint_eq(unnamed, 0);
+	assert_restores("run@10", scratch("checkpoint-10"));
+	assert_restores("run@20~1", scratch("checkpoint-20"));
+}
+END_TEST
+
+START_TEST(damaged_catalog_is_put_aside)
+{
+	unsigned rows = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	archive_close();
+	file_write(scratch("store/catalog.sqlite"), "this is no database, but it is long enough", 42);
+	archive_open(16, 0, 1);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 1);
+	ck_assert(file_exists(scratch("store/catalog.sqlite.damaged")));
+	/* And one that vanishes under the handle. */
+	ck_assert(!tpd_archive_catalog_lost(archive));
+	ck_assert_int_eq(unlink(scratch("store/catalog.sqlite")), 0);
+	ck_assert(tpd_archive_catalog_lost(archive));
+	OK(tpd_archive_reopen_catalog(archive, &err));
+	ck_assert(!tpd_archive_catalog_lost(archive));
+	rows = 0;
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 1);
+}
+END_TEST
+
+/* Every byte but the trailer's of a part, so that its payloads and index cannot be right. */
+static void damage(const char *name, unsigned file)
+{
+	file_flip(part_path(name, file, 0), 5000);
+	file_flip(part_path(name, file, 0), 20000);
+}
+
+START_TEST(damaged_reference_does_not_keep_new_ones_out)
+{
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	damage("run@10", 0);
+	ck_assert_int_eq(rename(scratch("checkpoint-10"), scratch("gone")), 0);
+	ingest_step(20);
+	ck_assert_uint_eq(depth_of("run@20"), 0);
+	assert_restores("run@20", scratch("checkpoint-20"));
+	ingest_step(30);
+	ck_assert_uint_eq(depth_of("run@30"), 1);
+	assert_restores("run@30", scratch("checkpoint-30"));
+}
+END_TEST
+
+START_TEST(storing_again_mends)
+{
+	struct tpd_archive_name which;
+	struct tpd_ingest_result result;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	which = resolve("run@10");
+	damage("run@10", 0);
+	ck_assert_int_eq(tpd_archive_verify(archive, &which.id, NULL, &err), TPD_CORRUPT);
+	OK(ingest(scratch("checkpoint-10"), "run", 10, &result));
+	ck_assert(tpd_id_equal(&result.id, &which.id));
+	ck_assert_uint_eq(result.version, 1);
+	OK(tpd_archive_verify(archive, &which.id, NULL, &err));
+	OK(ingest(scratch("checkpoint-10"), "run", 10, &result));
+	ck_assert(result.existed);
+}
+END_TEST
+
+START_TEST(one_runs_damaged_refs_leave_the_others_alone)
+{
+	struct tpd_archive_name *all = NULL;
+	uint64_t done = 0, failed = 0;
+	size_t count = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	OK(ingest(scratch("checkpoint-10"), "other", 10, NULL));
+	OK(ingest(scratch("checkpoint-10"), "run", 11, NULL));
+	archive_close();
+	file_flip(scratch("store/refs/run"), 20);
+	archive_open(16, 0, 1);
+	OK(ingest(scratch("checkpoint-10"), "other", 12, NULL));
+	OK(tpd_archive_select(archive, NULL, &all, &count, &err));
+	ck_assert_uint_eq(count, 2);
+	free(all);
+	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &done, &failed, &err), TPD_CORRUPT);
+	ck_assert_uint_eq(done, 2);
+	ck_assert_uint_eq(failed, 1);
+}
+END_TEST
+
+/* Two tensors whose names change places between a stopped ingest and the next try: no part of the first may be taken over. */
+START_TEST(parts_are_adopted_only_if_they_decode)
+{
+	static const char *const titles[2][2] = {{"a", "b"}, {"b", "a"}};
+	struct tpd_capture *capture = NULL;
+	struct stopper stopper = {.after = 6};
+	struct tpd_progress progress = {.fn = stop_after, .arg = &stopper, .cancel = &stopper.cancel};
+	struct tpd_ingest_result result;
+	enum { N = 400000 };
+
+	archive_open(16, 1 << 20, 1);
+	for (unsigned step = 1; step <= 3; step++) { /* 3: the second try at step 2 */
+		struct tpd_buf file = {0};
+		char header[200];
+		uint64_t state = 9;
+		int len = snprintf(header, sizeof(header),
+				   "{\"%s\":{\"dtype\":\"F32\",\"shape\":[%d],\"data_offsets\":[0,%d]},"
+				   "\"%s\":{\"dtype\":\"F32\",\"shape\":[%d],\"data_offsets\":[%d,%d]}}",
+				   titles[step == 3][0], N, 4 * N, titles[step == 3][1], N, 4 * N, 8 * N);
+
+		tpd_buf_u64(&file, (uint64_t)len);
+		tpd_buf_put(&file, header, (size_t)len);
+		for (int i = 0; i < 2 * N; i++) {
+			float x = (float)(0.05 * random_normal(&state)) + (step > 1 ? (float)(i % 7) * 1e-5f : 0);
+			uint32_t bits;
+
+			memcpy(&bits, &x, 4);
+			tpd_buf_u32(&file, bits);
+		}
+		mkdir(scratch("swap-%u", step), 0755);
+		file_write(scratch("swap-%u/model.safetensors", step), file.data, file.len);
+		tpd_buf_release(&file);
+	}
+	OK(ingest(scratch("swap-1"), "run", 1, NULL));
+	OK(tpd_capture_open(scratch("swap-2"), &capture, &err));
+	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 2, capture, &progress, &result, &err), TPD_CANCELLED);
+	tpd_capture_close(capture);
+	ck_assert(file_exists(scratch("store/ingest/run@2/f00000.p00000")));
+	OK(ingest(scratch("swap-3"), "run", 2, &result));
+	OK(tpd_archive_verify(archive, &result.id, NULL, &err));
+	OK(restore("run@2", scratch("out")));
+	ck_assert(file_equal(scratch("out/model.safetensors"), scratch("swap-3/model.safetensors")));
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		damage_is_found_where_it_is,
+		catalog_comes_back,
+		lost_checkpoints_are_known,
+		rebuild_waits_before_it_begins,
+		names_come_back,
+		damaged_catalog_is_put_aside,
+		damaged_reference_does_not_keep_new_ones_out,
+		storing_again_mends,
+		one_runs_damaged_refs_leave_the_others_alone,
+		parts_are_adopted_only_if_they_decode,
+	};
+
+	return run_tests("archive_mend", tests, TPD_ARRAY_LEN(tests));
+}
