@@ -21,7 +21,7 @@ quote := '
 space := $(subst ,, )
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all tests demo check check-threads check-pairs-all check-runs check-layers check-headers bench install uninstall clean \
+.PHONY: all tests demo check check-threads check-pairs-all check-runs check-memory check-layers check-headers bench install uninstall clean \
 	help FORCE
 .DEFAULT_GOAL := all
 
@@ -192,8 +192,13 @@ check-pairs-all: $(BUILD)/tests/exhaustive_pairs
 # Other training runs than the recorded one: RUNS=DIR, a run or a tree of runs (make bench leaves some in build/bench/runs).
 check-runs: all
 	test -n '$(RUNS)' || { echo 'usage: make check-runs RUNS=DIR'; exit 2; }
-	find $(abspath $(RUNS)) -type d -name 'checkpoint-*' -prune -printf '%h\n' | sort -u | \
+	find $(abspath $(RUNS)) -name '.?*' -prune -o -type d -name 'checkpoint-*' -prune -printf '%h\n' | sort -u | \
 		BUILD=$(abspath $(BUILD)) xargs -t -n 1 bash tests/sh/demo_run.sh
+
+# Peak memory of daemon, restore and verify on a file of 2 GB: RUN=DIR, a run in fp32.
+check-memory: all
+	test -n '$(RUN)' || { echo 'usage: make check-memory RUN=DIR'; exit 2; }
+	BUILD=$(abspath $(BUILD)) tests/large/memory.sh '$(RUN)'
 
 check-layers:
 	tools/check_layers.sh
@@ -257,6 +262,7 @@ help:
 #: make check-threads       the tests that start threads (with SAN=thread)
 #: make check-pairs-all     every pair of 16-bit values through the codec (takes long)
 #: make check-runs RUNS=DIR  whole training runs through store and daemon and back
+#: make check-memory RUN=DIR  peak memory on a file of 2 GB
 #: make check-layers        do the parts include only what they may?
 #: make check-headers       does each header compile alone, with gcc and clang?
 #: make bench               measures ratio and speed
