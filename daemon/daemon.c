@@ -188,6 +188,7 @@ void tpd_daemon_stop(struct tpd_daemon *daemon, enum tpd_status status)
 			uv_close((uv_handle_t *)&daemon->signals[i], NULL);
 		uv_close((uv_handle_t *)&daemon->settle_timer, NULL);
 		uv_close((uv_handle_t *)&daemon->queue_timer, NULL);
+		uv_close((uv_handle_t *)&daemon->park_timer, NULL);
 		uv_close((uv_handle_t *)&daemon->tick, NULL);
 		if (daemon->worker)
 			tpd_worker_cancel(daemon->worker);
@@ -270,6 +271,7 @@ static void init_handles(struct tpd_daemon *daemon)
 	}
 	init_timer(daemon, &daemon->settle_timer);
 	init_timer(daemon, &daemon->queue_timer);
+	init_timer(daemon, &daemon->park_timer);
 	init_timer(daemon, &daemon->tick);
 }
 

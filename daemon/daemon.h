@@ -37,7 +37,7 @@ struct tpd_daemon {
 	uv_loop_t loop;
 	uv_async_t wake; /* the other threads' messages */
 	uv_signal_t signals[3];
-	uv_timer_t settle_timer, queue_timer, tick;
+	uv_timer_t settle_timer, queue_timer, park_timer, tick;
 	struct tpd_mailbox inbox;
 	struct tpd_config config;
 	int64_t since_ns;
@@ -52,7 +52,8 @@ struct tpd_daemon {
 	struct tpd_daemon_watch *watches;
 	size_t watch_count;
 	uint32_t next_watch_id;
-	unsigned capturing;          /* tasks under way */
+	struct tpd_capture_task *parked; /* whole captures of which nothing could be noted down; asked again by park_timer */
+	unsigned capturing;          /* tasks under way, the parked ones too */
 	size_t capturing_files;      /* in them */
 	bool first_look, first_wave; /* the first look is over; and what it found is queued */
 	size_t descriptors_max;      /* to be held in the queue */

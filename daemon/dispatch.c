@@ -170,10 +170,10 @@ static void on_lost(struct tpd_daemon *daemon, const struct tpd_work *work)
 	struct tpd_queue_item *item = daemon->running;
 
 	set_job(daemon, item, TPD_JOB_MISSED, NULL, work->err.text);
-	if (work->status == TPD_CONFLICT) {
+	if (work->status == TPD_CONFLICT &&
+	    !tpd_settle_void(daemon->settle, item->path, item->generation, uv_now(&daemon->loop))) {
 		tpd_dispatch_event(daemon, "info", item->run, "%s@%llu is captured again: %s", item->run,
 				   (unsigned long long)item->step, work->err.text);
-		tpd_settle_void(daemon->settle, item->path, item->generation, uv_now(&daemon->loop));
 		tpd_watch_look(&daemon->watch, item->path, NULL);
 		return;
 	}

@@ -5,6 +5,9 @@
  *                                          |                |
  *                                    done already        changed: back to settle
  *
+ * A ledger that cannot answer (a full disk, a lock held by somebody) voids no capture: rotation may have taken the path by
+ * then. The task is parked with its descriptors and asks again.
+ *
  * FIND comes before the waiting: at a start most of what is found was stored by the process before, and is let go at
  * once. What is held open is bounded; beyond that a job waits without descriptors and its path is opened again when its
  * turn comes.
@@ -21,6 +24,7 @@
 
 #define TASKS_MAX 64 /* captures under way at once */
 #define HELD_MAX 64  /* captures held in the queue */
+#define PARK_MS 2000 /* until the ledger is asked again */
 
 /* --- configuration --- */
 
@@ -118,6 +122,12 @@ enum tpd_status tpd_intake_configure(struct tpd_daemon *daemon, struct tpd_err *
 
 void tpd_intake_release(struct tpd_daemon *daemon)
 {
+	while (daemon->parked) {
+		struct tpd_capture_task *task = daemon->parked;
+
+		daemon->parked = task->next;
+		tpd_capture_task_free(task);
+	}
 	release_watches(daemon->watches, daemon->watch_count);
 	tpd_settle_free(daemon->settle);
 }
@@ -255,36 +265,75 @@ void tpd_intake_go_on(struct tpd_daemon *daemon)
 	tpd_dispatch_go_on(daemon);
 }
 
+static void missed(struct tpd_daemon *daemon, const struct tpd_capture_task *task)
+{
+	daemon->missed++;
+	tpd_dispatch_event(daemon, "warning", task->run, "%s@%llu is missed: %s", task->run, (unsigned long long)task->step,
+			   task->err.text);
+}
+
+/* It cannot be read now; said once for each state of it, since it is tried again and again. */
+static void try_later(struct tpd_daemon *daemon, const struct tpd_capture_task *task)
+{
+	unsigned tries = 0;
+	uint64_t delay_ms =
+		tpd_settle_failed(daemon->settle, task->path, task->generation, uv_now(&daemon->loop), &tries);
+
+	tpd_report_error(daemon, task->run, task->err.text);
+	if (delay_ms == 0)
+		missed(daemon, task);
+	else if (tries == 1)
+		tpd_dispatch_event(daemon, "warning", task->run, "%s@%llu is tried again in %llu s, and then later: %s",
+				   task->run, (unsigned long long)task->step, (unsigned long long)delay_ms / 1000,
+				   task->err.text);
+}
+
 /* A capture that came to nothing. */
 static void give_up(struct tpd_daemon *daemon, struct tpd_capture_task *task)
 {
 	switch (task->status) {
 	case TPD_CONFLICT: /* still being written */
 		tpd_log_run(TPD_LOG_DEBUG, task->run, true, task->step, "%s", task->err.text);
-		tpd_settle_void(daemon->settle, task->path, task->generation, uv_now(&daemon->loop));
+		if (tpd_settle_void(daemon->settle, task->path, task->generation, uv_now(&daemon->loop)))
+			missed(daemon, task);
 		break;
 	case TPD_NOT_FOUND:
-		tpd_dispatch_event(daemon, "warning", task->run, "%s@%llu is missed: %s", task->run,
-				   (unsigned long long)task->step, task->err.text);
-		daemon->missed++;
+		missed(daemon, task);
 		tpd_settle_done(daemon->settle, task->path, task->generation);
 		break;
 	case TPD_IO:
 	case TPD_NOMEM: /* no permission, no descriptors: may go away */
-		tpd_report_error(daemon, task->run, task->err.text);
-		tpd_settle_void(daemon->settle, task->path, task->generation, uv_now(&daemon->loop));
+		try_later(daemon, task);
 		break;
 	default:
 		tpd_report_error(daemon, task->run, task->err.text);
+		tpd_dispatch_event(daemon, "error", task->run, "%s@%llu cannot be stored: %s", task->run,
+				   (unsigned long long)task->step, task->err.text);
 		tpd_settle_done(daemon->settle, task->path, task->generation);
 		break;
 	}
 	close_task(daemon, task);
 }
 
-static void ask_ledger(struct tpd_daemon *daemon, struct tpd_capture_task *task, enum tpd_ledger_kind kind)
+static void ask_again(uv_timer_t *timer);
+
+/* Nothing could be noted down of this capture: it waits, whole, until something can. */
+static void park(struct tpd_daemon *daemon, struct tpd_capture_task *task, const char *why)
 {
-	struct tpd_ledger_call *call = tpd_ledger_call_new(kind);
+	if (!daemon->parked)
+		tpd_log_run(TPD_LOG_ERROR, task->run, true, task->step, "%s@%llu is held and not yet queued: %s", task->run,
+			    (unsigned long long)task->step, why);
+	tpd_report_error(daemon, task->run, why);
+	task->next = daemon->parked;
+	daemon->parked = task;
+	uv_timer_start(&daemon->park_timer, ask_again, PARK_MS, 0);
+}
+
+/* FIND after OPEN, ADD after WATCH. */
+static void ask_ledger(struct tpd_daemon *daemon, struct tpd_capture_task *task)
+{
+	struct tpd_ledger_call *call =
+		tpd_ledger_call_new(task->phase == TPD_CAPTURE_OPEN ? TPD_LEDGER_FIND : TPD_LEDGER_ADD);
 
 	if (call) {
 		call->context = task;
@@ -295,11 +344,24 @@ static void ask_ledger(struct tpd_daemon *daemon, struct tpd_capture_task *task,
 	}
 	if (!call || !call->path || !call->run) {
 		tpd_ledger_call_free(call);
-		task->status = tpd_fail_nomem(&task->err);
-		give_up(daemon, task);
+		park(daemon, task, "out of memory");
 		return;
 	}
 	tpd_dispatch_call(daemon, call);
+}
+
+static void ask_again(uv_timer_t *timer)
+{
+	struct tpd_daemon *daemon = timer->data;
+	struct tpd_capture_task *task = daemon->parked;
+
+	daemon->parked = NULL;
+	while (task) {
+		struct tpd_capture_task *next = task->next;
+
+		ask_ledger(daemon, task);
+		task = next;
+	}
 }
 
 /* The daemon is stopping: the task ends here. */
@@ -322,10 +384,8 @@ void tpd_intake_on_task(void *owner, struct tpd_message *message)
 		return;
 	if (task->status != TPD_OK)
 		give_up(daemon, task);
-	else if (task->phase == TPD_CAPTURE_OPEN)
-		ask_ledger(daemon, task, TPD_LEDGER_FIND);
 	else
-		ask_ledger(daemon, task, TPD_LEDGER_ADD);
+		ask_ledger(daemon, task);
 	tpd_intake_go_on(daemon);
 }
 
@@ -335,8 +395,7 @@ static bool answer_is_bad(struct tpd_daemon *daemon, struct tpd_ledger_call *cal
 {
 	if (call->status == TPD_OK)
 		return false;
-	task->status = tpd_fail(&task->err, TPD_IO, "%s", call->err.text); /* later again, whatever it was */
-	give_up(daemon, task);
+	park(daemon, task, call->err.text);
 	return true;
 }
 

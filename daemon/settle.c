@@ -23,6 +23,8 @@
 #define BUCKETS 4096
 #define DEFAULT_SETTLE_MS 5000
 #define LOOK_AGAIN_MS 200            /* at least, when a look brought nothing */
+#define RETRY_MIN_MS 5000            /* what cannot be read: tried again after this, ... */
+#define RETRY_MAX_MS 600000          /* ... up to this */
 #define QUIET_KNOWN_MAX_MS 86400000u /* longer at rest makes no difference */
 #define QUIET_MAX_MS 1000            /* what a marker vouches for needs no more than this on the descriptors */
 
@@ -51,6 +53,8 @@ struct entry {
 	int64_t changed_ms;    /* nothing changed since; below 0: from before the clock began */
 	uint64_t looked_ms;    /* last seen */
 	uint64_t due_ms;       /* GROWING: when to look or decide; UINT64_MAX: only when something changes */
+	uint64_t retry_ms;     /* not to be captured before, unless it changes; 0: at any time */
+	unsigned failures;     /* captures that failed since it changed */
 	struct tpd_seen seen;  /* its strings are not used */
 	struct tpd_seen taken; /* what the current or last capture was to hold */
 };
@@ -218,7 +222,7 @@ static void plan(struct tpd_settle *settle, struct entry *entry)
 	if (entry->state == CANDIDATE)
 		entry->due_ms = 0;
 	else if (entry->state == GROWING && entry->seen.readiness != TPD_SEEN_WAITING)
-		entry->due_ms = settled_at(settle, entry);
+		entry->due_ms = TPD_MAX(settled_at(settle, entry), entry->retry_ms);
 	settle->due_ms = TPD_MIN(settle->due_ms, entry->due_ms);
 }
 
@@ -266,7 +270,7 @@ static void decide(struct tpd_settle *settle, struct entry *entry)
 	const struct tpd_seen *seen = &entry->seen;
 
 	assert(entry->state == GROWING);
-	if (seen->count == 0 || seen->readiness == TPD_SEEN_WAITING)
+	if (seen->count == 0 || seen->readiness == TPD_SEEN_WAITING || entry->looked_ms < entry->retry_ms)
 		return;
 	/* Settled means: looked at again after the time was over, and still the same. */
 	if (entry->looked_ms >= settled_at(settle, entry))
@@ -303,8 +307,11 @@ enum tpd_status tpd_settle_seen(struct tpd_settle *settle, const struct tpd_seen
 	entry->seen = *seen;
 	entry->seen.path = entry->seen.run = NULL;
 	entry->looked_ms = now_ms;
-	if (changed)
+	if (changed) {
 		entry->changed_ms = (int64_t)now_ms - (int64_t)TPD_MIN(seen->quiet_ms, (uint64_t)QUIET_KNOWN_MAX_MS);
+		entry->retry_ms = 0;
+		entry->failures = 0;
+	}
 	switch (entry->state) {
 	case GROWING:
 		break;
@@ -450,16 +457,38 @@ bool tpd_settle_captured(struct tpd_settle *settle, const char *path, uint32_t g
 	return true;
 }
 
-void tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms)
+bool tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms)
 {
 	struct entry *entry = find(settle, path);
 
 	if (!entry || entry->generation != generation || entry->state == GROWING || entry->state == CANDIDATE)
-		return;
-	if (entry->gone)
+		return false;
+	if (entry->gone) {
 		remove_entry(settle, entry);
-	else
-		back_to_growing(settle, entry, now_ms);
+		return true;
+	}
+	back_to_growing(settle, entry, now_ms);
+	return false;
+}
+
+uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms,
+			   unsigned *out_tries)
+{
+	struct entry *entry = find_capture(settle, path, generation);
+	uint64_t delay_ms = RETRY_MIN_MS;
+
+	if (!entry || entry->gone) {
+		tpd_settle_void(settle, path, generation, now_ms);
+		return 0;
+	}
+	for (unsigned i = 0; i < entry->failures && delay_ms < RETRY_MAX_MS; i++)
+		delay_ms *= 2;
+	delay_ms = TPD_MIN(delay_ms, (uint64_t)RETRY_MAX_MS);
+	*out_tries = ++entry->failures;
+	entry->state = GROWING;
+	entry->retry_ms = later(now_ms, delay_ms);
+	plan(settle, entry);
+	return delay_ms;
 }
 
 void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t generation)

@@ -87,8 +87,18 @@ uint64_t tpd_settle_due(const struct tpd_settle *settle);
  * The capture is whole. false: news of an older generation; then it may still be stored (what it holds was complete).
  */
 bool tpd_settle_captured(struct tpd_settle *settle, const char *path, uint32_t generation);
-/* It changed while it was opened, watched or read. Nothing when the generation is an older one. */
-void tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms);
+/*
+ * It changed while it was opened, watched or read. Nothing when the generation is an older one. true: it is gone meanwhile, and so
+ * lost for good.
+ */
+bool tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms);
+/*
+ * It could not be opened or read (no permission, no descriptors). It is tried again when it changes, or after a while: 5 s at first,
+ * twice as long each time, at most 10 minutes. Returns that time in ms; *out_tries counts from 1, since it changed last. 0: it is
+ * gone meanwhile, or the generation is an older one.
+ */
+uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms,
+			   unsigned *out_tries);
 /* It is queued, stored, known already, or refused: nothing more to do until it changes. */
 void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t generation);
 

@@ -259,6 +259,51 @@ START_TEST(change_during_capture_voids_it)
 }
 END_TEST
 
+/* What cannot be read is tried again, ever later; a change (its mode, say) begins anew. */
+START_TEST(unreadable_is_tried_again_later)
+{
+	uint64_t now = 10, delay_ms, wanted = 5000;
+	unsigned tries = 0;
+
+	see(sight(TPD_SEEN_COMPLETE, 1), now);
+	for (unsigned i = 1; i <= 9; i++) {
+		delay_ms = tpd_settle_failed(settle, PATH, expect_capture(now), now, &tries);
+		ck_assert_uint_eq(delay_ms, wanted);
+		ck_assert_uint_eq(tries, i);
+		wanted = TPD_MIN(2 * wanted, (uint64_t)600000);
+		see(sight(TPD_SEEN_COMPLETE, 1), now + 1); /* the same again proves nothing */
+		expect_none(now + delay_ms - 1);
+		now += delay_ms;
+		expect_look(now);
+		see(sight(TPD_SEEN_COMPLETE, 1), now);
+	}
+	ck_assert_uint_eq(wanted, 600000);
+	tpd_settle_failed(settle, PATH, expect_capture(now), now, &tries);
+	see(sight(TPD_SEEN_COMPLETE, 2), now + 1);
+	ck_assert_uint_eq(tpd_settle_failed(settle, PATH, expect_capture(now + 1), now + 1, &tries), 5000);
+	ck_assert_uint_eq(tries, 1);
+}
+END_TEST
+
+/* Gone while it was captured, and the capture came to nothing: somebody must say so. */
+START_TEST(lost_during_capture_is_told)
+{
+	uint32_t generation;
+	unsigned tries = 0;
+
+	see(sight(TPD_SEEN_COMPLETE, 1), 10);
+	generation = expect_capture(10);
+	ck_assert(!tpd_settle_gone(settle, PATH));
+	ck_assert(tpd_settle_void(settle, PATH, generation, 20));
+	ck_assert(!tpd_settle_void(settle, PATH, generation, 20)); /* once */
+	see(sight(TPD_SEEN_COMPLETE, 1), 30);
+	generation = expect_capture(30);
+	ck_assert(!tpd_settle_gone(settle, PATH));
+	ck_assert_uint_eq(tpd_settle_failed(settle, PATH, generation, 40, &tries), 0);
+	ck_assert_uint_eq(tpd_settle_count(settle, UINT32_MAX).checkpoints, 0);
+}
+END_TEST
+
 START_TEST(change_seen_during_capture_is_looked_at_afterwards)
 {
 	uint32_t generation;
@@ -540,6 +585,8 @@ int main(void)
 	tcase_add_test(tests, room_for_captures);
 	tcase_add_test(tests, all_get_room_in_the_end);
 	tcase_add_test(tests, change_during_capture_voids_it);
+	tcase_add_test(tests, unreadable_is_tried_again_later);
+	tcase_add_test(tests, lost_during_capture_is_told);
 	tcase_add_test(tests, change_seen_during_capture_is_looked_at_afterwards);
 	tcase_add_test(tests, rewritten_after_stored);
 	tcase_add_test(tests, rewritten_while_queued);
