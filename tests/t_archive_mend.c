@@ -57,7 +57,7 @@ END_TEST
 
 START_TEST(catalog_comes_back)
 {
-	uint64_t done = 0, failed = 0;
+	struct tpd_archive_rebuilt built = {0};
 	unsigned rows = 0;
 
 	archive_open(16, 0, 1);
@@ -68,9 +68,9 @@ START_TEST(catalog_comes_back)
 	archive_open(16, 0, 1); /* opening for writing puts in what is missing */
 	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", count_row, &rows, &err));
 	ck_assert_uint_eq(rows, 2);
-	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
-	ck_assert_uint_eq(done, 2);
-	ck_assert_uint_eq(failed, 0);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.done, 2);
+	ck_assert_uint_eq(built.failed, 0);
 	rows = 0;
 	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
 	ck_assert_uint_eq(rows, 2);
@@ -102,19 +102,19 @@ START_TEST(rebuild_waits_before_it_begins)
 {
 	struct tpd_run_lock *lock = NULL;
 	struct tpd_store *other = NULL;
-	uint64_t done = 0, failed = 0;
+	struct tpd_archive_rebuilt built = {0};
 	unsigned rows = 0;
 
 	archive_open(16, 0, 1);
 	ingest_step(10);
 	OK(tpd_store_open(tpd_io_posix(), scratch("store"), TPD_STORE_WRITE, 0, &other, &err));
 	OK(tpd_store_run_lock(other, "run", 0, &lock, &err));
-	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &done, &failed, &err), TPD_BUSY);
+	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &built, &err), TPD_BUSY);
 	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
 	ck_assert_uint_eq(rows, 1);
 	tpd_store_run_unlock(lock);
-	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
-	ck_assert_uint_eq(done, 1);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.done, 1);
 	tpd_store_close(other);
 }
 END_TEST
@@ -122,7 +122,8 @@ END_TEST
 /* Refs that were lost: the manifests still say what each checkpoint is. */
 START_TEST(names_come_back)
 {
-	uint64_t done = 0, failed = 0, unnamed = 0;
+	struct tpd_archive_rebuilt built = {0};
+	uint64_t unnamed = 0;
 
 	archive_open(16, 0, 1);
 	ingest_step(10);
@@ -134,8 +135,8 @@ START_TEST(names_come_back)
 	archive_open(16, 0, 1);
 	OK(tpd_archive_unnamed(archive, &unnamed, &err));
 	ck_assert_uint_eq(unnamed, 2);
-	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
-	ck_assert_uint_eq(done, 2);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.done, 2);
 	OK(tpd_archive_unnamed(archive, &unnamed, &err));
 	ck_assert_uint_eq(unnamed, 0);
 	assert_restores("run@10", scratch("checkpoint-10"));
@@ -210,14 +211,15 @@ END_TEST
 
 START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 {
-	struct tpd_archive_name *all = NULL;
-	uint64_t done = 0, failed = 0;
+	struct tpd_archive_name *all = NULL, out;
+	struct tpd_archive_rebuilt built = {0};
 	size_t count = 0;
 
 	archive_open(16, 0, 1);
 	ingest_step(10);
 	OK(ingest(scratch("checkpoint-10"), "other", 10, NULL));
 	OK(ingest(scratch("checkpoint-10"), "run", 11, NULL));
+	OK(tpd_archive_check_runs(archive, &err));
 	archive_close();
 	file_flip(scratch("store/refs/run"), 20);
 	archive_open(16, 0, 1);
@@ -225,9 +227,56 @@ START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 	OK(tpd_archive_select(archive, NULL, &all, &count, &err));
 	ck_assert_uint_eq(count, 2);
 	free(all);
-	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &done, &failed, &err), TPD_CORRUPT);
-	ck_assert_uint_eq(done, 2);
-	ck_assert_uint_eq(failed, 1);
+	ck_assert_int_eq(tpd_archive_check_runs(archive, &err), TPD_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(err.text, "run 'run'"));
+	ck_assert_int_eq(tpd_archive_resolve(archive, "run@10", &out, &err), TPD_CORRUPT);
+	ck_assert_int_eq(tpd_archive_resolve(archive, "00000000", &out, &err), TPD_CORRUPT); /* may be one of them */
+	ck_assert_int_eq(tpd_archive_resolve(archive, "other@13", &out, &err), TPD_NOT_FOUND);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.done, 4);
+	ck_assert_uint_eq(built.failed, 0);
+	ck_assert_uint_eq(built.repaired, 1);
+	OK(tpd_archive_check_runs(archive, &err));
+	assert_restores("run@10~1", scratch("checkpoint-10"));
+	assert_restores("run@11~1", scratch("checkpoint-10"));
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.repaired, 0);
+}
+END_TEST
+
+/* Refs that cannot be repaired: a record that only a later version understands. The rows are all that is left, and stay. */
+START_TEST(rows_of_unreadable_runs_stay)
+{
+	struct tpd_archive_rebuilt built = {0};
+	uint8_t *refs;
+	size_t len;
+	unsigned rows = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	OK(ingest(scratch("checkpoint-10"), "other", 10, NULL));
+	refs = file_read(scratch("store/refs/run"), &len);
+	{
+		struct tpd_buf file = {0};
+		uint8_t digest[TPD_XXH_LEN];
+		size_t at = len;
+
+		tpd_buf_put(&file, refs, len);
+		tpd_buf_u32(&file, 1);
+		tpd_buf_u8(&file, 200);
+		tpd_xxh128(file.data + at, file.len - at, digest);
+		tpd_buf_put(&file, digest, 8);
+		file_write(scratch("store/refs/run"), file.data, file.len);
+		tpd_buf_release(&file);
+	}
+	free(refs);
+	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &built, &err), TPD_UNSUPPORTED);
+	ck_assert_uint_eq(built.done, 1);
+	ck_assert_uint_eq(built.failed, 1);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 1);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "other", count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 2);
 }
 END_TEST
 
@@ -288,6 +337,7 @@ int main(void)
 		damaged_reference_does_not_keep_new_ones_out,
 		storing_again_mends,
 		one_runs_damaged_refs_leave_the_others_alone,
+		rows_of_unreadable_runs_stay,
 		parts_are_adopted_only_if_they_decode,
 	};
 

@@ -26,6 +26,7 @@ struct facts {
 	bool other_store;
 	/* the store */
 	uint64_t runs, checkpoints, size, stored;
+	struct tpd_err unreadable; /* of runs whose refs cannot be read; TPD_OK: none */
 	struct tpd_unfinished *unfinished; /* owned */
 	size_t unfinished_count;
 	struct tpd_catalog_totals totals;
@@ -90,6 +91,8 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 
 	if (status == TPD_OK)
 		status = tpd_rows_read(archive, NULL, &rows, err);
+	if (status == TPD_OK)
+		tpd_archive_check_runs(archive, &facts->unreadable);
 	if (status == TPD_OK)
 		status = tpd_store_unfinished(tpd_archive_store(archive), &facts->unfinished, &facts->unfinished_count, err);
 	for (size_t i = 0; i < rows.count; i++) {
@@ -284,6 +287,8 @@ int tpd_cmd_status(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNU
 		code = tpd_ctl_fail(ctl, &err);
 	else if (ctl->json)
 		code = print_json(ctl, &facts);
+	if (status == TPD_OK && facts.unreadable.status)
+		code = tpd_ctl_fail(ctl, &facts.unreadable);
 	for (size_t i = 0; i < facts.unfinished_count; i++)
 		free(facts.unfinished[i].run);
 	free(facts.unfinished);

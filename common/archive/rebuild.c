@@ -1,7 +1,10 @@
 /*
  * rebuild.c - the catalog from the store: whole on request, and what is missing at every opening for writing.
  *
- * Both first take each run's lock once, which names what a crash published without a name, and let it go again; then they read
+ * A rebuild on request repairs damaged refs before all else. Where it cannot, the rows of that run stay as they are: they are the
+ * last that names its checkpoints.
+ *
+ * Both then take each run's lock once, which names what a crash published without a name, and let it go again; then they read
  * the refs, which only ever grow. What a writer stores meanwhile it records itself. So nobody waits for a writer while
  * holding the catalog's transaction, for which that writer may be waiting.
  */
@@ -13,12 +16,15 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/text.h"
 #include "store/readers.h"
 
 struct pass {
 	struct tpd_archive *archive;
 	bool all; /* every checkpoint, not only those that the catalog lacks */
-	uint64_t done, failed, total;
+	uint64_t done, failed, total, repaired;
+	char **unreadable; /* runs whose refs cannot be read: owned names */
+	size_t unreadable_count;
 	const struct tpd_progress *progress;
 	enum tpd_status first; /* of the checkpoints that could not be read */
 	struct tpd_err first_err;
@@ -39,13 +45,63 @@ static void note_failure(struct pass *pass, enum tpd_status status, const struct
 	pass->first_err.status = pass->first;
 }
 
+static void pass_release(struct pass *pass)
+{
+	for (size_t i = 0; i < pass->unreadable_count; i++)
+		free(pass->unreadable[i]);
+	free(pass->unreadable);
+}
+
+static bool is_unreadable(const struct pass *pass, const char *run)
+{
+	for (size_t i = 0; i < pass->unreadable_count; i++)
+		if (strcmp(pass->unreadable[i], run) == 0)
+			return true;
+	return false;
+}
+
+static enum tpd_status note_unreadable(struct pass *pass, const char *run, struct tpd_err *err)
+{
+	char **grown = reallocarray(pass->unreadable, pass->unreadable_count + 1, sizeof(*grown));
+
+	if (!grown)
+		return tpd_fail_nomem(err);
+	pass->unreadable = grown;
+	grown[pass->unreadable_count] = strdup(run);
+	if (!grown[pass->unreadable_count])
+		return tpd_fail_nomem(err);
+	pass->unreadable_count++;
+	return TPD_OK;
+}
+
+/* Damaged refs made readable; where they stay unreadable that is noted as the run's failure. */
+static enum tpd_status repair_run(struct pass *pass, const char *name, struct tpd_err *err)
+{
+	struct tpd_err fault = {0};
+	bool repaired = false;
+	enum tpd_status status = tpd_store_run_repair(pass->archive->store, name, pass->archive->options.lock_timeout_ms,
+						      &repaired, &fault);
+
+	pass->repaired += repaired;
+	if (is_local(status)) {
+		note_failure(pass, status, &fault);
+		return note_unreadable(pass, name, err);
+	}
+	if (status && err)
+		*err = fault;
+	return status;
+}
+
 static enum tpd_status record_run(struct pass *pass, const char *name, struct tpd_err *err)
 {
 	struct tpd_archive *archive = pass->archive;
 	struct tpd_run run = {0};
 	struct tpd_err fault = {0};
-	enum tpd_status status = tpd_store_run_read(archive->store, name, &run, &fault);
+	enum tpd_status status;
 
+	if (is_unreadable(pass, name))
+		return TPD_OK;
+	status = tpd_store_run_read(archive->store, name, &run, &fault);
 	if (is_local(status)) {
 		note_failure(pass, status, &fault);
 		return TPD_OK;
@@ -245,13 +301,66 @@ static enum tpd_status count_one(void *arg, const struct tpd_id *id TPD_UNUSED, 
 	return TPD_OK;
 }
 
-enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tpd_progress *progress, uint64_t *out_done,
-				    uint64_t *out_failed, struct tpd_err *err)
+struct row_ids {
+	const struct pass *pass;
+	struct ids ids;
+};
+
+static enum tpd_status take_row(void *arg, const struct tpd_catalog_row *row, struct tpd_err *err)
+{
+	struct row_ids *rows = arg;
+	struct tpd_id id;
+
+	if (is_unreadable(rows->pass, row->run) || !tpd_unhex(row->id, id.bytes, sizeof(id.bytes)))
+		return TPD_OK;
+	return ids_add(&rows->ids, &id, err);
+}
+
+/* Empty the catalog, but for the rows of runs whose refs cannot be read. */
+static enum tpd_status clear(const struct pass *pass, struct tpd_err *err)
+{
+	struct tpd_catalog *catalog = pass->archive->catalog;
+	struct row_ids rows = {.pass = pass};
+	enum tpd_status status;
+
+	if (pass->unreadable_count == 0)
+		return tpd_catalog_clear(catalog, err);
+	status = tpd_catalog_list(catalog, NULL, take_row, &rows, err);
+	for (size_t i = 0; !status && i < rows.ids.count; i++) {
+		char hex[TPD_ID_HEX];
+
+		tpd_id_hex(&rows.ids.items[i], hex);
+		status = tpd_catalog_remove(catalog, hex, err);
+	}
+	free(rows.ids.items);
+	return status;
+}
+
+static enum tpd_status record_all(struct pass *pass, struct tpd_err *err)
+{
+	struct tpd_catalog *catalog = pass->archive->catalog;
+	enum tpd_status status = tpd_catalog_begin(catalog, err);
+
+	if (!status)
+		status = clear(pass, err);
+	if (!status)
+		status = each_run(pass, record_run, err);
+	if (!status)
+		status = tpd_catalog_commit(catalog, err);
+	if (status)
+		tpd_catalog_rollback(catalog);
+	return status;
+}
+
+enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tpd_progress *progress,
+				    struct tpd_archive_rebuilt *out, struct tpd_err *err)
 {
 	struct pass pass = {.archive = archive, .all = true, .progress = progress};
 	uint64_t unnamed;
-	enum tpd_status status = each_run(&pass, settle, err);
+	enum tpd_status status = each_run(&pass, repair_run, err);
 
+	if (!status)
+		status = each_run(&pass, settle, err);
 	if (!status)
 		status = name_all(archive, true, &unnamed, err);
 	if (!status)
@@ -259,19 +368,11 @@ enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tp
 	if (!status && tpd_catalog_check(archive->catalog, NULL) == TPD_CORRUPT)
 		status = tpd_archive_reopen_catalog(archive, err);
 	if (!status)
-		status = tpd_catalog_begin(archive->catalog, err);
-	if (!status)
-		status = tpd_catalog_clear(archive->catalog, err);
-	if (!status)
-		status = each_run(&pass, record_run, err);
-	if (!status)
-		status = tpd_catalog_commit(archive->catalog, err);
-	if (status) {
-		tpd_catalog_rollback(archive->catalog);
+		status = record_all(&pass, err);
+	pass_release(&pass);
+	if (status)
 		return status;
-	}
-	*out_done = pass.done;
-	*out_failed = pass.failed;
+	*out = (struct tpd_archive_rebuilt){.done = pass.done, .failed = pass.failed, .repaired = pass.repaired};
 	if (pass.first && err)
 		*err = pass.first_err;
 	return pass.first;

@@ -190,6 +190,23 @@ copy; printf '\377\376\375' | dd of="$part" bs=1 seek=50000 conv=notrunc status=
 copy; rm "$part"; damaged
 copy; truncate -s -1 "$(object "$first")/manifest"; damaged
 expect 0 "${base[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'the copy was damaged, and the original suffered'
+copy; flip=$(stat -c %s "$dir/hurt/refs/demo") # one byte in the middle of a run's names; all objects are sound
+printf '\252' | dd of="$dir/hurt/refs/demo" bs=1 seek=$((flip / 3)) conv=notrunc status=none
+expect 5 "${hurt[@]}" list; complains "run 'demo'"; complains 'rebuild-catalog'; says 'files@7'
+expect 5 "${hurt[@]}" list --json; is_json "$dir/out"; is_json "$dir/err"
+for line in 'list demo' 'show demo@20' 'restore demo@20 --to target' 'verify demo'; do
+	read -ra words <<<"$line"
+	expect 5 "${hurt[@]}" "${words[@]}"; complains 'refs/demo'
+done
+expect 5 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'; complains "run 'demo'"
+expect 5 "${hurt[@]}" verify; complains "run 'demo'"; says 'that no run names'
+cp "$dir/hurt/refs/demo" "$dir/damaged"
+expect 0 "${hurt[@]}" rebuild-catalog --json; is_json "$dir/out"; says "\"checkpoints\":$total"; says '"repaired":1'
+cmp -s "$dir/damaged" "$dir/hurt/refs-damaged/demo@1" || fail 'the damaged refs were not kept'
+expect 0 "${hurt[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'rebuild-catalog did not bring all names back'
+ctl "${base[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" >"$dir/before"
+expect 0 "${hurt[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" | cmp -s - "$dir/before" || fail 'other names than before'
+expect 0 "${hurt[@]}" rebuild-catalog; says "$total checkpoints"; ! grep -q repaired "$dir/out" || fail 'repaired twice'
 copy; rm "$dir/hurt/catalog.sqlite"; printf 'not a database, but long enough to look at it twice' >"$dir/hurt/catalog.sqlite"
 expect 0 "${hurt[@]}" list demo; says 'demo@20'
 expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'
