@@ -99,6 +99,11 @@ expect 0 "${base[@]}" restore files@7 --to "$dir/single"; cmp -s "$dir/weights-s
 head -c 100 /dev/urandom >"$dir/last.ckpt"
 expect 2 "${base[@]}" ingest "$dir/last.ckpt" --run files; complains '--step N'
 expect 0 "${base[@]}" ingest "$dir/last.ckpt" --run files --step 8; says 'files@8~1'
+mkdir "$dir/best-7"; echo '{"global_step": 20, "best_metric": NaN}' >"$dir/best-7/trainer_state.json"
+expect 0 "${base[@]}" ingest "$dir/best-7" --run best; says 'best@20~1'
+echo '{"global_step": 2' >"$dir/best-7/trainer_state.json"
+expect 2 "${base[@]}" ingest "$dir/best-7" --run best; complains 'trainer_state.json'; complains '--step N'
+expect 0 "${base[@]}" ingest "$dir/best-7" --run best --step 21; says 'best@21~1'
 expect 2 "${base[@]}" ingest "$dir/last.ckpt" --run 'a@b'; complains '--run'
 expect 2 "${base[@]}" ingest "$dir/last.ckpt"; complains '--run NAME'
 expect 4 "${base[@]}" ingest "$dir/nowhere-1" --run files; complains 'nowhere-1'
