@@ -209,6 +209,33 @@ START_TEST(storing_again_mends)
 }
 END_TEST
 
+static enum tpd_status take_depth(void *arg, const struct tpd_catalog_row *row, struct tpd_err *e TPD_UNUSED)
+{
+	if (row->step == 20)
+		*(uint32_t *)arg = row->depth;
+	return TPD_OK;
+}
+
+/* Its row tells of the generation that readers take. */
+START_TEST(mended_ones_are_recorded_anew)
+{
+	uint32_t depth = 99;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	ingest_step(20);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", take_depth, &depth, &err));
+	ck_assert_uint_eq(depth, 1);
+	damage("run@10", 0);
+	damage("run@20", 0);
+	ck_assert_int_eq(rename(scratch("checkpoint-10"), scratch("gone")), 0);
+	OK(ingest(scratch("checkpoint-20"), "run", 20, NULL)); /* a keyframe: what it could refer to is damaged */
+	ck_assert_uint_eq(depth_of("run@20"), 0);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", take_depth, &depth, &err));
+	ck_assert_uint_eq(depth, 0);
+}
+END_TEST
+
 START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 {
 	struct tpd_archive_name *all = NULL, out;
@@ -336,6 +363,7 @@ int main(void)
 		damaged_catalog_is_put_aside,
 		damaged_reference_does_not_keep_new_ones_out,
 		storing_again_mends,
+		mended_ones_are_recorded_anew,
 		one_runs_damaged_refs_leave_the_others_alone,
 		rows_of_unreadable_runs_stay,
 		parts_are_adopted_only_if_they_decode,

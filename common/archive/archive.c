@@ -211,7 +211,8 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 		char hex[TPD_ID_HEX];
 
 		tpd_id_hex(&result.id, hex);
-		if (!tpd_catalog_has(catalog, hex))
+		/* What was stored anew beside a damaged generation has a row already, which tells of that one. */
+		if (!result.existed || !tpd_catalog_has(catalog, hex))
 			status = tpd_archive_record(archive->store, catalog, &result.id, result.version, err);
 		tpd_catalog_close(catalog);
 	}
