@@ -5,6 +5,8 @@
 
 #include "archive_help.h"
 
+#include <errno.h>
+
 START_TEST(damage_is_found_where_it_is)
 {
 	struct tpd_archive_name base, delta;
@@ -271,6 +273,58 @@ START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 }
 END_TEST
 
+static int forbidden; /* of refs/run: 0 nothing, 1 to write, 2 to read too */
+
+static int guarded_open(const struct tpd_io *io TPD_UNUSED, int dir, const char *path, int flags, mode_t mode)
+{
+	bool write = (flags & O_ACCMODE) != O_RDONLY;
+
+	if (strcmp(path, "refs/run") == 0 && (forbidden > 1 || (forbidden == 1 && write)))
+		return write ? -EROFS : -EACCES;
+	return tpd_io_posix()->open(tpd_io_posix(), dir, path, flags, mode);
+}
+
+/* A run whose refs belong to somebody else: its own affair, and recorded as far as it can be read. */
+START_TEST(refs_that_may_not_be_opened)
+{
+	static struct tpd_io io; /* the archive is closed after this function */
+	struct tpd_archive_options options = {
+		.io = &io, .store = scratch("store"), .mode = TPD_ARCHIVE_WRITE, .threads = 1, .max_depth = 16,
+	};
+	struct tpd_archive_name *all = NULL;
+	struct tpd_archive_rebuilt built = {0};
+	size_t count = 0;
+
+	io = *tpd_io_posix();
+	io.open = guarded_open;
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	OK(ingest(scratch("checkpoint-10"), "other", 10, NULL));
+	for (forbidden = 1; forbidden <= 2; forbidden++) {
+		unsigned rows = 0;
+
+		archive_close();
+		if (forbidden == 1)
+			ck_assert_int_eq(unlink(scratch("store/catalog.sqlite")), 0);
+		OK(tpd_archive_open(&options, &archive, &err));
+		OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
+		ck_assert_uint_eq(rows, 1 + (unsigned)forbidden);
+		OK(ingest(scratch("checkpoint-10"), "other", 10 + (uint64_t)forbidden, NULL));
+		ck_assert_int_eq(ingest(scratch("checkpoint-10"), "run", 99, NULL), TPD_IO);
+		ck_assert_int_eq(tpd_archive_check_runs(archive, &err), forbidden == 1 ? TPD_OK : TPD_IO);
+		OK(tpd_archive_select(archive, NULL, &all, &count, &err));
+		ck_assert_uint_eq(count, 3); /* two and one of run, or all three of other */
+		free(all);
+		ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &built, &err), forbidden == 1 ? TPD_OK : TPD_IO);
+		ck_assert_uint_eq(built.failed, forbidden == 2);
+		ck_assert_uint_eq(built.done, 3);
+		rows = 0;
+		OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", count_row, &rows, &err));
+		ck_assert_uint_eq(rows, 1);
+	}
+}
+END_TEST
+
 /* Refs that cannot be repaired: a record that only a later version understands. The rows are all that is left, and stay. */
 START_TEST(rows_of_unreadable_runs_stay)
 {
@@ -366,6 +420,7 @@ int main(void)
 		mended_ones_are_recorded_anew,
 		one_runs_damaged_refs_leave_the_others_alone,
 		rows_of_unreadable_runs_stay,
+		refs_that_may_not_be_opened,
 		parts_are_adopted_only_if_they_decode,
 	};
 

@@ -76,10 +76,14 @@ static enum tpd_status gather(struct tpd_archive *archive, const char *run_or_nu
 	} else {
 		status = tpd_store_runs(archive->store, &names, &count, err);
 		for (size_t i = 0; i < count; i++) {
-			if (!status)
-				status = add_run(archive, names[i], list, err);
-			if (status == TPD_CORRUPT || status == TPD_UNSUPPORTED)
-				status = TPD_OK; /* one run's damaged refs do not hide the others; check_runs tells of them */
+			struct tpd_err fault = {0};
+
+			if (!status && (status = add_run(archive, names[i], list, &fault)) != TPD_OK) {
+				if (tpd_archive_is_local(&fault)) /* hides no other run; check_runs tells of it */
+					status = TPD_OK;
+				else if (err)
+					*err = fault;
+			}
 			free(names[i]);
 		}
 		free(names);

@@ -12,6 +12,7 @@
 
 #include "archive/internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -30,10 +31,18 @@ struct pass {
 	struct tpd_err first_err;
 };
 
-/* One run's or one checkpoint's own affair: the others go on. */
-static bool is_local(enum tpd_status status)
+bool tpd_archive_is_local(const struct tpd_err *fault)
 {
-	return status == TPD_CORRUPT || status == TPD_NOT_FOUND || status == TPD_UNSUPPORTED;
+	switch (fault->status) {
+	case TPD_CORRUPT:
+	case TPD_NOT_FOUND:
+	case TPD_UNSUPPORTED:
+		return true;
+	case TPD_IO: /* somebody else's file: what another user made by hand, say */
+		return fault->sys == EACCES || fault->sys == EPERM || fault->sys == EROFS;
+	default:
+		return false;
+	}
 }
 
 static void note_failure(struct pass *pass, enum tpd_status status, const struct tpd_err *fault)
@@ -83,7 +92,7 @@ static enum tpd_status repair_run(struct pass *pass, const char *name, struct tp
 						      &repaired, &fault);
 
 	pass->repaired += repaired;
-	if (is_local(status)) {
+	if (status && tpd_archive_is_local(&fault)) {
 		note_failure(pass, status, &fault);
 		return note_unreadable(pass, name, err);
 	}
@@ -102,7 +111,7 @@ static enum tpd_status record_run(struct pass *pass, const char *name, struct tp
 	if (is_unreadable(pass, name))
 		return TPD_OK;
 	status = tpd_store_run_read(archive->store, name, &run, &fault);
-	if (is_local(status)) {
+	if (status && tpd_archive_is_local(&fault)) {
 		note_failure(pass, status, &fault);
 		return TPD_OK;
 	}
@@ -114,7 +123,7 @@ static enum tpd_status record_run(struct pass *pass, const char *name, struct tp
 			continue;
 		status = tpd_archive_record(archive->store, archive->catalog, &run.versions[v].id, run.versions[v].version,
 					    &fault);
-		if (is_local(status)) {
+		if (status && tpd_archive_is_local(&fault)) {
 			note_failure(pass, status, &fault);
 			status = TPD_OK;
 		} else if (!status) {
@@ -146,7 +155,10 @@ static enum tpd_status each_run(struct pass *pass, enum tpd_status (*fn)(struct 
 	return status;
 }
 
-/* Taking a run's lock names what was published without a name. Damaged refs are told of when they are read. */
+/*
+ * Taking a run's lock names what was published without a name. Damaged refs are told of when they are read; a file that may
+ * only be read is recorded as it is.
+ */
 static enum tpd_status settle_run(struct tpd_archive *archive, const char *name, int64_t timeout_ms, struct tpd_err *err)
 {
 	struct tpd_run_lock *lock = NULL;
@@ -154,7 +166,7 @@ static enum tpd_status settle_run(struct tpd_archive *archive, const char *name,
 	enum tpd_status status = tpd_store_run_lock(archive->store, name, timeout_ms, &lock, &fault);
 
 	tpd_store_run_unlock(lock);
-	if (is_local(status))
+	if (status && tpd_archive_is_local(&fault))
 		return TPD_OK;
 	if (status && err)
 		*err = fault;
@@ -229,11 +241,14 @@ static enum tpd_status gather_known(struct naming *naming, struct tpd_err *err)
 
 	for (size_t i = 0; i < count; i++) {
 		struct tpd_run run = {0};
+		struct tpd_err fault = {0};
 
 		if (!status)
-			status = tpd_store_run_read(naming->archive->store, names[i], &run, err);
-		if (status == TPD_CORRUPT || status == TPD_UNSUPPORTED)
+			status = tpd_store_run_read(naming->archive->store, names[i], &run, &fault);
+		if (fault.status && tpd_archive_is_local(&fault))
 			status = TPD_OK; /* what it named counts as unnamed */
+		else if (fault.status && err)
+			*err = fault;
 		for (size_t v = 0; !status && v < run.count; v++)
 			status = ids_add(&naming->known, &run.versions[v].id, err);
 		tpd_run_release(&run);
