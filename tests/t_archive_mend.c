@@ -7,6 +7,8 @@
 
 #include <errno.h>
 
+#include "base/io_count.h"
+
 START_TEST(damage_is_found_where_it_is)
 {
 	struct tpd_archive_name base, delta;
@@ -111,6 +113,8 @@ START_TEST(rebuild_waits_before_it_begins)
 	ingest_step(10);
 	OK(tpd_store_open(tpd_io_posix(), scratch("store"), TPD_STORE_WRITE, 0, &other, &err));
 	OK(tpd_store_run_lock(other, "run", 0, &lock, &err));
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err)); /* there is nothing to put right: it needs no lock */
+	mkdir(scratch("store/ingest/run@20"), 0755);
 	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &built, &err), TPD_BUSY);
 	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
 	ck_assert_uint_eq(rows, 1);
@@ -273,6 +277,40 @@ START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 }
 END_TEST
 
+/* Opening for writing looks at each run once, not at each run once a run. */
+START_TEST(opening_is_linear_in_the_runs)
+{
+	static struct tpd_io_count count;
+	struct tpd_archive_options options = {
+		.io = &count.io, .mode = TPD_ARCHIVE_WRITE, .threads = 1, .max_depth = 16,
+	};
+	int64_t calls[3];
+
+	mkdir(scratch("small-1"), 0755);
+	file_write(scratch("small-1/data"), "small", 5);
+	tpd_io_count_init(&count, tpd_io_posix());
+	for (int i = 0; i < 3; i++) {
+		uint64_t before;
+
+		archive_open(16, 0, 1);
+		for (int r = 0; r < 20; r++) {
+			char run[16];
+
+			snprintf(run, sizeof(run), "run%d", 20 * i + r);
+			OK(ingest(scratch("small-1"), run, 1, NULL));
+		}
+		archive_close();
+		before = tpd_io_count_calls(&count);
+		options.store = scratch("store");
+		OK(tpd_archive_open(&options, &archive, &err));
+		calls[i] = (int64_t)(tpd_io_count_calls(&count) - before);
+		archive_close();
+	}
+	ck_assert_int_lt(calls[2] - calls[1] - (calls[1] - calls[0]), 200);
+	ck_assert_int_lt(calls[2], 3000);
+}
+END_TEST
+
 static int forbidden; /* of refs/run: 0 nothing, 1 to write, 2 to read too */
 
 static int guarded_open(const struct tpd_io *io TPD_UNUSED, int dir, const char *path, int flags, mode_t mode)
@@ -421,6 +459,7 @@ int main(void)
 		one_runs_damaged_refs_leave_the_others_alone,
 		rows_of_unreadable_runs_stay,
 		refs_that_may_not_be_opened,
+		opening_is_linear_in_the_runs,
 		parts_are_adopted_only_if_they_decode,
 	};
 

@@ -4,8 +4,8 @@
  * A rebuild on request repairs damaged refs before all else. Where it cannot, the rows of that run stay as they are: they are the
  * last that names its checkpoints.
  *
- * Both then take each run's lock once, which names what a crash published without a name, and let it go again; then they read
- * the refs, which only ever grow. What a writer stores meanwhile it records itself. So nobody waits for a writer while
+ * Both then take the lock of each run for which a crash left something, which names what was published without a name, and let it go
+ * again; then they read the refs, which only ever grow. What a writer stores meanwhile it records itself. So nobody waits for a writer while
  * holding the catalog's transaction, for which that writer may be waiting.
  */
 #include "base/tpd.h"
@@ -173,43 +173,65 @@ static enum tpd_status settle_run(struct tpd_archive *archive, const char *name,
 	return status;
 }
 
-/* A run that is being written has a writer who sees to it. */
-static enum tpd_status settle_if_free(struct pass *pass, const char *name, struct tpd_err *err)
+static bool has_refs(struct tpd_archive *archive, const char *name)
 {
-	struct tpd_err fault = {0};
-	enum tpd_status status = settle_run(pass->archive, name, 0, &fault);
+	struct tpd_run run = {0};
+	enum tpd_status status = tpd_store_run_read(archive->store, name, &run, NULL);
 
-	if (status == TPD_BUSY)
-		return TPD_OK;
-	if (status && err)
-		*err = fault;
-	return status;
+	tpd_run_release(&run);
+	return status != TPD_NOT_FOUND;
 }
 
-static enum tpd_status settle(struct pass *pass, const char *name, struct tpd_err *err)
+/*
+ * Each run for which a crash may have left something. `all`: also those whose refs are gone as a whole, which no crash does, and wait
+ * for whoever writes; else a run that is being written is left to its writer.
+ */
+static enum tpd_status settle(struct tpd_archive *archive, bool all, struct tpd_err *err)
 {
-	return settle_run(pass->archive, name, pass->archive->options.lock_timeout_ms, err);
+	char **names = NULL;
+	size_t count = 0;
+	enum tpd_status status = tpd_store_unsettled(archive->store, &names, &count, err);
+
+	for (size_t i = 0; i < count; i++) {
+		struct tpd_err fault = {0};
+
+		if (!status && (all || has_refs(archive, names[i])))
+			status = settle_run(archive, names[i], all ? archive->options.lock_timeout_ms : 0, &fault);
+		if (status == TPD_BUSY && !all)
+			status = TPD_OK;
+		else if (fault.status && err)
+			*err = fault;
+		free(names[i]);
+	}
+	free(names);
+	return status;
 }
 
 enum tpd_status tpd_archive_catch_up(struct tpd_archive *archive, struct tpd_err *err)
 {
 	struct pass pass = {.archive = archive};
-	enum tpd_status status = each_run(&pass, settle_if_free, err);
+	enum tpd_status status = settle(archive, false, err);
 
 	return status ? status : each_run(&pass, record_run, err);
 }
 
-/* --- checkpoints that no run names: their refs file was lost --- */
+enum tpd_status tpd_archive_unnamed(struct tpd_archive *archive, uint64_t *out_count, struct tpd_err *err)
+{
+	enum tpd_status status = tpd_store_unnamed(archive->store, out_count, err);
+
+	if (status || *out_count == 0)
+		return status;
+	/* A writer may be between publishing and naming. */
+	nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
+	return tpd_store_unnamed(archive->store, out_count, err);
+}
+
+/* --- everything anew --- */
 
 struct ids {
-	struct tpd_id *items; /* sorted */
+	struct tpd_id *items; /* owned */
 	size_t count, cap;
 };
-
-static int compare_ids(const void *a, const void *b)
-{
-	return memcmp(a, b, sizeof(struct tpd_id));
-}
 
 static enum tpd_status ids_add(struct ids *ids, const struct tpd_id *id, struct tpd_err *err)
 {
@@ -224,90 +246,6 @@ static enum tpd_status ids_add(struct ids *ids, const struct tpd_id *id, struct 
 	}
 	ids->items[ids->count++] = *id;
 	return TPD_OK;
-}
-
-struct naming {
-	struct tpd_archive *archive;
-	struct ids known;
-	uint64_t unnamed;
-	bool repair;
-};
-
-static enum tpd_status gather_known(struct naming *naming, struct tpd_err *err)
-{
-	char **names = NULL;
-	size_t count = 0;
-	enum tpd_status status = tpd_store_runs(naming->archive->store, &names, &count, err);
-
-	for (size_t i = 0; i < count; i++) {
-		struct tpd_run run = {0};
-		struct tpd_err fault = {0};
-
-		if (!status)
-			status = tpd_store_run_read(naming->archive->store, names[i], &run, &fault);
-		if (fault.status && tpd_archive_is_local(&fault))
-			status = TPD_OK; /* what it named counts as unnamed */
-		else if (fault.status && err)
-			*err = fault;
-		for (size_t v = 0; !status && v < run.count; v++)
-			status = ids_add(&naming->known, &run.versions[v].id, err);
-		tpd_run_release(&run);
-		free(names[i]);
-	}
-	free(names);
-	if (!status && naming->known.count > 1)
-		qsort(naming->known.items, naming->known.count, sizeof(struct tpd_id), compare_ids);
-	return status;
-}
-
-static enum tpd_status list_one(void *arg, const struct tpd_id *id, struct tpd_err *err)
-{
-	return ids_add(arg, id, err);
-}
-
-static enum tpd_status name_one(struct naming *naming, const struct tpd_id *id, struct tpd_err *err)
-{
-	struct tpd_manifest m;
-	enum tpd_status status;
-
-	if (naming->known.count > 0 &&
-	    bsearch(id, naming->known.items, naming->known.count, sizeof(*id), compare_ids))
-		return TPD_OK;
-	naming->unnamed++;
-	if (!naming->repair || tpd_store_manifest(naming->archive->store, id, &m, NULL) != TPD_OK)
-		return TPD_OK; /* a damaged manifest does not say whose it was */
-	status = settle_run(naming->archive, m.run, naming->archive->options.lock_timeout_ms, err);
-	tpd_manifest_release(&m);
-	return status;
-}
-
-static enum tpd_status name_all(struct tpd_archive *archive, bool repair, uint64_t *out_unnamed, struct tpd_err *err)
-{
-	struct naming naming = {.archive = archive, .repair = repair};
-	struct ids there = {0};
-	enum tpd_status status = tpd_store_each(archive->store, list_one, &there, err);
-
-	/* Names after objects: whatever is published meanwhile is not looked for. */
-	if (!status)
-		status = gather_known(&naming, err);
-	for (size_t i = 0; !status && i < there.count; i++)
-		status = name_one(&naming, &there.items[i], err);
-	free(there.items);
-	free(naming.known.items);
-	if (!status)
-		*out_unnamed = naming.unnamed;
-	return status;
-}
-
-enum tpd_status tpd_archive_unnamed(struct tpd_archive *archive, uint64_t *out_count, struct tpd_err *err)
-{
-	enum tpd_status status = name_all(archive, false, out_count, err);
-
-	if (status || *out_count == 0)
-		return status;
-	/* A writer may be between publishing and naming. */
-	nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
-	return name_all(archive, false, out_count, err);
 }
 
 static enum tpd_status count_one(void *arg, const struct tpd_id *id TPD_UNUSED, struct tpd_err *err TPD_UNUSED)
@@ -371,13 +309,10 @@ enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tp
 				    struct tpd_archive_rebuilt *out, struct tpd_err *err)
 {
 	struct pass pass = {.archive = archive, .all = true, .progress = progress};
-	uint64_t unnamed;
 	enum tpd_status status = each_run(&pass, repair_run, err);
 
 	if (!status)
-		status = each_run(&pass, settle, err);
-	if (!status)
-		status = name_all(archive, true, &unnamed, err);
+		status = settle(archive, true, err);
 	if (!status)
 		status = tpd_store_each(archive->store, count_one, &pass.total, err);
 	if (!status && tpd_catalog_check(archive->catalog, NULL) == TPD_CORRUPT)

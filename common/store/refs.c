@@ -8,9 +8,7 @@
  *     a complete manifest in ingest/ESCAPED@STEP     is published
  *     an object of this run that no record mentions  gets its version record
  *
- * To find the last, all ids in objects/ are listed and those that any run's refs mention are taken away; only the
- * manifests of the few that are left are read. Another run's damaged refs must not stop this run: what they mention is
- * then looked at like the rest.
+ * The last are found by refs_name.c; only the manifests of the few that nobody mentions are read.
  *
  * A record is appended behind the last valid one and fsynced. When writing fails, the file is cut back. When fsync
  * fails, what is on the disk is unknown and this descriptor can no longer tell: the lock refuses to write, and the next
@@ -118,8 +116,10 @@ static enum tpd_status record_version(struct tpd_run_lock *lock, const struct tp
 	tpd_buf_u64(&body, (uint64_t)version->time_ns);
 	status = append(lock, TPD_REFS_VERSION, &body, err);
 	tpd_buf_release(&body);
-	if (!status)
+	if (!status) {
 		run->versions[run->count++] = *version;
+		tpd_refs_remember(lock->store, run->name, &version->id);
+	}
 	return status;
 }
 
@@ -159,27 +159,6 @@ static int compare_unnamed(const void *a, const void *b)
 	return x->step != y->step ? (x->step < y->step ? -1 : 1) : tpd_id_compare(&x->id, &y->id);
 }
 
-/* Every id that a run's refs mention. */
-static enum tpd_status mentioned_ids(struct tpd_store *store, struct tpd_buf *out_ids, struct tpd_err *err)
-{
-	struct tpd_buf files = {0};
-	enum tpd_status status = tpd_refs_files(store, &files, err);
-
-	for (size_t at = 0; !status && at < files.len; at += strlen((char *)files.data + at) + 1) {
-		const char *file = (char *)files.data + at;
-		TPD_AUTO_FREE char *run = tpd_refs_unescape(file);
-		struct tpd_refs refs = {0};
-
-		if (!run)
-			status = tpd_fail_nomem(err);
-		else if (tpd_refs_load(store, file, run, &refs, NULL) == TPD_OK)
-			tpd_buf_put(out_ids, refs.ids, refs.id_count * sizeof(*refs.ids));
-		tpd_refs_release(&refs);
-	}
-	tpd_buf_release(&files);
-	return status ? status : tpd_buf_status(out_ids, err);
-}
-
 /*
  * Versions of a step are numbered without a gap, so a gap is what a damaged record left. The lowest free number fills it:
  * with the highest, an old checkpoint would become the newest of its step.
@@ -196,20 +175,14 @@ static uint32_t free_version(const struct tpd_run *run, uint64_t step)
 	return number;
 }
 
-static enum tpd_status name_unnamed(struct tpd_run_lock *lock, struct tpd_err *err)
+static enum tpd_status name_unnamed(struct tpd_run_lock *lock, const struct tpd_refs *own, struct tpd_err *err)
 {
 	TPD_AUTO_FREE struct tpd_id *ids = NULL;
 	TPD_AUTO_FREE struct unnamed *found = NULL;
-	struct tpd_buf known = {0};
-	size_t count = 0, found_count = 0, known_count = 0;
-	enum tpd_status status = tpd_object_ids(lock->store, &ids, &count, err);
+	size_t count = 0, found_count = 0;
+	enum tpd_status status = tpd_refs_unnamed(lock->store, own, &ids, &count, err);
 
-	if (!status && count > 0)
-		status = mentioned_ids(lock->store, &known, err);
 	if (!status) {
-		known_count = known.len / sizeof(struct tpd_id);
-		if (known_count > 0)
-			qsort(known.data, known_count, sizeof(struct tpd_id), tpd_id_compare);
 		found = calloc(count + 1, sizeof(*found));
 		if (!found)
 			status = tpd_fail_nomem(err);
@@ -217,14 +190,11 @@ static enum tpd_status name_unnamed(struct tpd_run_lock *lock, struct tpd_err *e
 	for (size_t i = 0; !status && i < count; i++) {
 		struct tpd_manifest m = {0};
 
-		if (known_count > 0 && bsearch(&ids[i], known.data, known_count, sizeof(struct tpd_id), tpd_id_compare))
-			continue;
 		/* One that cannot be read does not exist, as far as this run is concerned. */
 		if (tpd_store_manifest(lock->store, &ids[i], &m, NULL) == TPD_OK && strcmp(m.run, lock->run.name) == 0)
 			found[found_count++] = (struct unnamed){ids[i], m.step, m.created_ns};
 		tpd_manifest_release(&m);
 	}
-	tpd_buf_release(&known);
 	if (found_count > 1)
 		qsort(found, found_count, sizeof(*found), compare_unnamed);
 	for (size_t i = 0; !status && i < found_count; i++) {
@@ -288,20 +258,14 @@ static enum tpd_status lock_refs(struct tpd_run_lock *lock, const char *run, int
 	return tpd_fail(err, TPD_BUSY, "'%s/%s' is replaced again and again", lock->store->path, lock->path);
 }
 
-/* The file's records, its torn end cut off, a new file begun. */
+/* The records were read: the file's torn end is cut off, a new file begun. */
 static enum tpd_status take_over(struct tpd_run_lock *lock, const char *run, struct tpd_err *err)
 {
-	struct tpd_refs refs = {0};
 	struct tpd_buf body = {0};
 	struct stat st;
-	enum tpd_status status = tpd_refs_load(lock->store, lock->escaped, run, &refs, err);
-	int rc;
+	enum tpd_status status = TPD_OK;
+	int rc = io_of(lock)->fstat(io_of(lock), lock->fd, &st);
 
-	if (status)
-		return status;
-	lock->run = refs.run;
-	free(refs.ids);
-	rc = io_of(lock)->fstat(io_of(lock), lock->fd, &st);
 	if (rc < 0)
 		return tpd_fail_sys(err, -rc, "cannot stat '%s/%s'", lock->store->path, lock->path);
 	if ((uint64_t)st.st_size > lock->run.valid_bytes)
@@ -343,6 +307,28 @@ enum tpd_status tpd_run_lock_take(struct tpd_store *store, const char *run, int6
 	return TPD_OK;
 }
 
+/* What is to be put right before anybody writes. */
+static enum tpd_status put_right(struct tpd_run_lock *lock, const char *run, struct tpd_err *err)
+{
+	struct tpd_refs refs = {0};
+	enum tpd_status status = tpd_refs_load(lock->store, lock->escaped, run, &refs, err);
+
+	if (status)
+		return status;
+	if (refs.id_count > 1)
+		qsort(refs.ids, refs.id_count, sizeof(*refs.ids), tpd_id_compare);
+	lock->run = refs.run;
+	status = take_over(lock, run, err);
+	if (!status)
+		status = tpd_ingest_dir_finish(lock, err);
+	if (!status) {
+		refs.run = lock->run;
+		status = name_unnamed(lock, &refs, err);
+	}
+	free(refs.ids); /* the rest is the lock's */
+	return status;
+}
+
 enum tpd_status tpd_store_run_lock(struct tpd_store *store, const char *run, int64_t timeout_ms,
 				   struct tpd_run_lock **out_lock, struct tpd_err *err)
 {
@@ -350,11 +336,7 @@ enum tpd_status tpd_store_run_lock(struct tpd_store *store, const char *run, int
 	enum tpd_status status = tpd_run_lock_take(store, run, timeout_ms, &lock, err);
 
 	if (!status)
-		status = take_over(lock, run, err);
-	if (!status)
-		status = tpd_ingest_dir_finish(lock, err);
-	if (!status)
-		status = name_unnamed(lock, err);
+		status = put_right(lock, run, err);
 	if (status) {
 		tpd_store_run_unlock(lock);
 		return status;

@@ -74,6 +74,13 @@ enum tpd_status tpd_store_run_lock(struct tpd_store *store, const char *run, int
  */
 enum tpd_status tpd_store_run_repair(struct tpd_store *store, const char *run, int64_t timeout_ms, bool *out_repaired,
 				     struct tpd_err *err);
+/*
+ * Runs for which a crash left something that their lock puts right: a checkpoint without a name, or a directory in ingest/. Sorted;
+ * free each and the array. Needs no lock, lists all objects and reads all refs once; what damaged refs named has no name.
+ */
+enum tpd_status tpd_store_unsettled(struct tpd_store *store, char ***out_names, size_t *out_count, struct tpd_err *err);
+/* How many checkpoints no run names. */
+enum tpd_status tpd_store_unnamed(struct tpd_store *store, uint64_t *out_count, struct tpd_err *err);
 void tpd_store_run_unlock(struct tpd_run_lock *lock);
 struct tpd_store *tpd_run_lock_store(const struct tpd_run_lock *lock); /* the store that it was taken on */
 /* Append and fsync. The version number is the highest of that step plus 1. */
