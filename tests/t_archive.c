@@ -133,7 +133,7 @@ START_TEST(interrupted_ingest_goes_on)
 		struct stopper stopper = {.after = after};
 		struct tpd_progress progress = {.fn = stop_after, .arg = &stopper, .cancel = &stopper.cancel};
 		struct tpd_ingest_result result = {0};
-		enum tpd_status status = tpd_archive_ingest(archive, "run", 20, capture, &progress, &result, &err);
+		enum tpd_status status = tpd_archive_ingest(archive, "run", 20, capture, &progress, &result, NULL, &err);
 
 		done = status == TPD_OK;
 		if (!done)
@@ -158,11 +158,11 @@ START_TEST(changed_while_captured)
 	checkpoint_make(scratch("checkpoint-20"), 20, 7);
 	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
 	file_flip(scratch("checkpoint-20/model.safetensors"), 5000);
-	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err), TPD_CONFLICT);
+	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err), TPD_CONFLICT);
 	tpd_capture_close(capture);
 	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
 	file_write(scratch("checkpoint-20/late.bin"), "x", 1);
-	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err), TPD_CONFLICT);
+	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err), TPD_CONFLICT);
 	tpd_capture_close(capture);
 }
 END_TEST
@@ -178,7 +178,7 @@ START_TEST(deleted_after_capture_is_stored_whole)
 	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
 	ck_assert_int_eq(unlink(scratch("checkpoint-20/model.safetensors")), 0);
 	ck_assert_int_eq(unlink(scratch("checkpoint-20/optimizer.pt")), 0);
-	OK(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err));
+	OK(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err));
 	tpd_capture_close(capture);
 	OK(restore("run@20", scratch("out")));
 	ck_assert(file_equal(scratch("out/model.safetensors"), scratch("kept/model.safetensors")));

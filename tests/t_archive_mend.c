@@ -81,6 +81,37 @@ START_TEST(catalog_comes_back)
 }
 END_TEST
 
+/* What is stored is stored, whatever the catalog says; the next opening records it. */
+START_TEST(stored_without_a_row)
+{
+	struct tpd_archive_options options = {
+		.store = scratch("store"), .mode = TPD_ARCHIVE_CREATE, .threads = 1, .max_depth = 16, .lock_timeout_ms = 50,
+	};
+	struct tpd_capture *capture = NULL;
+	struct tpd_ingest_result result;
+	struct tpd_catalog *other = NULL;
+	struct tpd_err unrecorded = {0};
+	unsigned rows = 0;
+
+	OK(tpd_archive_open(&options, &archive, &err));
+	checkpoint_make(scratch("checkpoint-10"), 10, 7);
+	OK(tpd_catalog_open(tpd_io_posix(), scratch("store/catalog.sqlite"), TPD_CATALOG_WRITE, 0, &other, &err));
+	OK(tpd_catalog_begin(other, &err)); /* somebody writes to it for long */
+	OK(tpd_capture_open(scratch("checkpoint-10"), &capture, &err));
+	OK(tpd_archive_ingest(archive, "run", 10, capture, NULL, &result, &unrecorded, &err));
+	tpd_capture_close(capture);
+	ck_assert_int_eq(unrecorded.status, TPD_BUSY);
+	ck_assert(!result.existed);
+	tpd_catalog_rollback(other);
+	tpd_catalog_close(other);
+	assert_restores("run@10", scratch("checkpoint-10"));
+	archive_close();
+	archive_open(16, 0, 1);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 1);
+}
+END_TEST
+
 /* A store that was put back to an older state, beside a catalog that was not. */
 START_TEST(lost_checkpoints_are_known)
 {
@@ -434,7 +465,7 @@ START_TEST(parts_are_adopted_only_if_they_decode)
 	}
 	OK(ingest(scratch("swap-1"), "run", 1, NULL));
 	OK(tpd_capture_open(scratch("swap-2"), &capture, &err));
-	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 2, capture, &progress, &result, &err), TPD_CANCELLED);
+	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 2, capture, &progress, &result, NULL, &err), TPD_CANCELLED);
 	tpd_capture_close(capture);
 	ck_assert(file_exists(scratch("store/ingest/run@2/f00000.p00000")));
 	OK(ingest(scratch("swap-3"), "run", 2, &result));
@@ -449,6 +480,7 @@ int main(void)
 	const TTest *const tests[] = {
 		damage_is_found_where_it_is,
 		catalog_comes_back,
+		stored_without_a_row,
 		lost_checkpoints_are_known,
 		rebuild_waits_before_it_begins,
 		names_come_back,

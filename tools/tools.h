@@ -60,6 +60,8 @@ int tpd_ctl_fail(const struct tpd_ctl *ctl, const struct tpd_err *err);
 int tpd_ctl_usage(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A remark on standard error, unless --quiet or --json. */
 void tpd_ctl_note(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A warning on standard error, unless --json. */
+void tpd_ctl_warn(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Print the JSON text in `buf` and a newline, release it; returns `code`, or the exit code of what failed. */
 int tpd_ctl_print_json(const struct tpd_ctl *ctl, struct tpd_buf *buf, int code);
 /*

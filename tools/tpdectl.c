@@ -169,19 +169,36 @@ int tpd_ctl_usage(const struct tpd_ctl *ctl, const char *fmt, ...)
 	return TPD_EXIT_USAGE;
 }
 
+static void say(const char *before, const char *fmt, va_list ap)
+{
+	char text[TPD_ERR_TEXT + 256];
+	TPD_AUTO_FREE char *clean = NULL;
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	clean = tpd_text_clean(text);
+	fprintf(stderr, "%s%s\n", before, clean ? clean : "out of memory");
+}
+
 void tpd_ctl_note(const struct tpd_ctl *ctl, const char *fmt, ...)
 {
-	char text[TPD_ERR_TEXT];
-	TPD_AUTO_FREE char *clean = NULL;
 	va_list ap;
 
 	if (ctl->quiet || ctl->json)
 		return;
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	say("", fmt, ap);
 	va_end(ap);
-	clean = tpd_text_clean(text);
-	fprintf(stderr, "%s\n", clean ? clean : "out of memory");
+}
+
+void tpd_ctl_warn(const struct tpd_ctl *ctl, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (ctl->json)
+		return;
+	va_start(ap, fmt);
+	say("tpdectl: warning: ", fmt, ap);
+	va_end(ap);
 }
 
 int tpd_ctl_print_json(const struct tpd_ctl *ctl, struct tpd_buf *buf, int code)
@@ -295,7 +312,6 @@ enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, st
 	archive.threads = ctl->threads ? (unsigned)ctl->threads : ctl->has_config ? ctl->config.threads : 0;
 	archive.max_depth = ctl->has_config ? ctl->config.max_depth : TPD_DEFAULT_MAX_DEPTH;
 	archive.part_size = ctl->has_config ? ctl->config.part_size : 0;
-	archive.tip_cache = ctl->has_config ? ctl->config.tip_cache : 0;
 	archive.tip_cache = ctl->has_config ? ctl->config.tip_cache : 0;
 	return tpd_archive_open(&archive, out_archive, err);
 }

@@ -178,9 +178,26 @@ enum tpd_status tpd_archive_reopen_catalog(struct tpd_archive *archive, struct t
 	return status;
 }
 
+/* With a catalog handle of this thread's own. */
+static enum tpd_status record(struct tpd_archive *archive, const struct tpd_ingest_result *result, struct tpd_err *err)
+{
+	struct tpd_catalog *catalog = NULL;
+	char hex[TPD_ID_HEX];
+	enum tpd_status status = open_catalog(archive, &catalog, err);
+
+	if (status)
+		return status;
+	tpd_id_hex(&result->id, hex);
+	/* What was stored anew beside a damaged generation has a row already, which tells of that one. */
+	if (!result->existed || !tpd_catalog_has(catalog, hex))
+		status = tpd_archive_record(archive->store, catalog, &result->id, result->version, err);
+	tpd_catalog_close(catalog);
+	return status;
+}
+
 enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run, uint64_t step,
 				   const struct tpd_capture *capture, const struct tpd_progress *progress,
-				   struct tpd_ingest_result *out, struct tpd_err *err)
+				   struct tpd_ingest_result *out, struct tpd_err *out_unrecorded, struct tpd_err *err)
 {
 	struct tpd_ingest_options options = {
 		.pool = archive->pool,
@@ -190,7 +207,7 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 	};
 	struct tpd_ingest_result result = {0};
 	struct tpd_run_lock *lock = NULL;
-	struct tpd_catalog *catalog = NULL;
+	struct tpd_err unrecorded = {0};
 	TPD_AUTO_FREE char *tip = tpd_tip_path(archive, run);
 	enum tpd_status status;
 
@@ -206,19 +223,11 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 	tpd_store_run_unlock(lock);
 	if (status)
 		return status;
-	status = open_catalog(archive, &catalog, err); /* this thread's own */
-	if (!status) {
-		char hex[TPD_ID_HEX];
-
-		tpd_id_hex(&result.id, hex);
-		/* What was stored anew beside a damaged generation has a row already, which tells of that one. */
-		if (!result.existed || !tpd_catalog_has(catalog, hex))
-			status = tpd_archive_record(archive->store, catalog, &result.id, result.version, err);
-		tpd_catalog_close(catalog);
-	}
-	if (!status)
-		*out = result;
-	return status;
+	record(archive, &result, &unrecorded);
+	if (out_unrecorded)
+		*out_unrecorded = unrecorded;
+	*out = result;
+	return TPD_OK;
 }
 
 bool tpd_archive_lost(struct tpd_archive *archive, const char *run, const char *id_hex)

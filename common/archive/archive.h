@@ -76,10 +76,14 @@ enum tpd_status tpd_archive_select(struct tpd_archive *archive, const char *name
  */
 enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, struct tpd_err *err);
 
-/* Store a capture as RUN@step and record it. Uses a run lock of its own and, in any thread, a catalog handle of its own. */
+/*
+ * Store a capture as RUN@step and record it. Uses a run lock of its own and, in any thread, a catalog handle of its own. What is in
+ * the store is stored: when only the catalog fails, the call returns TPD_OK, and *out_unrecorded tells why there is no row yet
+ * (its status is TPD_OK when there is one; may be NULL). The next opening for writing puts the row in.
+ */
 enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run, uint64_t step,
 				   const struct tpd_capture *capture, const struct tpd_progress *progress,
-				   struct tpd_ingest_result *out, struct tpd_err *err);
+				   struct tpd_ingest_result *out, struct tpd_err *out_unrecorded, struct tpd_err *err);
 enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to, const char *file,
 				    bool force, const struct tpd_progress *progress, struct tpd_err *err);
 enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd_id *id, const struct tpd_progress *progress,

@@ -235,6 +235,20 @@ expect 0 "${hurt[@]}" stats demo; [ -e "$dir/hurt/catalog.sqlite" ] || fail 'sta
 rm "$dir/hurt/catalog.sqlite"
 expect 0 "${hurt[@]}" rebuild-catalog --json; is_json "$dir/out"; says "\"checkpoints\":$total"
 
+if command -v sqlite3 >/dev/null; then # somebody holds the catalog: what is in the store is stored
+	for option in --quiet --json; do
+		copy; rm -f "$dir/sql"; mkfifo "$dir/sql"
+		sqlite3 "$dir/hurt/catalog.sqlite" <"$dir/sql" >"$dir/held" 2>&1 &
+		exec 9>"$dir/sql"; echo "BEGIN IMMEDIATE; SELECT 'held';" >&9
+		for ((i = 0; i < 100; i++)); do grep -q held "$dir/held" && break; sleep 0.1; done
+		expect 0 "${hurt[@]}" --lock-timeout 0.2 ingest "$run/checkpoint-60" --run late $option; says 'late@60~1'
+		if [ $option = --json ]; then silent; says '"recorded":false'; else complains 'not in the catalog yet'; fi
+		echo 'ROLLBACK;' >&9; exec 9>&-; wait $!
+		expect 0 "${hurt[@]}" ingest "$run/checkpoint-80" --run late --json; says '"recorded":true'
+		[ "$(sqlite3 "$dir/hurt/catalog.sqlite" "SELECT count(*) FROM chain WHERE run = 'late'")" -eq 2 ] || fail 'the next ingest did not record what was left out'
+	done
+fi
+
 # --- another writer, interruption ---
 big 60000000
 stopped=
