@@ -149,6 +149,41 @@ START_TEST(interrupted_ingest_goes_on)
 }
 END_TEST
 
+START_TEST(what_is_unfinished_can_be_discarded)
+{
+	struct tpd_ingest_result result;
+	struct tpd_capture *capture = NULL;
+	struct tpd_archive_name which;
+	uint64_t bytes = 0;
+	char hex[TPD_ID_HEX], object[512];
+
+	archive_open(16, 1 << 20, 1);
+	ingest_step(10);
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
+	for (int after = 3; !file_exists(scratch("store/ingest/run@20")); after++) { /* until it comes as far as that */
+		struct stopper stopper = {.after = after};
+		struct tpd_progress progress = {.fn = stop_after, .arg = &stopper, .cancel = &stopper.cancel};
+
+		ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, &progress, &result, NULL, &err), TPD_CANCELLED);
+	}
+	tpd_capture_close(capture);
+	ck_assert_int_eq(tpd_archive_discard(archive, "run", 30, 0, &bytes, &err), TPD_NOT_FOUND);
+	OK(tpd_archive_discard(archive, "run", 20, 0, &bytes, &err));
+	ck_assert_uint_gt(bytes, 0);
+	ck_assert(!file_exists(scratch("store/ingest/run@20")));
+	ck_assert_int_eq(tpd_archive_discard(archive, "run", 20, 0, &bytes, &err), TPD_NOT_FOUND);
+
+	/* What is whole, and only lacks the last rename, is no rubbish. */
+	which = resolve("run@10");
+	tpd_id_hex(&which.id, hex);
+	snprintf(object, sizeof(object), "%s", scratch("store/objects/%.2s/%s.0", hex, hex));
+	ck_assert_int_eq(rename(object, scratch("store/ingest/run@10")), 0);
+	ck_assert_int_eq(tpd_archive_discard(archive, "run", 10, 0, &bytes, &err), TPD_NOT_FOUND);
+	assert_restores("run@10", scratch("checkpoint-10"));
+}
+END_TEST
+
 START_TEST(changed_while_captured)
 {
 	struct tpd_capture *capture = NULL;
@@ -427,6 +462,7 @@ int main(void)
 		bytes_do_not_depend_on_threads,
 		out_of_order_and_rewritten,
 		interrupted_ingest_goes_on,
+		what_is_unfinished_can_be_discarded,
 		changed_while_captured,
 		deleted_after_capture_is_stored_whole,
 		restore_stays_inside_and_refuses_to_overwrite,

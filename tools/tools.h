@@ -42,6 +42,7 @@ struct tpd_ctl {
 	bool json, quiet;
 	uint64_t threads; /* 0: not given */
 	int64_t lock_timeout_ms;
+	bool has_lock_timeout; /* it was given */
 	/* options of commands */
 	const char *run, *to, *file;
 	uint64_t step;
@@ -83,6 +84,7 @@ int tpd_cmd_status(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_show(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc, char **argv);
+int tpd_cmd_discard(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_restore(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_stats(struct tpd_ctl *ctl, int argc, char **argv);

@@ -69,6 +69,7 @@ static const struct command {
 	{"restore", "RUN@STEP --to DIR", "get a checkpoint back, bit for bit", BIT(O_TO) | BIT(O_FILE) | BIT(O_FORCE),
 	 1, 1, tpd_cmd_restore},
 	{"verify", "[RUN[@STEP]]", "read, decode and compare every digest", 0, 0, 1, tpd_cmd_verify},
+	{"discard", "RUN@STEP", "remove a checkpoint that was never finished", 0, 1, 1, tpd_cmd_discard},
 	{"stats", "RUN", "the sparsity of a run, step by step", 0, 1, 1, tpd_cmd_stats},
 	{"rebuild-catalog", "", "make the catalog again from the store", 0, 0, 0, tpd_cmd_rebuild},
 	{"config-check", "FILE", "check a configuration of tpded", 0, 0, 1, tpd_cmd_config_check},
@@ -367,6 +368,7 @@ static int set_option(struct tpd_ctl *ctl, unsigned option, const char *value)
 		if (!tpd_text_parse_duration(value, &ms) || ms > INT64_MAX)
 			return tpd_ctl_usage(ctl, "--lock-timeout: '%s' is not a number of seconds", value);
 		ctl->lock_timeout_ms = (int64_t)ms;
+		ctl->has_lock_timeout = true;
 		break;
 	case O_RUN:
 		ctl->run = value;

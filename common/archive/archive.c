@@ -230,6 +230,48 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 	return TPD_OK;
 }
 
+static enum tpd_status find_unfinished(struct tpd_store *store, const char *run, uint64_t step, uint64_t *out_bytes,
+				       struct tpd_err *err)
+{
+	struct tpd_unfinished *items = NULL;
+	size_t count = 0;
+	bool found = false;
+	enum tpd_status status = tpd_store_unfinished(store, &items, &count, err);
+
+	for (size_t i = 0; i < count; i++) {
+		if (items[i].step == step && strcmp(items[i].run, run) == 0) {
+			found = true;
+			*out_bytes = items[i].bytes;
+		}
+		free(items[i].run);
+	}
+	free(items);
+	if (!status && !found)
+		status = tpd_fail(err, TPD_NOT_FOUND, "no checkpoint %s@%llu was begun and left unfinished", run,
+				  (unsigned long long)step);
+	return status;
+}
+
+enum tpd_status tpd_archive_discard(struct tpd_archive *archive, const char *run, uint64_t step, int64_t timeout_ms,
+				    uint64_t *out_bytes, struct tpd_err *err)
+{
+	struct tpd_run_lock *lock = NULL;
+	uint64_t bytes = 0;
+	/* Looked for before the lock, which makes a file for a run that there is none of; and again, since it publishes what is whole. */
+	enum tpd_status status = find_unfinished(archive->store, run, step, &bytes, err);
+
+	if (!status)
+		status = tpd_store_run_lock(archive->store, run, timeout_ms, &lock, err);
+	if (!status)
+		status = find_unfinished(archive->store, run, step, &bytes, err);
+	if (!status)
+		status = tpd_store_ingest_discard(lock, step, err);
+	tpd_store_run_unlock(lock);
+	if (!status)
+		*out_bytes = bytes;
+	return status;
+}
+
 bool tpd_archive_lost(struct tpd_archive *archive, const char *run, const char *id_hex)
 {
 	struct tpd_run names = {0};

@@ -84,6 +84,12 @@ enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, struct tpd_e
 enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run, uint64_t step,
 				   const struct tpd_capture *capture, const struct tpd_progress *progress,
 				   struct tpd_ingest_result *out, struct tpd_err *out_unrecorded, struct tpd_err *err);
+/*
+ * Remove what an ingest of RUN@step left that did not finish, for good; *out_bytes of files. TPD_NOT_FOUND: nothing is left (what was
+ * complete is stored now); TPD_BUSY: somebody is writing to the run for longer than timeout_ms.
+ */
+enum tpd_status tpd_archive_discard(struct tpd_archive *archive, const char *run, uint64_t step, int64_t timeout_ms,
+				    uint64_t *out_bytes, struct tpd_err *err);
 enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to, const char *file,
 				    bool force, const struct tpd_progress *progress, struct tpd_err *err);
 enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd_id *id, const struct tpd_progress *progress,

@@ -148,7 +148,7 @@ expect 2 --json nonsense; is_json "$dir/err"
 expect 0 --help; silent; says 'rebuild-catalog'
 expect 0 restore --help; silent; says '--force'
 expect 0 --version; says 'tpdectl '
-for command in '' status list show ingest restore verify stats rebuild-catalog config-check; do
+for command in '' status list show ingest restore verify discard stats rebuild-catalog config-check; do
 	expect 0 $command --help; says "usage: tpdectl [OPTIONS] ${command:-COMMAND}"
 	[ -z "$(awk 'length > 80' "$dir/out")" ] || fail "$command --help is wider than 80 columns"
 done
@@ -249,6 +249,18 @@ if command -v sqlite3 >/dev/null; then # somebody holds the catalog: what is in 
 	done
 fi
 
+# --- discard ---
+copy; mkdir "$dir/hurt/ingest/demo@7"; head -c 12345 /dev/zero >"$dir/hurt/ingest/demo@7/f00000.p00000"
+cp -a "$dir/hurt" "$dir/hurt2"
+expect 4 "${hurt[@]}" discard demo@20; complains 'demo@20'
+expect 4 "${hurt[@]}" discard nothing@7; [ ! -e "$dir/hurt/refs/nothing" ] || fail 'discard made a run'
+for name in demo demo@latest demo@7~1 @7; do expect 2 "${hurt[@]}" discard $name; grep -q 'RUN@STEP' "$dir/err" || fail "discard $name: $(cat "$dir/err")"; done
+expect 0 "${hurt[@]}" discard demo@7; says 'demo@7  discarded: 12.3 kB'; silent
+[ -z "$(ls -A "$dir/hurt/ingest")" ] || fail 'discard left something behind'
+expect 4 "${hurt[@]}" discard demo@7
+expect 0 --store "$dir/hurt2" discard demo@7 --json; is_json "$dir/out"; says '"bytes":12345'
+expect 0 "${hurt[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'discard took more than it should'
+
 # --- another writer, interruption ---
 big 60000000
 stopped=
@@ -265,11 +277,14 @@ if [ -n "$stopped" ]; then
 	expect 6 "${base[@]}" --lock-timeout 0.3 ingest "$dir/big/step-1.bin" --run big --step 99; complains 'big'
 	expect 0 "${base[@]}" list demo # readers do not wait
 	expect 0 "${base[@]}" ingest "$run/checkpoint-80" --run demo # nor does another run
+	expect 6 "${base[@]}" discard "big@$stopped"; complains 'big'; [ -e "$store/ingest/big@$stopped" ] || fail 'discarded in spite of a writer'
 	kill -INT $writer; kill -CONT $writer; wait $writer
 	[ $? -eq 130 ] || fail "SIGINT: ingest did not end with 130: $(cat "$dir/err1")"
 	expect 4 "${base[@]}" show "big@$stopped"
-	expect 0 "${base[@]}" status --socket "$dir/nobody"; says "unfinished  big@$stopped"
+	expect 0 "${base[@]}" status --socket "$dir/nobody"; says "unfinished  big@$stopped"; says 'tpdectl discard RUN@STEP'
 	expect 0 "${base[@]}" status --socket "$dir/nobody" --json; is_json "$dir/out"; says "\"unfinished\":[{\"run\":\"big\""
+	[ "$(COMP_WORDS=(tpdectl --store "$store" discard ''); COMP_CWORD=4; PATH=$dir:$PATH; . tools/completion/tpdectl.bash
+		_tpdectl; echo "${COMPREPLY[*]}")" = "big@$stopped" ] || fail 'completion does not offer what is unfinished'
 	expect 0 "${base[@]}" ingest "$dir/big/step-1.bin" --run big --step "$stopped"
 else
 	skip 'no ingest could be stopped in time'
