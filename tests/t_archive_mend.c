@@ -394,7 +394,7 @@ START_TEST(refs_that_may_not_be_opened)
 }
 END_TEST
 
-/* Refs that cannot be repaired: a record that only a later version understands. The rows are all that is left, and stay. */
+/* Refs that cannot be repaired, with a record that only a later version understands: the rows are all that is left. */
 START_TEST(rows_of_unreadable_runs_stay)
 {
 	struct tpd_archive_rebuilt built = {0};

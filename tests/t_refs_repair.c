@@ -1,5 +1,6 @@
 /*
- * t_refs_repair.c - refs files that are damaged in their middle: what is kept, what comes back, and who may be at it meanwhile.
+ * t_refs_repair.c - refs files that are damaged in their middle: what is kept, what comes back, and who may be at it
+ * meanwhile.
  */
 #include "base/tpd.h"
 

@@ -257,7 +257,7 @@ enum tpd_status tpd_archive_discard(struct tpd_archive *archive, const char *run
 {
 	struct tpd_run_lock *lock = NULL;
 	uint64_t bytes = 0;
-	/* Looked for before the lock, which makes a file for a run that there is none of; and again, since it publishes what is whole. */
+	/* Before the lock, which makes a file for a run that there is none of; and again, since it publishes what is whole. */
 	enum tpd_status status = find_unfinished(archive->store, run, step, &bytes, err);
 
 	if (!status)

@@ -1,12 +1,12 @@
 /*
  * rebuild.c - the catalog from the store: whole on request, and what is missing at every opening for writing.
  *
- * A rebuild on request repairs damaged refs before all else. Where it cannot, the rows of that run stay as they are: they are the
- * last that names its checkpoints.
+ * A rebuild on request repairs damaged refs before all else. Where it cannot, the rows of that run stay as they are:
+ * they are the last that names its checkpoints.
  *
- * Both then take the lock of each run for which a crash left something, which names what was published without a name, and let it go
- * again; then they read the refs, which only ever grow. What a writer stores meanwhile it records itself. So nobody waits for a writer while
- * holding the catalog's transaction, for which that writer may be waiting.
+ * Both then take the lock of each run for which a crash left something, which names what was published without a
+ * name, and let it go again; then they read the refs, which only ever grow. What a writer stores meanwhile it records
+ * itself. So nobody waits for a writer while holding the catalog's transaction, for which that writer may be waiting.
  */
 #include "base/tpd.h"
 
@@ -156,8 +156,8 @@ static enum tpd_status each_run(struct pass *pass, enum tpd_status (*fn)(struct 
 }
 
 /*
- * Taking a run's lock names what was published without a name. Damaged refs are told of when they are read; a file that may
- * only be read is recorded as it is.
+ * Taking a run's lock names what was published without a name. Damaged refs are told of when they are read; a file
+ * that may only be read is recorded as it is.
  */
 static enum tpd_status settle_run(struct tpd_archive *archive, const char *name, int64_t timeout_ms, struct tpd_err *err)
 {
@@ -183,8 +183,8 @@ static bool has_refs(struct tpd_archive *archive, const char *name)
 }
 
 /*
- * Each run for which a crash may have left something. `all`: also those whose refs are gone as a whole, which no crash does, and wait
- * for whoever writes; else a run that is being written is left to its writer.
+ * Each run for which a crash may have left something. `all`: also those whose refs are gone as a whole, which no
+ * crash does, and wait for whoever writes; else a run that is being written is left to its writer.
  */
 static enum tpd_status settle(struct tpd_archive *archive, bool all, struct tpd_err *err)
 {

@@ -80,8 +80,9 @@ enum tpd_status tpd_refs_escape(const char *run, char **out_escaped, struct tpd_
 enum tpd_status tpd_refs_load(struct tpd_store *store, const char *escaped, const char *run, struct tpd_refs *out,
 			      struct tpd_err *err);
 /*
- * What is readable of a damaged file, in its order: all valid records but run records. Version records behind another run's
- * run record are left out (the manifests know better), forget records never. TPD_UNSUPPORTED: one that must be understood.
+ * What is readable of a damaged file, in its order: all valid records but run records. Version records behind another
+ * run's run record are left out (the manifests know better), forget records never. TPD_UNSUPPORTED: one that must be
+ * understood.
  */
 enum tpd_status tpd_refs_salvage(const uint8_t *data, size_t len, const char *run, struct tpd_buf *out_records,
 				 struct tpd_err *err);
@@ -97,8 +98,9 @@ char *tpd_refs_unescape(const char *escaped); /* NULL: not an escaped run name, 
 /* This run's file mentions the id: this handle need not look for it again. */
 void tpd_refs_remember(struct tpd_store *store, const char *run, const struct tpd_id *id);
 /*
- * Ids in objects/ that no refs mention, ascending, fresh. own: the locked run's records, their ids sorted; the files of other runs
- * are read when there are ids that this handle has not seen mentioned. own NULL: all files are read again.
+ * Ids in objects/ that no refs mention, ascending, fresh. own: the locked run's records, their ids sorted; the files
+ * of other runs are read when there are ids that this handle has not seen mentioned. own NULL: all files are read
+ * again.
  */
 enum tpd_status tpd_refs_unnamed(struct tpd_store *store, const struct tpd_refs *own, struct tpd_id **out_ids,
 				 size_t *out_count, struct tpd_err *err);

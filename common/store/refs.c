@@ -1,8 +1,8 @@
 /*
  * refs.c - write a run's records: its writer lock, what is repaired when it is taken, and new versions.
  *
- * The lock is on the refs file itself, which only a repair replaces (refs_repair.c). So whoever gets the lock looks whether
- * it is still on the file of that name, and begins anew when it is not. Then it may find what a crash left:
+ * The lock is on the refs file itself, which only a repair replaces (refs_repair.c). So whoever gets the lock looks
+ * whether it is still on the file of that name, and begins anew when it is not. Then it may find what a crash left:
  *
  *     a torn record at the end                       is cut off
  *     a complete manifest in ingest/ESCAPED@STEP     is published
@@ -160,8 +160,8 @@ static int compare_unnamed(const void *a, const void *b)
 }
 
 /*
- * Versions of a step are numbered without a gap, so a gap is what a damaged record left. The lowest free number fills it:
- * with the highest, an old checkpoint would become the newest of its step.
+ * Versions of a step are numbered without a gap, so a gap is what a damaged record left. The lowest free number fills
+ * it: with the highest, an old checkpoint would become the newest of its step.
  */
 static uint32_t free_version(const struct tpd_run *run, uint64_t step)
 {

@@ -1,11 +1,13 @@
 /*
- * refs_name.c - published checkpoints that no run's refs mention: what a crash, or the loss of refs, left without a name.
+ * refs_name.c - published checkpoints that no run's refs mention: what a crash, or the loss of refs, left without a
+ * name.
  *
- * To find them all ids in objects/ are listed, and those that any refs file mentions are taken away. That such a file is
- * append-only makes it cheap the second time: what it mentioned once is remembered in the handle. So a handle reads all refs
- * once, and later only when there is an id that it has not met, whoever published it. A run's lock has its own file
- * at hand and does not trust the memory about that one: should it have been lost or cut, its lock finds out.
- * Rejected: reading all refs at every run's lock (with 300 runs an opening that takes each lock in turn made 848 000 calls).
+ * To find them all ids in objects/ are listed, and those that any refs file mentions are taken away. That such a file
+ * is append-only makes it cheap the second time: what it mentioned once is remembered in the handle. So a handle
+ * reads all refs once, and later only when there is an id that it has not met, whoever published it. A run's lock has
+ * its own file at hand and does not trust the memory about that one: should it have been lost or cut, its lock finds
+ * out. Rejected: reading all refs at every run's lock (with 300 runs an opening that takes each lock in turn made 848
+ * 000 calls).
  */
 #include "base/tpd.h"
 

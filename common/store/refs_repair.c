@@ -1,13 +1,14 @@
 /*
  * refs_repair.c - a refs file that is damaged in its middle becomes one that can be read.
  *
- * The problem: the file is append-only, so a bad record in front of a valid one is never the trace of a crash, and nobody may
- * cut it off: behind it may stand forget records, which no manifest knows. So all records that have their digest are kept, in
- * their order, and written to a new file; what the bad ones named gets its name from the manifests by the next lock
- * (refs.c), at the version number that is free. The damaged file is kept beside, in refs-damaged/.
+ * The problem: the file is append-only, so a bad record in front of a valid one is never the trace of a crash, and
+ * nobody may cut it off: behind it may stand forget records, which no manifest knows. So all records that have their
+ * digest are kept, in their order, and written to a new file; what the bad ones named gets its name from the
+ * manifests by the next lock (refs.c), at the version number that is free. The damaged file is kept beside, in
+ * refs-damaged/.
  *
- * The new file replaces the old one by a rename, while the old one is locked. Who waits for that lock then finds that it is
- * on a file without a name, and opens the new one. Rejected: rewriting in place (a crash would leave neither).
+ * The new file replaces the old one by a rename, while the old one is locked. Who waits for that lock then finds that
+ * it is on a file without a name, and opens the new one. Rejected: rewriting in place (a crash would leave neither).
  */
 #include "base/tpd.h"
 

@@ -68,15 +68,16 @@ struct tpd_run_lock;
 enum tpd_status tpd_store_run_lock(struct tpd_store *store, const char *run, int64_t timeout_ms,
 				   struct tpd_run_lock **out_lock, struct tpd_err *err);
 /*
- * Damaged refs (TPD_CORRUPT of tpd_store_run_read) become readable again: every valid record is kept, the damaged file is copied to
- * refs-damaged/ first. The next lock gives the others their names. *out_repaired: false when nothing was wrong.
- * TPD_UNSUPPORTED: a record of a later version must be understood; TPD_BUSY after timeout_ms.
+ * Damaged refs (TPD_CORRUPT of tpd_store_run_read) become readable again: every valid record is kept, the damaged
+ * file is copied to refs-damaged/ first. The next lock gives the others their names. *out_repaired: false when
+ * nothing was wrong. TPD_UNSUPPORTED: a record of a later version must be understood; TPD_BUSY after timeout_ms.
  */
 enum tpd_status tpd_store_run_repair(struct tpd_store *store, const char *run, int64_t timeout_ms, bool *out_repaired,
 				     struct tpd_err *err);
 /*
- * Runs for which a crash left something that their lock puts right: a checkpoint without a name, or a directory in ingest/. Sorted;
- * free each and the array. Needs no lock, lists all objects and reads all refs once; what damaged refs named has no name.
+ * Runs for which a crash left something that their lock puts right: a checkpoint without a name, or a directory in
+ * ingest/. Sorted; free each and the array. Needs no lock, lists all objects and reads all refs once; what damaged
+ * refs named has no name.
  */
 enum tpd_status tpd_store_unsettled(struct tpd_store *store, char ***out_names, size_t *out_count, struct tpd_err *err);
 /* How many checkpoints no run names. */
