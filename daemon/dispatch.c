@@ -161,6 +161,9 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 				   tpd_text_bytes(work->bytes, size), (double)work->elapsed_ms / 1000,
 				   tpd_text_bytes(work->bytes * 1000 / (uint64_t)TPD_MAX(work->elapsed_ms, (int64_t)1),
 						  rate));
+	if (work->unrecorded.status) /* the next start puts it in */
+		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u is not in the catalog yet: %s", item->run,
+				   (unsigned long long)item->step, work->result.version, work->unrecorded.text);
 	tpd_settle_done(daemon->settle, item->path, item->generation);
 }
 

@@ -404,12 +404,33 @@ static bool state_step(const char *text, size_t len, uint64_t *out_step)
 	return found && kind == TPD_JSON_OBJECT_END && tpd_json_next(&js) == TPD_JSON_END;
 }
 
+/* A trainer_state.json that is there has the word: "best-7" may well be step 20. */
+static enum tpd_status read_state(const char *file, bool *out_found, uint64_t *out_step, struct tpd_err *err)
+{
+	TPD_AUTO_FREE uint8_t *text = NULL;
+	struct tpd_err fault = {0};
+	size_t len = 0;
+	enum tpd_status status = tpd_io_read_file(tpd_io_posix(), AT_FDCWD, file, MAX_STATE_FILE, &text, &len, &fault);
+
+	*out_found = status != TPD_NOT_FOUND && fault.sys != ENOTDIR;
+	if (!*out_found)
+		return TPD_OK;
+	if (status == TPD_NOMEM)
+		return tpd_fail_nomem(err);
+	if (status)
+		return tpd_fail(err, TPD_USAGE, "the step cannot be told: %s", fault.text);
+	tpd_json_tame((char *)text, len);
+	if (!state_step((const char *)text, len, out_step))
+		return tpd_fail(err, TPD_USAGE, "'%s' is not whole JSON with a \"global_step\"", file);
+	return TPD_OK;
+}
+
 enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tpd_err *err)
 {
 	TPD_AUTO_FREE char *real = realpath(path, NULL);
-	TPD_AUTO_FREE uint8_t *text = NULL;
 	TPD_AUTO_FREE char *state = NULL;
-	size_t len = 0;
+	bool found = false;
+	enum tpd_status status;
 
 	if (!real)
 		return vanished(err, errno, path);
@@ -417,12 +438,11 @@ enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tp
 		state = NULL;
 		return tpd_fail_nomem(err);
 	}
-	if (tpd_io_read_file(tpd_io_posix(), AT_FDCWD, state, MAX_STATE_FILE, &text, &len, NULL) == TPD_OK &&
-	    state_step((const char *)text, len, out_step))
-		return TPD_OK;
+	status = read_state(state, &found, out_step, err);
+	if (status || found)
+		return status;
 	if (tpd_text_trailing_number(base_name(real), out_step))
 		return TPD_OK;
 	return tpd_fail(err, TPD_NOT_FOUND,
-			"'%s' does not tell its step: no trainer_state.json with a global_step, and no number at the end of its name",
-			path);
+			"'%s' does not tell its step: no trainer_state.json, and no number at the end of its name", path);
 }

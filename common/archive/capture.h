@@ -30,8 +30,8 @@ enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_
 void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FINGERPRINT_LEN]);
 
 /*
- * The step of a checkpoint path: "global_step" in its trainer_state.json, else the trailing number of its name.
- * TPD_NOT_FOUND: neither.
+ * The step of a checkpoint path: "global_step" in its trainer_state.json, or without such a file the trailing number
+ * of its name. TPD_NOT_FOUND: neither; TPD_USAGE: the file is there and does not tell, so somebody else must.
  */
 enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tpd_err *err);
 
