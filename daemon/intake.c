@@ -67,7 +67,13 @@ static enum tpd_status take_watch(struct tpd_daemon *daemon, const struct tpd_co
 	out->path = strdup(wanted->path);
 	if (!out->name || !out->path)
 		return tpd_fail_nomem(err);
-	return tpd_settle_set_watch(daemon->settle, out->id, wanted->settle_ms, err);
+	return tpd_settle_set_watch(daemon->settle, out->id, wanted->settle_ms, wanted->stalled_ms, err);
+}
+
+static bool copy_rule(const char *from, const char **out)
+{
+	*out = from ? strdup(from) : NULL;
+	return !from || *out;
 }
 
 static enum tpd_status hand_to_watch(struct tpd_daemon *daemon, struct tpd_err *err)
@@ -78,16 +84,14 @@ static enum tpd_status hand_to_watch(struct tpd_daemon *daemon, struct tpd_err *
 	if (!items)
 		return tpd_fail_nomem(err);
 	for (size_t i = 0; i < daemon->watch_count; i++) {
+		const struct tpd_config_watch *rules = &daemon->config.watches[i]; /* in the same order */
+
 		items[i].id = daemon->watches[i].id;
-		items[i].name = strdup(daemon->watches[i].name);
-		items[i].path = strdup(daemon->watches[i].path);
-		if (items[i].name && items[i].path)
+		if (copy_rule(daemon->watches[i].name, &items[i].name) && copy_rule(daemon->watches[i].path, &items[i].path) &&
+		    copy_rule(rules->complete_when, &items[i].complete_when) &&
+		    copy_rule(rules->step_regex, &items[i].step_regex))
 			continue;
-		for (size_t k = 0; k <= i; k++) {
-			free((char *)(uintptr_t)items[k].name);
-			free((char *)(uintptr_t)items[k].path);
-		}
-		free(items);
+		tpd_scan_watches_free(items, i + 1);
 		return tpd_fail_nomem(err);
 	}
 	if (fstat(tpd_store_dir(daemon->guard), &st) < 0)
@@ -252,6 +256,9 @@ void tpd_intake_go_on(struct tpd_daemon *daemon)
 	while ((order = tpd_settle_next(daemon->settle, now_ms, may_capture(daemon))).action != TPD_SETTLE_NONE) {
 		if (order.action == TPD_SETTLE_CAPTURE)
 			begin_capture(daemon, &order);
+		else if (order.action == TPD_SETTLE_STALLED)
+			tpd_dispatch_event(daemon, "warning", order.run, "%s@%llu is not complete, and nothing changes: %s ('%s')",
+					   order.run, (unsigned long long)order.step, order.waits, order.path);
 		else if (tpd_watch_look(&daemon->watch, order.path, NULL) != TPD_OK)
 			break;
 	}
