@@ -189,6 +189,7 @@ void tpd_daemon_stop(struct tpd_daemon *daemon, enum tpd_status status)
 		uv_close((uv_handle_t *)&daemon->settle_timer, NULL);
 		uv_close((uv_handle_t *)&daemon->queue_timer, NULL);
 		uv_close((uv_handle_t *)&daemon->park_timer, NULL);
+		uv_close((uv_handle_t *)&daemon->room_timer, NULL);
 		uv_close((uv_handle_t *)&daemon->tick, NULL);
 		if (daemon->worker)
 			tpd_worker_cancel(daemon->worker);
@@ -272,6 +273,7 @@ static void init_handles(struct tpd_daemon *daemon)
 	init_timer(daemon, &daemon->settle_timer);
 	init_timer(daemon, &daemon->queue_timer);
 	init_timer(daemon, &daemon->park_timer);
+	init_timer(daemon, &daemon->room_timer);
 	init_timer(daemon, &daemon->tick);
 }
 
@@ -306,6 +308,7 @@ static void release(struct tpd_daemon *daemon)
 	assert(rc == 0);
 	tpd_queue_item_free(daemon->running);
 	tpd_queue_release(&daemon->queue);
+	tpd_tips_release(&daemon->tips);
 	tpd_intake_release(daemon);
 	tpd_watch_release(&daemon->watch);
 	tpd_control_release(&daemon->control);

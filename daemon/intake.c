@@ -196,7 +196,7 @@ static void close_task(struct tpd_daemon *daemon, struct tpd_capture_task *task)
 	tpd_capturer_send(daemon->capturer, task);
 }
 
-static void close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture)
+void tpd_intake_close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture)
 {
 	struct tpd_capture_task *task = capture ? calloc(1, sizeof *task) : NULL;
 
@@ -207,6 +207,18 @@ static void close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture
 	task->capture = capture;
 	task->phase = TPD_CAPTURE_CLOSE;
 	tpd_capturer_send(daemon->capturer, task);
+}
+
+void tpd_intake_close_tips(struct tpd_daemon *daemon, struct tpd_tip *tips)
+{
+	while (tips) {
+		struct tpd_tip *next = tips->next;
+
+		tpd_intake_close_capture(daemon, tips->capture);
+		tips->capture = NULL;
+		tpd_tip_free(tips);
+		tips = next;
+	}
 }
 
 static void begin_capture(struct tpd_daemon *daemon, const struct tpd_settle_order *order)
@@ -429,8 +441,9 @@ static void give_capture(struct tpd_daemon *daemon, struct tpd_queue_item *item,
 	if (item->capture || daemon->queue.held >= HELD_MAX ||
 	    daemon->queue.descriptors + files > daemon->descriptors_max)
 		return; /* it stays with the task, which closes it */
-	close_capture(daemon, tpd_queue_hold(&daemon->queue, item, task->capture));
+	tpd_intake_close_capture(daemon, tpd_queue_hold(&daemon->queue, item, task->capture));
 	task->capture = NULL;
+	tpd_room_go_on(daemon);
 }
 
 void tpd_intake_on_added(struct tpd_daemon *daemon, struct tpd_ledger_call *call)

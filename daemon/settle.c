@@ -101,14 +101,19 @@ enum tpd_status tpd_settle_new(struct tpd_settle **out_settle, struct tpd_err *e
 	return TPD_OK;
 }
 
-static struct entry **bucket_of(struct tpd_settle *settle, const char *path)
+static size_t bucket_number(const char *path)
 {
-	return &settle->buckets[tpd_xxh64(path, strlen(path)) % BUCKETS];
+	return (size_t)(tpd_xxh64(path, strlen(path)) % BUCKETS);
 }
 
-static struct entry *find(struct tpd_settle *settle, const char *path)
+static struct entry **bucket_of(struct tpd_settle *settle, const char *path)
 {
-	for (struct entry *entry = *bucket_of(settle, path); entry; entry = entry->next_in_bucket) {
+	return &settle->buckets[bucket_number(path)];
+}
+
+static struct entry *find(const struct tpd_settle *settle, const char *path)
+{
+	for (struct entry *entry = settle->buckets[bucket_number(path)]; entry; entry = entry->next_in_bucket) {
 		if (strcmp(entry->path, path) == 0)
 			return entry;
 	}
@@ -538,6 +543,13 @@ void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t gener
 }
 
 /* --- questions --- */
+
+bool tpd_settle_is_there(const struct tpd_settle *settle, const char *path)
+{
+	const struct entry *entry = find(settle, path);
+
+	return entry && !entry->gone;
+}
 
 struct tpd_settle_counts tpd_settle_count(const struct tpd_settle *settle, uint32_t watch)
 {

@@ -114,6 +114,9 @@ uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t
 /* It is queued, stored, known already, or refused: nothing more to do until it changes. */
 void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t generation);
 
+/* Is there, as far as was seen, a checkpoint at this path? */
+bool tpd_settle_is_there(const struct tpd_settle *settle, const char *path);
+
 struct tpd_settle_counts {
 	uint64_t runs, checkpoints, unfinished; /* unfinished: not yet captured */
 };
