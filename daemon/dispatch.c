@@ -167,6 +167,16 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 	tpd_settle_done(daemon->settle, item->path, item->generation);
 }
 
+void tpd_dispatch_drop(struct tpd_daemon *daemon, struct tpd_queue_item *item)
+{
+	tpd_queue_remove(&daemon->queue, item);
+	set_job(daemon, item, TPD_JOB_MISSED, NULL, "its files were deleted, and the disk was getting full");
+	tpd_settle_done(daemon->settle, item->path, item->generation);
+	tpd_intake_close_capture(daemon, item->capture);
+	item->capture = NULL;
+	tpd_queue_item_free(item);
+}
+
 /* The files changed, or went away, before they were read. */
 static void on_lost(struct tpd_daemon *daemon, const struct tpd_work *work)
 {

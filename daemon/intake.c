@@ -67,7 +67,13 @@ static enum tpd_status take_watch(struct tpd_daemon *daemon, const struct tpd_co
 	out->path = strdup(wanted->path);
 	if (!out->name || !out->path)
 		return tpd_fail_nomem(err);
-	return tpd_settle_set_watch(daemon->settle, out->id, wanted->settle_ms, err);
+	return tpd_settle_set_watch(daemon->settle, out->id, wanted->settle_ms, wanted->stalled_ms, err);
+}
+
+static bool copy_rule(const char *from, const char **out)
+{
+	*out = from ? strdup(from) : NULL;
+	return !from || *out;
 }
 
 static enum tpd_status hand_to_watch(struct tpd_daemon *daemon, struct tpd_err *err)
@@ -78,16 +84,14 @@ static enum tpd_status hand_to_watch(struct tpd_daemon *daemon, struct tpd_err *
 	if (!items)
 		return tpd_fail_nomem(err);
 	for (size_t i = 0; i < daemon->watch_count; i++) {
+		const struct tpd_config_watch *rules = &daemon->config.watches[i]; /* in the same order */
+
 		items[i].id = daemon->watches[i].id;
-		items[i].name = strdup(daemon->watches[i].name);
-		items[i].path = strdup(daemon->watches[i].path);
-		if (items[i].name && items[i].path)
+		if (copy_rule(daemon->watches[i].name, &items[i].name) && copy_rule(daemon->watches[i].path, &items[i].path) &&
+		    copy_rule(rules->complete_when, &items[i].complete_when) &&
+		    copy_rule(rules->step_regex, &items[i].step_regex))
 			continue;
-		for (size_t k = 0; k <= i; k++) {
-			free((char *)(uintptr_t)items[k].name);
-			free((char *)(uintptr_t)items[k].path);
-		}
-		free(items);
+		tpd_scan_watches_free(items, i + 1);
 		return tpd_fail_nomem(err);
 	}
 	if (fstat(tpd_store_dir(daemon->guard), &st) < 0)
@@ -192,7 +196,7 @@ static void close_task(struct tpd_daemon *daemon, struct tpd_capture_task *task)
 	tpd_capturer_send(daemon->capturer, task);
 }
 
-static void close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture)
+void tpd_intake_close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture)
 {
 	struct tpd_capture_task *task = capture ? calloc(1, sizeof *task) : NULL;
 
@@ -203,6 +207,18 @@ static void close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture
 	task->capture = capture;
 	task->phase = TPD_CAPTURE_CLOSE;
 	tpd_capturer_send(daemon->capturer, task);
+}
+
+void tpd_intake_close_tips(struct tpd_daemon *daemon, struct tpd_tip *tips)
+{
+	while (tips) {
+		struct tpd_tip *next = tips->next;
+
+		tpd_intake_close_capture(daemon, tips->capture);
+		tips->capture = NULL;
+		tpd_tip_free(tips);
+		tips = next;
+	}
 }
 
 static void begin_capture(struct tpd_daemon *daemon, const struct tpd_settle_order *order)
@@ -252,6 +268,9 @@ void tpd_intake_go_on(struct tpd_daemon *daemon)
 	while ((order = tpd_settle_next(daemon->settle, now_ms, may_capture(daemon))).action != TPD_SETTLE_NONE) {
 		if (order.action == TPD_SETTLE_CAPTURE)
 			begin_capture(daemon, &order);
+		else if (order.action == TPD_SETTLE_STALLED)
+			tpd_dispatch_event(daemon, "warning", order.run, "%s@%llu is not complete, and nothing changes: %s ('%s')",
+					   order.run, (unsigned long long)order.step, order.waits, order.path);
 		else if (tpd_watch_look(&daemon->watch, order.path, NULL) != TPD_OK)
 			break;
 	}
@@ -422,8 +441,9 @@ static void give_capture(struct tpd_daemon *daemon, struct tpd_queue_item *item,
 	if (item->capture || daemon->queue.held >= HELD_MAX ||
 	    daemon->queue.descriptors + files > daemon->descriptors_max)
 		return; /* it stays with the task, which closes it */
-	close_capture(daemon, tpd_queue_hold(&daemon->queue, item, task->capture));
+	tpd_intake_close_capture(daemon, tpd_queue_hold(&daemon->queue, item, task->capture));
 	task->capture = NULL;
+	tpd_room_go_on(daemon);
 }
 
 void tpd_intake_on_added(struct tpd_daemon *daemon, struct tpd_ledger_call *call)

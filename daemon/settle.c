@@ -22,6 +22,7 @@
 
 #define BUCKETS 4096
 #define DEFAULT_SETTLE_MS 5000
+#define DEFAULT_STALL_MS 600000
 #define LOOK_AGAIN_MS 200            /* at least, when a look brought nothing */
 #define RETRY_MIN_MS 5000            /* what cannot be read: tried again after this, ... */
 #define RETRY_MAX_MS 600000          /* ... up to this */
@@ -55,6 +56,7 @@ struct entry {
 	uint64_t due_ms;       /* GROWING: when to look or decide; UINT64_MAX: only when something changes */
 	uint64_t retry_ms;     /* not to be captured before, unless it changes; 0: at any time */
 	unsigned failures;     /* captures that failed since it changed */
+	bool stalled;          /* that it waits in vain was told since it changed */
 	struct tpd_seen seen;  /* its strings are not used */
 	struct tpd_seen taken; /* what the current or last capture was to hold */
 };
@@ -63,7 +65,9 @@ struct tpd_settle {
 	struct entry *buckets[BUCKETS];
 	struct entry *all;
 	struct run *runs;
-	uint64_t *settle_ms; /* by watch */
+	struct {
+		uint64_t settle_ms, stall_ms;
+	} *times; /* by watch */
 	uint32_t watch_count;
 	uint64_t due_ms; /* no entry has work before */
 	bool held_back;  /* but for candidates that next() was not allowed to capture */
@@ -78,7 +82,12 @@ static uint64_t later(uint64_t a, uint64_t b)
 
 static uint64_t settle_ms(const struct tpd_settle *settle, uint32_t watch)
 {
-	return watch < settle->watch_count ? settle->settle_ms[watch] : DEFAULT_SETTLE_MS;
+	return watch < settle->watch_count ? settle->times[watch].settle_ms : DEFAULT_SETTLE_MS;
+}
+
+static uint64_t stall_ms(const struct tpd_settle *settle, uint32_t watch)
+{
+	return watch < settle->watch_count ? settle->times[watch].stall_ms : DEFAULT_STALL_MS;
 }
 
 enum tpd_status tpd_settle_new(struct tpd_settle **out_settle, struct tpd_err *err)
@@ -92,14 +101,19 @@ enum tpd_status tpd_settle_new(struct tpd_settle **out_settle, struct tpd_err *e
 	return TPD_OK;
 }
 
-static struct entry **bucket_of(struct tpd_settle *settle, const char *path)
+static size_t bucket_number(const char *path)
 {
-	return &settle->buckets[tpd_xxh64(path, strlen(path)) % BUCKETS];
+	return (size_t)(tpd_xxh64(path, strlen(path)) % BUCKETS);
 }
 
-static struct entry *find(struct tpd_settle *settle, const char *path)
+static struct entry **bucket_of(struct tpd_settle *settle, const char *path)
 {
-	for (struct entry *entry = *bucket_of(settle, path); entry; entry = entry->next_in_bucket) {
+	return &settle->buckets[bucket_number(path)];
+}
+
+static struct entry *find(const struct tpd_settle *settle, const char *path)
+{
+	for (struct entry *entry = settle->buckets[bucket_number(path)]; entry; entry = entry->next_in_bucket) {
 		if (strcmp(entry->path, path) == 0)
 			return entry;
 	}
@@ -203,16 +217,21 @@ void tpd_settle_free(struct tpd_settle *settle)
 		free(run->name);
 		free(run);
 	}
-	free(settle->settle_ms);
+	free(settle->times);
 	free(settle);
+}
+
+static uint64_t unchanged_for(const struct entry *entry, uint64_t ms)
+{
+	int64_t at = entry->changed_ms + (int64_t)ms;
+
+	return at < 0 ? 0 : (uint64_t)at;
 }
 
 /* When will the entry have been unchanged for its time? */
 static uint64_t settled_at(const struct tpd_settle *settle, const struct entry *entry)
 {
-	int64_t at = entry->changed_ms + (int64_t)settle_ms(settle, entry->watch);
-
-	return at < 0 ? 0 : (uint64_t)at;
+	return unchanged_for(entry, settle_ms(settle, entry->watch));
 }
 
 /* When does a GROWING entry want attention? Sets its due time and hence the machine's. */
@@ -223,22 +242,28 @@ static void plan(struct tpd_settle *settle, struct entry *entry)
 		entry->due_ms = 0;
 	else if (entry->state == GROWING && entry->seen.readiness != TPD_SEEN_WAITING)
 		entry->due_ms = TPD_MAX(settled_at(settle, entry), entry->retry_ms);
+	else if (entry->state == GROWING && !entry->stalled)
+		entry->due_ms = unchanged_for(entry, stall_ms(settle, entry->watch));
 	settle->due_ms = TPD_MIN(settle->due_ms, entry->due_ms);
 }
 
-enum tpd_status tpd_settle_set_watch(struct tpd_settle *settle, uint32_t watch, uint64_t ms, struct tpd_err *err)
+enum tpd_status tpd_settle_set_watch(struct tpd_settle *settle, uint32_t watch, uint64_t ms, uint64_t stalled_ms,
+				     struct tpd_err *err)
 {
 	if (watch >= settle->watch_count) {
-		uint64_t *grown = reallocarray(settle->settle_ms, (size_t)watch + 1, sizeof *grown);
+		void *grown = reallocarray(settle->times, (size_t)watch + 1, sizeof *settle->times);
 
 		if (!grown)
 			return tpd_fail_nomem(err);
-		for (uint32_t i = settle->watch_count; i <= watch; i++)
-			grown[i] = DEFAULT_SETTLE_MS;
-		settle->settle_ms = grown;
+		settle->times = grown;
+		for (uint32_t i = settle->watch_count; i <= watch; i++) {
+			settle->times[i].settle_ms = DEFAULT_SETTLE_MS;
+			settle->times[i].stall_ms = DEFAULT_STALL_MS;
+		}
 		settle->watch_count = watch + 1;
 	}
-	settle->settle_ms[watch] = ms;
+	settle->times[watch].settle_ms = ms;
+	settle->times[watch].stall_ms = stalled_ms;
 	for (struct entry *entry = settle->all; entry; entry = entry->next)
 		plan(settle, entry);
 	return TPD_OK;
@@ -311,6 +336,7 @@ enum tpd_status tpd_settle_seen(struct tpd_settle *settle, const struct tpd_seen
 		entry->changed_ms = (int64_t)now_ms - (int64_t)TPD_MIN(seen->quiet_ms, (uint64_t)QUIET_KNOWN_MAX_MS);
 		entry->retry_ms = 0;
 		entry->failures = 0;
+		entry->stalled = false;
 	}
 	switch (entry->state) {
 	case GROWING:
@@ -370,6 +396,7 @@ static struct tpd_settle_order order_for(const struct tpd_settle *settle, const 
 		.quiet_ms = quiet_ms - TPD_MIN(quiet_ms, past_ms),
 		.count = entry->seen.count,
 		.bytes = entry->seen.bytes,
+		.waits = entry->seen.waits.text,
 	};
 }
 
@@ -390,6 +417,11 @@ struct tpd_settle_order tpd_settle_next(struct tpd_settle *settle, uint64_t now_
 	settle->held_back = false;
 	settle->due_ms = 0; /* until all have been asked */
 	for (struct entry *entry = settle->all; entry; entry = entry->next) {
+		if (entry->state == GROWING && entry->due_ms <= now_ms && entry->seen.readiness == TPD_SEEN_WAITING) {
+			entry->stalled = true;
+			plan(settle, entry);
+			return order_for(settle, entry, TPD_SETTLE_STALLED, now_ms);
+		}
 		if (entry->state == GROWING && entry->due_ms <= now_ms) {
 			/* Once for each time that is over; if nobody looks, again after another. */
 			entry->due_ms =
@@ -512,6 +544,13 @@ void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t gener
 
 /* --- questions --- */
 
+bool tpd_settle_is_there(const struct tpd_settle *settle, const char *path)
+{
+	const struct entry *entry = find(settle, path);
+
+	return entry && !entry->gone;
+}
+
 struct tpd_settle_counts tpd_settle_count(const struct tpd_settle *settle, uint32_t watch)
 {
 	struct tpd_settle_counts counts = {0};
@@ -541,4 +580,25 @@ bool tpd_settle_capturing_below(const struct tpd_settle *settle, const char *run
 			return true;
 	}
 	return false;
+}
+
+void tpd_settle_unfinished(const struct tpd_settle *settle, size_t max,
+			   void (*fn)(void *arg, const struct tpd_unfinished_sight *sight), void *arg)
+{
+	for (const struct entry *entry = settle->all; entry && max > 0; entry = entry->next) {
+		struct tpd_unfinished_sight sight = {
+			.path = entry->path,
+			.run = entry->run->name,
+			.framework = entry->seen.framework,
+			.waits = entry->seen.readiness == TPD_SEEN_WAITING ? entry->seen.waits.text : "",
+			.step = entry->step,
+			.since_ms = (uint64_t)TPD_MAX(entry->changed_ms, (int64_t)0),
+			.watch = entry->watch,
+		};
+
+		if (entry->gone || entry->state == CAPTURED || entry->state == STORED)
+			continue;
+		fn(arg, &sight);
+		max--;
+	}
 }

@@ -418,6 +418,56 @@ START_TEST(replaced_while_captured)
 }
 END_TEST
 
+/* Over-written in place after the capture, before it is read: where blocks are shared, what was there is stored all the same. */
+START_TEST(clones_outlive_what_is_written_over)
+{
+	struct tpd_capture *capture = NULL;
+	struct tpd_ingest_result result;
+	int spool;
+	bool cloned;
+
+	archive_open(16, 0, 1);
+	spool = tpd_store_dir(tpd_archive_store(archive));
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	checkpoint_make(scratch("kept"), 20, 7);
+	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
+	cloned = tpd_capture_clone(capture, spool);
+	ck_assert_msg(cloned || !getenv("TPD_TEST_REFLINKS"), "no clones on a file system that has them");
+	OK(tpd_capture_detach(capture, &err));
+	checkpoint_make(scratch("checkpoint-20"), 20, 8);
+	if (cloned) {
+		OK(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err));
+		OK(restore("run@20", scratch("back")));
+		ck_assert(file_equal(scratch("kept/optimizer.pt"), scratch("back/optimizer.pt")));
+		ck_assert(file_equal(scratch("kept/model.safetensors"), scratch("back/model.safetensors")));
+	} else {
+		ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err), TPD_CONFLICT);
+	}
+	tpd_capture_close(capture);
+	/* Changed between opening and detaching: void, with clones or without. */
+	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
+	tpd_capture_clone(capture, spool);
+	file_flip(scratch("checkpoint-20/optimizer.pt"), 5000);
+	ck_assert_int_eq(tpd_capture_detach(capture, &err), TPD_CONFLICT);
+	tpd_capture_close(capture);
+}
+END_TEST
+
+/* A link on the way to a path is followed once, when it is made real, and never after. */
+START_TEST(single_file_by_its_directory)
+{
+	struct tpd_capture *capture = NULL;
+
+	mkdir(scratch("d"), 0755);
+	file_write(scratch("d/step-1.bin"), "x", 1);
+	ck_assert_int_eq(symlink("d", scratch("l")), 0);
+	OK(tpd_capture_open(scratch("l/step-1.bin"), &capture, &err));
+	ck_assert_ptr_nonnull(strstr(tpd_capture_source(capture)->origin, "/d/step-1.bin"));
+	ck_assert_uint_eq(tpd_capture_source(capture)->count, 1);
+	tpd_capture_close(capture);
+}
+END_TEST
+
 START_TEST(steps_of_paths)
 {
 	uint64_t step = 0;
@@ -473,6 +523,8 @@ int main(void)
 		reference_without_its_original,
 		names,
 		replaced_while_captured,
+		clones_outlive_what_is_written_over,
+		single_file_by_its_directory,
 		steps_of_paths,
 	};
 

@@ -25,6 +25,14 @@ const struct tpd_source *tpd_capture_source(const struct tpd_capture *capture);
 uint64_t tpd_capture_bytes(const struct tpd_capture *capture);
 /* TPD_CONFLICT when anything changed since open; files that were only deleted are fine. */
 enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_err *err);
+/*
+ * Where file systems share blocks (Btrfs, XFS): copies of all files, made at once, into files without names in the directory `spool`,
+ * which must lie on the same file system. false: it cannot be had, nothing is changed. The originals stay what is read until
+ * tpd_capture_detach(), which checks them once more (TPD_CONFLICT) and lets them go: from then on the checkpoint may be over-written in
+ * place, and this capture holds what it was. Without clones detach is check.
+ */
+bool tpd_capture_clone(struct tpd_capture *capture, int spool);
+enum tpd_status tpd_capture_detach(struct tpd_capture *capture, struct tpd_err *err);
 /* Hex XXH3-128 over names, sizes and mtimes: the same again is the same content, as far as one can tell without reading. */
 #define TPD_FINGERPRINT_LEN 33
 void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FINGERPRINT_LEN]);
