@@ -436,12 +436,12 @@ START_TEST(clones_outlive_what_is_written_over)
 	OK(tpd_capture_detach(capture, &err));
 	checkpoint_make(scratch("checkpoint-20"), 20, 8);
 	if (cloned) {
-		OK(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err));
+		OK(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err));
 		OK(restore("run@20", scratch("back")));
 		ck_assert(file_equal(scratch("kept/optimizer.pt"), scratch("back/optimizer.pt")));
 		ck_assert(file_equal(scratch("kept/model.safetensors"), scratch("back/model.safetensors")));
 	} else {
-		ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err), TPD_CONFLICT);
+		ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err), TPD_CONFLICT);
 	}
 	tpd_capture_close(capture);
 	/* Changed between opening and detaching: void, with clones or without. */
