@@ -181,6 +181,7 @@ static void put_status(const struct tpd_daemon *daemon, struct tpd_json_out *out
 	put_string(out, "config", daemon->config.file);
 	put_string(out, "state", tpd_report_state(daemon));
 	put_watches(daemon, out);
+	put_u64(out, "overflows", daemon->watch.overflows);
 	put_queue(daemon, out);
 	put_job(daemon, out);
 	put_last(daemon, out);

@@ -166,6 +166,7 @@ static void take_event(struct tpd_watch *watch, const struct inotify_event *even
 
 	if (event->mask & IN_Q_OVERFLOW) {
 		tpd_log(TPD_LOG_NOTICE, "inotify's queue overflowed: looking at everything");
+		watch->overflows++;
 		watch->lost_events = watch->want_full = true;
 	} else if (event->mask & IN_IGNORED) {
 		ok = add_int(&watch->lost, event->wd);
