@@ -252,6 +252,31 @@ START_TEST(fields_that_belong_together)
 }
 END_TEST
 
+/* Nothing is what an empty tensor would have in a chunk, and readers ask for the first chunk of every tensor. */
+START_TEST(no_tensor_is_empty)
+{
+	struct tpd_buf object = honest_object(), again = {0};
+	struct tpd_manifest m = {0};
+	struct tpd_entry *entry;
+	struct tpd_err err = {0};
+
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	entry = &m.entries[3];
+	for (uint64_t length = 0; length <= 2; length += 2) {
+		entry->segments[0].length = GLUE + T2_LEN - length;
+		entry->segments[2].length = length;
+		entry->part_count = 1;
+		entry->parts[0].chunks = tpd_entry_chunks(entry);
+		entry->parts[0].bytes = 96 + 56 * entry->parts[0].chunks + 4500;
+		ck_assert_int_eq(tpd_manifest_write(&m, &again, &err), length ? TPD_OK : TPD_USAGE);
+		ck_assert(length || strstr(err.text, "segment 2 is empty"));
+	}
+	tpd_manifest_release(&m);
+	tpd_buf_release(&again);
+	tpd_buf_release(&object);
+}
+END_TEST
+
 START_TEST(sealing_refuses)
 {
 	struct tpd_buf object = honest_object();
@@ -722,6 +747,7 @@ int main(void)
 	tcase_add_test(tests, honest_values);
 	tcase_add_loop_test(tests, one_field_changed, 0, (int)TPD_ARRAY_LEN(changes));
 	tcase_add_test(tests, fields_that_belong_together);
+	tcase_add_test(tests, no_tensor_is_empty);
 	tcase_add_test(tests, sealing_refuses);
 	tcase_add_test(tests, a_single_file);
 	tcase_add_loop_test(tests, header_changed, 0, (int)TPD_ARRAY_LEN(header_changes));

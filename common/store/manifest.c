@@ -297,6 +297,8 @@ static enum tpd_status check_segments(const struct tpd_manifest *m, const struct
 			return status;
 		if (s == 0)
 			continue;
+		if (seg->length == 0)
+			return tpd_fail(err, class, "manifest: '%s': segment %u is empty", entry->path, s);
 		if (seg->offset < end || (s > 1 && seg->offset <= entry->segments[s - 1].offset) ||
 		    seg->offset > entry->size || seg->length > entry->size - seg->offset)
 			return tpd_fail(err, class,
