@@ -352,7 +352,7 @@ static enum tpd_status finish_one(struct tpd_run_lock *lock, uint64_t step, stru
 	if (!status)
 		status = check_parts(store->io, dir, &m, &why);
 	if (!status) {
-		if (tpd_store_has(lock->store, &m.id))
+		if (tpd_store_sound(lock->store, &m.id)) /* as when it is published: a damaged one is what it may mend */
 			status = remove_dir(lock, path, &why);
 		else
 			status = publish_dir(lock, path, dir, &m, &why);
