@@ -42,14 +42,14 @@ START_TEST(grid_is_what_the_deltas_use)
 	ingest_step(20);
 	which = resolve("run@latest");
 	ck_assert_uint_eq(which.step, 20);
-	OK(tpd_store_manifest(tpd_archive_store(archive), &which.id, &m, &err));
+	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &m, &err));
 	ck_assert_uint_eq(m.file_count, 3);
 	ck_assert_uint_eq(m.entries[0].segment_count, 5);
-	ck_assert_str_eq(m.entries[0].segments[1].name, "layers.0.w");
-	ck_assert_int_eq(m.entries[0].segments[1].planned, TPD_ENCODING_GRID);
+	ck_assert_str_eq(m.entries[0].about[1].name, "layers.0.w");
+	ck_assert_int_eq(m.entries[0].about[1].planned, TPD_ENCODING_GRID);
 	ck_assert(m.entries[0].segments[1].has_ref);
-	ck_assert(m.entries[0].segments[1].stats.has_delta);
-	ck_assert_uint_eq(m.entries[0].segments[1].stats.count, 300 * 256);
+	ck_assert(m.entries[0].about[1].stats->has_delta);
+	ck_assert_uint_eq(m.entries[0].about[1].stats->count, 300 * 256);
 	ck_assert_int_eq(m.entries[1].segments[0].dtype, TPD_DTYPE_F32); /* guessed: floats without a header */
 	tpd_manifest_release(&m);
 }

@@ -98,12 +98,13 @@ void tpd_chain_close(struct tpd_chain *chain)
 	free(chain);
 }
 
-static enum tpd_status link_load(struct tpd_chain *chain, const struct tpd_id *id, struct link *link, struct tpd_err *err)
+static enum tpd_status link_load(struct tpd_chain *chain, const struct tpd_id *id, enum tpd_manifest_keep keep, struct link *link,
+				 struct tpd_err *err)
 {
 	enum tpd_status status;
 
 	*link = (struct link){.dir = -1};
-	status = tpd_store_manifest(chain->store, id, &link->manifest, err);
+	status = tpd_store_manifest_keep(chain->store, id, keep, &link->manifest, err);
 	if (status)
 		return status;
 	status = tpd_store_object_dir(chain->store, id, &link->dir, err);
@@ -151,7 +152,7 @@ static enum tpd_status link_check(const struct tpd_manifest *m, const struct tpd
 	return TPD_OK;
 }
 
-enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, struct tpd_chain **out_chain,
+enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, bool names, struct tpd_chain **out_chain,
 			       struct tpd_err *err)
 {
 	struct tpd_chain *chain = calloc(1, sizeof(*chain));
@@ -172,7 +173,7 @@ enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id,
 		}
 		chain->links = grown;
 		link = &chain->links[chain->count];
-		status = link_load(chain, &next, link, err);
+		status = link_load(chain, &next, names && chain->count == 0 ? TPD_MANIFEST_ABOUT : TPD_MANIFEST_SEGMENTS, link, err);
 		if (status) {
 			char hex[TPD_ID_HEX];
 
@@ -203,6 +204,11 @@ enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id,
 	}
 	*out_chain = chain;
 	return TPD_OK;
+}
+
+void tpd_chain_forget_names(struct tpd_chain *chain)
+{
+	tpd_manifest_forget_about(&chain->links[0].manifest);
 }
 
 const struct tpd_manifest *tpd_chain_manifest(const struct tpd_chain *chain)

@@ -16,8 +16,10 @@
 struct tpd_chain;
 struct tpd_chain_worker; /* codec, payload and two chunk buffers; owned by one thread */
 
-enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, struct tpd_chain **out_chain,
+/* names: the checkpoint's own manifest keeps what is known about its segments, but for statistics; those below never do. */
+enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, bool names, struct tpd_chain **out_chain,
 			       struct tpd_err *err);
+void tpd_chain_forget_names(struct tpd_chain *chain);
 void tpd_chain_close(struct tpd_chain *chain);
 /* The checkpoint's own manifest, borrowed. */
 const struct tpd_manifest *tpd_chain_manifest(const struct tpd_chain *chain);

@@ -248,7 +248,7 @@ static const struct tpd_version *neighbour(const struct tpd_run *run, uint64_t s
 static enum tpd_status open_reference(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_chain **out,
 				      struct tpd_err *err)
 {
-	enum tpd_status status = tpd_chain_open(job->store, id, out, err);
+	enum tpd_status status = tpd_chain_open(job->store, id, true, out, err);
 
 	if (!status && !job->options->no_original && tpd_chain_manifest(*out)->source[0])
 		tpd_chain_use_original(*out, tpd_chain_manifest(*out)->source);

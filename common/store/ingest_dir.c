@@ -346,7 +346,7 @@ static enum tpd_status finish_one(struct tpd_run_lock *lock, uint64_t step, stru
 		return tpd_fail_sys(err, -dir, "cannot open '%s/%s'", store->path, path);
 	status = tpd_io_read_file(store->io, dir, "manifest", MANIFEST_FILE_MAX, &data, &len, &why);
 	if (!status)
-		status = tpd_manifest_parse(data, len, &m, &why);
+		status = tpd_manifest_parse(data, len, TPD_MANIFEST_SEGMENTS, &m, &why);
 	if (!status && (strcmp(m.run, lock->run.name) != 0 || m.step != step))
 		status = tpd_fail(&why, TPD_CORRUPT, "it is the manifest of another checkpoint");
 	if (!status)

@@ -58,6 +58,7 @@ struct tpd_ingest_job {
 	struct tpd_manifest manifest;
 	struct tpd_file_work *files; /* manifest.file_count */
 	struct tpd_chain *ref, *w1;  /* NULL: none; may be the same */
+	uint64_t weight;             /* of the manifest, as far as it is laid out */
 	bool anchoring;              /* ref is the keyframe because the chain is at its limit */
 	bool ref_fixed;              /* an interrupted ingest began with it */
 	bool mending;                /* this very content is stored, damaged: what is stored now must not refer to it, even from afar */

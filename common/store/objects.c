@@ -134,7 +134,7 @@ static enum tpd_status not_there(const struct tpd_store *store, const struct tpd
 }
 
 static enum tpd_status read_manifest(struct tpd_store *store, const struct tpd_id *id, uint32_t generation,
-				     struct tpd_manifest *out, struct tpd_err *err)
+				     enum tpd_manifest_keep keep, struct tpd_manifest *out, struct tpd_err *err)
 {
 	char dir[TPD_STORE_PATH], path[TPD_STORE_PATH + 16];
 	TPD_AUTO_FREE uint8_t *data = NULL;
@@ -149,7 +149,7 @@ static enum tpd_status read_manifest(struct tpd_store *store, const struct tpd_i
 		status = tpd_fail(err, TPD_CORRUPT, "'%s' is %s", path, status == TPD_LIMIT ? "too large" : "missing");
 	if (status)
 		return tpd_store_fault(store, status, err);
-	status = tpd_manifest_parse(data, len, &m, err);
+	status = tpd_manifest_parse(data, len, keep, &m, err);
 	if (!status && !tpd_id_equal(&m.id, id)) {
 		tpd_manifest_release(&m);
 		status = tpd_fail(err, TPD_CORRUPT, "it is that of another checkpoint");
@@ -164,8 +164,8 @@ static enum tpd_status read_manifest(struct tpd_store *store, const struct tpd_i
 }
 
 /* The highest valid generation and its manifest; when none is valid, what is wrong with the highest. */
-static enum tpd_status find_valid(struct tpd_store *store, const struct tpd_id *id, struct tpd_manifest *out,
-				  uint32_t *out_generation, struct tpd_err *err)
+static enum tpd_status find_valid(struct tpd_store *store, const struct tpd_id *id, enum tpd_manifest_keep keep,
+				  struct tpd_manifest *out, uint32_t *out_generation, struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint32_t *generations = NULL;
 	size_t count = 0;
@@ -174,7 +174,7 @@ static enum tpd_status find_valid(struct tpd_store *store, const struct tpd_id *
 	if (status)
 		return status;
 	for (size_t i = 0; i < count; i++) {
-		status = read_manifest(store, id, generations[i], out, first ? NULL : err);
+		status = read_manifest(store, id, generations[i], keep, out, first ? NULL : err);
 		if (!status) {
 			*out_generation = generations[i];
 			return TPD_OK;
@@ -188,9 +188,15 @@ static enum tpd_status find_valid(struct tpd_store *store, const struct tpd_id *
 enum tpd_status tpd_store_manifest(struct tpd_store *store, const struct tpd_id *id, struct tpd_manifest *out,
 				   struct tpd_err *err)
 {
+	return tpd_store_manifest_keep(store, id, TPD_MANIFEST_SEGMENTS, out, err);
+}
+
+enum tpd_status tpd_store_manifest_keep(struct tpd_store *store, const struct tpd_id *id, enum tpd_manifest_keep keep,
+					struct tpd_manifest *out, struct tpd_err *err)
+{
 	uint32_t generation;
 
-	return find_valid(store, id, out, &generation, err);
+	return find_valid(store, id, keep, out, &generation, err);
 }
 
 bool tpd_store_has(struct tpd_store *store, const struct tpd_id *id)
@@ -219,7 +225,7 @@ enum tpd_status tpd_store_object_dir(struct tpd_store *store, const struct tpd_i
 	} else if (!status) {
 		struct tpd_manifest m = {0};
 
-		status = find_valid(store, id, &m, &generation, err);
+		status = find_valid(store, id, TPD_MANIFEST_SEGMENTS, &m, &generation, err);
 		tpd_manifest_release(&m);
 	}
 	if (status)

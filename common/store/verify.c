@@ -149,7 +149,7 @@ enum tpd_status tpd_verify(struct tpd_store *store, const struct tpd_id *id, con
 	if (!v)
 		return tpd_fail_nomem(err);
 	v->options = options;
-	status = tpd_chain_open(store, id, &v->chain, err);
+	status = tpd_chain_open(store, id, false, &v->chain, err);
 	if (!status)
 		status = tpd_chain_check_parts(v->chain, err);
 	if (!status)

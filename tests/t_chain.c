@@ -1,0 +1,89 @@
+/*
+ * t_chain.c - chains of deltas: what they may take of memory and descriptors, whatever the checkpoint.
+ */
+#include "base/tpd.h"
+
+#include "archive_help.h"
+
+#include <malloc.h>
+
+#define TENSORS 4000u
+#define DEPTH 8
+
+/* DIR/model.safetensors of `tensors` tensors of `elements` floats, which move a little with the step. */
+static void make_many(uint64_t step, unsigned tensors, unsigned elements)
+{
+	struct tpd_buf header = {0}, file = {0};
+	const unsigned bytes = elements * 4;
+	uint64_t random = 1;
+
+	tpd_buf_printf(&header, "{");
+	for (unsigned t = 0; t < tensors; t++)
+		tpd_buf_printf(&header, "%s\"model.layers.%u.some.tensor.of.many.weight\":{\"dtype\":\"F32\",\"shape\":[%u],"
+			       "\"data_offsets\":[%u,%u]}", t ? "," : "", t, elements, t * bytes, (t + 1) * bytes);
+	tpd_buf_printf(&header, "}");
+	tpd_buf_u64(&file, header.len);
+	tpd_buf_put(&file, header.data, header.len);
+	for (unsigned i = 0; i < tensors * elements; i++) {
+		float value = (float)(0.02 * random_normal(&random) * (1 + 1e-4 * (double)step));
+		uint32_t bits;
+
+		memcpy(&bits, &value, sizeof(bits));
+		tpd_buf_u32(&file, bits);
+	}
+	ck_assert_int_eq(tpd_buf_status(&file, NULL), TPD_OK);
+	mkdir(scratch("checkpoint-%d", (int)step), 0755);
+	file_write(scratch("checkpoint-%d/model.safetensors", (int)step), file.data, file.len);
+	tpd_buf_release(&header);
+	tpd_buf_release(&file);
+	OK(ingest(scratch("checkpoint-%d", (int)step), "run", step, NULL));
+}
+
+/* Bytes of heap in use; 0 under a sanitizer, which has a heap of its own. */
+static size_t heap(void)
+{
+	struct mallinfo2 info = mallinfo2();
+
+	return info.uordblks + info.hblkhd;
+}
+
+/* A link costs 40 bytes a tensor, and its names and statistics are not kept: with them it was some 650. */
+START_TEST(links_are_slim)
+{
+	struct tpd_archive_name name;
+	struct tpd_chain *chain = NULL;
+	size_t before, slim, named;
+
+	ck_assert_uint_le(sizeof(struct tpd_segment), 40);
+	archive_open(16, 0, 2);
+	for (uint64_t step = 0; step <= DEPTH; step++)
+		make_many(step, TENSORS, 16);
+	name = resolve("run@8");
+	before = heap();
+	OK(tpd_chain_open(tpd_archive_store(archive), &name.id, false, &chain, &err));
+	slim = heap() - before;
+	ck_assert_uint_eq(tpd_chain_links(chain), DEPTH + 1);
+	for (uint32_t l = 0; l <= DEPTH; l++)
+		ck_assert_ptr_null(tpd_chain_link(chain, l)->entries[0].about);
+	ck_assert_uint_lt(slim, (DEPTH + 1) * (TENSORS * 40 + 16384));
+	tpd_chain_close(chain);
+	OK(tpd_chain_open(tpd_archive_store(archive), &name.id, true, &chain, &err));
+	named = heap() - before;
+	ck_assert_str_eq(tpd_chain_manifest(chain)->entries[0].about[1].name, "model.layers.0.some.tensor.of.many.weight");
+	ck_assert_ptr_null(tpd_chain_manifest(chain)->entries[0].about[1].stats);
+	ck_assert_ptr_null(tpd_chain_link(chain, 1)->entries[0].about);
+	tpd_chain_forget_names(chain);
+	ck_assert_ptr_null(tpd_chain_manifest(chain)->entries[0].about);
+	ck_assert(slim == 0 || named > slim);
+	tpd_chain_close(chain);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		links_are_slim,
+	};
+
+	return run_tests("chain", tests, TPD_ARRAY_LEN(tests));
+}
