@@ -6,6 +6,7 @@
 #include "archive_help.h"
 
 #include <malloc.h>
+#include <sys/resource.h>
 
 #define TENSORS 4000u
 #define DEPTH 8
@@ -79,10 +80,36 @@ START_TEST(links_are_slim)
 }
 END_TEST
 
+/* More parts than the process may have descriptors: 13 links of 12 parts, and four threads that read them. */
+START_TEST(few_descriptors_are_enough)
+{
+	struct tpd_archive_name name;
+	struct rlimit limit;
+	char to[512];
+
+	archive_open(16, 1u << 20, 4);
+	for (uint64_t step = 0; step <= 12; step++)
+		make_many(step, 12, 1u << 18);
+	OK(getrlimit(RLIMIT_NOFILE, &limit) == 0 ? TPD_OK : TPD_IO);
+	limit.rlim_cur = 100;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	name = resolve("run@12");
+	ck_assert_uint_eq(depth_of("run@12"), 12);
+	snprintf(to, sizeof(to), "%s", scratch("out"));
+	OK(restore("run@12", to));
+	ck_assert(file_equal(scratch("out/model.safetensors"), scratch("checkpoint-12/model.safetensors")));
+	OK(tpd_archive_verify(archive, &name.id, NULL, &err));
+	unlink(scratch("checkpoint-12/model.safetensors")); /* the reference is replayed */
+	make_many(13, 12, 1u << 18);
+	ck_assert_uint_eq(depth_of("run@13"), 13);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		links_are_slim,
+		few_descriptors_are_enough,
 	};
 
 	return run_tests("chain", tests, TPD_ARRAY_LEN(tests));

@@ -163,9 +163,8 @@ static enum tpd_status read_manifest(struct tpd_store *store, const struct tpd_i
 	return TPD_OK;
 }
 
-/* The highest valid generation and its manifest; when none is valid, what is wrong with the highest. */
-static enum tpd_status find_valid(struct tpd_store *store, const struct tpd_id *id, enum tpd_manifest_keep keep,
-				  struct tpd_manifest *out, uint32_t *out_generation, struct tpd_err *err)
+enum tpd_status tpd_object_load(struct tpd_store *store, const struct tpd_id *id, enum tpd_manifest_keep keep,
+				struct tpd_manifest *out, uint32_t *out_generation, struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint32_t *generations = NULL;
 	size_t count = 0;
@@ -196,7 +195,7 @@ enum tpd_status tpd_store_manifest_keep(struct tpd_store *store, const struct tp
 {
 	uint32_t generation;
 
-	return find_valid(store, id, keep, out, &generation, err);
+	return tpd_object_load(store, id, keep, out, &generation, err);
 }
 
 bool tpd_store_has(struct tpd_store *store, const struct tpd_id *id)
@@ -208,15 +207,27 @@ bool tpd_store_has(struct tpd_store *store, const struct tpd_id *id)
 	return has;
 }
 
+enum tpd_status tpd_object_open(struct tpd_store *store, const struct tpd_id *id, uint32_t generation, int *out_dir,
+				struct tpd_err *err)
+{
+	char path[TPD_STORE_PATH];
+	int fd;
+
+	tpd_object_path(id, generation, path);
+	fd = store->io->opendir(store->io, store->dir, path);
+	if (fd < 0)
+		return tpd_fail_sys(err, -fd, "cannot open '%s/%s'", store->path, path);
+	*out_dir = fd;
+	return TPD_OK;
+}
+
 enum tpd_status tpd_store_object_dir(struct tpd_store *store, const struct tpd_id *id, int *out_dir,
 				     struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint32_t *generations = NULL;
-	char path[TPD_STORE_PATH];
 	uint32_t generation = 0;
 	size_t count = 0;
 	enum tpd_status status = list_generations(store, id, &generations, &count, err);
-	int fd;
 
 	if (!status && count == 0)
 		status = not_there(store, id, err);
@@ -225,17 +236,12 @@ enum tpd_status tpd_store_object_dir(struct tpd_store *store, const struct tpd_i
 	} else if (!status) {
 		struct tpd_manifest m = {0};
 
-		status = find_valid(store, id, TPD_MANIFEST_SEGMENTS, &m, &generation, err);
+		status = tpd_object_load(store, id, TPD_MANIFEST_SEGMENTS, &m, &generation, err);
 		tpd_manifest_release(&m);
 	}
 	if (status)
 		return status;
-	tpd_object_path(id, generation, path);
-	fd = store->io->opendir(store->io, store->dir, path);
-	if (fd < 0)
-		return tpd_fail_sys(err, -fd, "cannot open '%s/%s'", store->path, path);
-	*out_dir = fd;
-	return TPD_OK;
+	return tpd_object_open(store, id, generation, out_dir, err);
 }
 
 enum tpd_status tpd_store_object_bytes(struct tpd_store *store, const struct tpd_id *id, uint64_t *out_bytes,
