@@ -282,6 +282,26 @@ START_TEST(links_and_directories)
 }
 END_TEST
 
+/* A step that comes again under another file name, as nothing but a part of it changed: alike by role, as the layout sees it. */
+START_TEST(rewritten_under_another_name)
+{
+	struct tpd_ingest_result first, second;
+	struct tpd_manifest m;
+
+	archive_open(16, 0, 2);
+	checkpoint_make(scratch("files"), 30, 7);
+	OK(ingest(scratch("files/model.safetensors"), "run", 30, &first));
+	ck_assert_int_eq(rename(scratch("files/model.safetensors"), scratch("files/best.safetensors")), 0);
+	file_flip(scratch("files/best.safetensors"), 300000);
+	OK(ingest(scratch("files/best.safetensors"), "run", 30, &second));
+	ck_assert_uint_eq(second.version, 2);
+	OK(tpd_store_manifest(tpd_archive_store(archive), &second.id, &m, &err));
+	ck_assert(m.has_ref && tpd_id_equal(&m.ref, &first.id));
+	ck_assert_uint_lt(tpd_manifest_stored(&m), 20000);
+	tpd_manifest_release(&m);
+}
+END_TEST
+
 START_TEST(opaque_files_use_the_parent)
 {
 	static uint8_t text[3 << 20];
@@ -416,6 +436,7 @@ int main(void)
 		force_replaces_no_directory,
 		setuid_does_not_become_roots,
 		links_and_directories,
+		rewritten_under_another_name,
 		opaque_files_use_the_parent,
 		reference_without_its_original,
 		names,

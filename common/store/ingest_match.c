@@ -361,40 +361,52 @@ enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *er
 	return status;
 }
 
+/* The first chunk of up to 16 of its tensors, evenly spread. */
+static enum tpd_status compare_file(struct tpd_chain *chain, uint32_t number, const struct tpd_file_work *file, uint8_t *chunk,
+				    unsigned *tried, unsigned *equal, struct tpd_err *err)
+{
+	const struct tpd_manifest *m = tpd_chain_manifest(chain);
+	const struct tpd_entry *entry = &m->entries[m->files[number]];
+
+	for (uint32_t s = 1; s < entry->segment_count; s += 1 + entry->segment_count / 16) {
+		const struct tpd_segment *seg = &entry->segments[s];
+		uint32_t len = tpd_segment_chunk_len(seg, 0);
+		struct tpd_part_entry recorded;
+		uint8_t digest[TPD_XXH_LEN];
+		enum tpd_status status = tpd_chain_entry(chain, number, seg->first_chunk, &recorded, err);
+
+		if (!status)
+			status = tpd_ingest_pread(file, chunk, len, seg->offset, err);
+		if (status)
+			return status;
+		tpd_xxh128(chunk, len, digest);
+		*equal += memcmp(digest, recorded.decoded_digest, sizeof(digest)) == 0;
+		(*tried)++;
+	}
+	return TPD_OK;
+}
+
 enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain *chain, unsigned *out_percent,
 				    struct tpd_err *err)
 {
-	const struct tpd_manifest *m = tpd_chain_manifest(chain);
 	TPD_AUTO_FREE uint8_t *chunk = malloc(TPD_CHUNK_MAX_BYTES);
+	struct roles own = {0}, theirs = {0};
 	unsigned tried = 0, equal = 0;
+	enum tpd_status status = chunk ? roles_make(&job->manifest, &own, err) : tpd_fail_nomem(err);
 
-	if (!chunk)
-		return tpd_fail_nomem(err);
-	for (uint32_t f = 0; f < m->file_count; f++) {
-		const struct tpd_entry *entry = &m->entries[m->files[f]];
+	if (!status)
+		status = roles_make(tpd_chain_manifest(chain), &theirs, err);
+	for (uint32_t i = 0; !status && i < own.count; i++) {
+		const struct tpd_file_work *file = &job->files[own.items[i].file];
+		uint32_t number = 0;
+		const struct tpd_entry *entry = partner(chain, &theirs, own.items[i].text, &number);
 
-		for (uint32_t g = 0; g < job->manifest.file_count; g++) {
-			const struct tpd_file_work *file = &job->files[g];
-
-			if (strcmp(file->entry->path, entry->path) != 0 || file->entry->size != entry->size)
-				continue;
-			/* Same name, same size: the first chunk of up to 16 of its tensors, evenly spread. */
-			for (uint32_t s = 1; s < entry->segment_count; s += 1 + entry->segment_count / 16) {
-				const struct tpd_segment *seg = &entry->segments[s];
-				struct tpd_part_entry recorded;
-				uint8_t digest[TPD_XXH_LEN];
-				enum tpd_status status = tpd_chain_entry(chain, f, seg->first_chunk, &recorded, err);
-
-				if (!status)
-					status = tpd_ingest_pread(file, chunk, tpd_segment_chunk_len(seg, 0), seg->offset, err);
-				if (status)
-					return status;
-				tpd_xxh128(chunk, tpd_segment_chunk_len(seg, 0), digest);
-				equal += memcmp(digest, recorded.decoded_digest, sizeof(digest)) == 0;
-				tried++;
-			}
-		}
+		if (entry && entry->size == file->entry->size)
+			status = compare_file(chain, number, file, chunk, &tried, &equal, err);
 	}
-	*out_percent = tried ? 100 * equal / tried : 0;
-	return TPD_OK;
+	roles_release(&own);
+	roles_release(&theirs);
+	if (!status)
+		*out_percent = tried ? 100 * equal / tried : 0;
+	return status;
 }
