@@ -282,6 +282,29 @@ START_TEST(links_and_directories)
 }
 END_TEST
 
+/* Above the checkpoint there may be names that are not UTF-8: its files have none of it. */
+START_TEST(directories_of_any_name)
+{
+	struct tpd_ingest_result result;
+	struct tpd_manifest m;
+	char top[512], dir[600];
+
+	archive_open(16, 0, 2);
+	snprintf(top, sizeof(top), "%s", scratch("r\xe9sultats"));
+	ck_assert_int_eq(mkdir(top, 0755), 0);
+	for (uint64_t step = 10; step <= 20; step += 10) {
+		snprintf(dir, sizeof(dir), "%s/checkpoint-%d", top, (int)step);
+		checkpoint_make(dir, step, 7);
+		OK(ingest(dir, "run", step, &result));
+	}
+	OK(tpd_store_manifest(tpd_archive_store(archive), &result.id, &m, &err));
+	ck_assert_str_eq(m.source, "");
+	ck_assert_uint_eq(m.depth, 1);
+	tpd_manifest_release(&m);
+	assert_restores("run@20", dir);
+}
+END_TEST
+
 /* A step that comes again under another file name, as nothing but a part of it changed: alike by role, as the layout sees it. */
 START_TEST(rewritten_under_another_name)
 {
@@ -436,6 +459,7 @@ int main(void)
 		force_replaces_no_directory,
 		setuid_does_not_become_roots,
 		links_and_directories,
+		directories_of_any_name,
 		rewritten_under_another_name,
 		opaque_files_use_the_parent,
 		reference_without_its_original,

@@ -180,7 +180,7 @@ static enum tpd_status weigh_files(struct tpd_ingest_job *job, struct tpd_err *e
 		job->weight += tpd_entry_weight(&m->entries[i]) +
 			       (m->entries[i].type == TPD_ENTRY_FILE ? TPD_MANIFEST_WEIGHT_SEGMENT + TPD_MANIFEST_WEIGHT_STATS : 0);
 	if (job->weight > TPD_MANIFEST_WEIGHT_MAX)
-		return tpd_fail(err, TPD_LIMIT, "'%s' has too many entries, or too long ones", m->source);
+		return tpd_fail(err, TPD_LIMIT, "the checkpoint has too many entries, or too long ones");
 	return TPD_OK;
 }
 

@@ -393,9 +393,14 @@ enum tpd_status tpd_manifest_check_file(const struct tpd_entry *entry, struct tp
 	return check_parts(entry, sums, class, err);
 }
 
+bool tpd_manifest_is_source(const char *path)
+{
+	return is_utf8(path, TPD_MANIFEST_PATH_MAX);
+}
+
 enum tpd_status tpd_manifest_check_origin(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err)
 {
-	if (!m->source || !is_utf8(m->source, TPD_MANIFEST_PATH_MAX))
+	if (!m->source || !tpd_manifest_is_source(m->source))
 		return tpd_fail(err, class, "manifest: the source's path is too long or not UTF-8");
 	if ((m->depth == 0) != !m->has_ref)
 		return tpd_fail(err, class, "manifest: depth %u, and %s reference", m->depth, m->has_ref ? "a" : "no");

@@ -41,6 +41,8 @@ uint64_t tpd_entry_weight(const struct tpd_entry *entry);
 /* Before `count` things of this weight are made. */
 enum tpd_status tpd_manifest_weigh(struct tpd_manifest_sums *sums, uint64_t count, uint64_t weight, enum tpd_status class,
 				   struct tpd_err *err);
+/* Can a manifest hold this path as its source? */
+bool tpd_manifest_is_source(const char *path);
 /* created, source, references and depth. */
 enum tpd_status tpd_manifest_check_origin(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err);
 /* Segment s of a file, in order, so that a reader can stop at the first that is wrong; then what they make up together. */
