@@ -138,11 +138,6 @@ struct ids {
 	size_t count, cap;
 };
 
-static int compare_ids(const void *a, const void *b)
-{
-	return memcmp(a, b, sizeof(struct tpd_id));
-}
-
 static enum tpd_status ids_add(struct ids *ids, const struct tpd_id *id, struct tpd_err *err)
 {
 	if (ids->count == ids->cap) {
@@ -185,7 +180,7 @@ static enum tpd_status gather_known(struct naming *naming, struct tpd_err *err)
 	}
 	free(names);
 	if (!status && naming->known.count > 1)
-		qsort(naming->known.items, naming->known.count, sizeof(struct tpd_id), compare_ids);
+		qsort(naming->known.items, naming->known.count, sizeof(struct tpd_id), tpd_id_compare);
 	return status;
 }
 
@@ -200,7 +195,7 @@ static enum tpd_status name_one(struct naming *naming, const struct tpd_id *id, 
 	enum tpd_status status;
 
 	if (naming->known.count > 0 &&
-	    bsearch(id, naming->known.items, naming->known.count, sizeof(*id), compare_ids))
+	    bsearch(id, naming->known.items, naming->known.count, sizeof(*id), tpd_id_compare))
 		return TPD_OK;
 	naming->unnamed++;
 	if (!naming->repair || tpd_store_manifest(naming->archive->store, id, &m, NULL) != TPD_OK)

@@ -20,8 +20,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/bytes.h"
 #include "store/chain_internal.h"
 #include "store/internal.h"
 
@@ -218,20 +218,6 @@ void tpd_chain_worker_free(struct tpd_chain_worker *worker)
 	free(worker);
 }
 
-/* Room for len bytes in *buffer; old contents are not kept. */
-static enum tpd_status room(uint8_t **buffer, size_t *cap, size_t len, struct tpd_err *err)
-{
-	if (len <= *cap)
-		return TPD_OK;
-	free(*buffer);
-	*cap = 0;
-	*buffer = malloc(len);
-	if (!*buffer)
-		return tpd_fail_nomem(err);
-	*cap = len;
-	return TPD_OK;
-}
-
 struct raw_read {
 	int fd;
 	uint64_t start;
@@ -243,17 +229,8 @@ static void read_piece(void *arg, uint64_t file_offset, uint64_t at, uint64_t n)
 {
 	struct raw_read *raw = arg;
 
-	while (n > 0 && !raw->failed) {
-		ssize_t got = pread(raw->fd, raw->out + (at - raw->start), n, (off_t)file_offset);
-
-		if (got <= 0) {
-			raw->failed = true;
-			break;
-		}
-		at += (uint64_t)got;
-		file_offset += (uint64_t)got;
-		n -= (uint64_t)got;
-	}
+	if (!raw->failed)
+		raw->failed = tpd_io_read_exact(tpd_io_posix(), raw->fd, raw->out + (at - raw->start), n, file_offset, "", NULL) != TPD_OK;
 }
 
 /* The chunk's bytes as they lie in a source of link 0, when they are still the recorded ones. */
@@ -345,7 +322,7 @@ static enum tpd_status descend(struct tpd_chain *chain, struct tpd_chain_worker 
 		for (unsigned source = 0; l == 0 && !*out_base && source < TPD_CHAIN_SOURCES; source++) {
 			if (!chain->sources[source])
 				continue;
-			status = room(&worker->buffer[0], &worker->buffer_cap[0], step->entry.decoded_len, err);
+			status = tpd_room(&worker->buffer[0], &worker->buffer_cap[0], step->entry.decoded_len, err);
 			if (status)
 				return status;
 			*out_base = read_raw(chain, (enum tpd_chain_source)source, step, chunk, worker->buffer[0]);
@@ -408,9 +385,9 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 		uint8_t digest[TPD_XXH_LEN];
 		uint8_t *to = out;
 
-		status = room(&worker->payload, &worker->payload_cap, entry->payload_len, err);
+		status = tpd_room(&worker->payload, &worker->payload_cap, entry->payload_len, err);
 		if (!status && count > 0) {
-			status = room(&worker->buffer[next], &worker->buffer_cap[next], entry->decoded_len, err);
+			status = tpd_room(&worker->buffer[next], &worker->buffer_cap[next], entry->decoded_len, err);
 			to = worker->buffer[next];
 		}
 		if (status)

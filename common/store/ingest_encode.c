@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
+
 static enum tpd_status changed(const struct tpd_ingest_job *job, struct tpd_err *err)
 {
 	return tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", job->file->entry->path);
@@ -44,14 +46,14 @@ static enum tpd_status encode_slot(void *ctx, size_t item, unsigned worker, stru
 	if (work->stats && work->has_w1) {
 		size_t n = slot->len / tpd_dtype_width(seg->dtype);
 
-		status = tpd_ingest_room(&slot->kept, &slot->kept_cap, n / 8 + 1, err);
+		status = tpd_room(&slot->kept, &slot->kept_cap, n / 8 + 1, err);
 		if (status)
 			return status;
 		tpd_count_chunk(work->stats, slot->x, slot->w1, n, &slot->count, slot->kept);
 	}
 	if (job->adopt)
 		return TPD_OK;
-	status = tpd_ingest_room(&slot->payload, &slot->payload_cap, tpd_encode_bound(slot->len), err);
+	status = tpd_room(&slot->payload, &slot->payload_cap, tpd_encode_bound(slot->len), err);
 	if (status)
 		return status;
 	if (seg->has_ref) {
@@ -168,9 +170,9 @@ static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, str
 	/* It must decode against what the manifest is going to name, not against what it was made with. */
 	status = tpd_ingest_read_refs(job, slot, worker, err);
 	if (!status)
-		status = tpd_ingest_room(&slot->payload, &slot->payload_cap, slot->entry.payload_len + 1u, err);
+		status = tpd_room(&slot->payload, &slot->payload_cap, slot->entry.payload_len + 1u, err);
 	if (!status)
-		status = tpd_ingest_room(&slot->kept, &slot->kept_cap, slot->len, err);
+		status = tpd_room(&slot->kept, &slot->kept_cap, slot->len, err);
 	if (!status)
 		status = tpd_part_payload_read(adoption->part, &slot->entry, slot->payload, err);
 	if (!status)

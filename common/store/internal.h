@@ -55,7 +55,6 @@ enum tpd_status tpd_object_open(struct tpd_store *store, const struct tpd_id *id
 /* All ids in objects/, ascending, each once. */
 enum tpd_status tpd_object_ids(struct tpd_store *store, struct tpd_id **out_ids, size_t *out_count,
 			       struct tpd_err *err);
-int tpd_id_compare(const void *a, const void *b); /* for qsort */
 
 /* --- refs_read.c --- */
 

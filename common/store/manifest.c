@@ -28,6 +28,11 @@ bool tpd_id_equal(const struct tpd_id *a, const struct tpd_id *b)
 	return memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
 }
 
+int tpd_id_compare(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct tpd_id));
+}
+
 void tpd_id_hex(const struct tpd_id *id, char out[TPD_ID_HEX])
 {
 	tpd_hex(id->bytes, sizeof(id->bytes), out);

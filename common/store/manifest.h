@@ -14,12 +14,14 @@
 
 #define TPD_MANIFEST_VERSION 1
 #define TPD_MANIFEST_MAX_BODY (1u << 30)
+#define TPD_MANIFEST_MAX_FILE ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20)) /* a body that does not compress, and the header */
 
 struct tpd_id {
 	uint8_t bytes[TPD_SHA256_LEN];
 };
 #define TPD_ID_HEX TPD_SHA256_HEX
 bool tpd_id_equal(const struct tpd_id *a, const struct tpd_id *b);
+int tpd_id_compare(const void *a, const void *b); /* for qsort and bsearch */
 void tpd_id_hex(const struct tpd_id *id, char out[TPD_ID_HEX]);
 
 enum tpd_entry_type { TPD_ENTRY_FILE = 0, TPD_ENTRY_SYMLINK = 1, TPD_ENTRY_DIR = 2 };

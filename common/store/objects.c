@@ -17,14 +17,6 @@
 #include "base/text.h"
 #include "store/internal.h"
 
-/* A body of the largest size that does not compress, and the header. */
-#define MANIFEST_FILE_MAX ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20))
-
-int tpd_id_compare(const void *a, const void *b)
-{
-	return memcmp(a, b, sizeof(struct tpd_id));
-}
-
 void tpd_object_shelf(const struct tpd_id *id, char out[TPD_STORE_PATH])
 {
 	snprintf(out, TPD_STORE_PATH, "objects/%02x", id->bytes[0]);
@@ -144,7 +136,7 @@ static enum tpd_status read_manifest(struct tpd_store *store, const struct tpd_i
 
 	tpd_object_path(id, generation, dir);
 	snprintf(path, sizeof(path), "%s/manifest", dir);
-	status = tpd_io_read_file(store->io, store->dir, path, MANIFEST_FILE_MAX, &data, &len, err);
+	status = tpd_io_read_file(store->io, store->dir, path, TPD_MANIFEST_MAX_FILE, &data, &len, err);
 	if (status == TPD_NOT_FOUND || status == TPD_LIMIT)
 		status = tpd_fail(err, TPD_CORRUPT, "'%s' is %s", path, status == TPD_LIMIT ? "too large" : "missing");
 	if (status)
