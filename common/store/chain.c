@@ -23,7 +23,6 @@
 
 #include "base/bytes.h"
 #include "store/chain_internal.h"
-#include "store/internal.h"
 
 struct step {
 	struct tpd_part_entry entry;
@@ -37,158 +36,6 @@ struct tpd_chain_worker {
 	struct step *steps;
 	uint32_t step_cap;
 };
-
-void tpd_chain_close(struct tpd_chain *chain)
-{
-	if (!chain)
-		return;
-	tpd_chain_close_files(chain);
-	for (uint32_t i = 0; i < chain->count; i++)
-		tpd_manifest_release(&chain->links[i].manifest);
-	free(chain->links);
-	for (unsigned i = 0; i < TPD_CHAIN_SOURCES; i++)
-		free(chain->sources[i]);
-	pthread_mutex_destroy(&chain->lock);
-	free(chain);
-}
-
-/* Is every reference of this link to a segment that the next one has, of the same type, and for tensors of the same size? */
-static enum tpd_status check_references(const struct tpd_manifest *m, const struct tpd_manifest *base, struct tpd_err *err)
-{
-	for (uint32_t f = 0; f < m->file_count; f++) {
-		const struct tpd_entry *entry = &m->entries[m->files[f]];
-
-		for (uint32_t s = 0; s < entry->segment_count; s++) {
-			const struct tpd_segment *seg = &entry->segments[s], *ref;
-
-			if (!seg->has_ref)
-				continue;
-			if (seg->ref_file >= base->file_count ||
-			    seg->ref_segment >= base->entries[base->files[seg->ref_file]].segment_count)
-				return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment that %s@%llu does not have",
-						m->run, (unsigned long long)m->step, entry->path, base->run,
-						(unsigned long long)base->step);
-			ref = &base->entries[base->files[seg->ref_file]].segments[seg->ref_segment];
-			if (ref->dtype != seg->dtype || (s > 0 && ref->length != seg->length))
-				return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment of another type or size",
-						m->run, (unsigned long long)m->step, entry->path);
-		}
-	}
-	return TPD_OK;
-}
-
-static struct tpd_chain_link *add_link(struct tpd_chain *chain)
-{
-	struct tpd_chain_link *grown = reallocarray(chain->links, chain->count + 1u, sizeof(*grown));
-
-	if (!grown)
-		return NULL;
-	chain->links = grown;
-	grown[chain->count] = (struct tpd_chain_link){0};
-	return &grown[chain->count];
-}
-
-/* Does the last link go with those above it, and may there be another below? */
-static enum tpd_status check_link(const struct tpd_chain *chain, struct tpd_err *err)
-{
-	const struct tpd_manifest *top = &chain->links[0].manifest, *m = &chain->links[chain->count - 1].manifest;
-	enum tpd_status status = TPD_OK;
-
-	if (chain->count > 1)
-		status = check_references(&chain->links[chain->count - 2].manifest, m, err);
-	if (status || !m->has_ref)
-		return status;
-	for (uint32_t i = 0; i < chain->count; i++)
-		if (tpd_id_equal(&m->ref, &chain->links[i].manifest.id))
-			return tpd_fail(err, TPD_CORRUPT, "%s@%llu: its references form a cycle", top->run,
-					(unsigned long long)top->step);
-	if (chain->count == TPD_CHAIN_MAX)
-		return tpd_fail(err, TPD_LIMIT, "%s@%llu: its chain is longer than %u", top->run,
-				(unsigned long long)top->step, TPD_CHAIN_MAX);
-	return TPD_OK;
-}
-
-static enum tpd_status load_link(struct tpd_chain *chain, const struct tpd_id *id, bool names, struct tpd_err *err)
-{
-	const struct tpd_manifest *top;
-	struct tpd_chain_link *link = add_link(chain);
-	char hex[TPD_ID_HEX];
-	enum tpd_status status;
-
-	if (!link)
-		return tpd_fail_nomem(err);
-	status = tpd_object_load(chain->store, id, names ? TPD_MANIFEST_ABOUT : TPD_MANIFEST_SEGMENTS, &link->manifest,
-				 &link->generation, err);
-	if (!status) {
-		chain->count++;
-		return check_link(chain, err);
-	}
-	if (status != TPD_NOT_FOUND || chain->count == 0)
-		return status;
-	top = &chain->links[0].manifest;
-	tpd_id_hex(id, hex);
-	return tpd_fail(err, TPD_MISSING_BASE, "%s@%llu needs checkpoint %.16s, which is not in the store", top->run,
-			(unsigned long long)top->step, hex);
-}
-
-enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, bool names, struct tpd_chain **out_chain,
-			       struct tpd_err *err)
-{
-	struct tpd_chain *chain = calloc(1, sizeof(*chain));
-	struct tpd_id next = *id;
-	bool more = true;
-	enum tpd_status status = TPD_OK;
-
-	if (!chain)
-		return tpd_fail_nomem(err);
-	chain->store = store;
-	pthread_mutex_init(&chain->lock, NULL);
-	while (more && !status) {
-		status = load_link(chain, &next, names && chain->count == 0, err);
-		if (!status) {
-			next = chain->links[chain->count - 1].manifest.ref;
-			more = chain->links[chain->count - 1].manifest.has_ref;
-		}
-	}
-	if (status) {
-		tpd_chain_close(chain);
-		return status;
-	}
-	*out_chain = chain;
-	return TPD_OK;
-}
-
-void tpd_chain_forget_names(struct tpd_chain *chain)
-{
-	tpd_manifest_forget_about(&chain->links[0].manifest);
-}
-
-const struct tpd_manifest *tpd_chain_manifest(const struct tpd_chain *chain)
-{
-	return &chain->links[0].manifest;
-}
-
-uint32_t tpd_chain_links(const struct tpd_chain *chain)
-{
-	return chain->count;
-}
-
-const struct tpd_manifest *tpd_chain_link(const struct tpd_chain *chain, uint32_t link)
-{
-	return &chain->links[link].manifest;
-}
-
-void tpd_chain_use_original(struct tpd_chain *chain, const char *path)
-{
-	free(chain->sources[TPD_CHAIN_ORIGINAL]);
-	chain->sources[TPD_CHAIN_ORIGINAL] = strdup(path); /* without memory: not used */
-}
-
-void tpd_chain_use_copy(struct tpd_chain *chain, const char *path)
-{
-	free(chain->sources[TPD_CHAIN_COPY]);
-	chain->sources[TPD_CHAIN_COPY] = strdup(path);
-}
 
 enum tpd_status tpd_chain_worker_new(struct tpd_chain_worker **out_worker, struct tpd_err *err)
 {
@@ -230,7 +77,8 @@ static void read_piece(void *arg, uint64_t file_offset, uint64_t at, uint64_t n)
 	struct raw_read *raw = arg;
 
 	if (!raw->failed)
-		raw->failed = tpd_io_read_exact(tpd_io_posix(), raw->fd, raw->out + (at - raw->start), n, file_offset, "", NULL) != TPD_OK;
+		raw->failed = tpd_io_read_exact(tpd_io_posix(), raw->fd, raw->out + (at - raw->start), n, file_offset, "",
+						NULL) != TPD_OK;
 }
 
 /* The chunk's bytes as they lie in a source of link 0, when they are still the recorded ones. */
@@ -298,20 +146,19 @@ static enum tpd_status descend(struct tpd_chain *chain, struct tpd_chain_worker 
 
 	*out_base = false;
 	for (uint32_t l = 0;; l++) {
-		const struct tpd_manifest *m = &chain->links[l].manifest;
-		const struct tpd_segment *seg = &m->entries[m->files[file]].segments[segment];
+		const struct tpd_segment seg = tpd_chain_segment(chain, l, file, segment);
 		struct step *step = &worker->steps[count];
-		uint64_t number = seg->first_chunk + chunk;
+		uint64_t number = seg.first_chunk + chunk;
 
-		if (chunk >= tpd_segment_chunks(seg)) /* an empty reference */
+		if (chunk >= tpd_segment_chunks(&seg)) /* an empty reference */
 			break;
 		step->link = l;
 		step->file = file;
 		step->segment = segment;
 		status = read_entry(chain, l, file, number, &step->entry, err);
-		if (!status && step->entry.decoded_len != tpd_segment_chunk_len(seg, chunk))
+		if (!status && step->entry.decoded_len != tpd_segment_chunk_len(&seg, chunk))
 			status = tpd_fail(err, TPD_CORRUPT, "its index says %u bytes where %u belong", step->entry.decoded_len,
-					  tpd_segment_chunk_len(seg, chunk));
+					  tpd_segment_chunk_len(&seg, chunk));
 		if (!status && step->entry.payload_len > step->entry.decoded_len)
 			status = tpd_fail(err, TPD_CORRUPT, "its payload is longer than its bytes");
 		if (status) {
@@ -331,13 +178,13 @@ static enum tpd_status descend(struct tpd_chain *chain, struct tpd_chain_worker 
 			break;
 		if (!tpd_encoding_needs_reference(step->entry.encoding))
 			break;
-		if (!seg->has_ref || l + 1 >= chain->count) {
+		if (!seg.has_ref || l + 1 >= chain->count) {
 			status = tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
 			name_fault(chain, l, file, number, err);
 			return status;
 		}
-		file = seg->ref_file;
-		segment = seg->ref_segment;
+		file = seg.ref_file;
+		segment = seg.ref_segment;
 	}
 	*out_count = count;
 	return TPD_OK;
@@ -379,8 +226,7 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 	while (count-- > 0) {
 		const struct step *step = &worker->steps[count];
 		const struct tpd_part_entry *entry = &step->entry;
-		const struct tpd_manifest *m = &chain->links[step->link].manifest;
-		const struct tpd_segment *seg = &m->entries[m->files[step->file]].segments[step->segment];
+		const struct tpd_segment seg = tpd_chain_segment(chain, step->link, step->file, step->segment);
 		unsigned next = have ^ 1;
 		uint8_t digest[TPD_XXH_LEN];
 		uint8_t *to = out;
@@ -392,9 +238,9 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 		}
 		if (status)
 			return status;
-		status = read_payload(chain, step, seg->first_chunk + chunk, worker->payload, err);
+		status = read_payload(chain, step, seg.first_chunk + chunk, worker->payload, err);
 		if (!status)
-			status = tpd_decode_chunk(worker->codec, entry->encoding, seg->dtype, worker->payload, entry->payload_len,
+			status = tpd_decode_chunk(worker->codec, entry->encoding, seg.dtype, worker->payload, entry->payload_len,
 						  have_len ? worker->buffer[have] : NULL, have_len, to, entry->decoded_len, err);
 		if (!status) {
 			tpd_xxh128(to, entry->decoded_len, digest);
@@ -402,7 +248,7 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 				status = tpd_fail(err, TPD_CORRUPT, "its decoded bytes do not have the recorded digest");
 		}
 		if (status) {
-			name_fault(chain, step->link, step->file, seg->first_chunk + chunk, err);
+			name_fault(chain, step->link, step->file, seg.first_chunk + chunk, err);
 			return status;
 		}
 		have = next;

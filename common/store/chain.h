@@ -24,7 +24,7 @@ void tpd_chain_close(struct tpd_chain *chain);
 /* The checkpoint's own manifest, borrowed. */
 const struct tpd_manifest *tpd_chain_manifest(const struct tpd_chain *chain);
 uint32_t tpd_chain_links(const struct tpd_chain *chain); /* manifests loaded: true depth + 1 */
-const struct tpd_manifest *tpd_chain_link(const struct tpd_chain *chain, uint32_t link); /* 0: itself */
+const struct tpd_manifest *tpd_chain_link(const struct tpd_chain *chain, uint32_t link); /* 0: itself; others may lack segments */
 
 /*
  * Where the original may still lie (path of the directory, or of the single file): chunks are then read there when their

@@ -1,5 +1,5 @@
 /*
- * chain_internal.h - what chain.c (replaying chunks) and chain_files.c (the files that this reads from) share.
+ * chain_internal.h - what chain.c (replaying chunks), chain_links.c (manifests) and chain_files.c (parts and originals) share.
  */
 #ifndef TPD_STORE_CHAIN_INTERNAL_H
 #define TPD_STORE_CHAIN_INTERNAL_H
@@ -12,8 +12,16 @@
 /* Where bytes of link 0 may lie as they are. */
 enum tpd_chain_source { TPD_CHAIN_ORIGINAL, TPD_CHAIN_COPY, TPD_CHAIN_SOURCES };
 
+/* A file of a link whose segments are those of the link above, but for these. */
+struct tpd_chain_shared {
+	const struct tpd_segment *segments; /* of a link above; NULL: the file has its own */
+	struct tpd_segment glue;
+	uint8_t *has_ref; /* owned; a bit a segment: it refers to the one of the same number in the file of the same number */
+};
+
 struct tpd_chain_link {
-	struct tpd_manifest manifest;
+	struct tpd_manifest manifest; /* segments of shared files are NULL */
+	struct tpd_chain_shared *shared; /* one a file; NULL for link 0 */
 	uint32_t generation; /* of its object: the one that the manifest was read from */
 };
 
@@ -38,6 +46,13 @@ struct tpd_chain {
 	uint32_t open_count, open_cap;
 	uint64_t takings;
 };
+
+/* --- chain_links.c --- */
+
+/* As if each link had its own; where it lies in the file holds for link 0 only. */
+struct tpd_segment tpd_chain_segment(const struct tpd_chain *chain, uint32_t link, uint32_t file, uint32_t segment);
+
+/* --- chain_files.c --- */
 
 /* The part that holds chunk `number` of a file, checked against the manifest. It stays open until it is given back. */
 enum tpd_status tpd_chain_take_part(struct tpd_chain *chain, uint32_t link, uint32_t file, uint64_t number,

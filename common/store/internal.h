@@ -1,5 +1,5 @@
 /*
- * internal.h - what store.c, objects.c, chain.c, chain_files.c, refs_read.c, refs.c and ingest_dir.c share.
+ * internal.h - what store.c, objects.c, chain_links.c, chain_files.c, refs_read.c, refs.c and ingest_dir.c share.
  */
 #ifndef TPD_STORE_INTERNAL_H
 #define TPD_STORE_INTERNAL_H
