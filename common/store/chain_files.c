@@ -1,14 +1,14 @@
 /*
  * chain_files.c - the files that a chain is read from: parts of every link, and originals of the first.
  *
- * A chain of depth 15 over a file of 75 parts has 1200 of them, more than a process may have open. So a bounded set is kept,
- * and the one that was not used for the longest time is closed when another is wanted. Who reads from one has taken it, and
- * what is taken is not closed: with more threads than there is room for, the set is larger by as many, until they give back.
- * A reader takes one at a time, never one while it holds another, so the set is bounded by a constant and the threads.
- * Directories of objects are not kept open at all: opening one costs little beside the two reads of a part's ends.
+ * A chain of depth 15 over a file of 75 parts has 1200 of them, more than a process may have open. So a bounded set is
+ * kept, and the one that was not used for the longest time is closed when another is wanted. Who reads from one has
+ * taken it, and what is taken is not closed: with more threads than there is room for, the set is larger by as many,
+ * until they give back. A reader takes one at a time, never one while it holds another, so the set is bounded by a
+ * constant and the threads. Directories of objects are not kept open at all: opening one costs little beside the two
+ * reads of a part's ends.
  *
- * Rejected: one descriptor a link with all parts behind it (parts are files), and a set for each thread (they mostly read the same
- * parts at the same time).
+ * Rejected: a set for each thread (they mostly read the same parts at the same time).
  */
 #include "base/tpd.h"
 
@@ -24,8 +24,8 @@
 #include "store/internal.h"
 
 /*
- * Chunks go through a file in order, so each link needs one part at a time, and two where one ends. An ingest reads two chains at once,
- * and the usual limit of a process is 1024 descriptors.
+ * Chunks go through a file in order, so each link needs one part at a time, and two where one ends. An ingest reads two
+ * chains at once, and the usual limit of a process is 1024 descriptors.
  */
 #define OPEN_MIN 64u
 #define OPEN_MAX 256u
@@ -72,7 +72,8 @@ static void shrink(struct tpd_chain *chain, uint32_t most)
 	}
 }
 
-static struct tpd_chain_file *take_open(struct tpd_chain *chain, uint32_t link, int source, uint32_t file, uint32_t number)
+static struct tpd_chain_file *take_open(struct tpd_chain *chain, uint32_t link, int source, uint32_t file,
+					uint32_t number)
 {
 	for (uint32_t i = 0; i < chain->open_count; i++) {
 		struct tpd_chain_file *open = chain->open[i];
@@ -134,8 +135,8 @@ static enum tpd_status open_part(struct tpd_chain *chain, struct tpd_chain_file 
 	if (status)
 		return status;
 	tpd_part_trailer_digest(file->part, digest);
-	if (memcmp(digest, ref->trailer_digest, sizeof(digest)) != 0 || tpd_part_first_chunk(file->part) != ref->first_chunk ||
-	    tpd_part_chunks(file->part) != ref->chunks)
+	if (memcmp(digest, ref->trailer_digest, sizeof(digest)) != 0 ||
+	    tpd_part_first_chunk(file->part) != ref->first_chunk || tpd_part_chunks(file->part) != ref->chunks)
 		return tpd_fail(err, TPD_CORRUPT, "part %u is not the one that the manifest names", file->number);
 	return TPD_OK;
 }

@@ -1,5 +1,6 @@
 /*
- * chain_internal.h - what chain.c (replaying chunks), chain_links.c (manifests) and chain_files.c (parts and originals) share.
+ * chain_internal.h - what chain.c (replaying chunks), chain_links.c (manifests) and chain_files.c (parts and originals)
+ * share.
  */
 #ifndef TPD_STORE_CHAIN_INTERNAL_H
 #define TPD_STORE_CHAIN_INTERNAL_H
@@ -16,7 +17,7 @@ enum tpd_chain_source { TPD_CHAIN_ORIGINAL, TPD_CHAIN_COPY, TPD_CHAIN_SOURCES };
 struct tpd_chain_shared {
 	const struct tpd_segment *segments; /* of a link above; NULL: the file has its own */
 	struct tpd_segment glue;
-	uint8_t *has_ref; /* owned; a bit a segment: it refers to the one of the same number in the file of the same number */
+	uint8_t *has_ref; /* owned; a bit a segment: it refers to the one of the same number in that file below */
 };
 
 struct tpd_chain_link {

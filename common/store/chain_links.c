@@ -1,9 +1,10 @@
 /*
  * chain_links.c - the manifests of a chain, from the checkpoint down to its keyframe.
  *
- * What a link takes grows with its tensors, and a chain may have many links; but nearly always all of them have the same tensors
- * in the same order, and each refers to the one of its own number below. So a link below the first keeps, for a file of which that is true,
- * only which of its tensors have a reference (a bit each) and its glue, and uses the segments of the link above for the rest:
+ * What a link takes grows with its tensors, and a chain may have many links; but nearly always all of them have the same
+ * tensors in the same order, and each refers to the one of its own number below. So a link below the first keeps, for a
+ * file of which that is true, only which of its tensors have a reference (a bit each) and its glue, and uses the segments
+ * of the link above for the rest:
  *
  *      link 0   segments ◄──┬──────┐
  *      link 1   bits, glue ─┘      │       500,000 tensors: 20 MB, and 60 KB for each link more
@@ -64,7 +65,7 @@ struct tpd_segment tpd_chain_segment(const struct tpd_chain *chain, uint32_t lin
 	return seg;
 }
 
-/* Is every reference of this link to a segment that the next one has, of the same type, and for tensors of the same size? */
+/* Is each reference of this link to a segment that the next one has, of the same type, and for tensors of the same size? */
 static enum tpd_status check_references(const struct tpd_chain *chain, uint32_t link, struct tpd_err *err)
 {
 	const struct tpd_manifest *m = &chain->links[link].manifest, *base = &chain->links[link + 1].manifest;
@@ -80,8 +81,8 @@ static enum tpd_status check_references(const struct tpd_chain *chain, uint32_t 
 				continue;
 			if (seg.ref_file >= base->file_count ||
 			    seg.ref_segment >= entry_of(&chain->links[link + 1], seg.ref_file)->segment_count)
-				return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment that %s@%llu does not have",
-						m->run, (unsigned long long)m->step, entry->path, base->run,
+				return tpd_fail(err, TPD_CORRUPT,
+						"%s@%llu: '%s' refers to a segment that %s@%llu does not have", m->run, (unsigned long long)m->step, entry->path, base->run,
 						(unsigned long long)base->step);
 			ref = &entry_of(&chain->links[link + 1], seg.ref_file)->segments[seg.ref_segment];
 			if (ref->dtype != seg.dtype || (s > 0 && ref->length != seg.length))
@@ -118,8 +119,8 @@ static enum tpd_status share_segments(struct tpd_chain *chain, uint32_t number, 
 		return tpd_fail_nomem(err);
 	for (uint32_t f = 0; f < TPD_MIN(link->manifest.file_count, above->manifest.file_count); f++) {
 		struct tpd_entry *entry = &link->manifest.entries[link->manifest.files[f]];
-		const struct tpd_segment *segments = above->shared && above->shared[f].segments ? above->shared[f].segments
-												 : entry_of(above, f)->segments;
+		bool shares = above->shared && above->shared[f].segments;
+		const struct tpd_segment *segments = shares ? above->shared[f].segments : entry_of(above, f)->segments;
 		struct tpd_chain_shared *shared = &link->shared[f];
 
 		if (entry->segment_count != entry_of(above, f)->segment_count ||

@@ -155,8 +155,8 @@ static enum tpd_status read_source(void *ctx, void *buf, size_t len, uint64_t of
 }
 
 /*
- * Can the manifest hold these tensors too? Where it cannot, the file is stored as one piece: less is saved, and nothing refused at the
- * very end.
+ * Can the manifest hold these tensors too? Where it cannot, the file is stored as one piece: less is saved, and nothing
+ * refused at the very end.
  */
 static bool has_room(struct tpd_ingest_job *job, const struct tpd_format_layout *layout)
 {
@@ -177,8 +177,7 @@ static enum tpd_status weigh_files(struct tpd_ingest_job *job, struct tpd_err *e
 
 	job->weight = PARTS_WEIGHT;
 	for (uint32_t i = 0; i < m->entry_count; i++)
-		job->weight += tpd_entry_weight(&m->entries[i]) +
-			       (m->entries[i].type == TPD_ENTRY_FILE ? TPD_MANIFEST_WEIGHT_SEGMENT + TPD_MANIFEST_WEIGHT_STATS : 0);
+		job->weight += tpd_entry_weight(&m->entries[i]) + TPD_MANIFEST_WEIGHT_SEGMENT + TPD_MANIFEST_WEIGHT_STATS;
 	if (job->weight > TPD_MANIFEST_WEIGHT_MAX)
 		return tpd_fail(err, TPD_LIMIT, "the checkpoint has too many entries, or too long ones");
 	return TPD_OK;
