@@ -10,7 +10,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 struct tpd_capturer {
 	struct tpd_mailbox box;
@@ -23,14 +24,6 @@ struct tpd_capturer {
 	void *wake_arg;
 	struct tpd_capture_task *watched; /* the thread's */
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 void tpd_capture_task_free(struct tpd_capture_task *task)
 {
@@ -67,7 +60,7 @@ static enum tpd_status check_whole(const struct tpd_capture_task *task, struct t
 
 static void open_task(struct tpd_capturer *capturer, struct tpd_capture_task *task)
 {
-	task->opened_ms = now_ms();
+	task->opened_ms = tpd_clock_steady_ms();
 	task->status = tpd_capture_open(task->path, &task->capture, &task->err);
 	if (task->status == TPD_OK)
 		task->status = check_whole(task, &task->err);
@@ -89,7 +82,7 @@ static int64_t due_ms(const struct tpd_capture_task *task)
 /* Answer for those whose time is over; returns the time until the next one, -1 when there is none. */
 static int64_t serve_watched(struct tpd_capturer *capturer)
 {
-	int64_t now = now_ms(), next = -1;
+	int64_t now = tpd_clock_steady_ms(), next = -1;
 
 	for (struct tpd_capture_task **link = &capturer->watched, *task; (task = *link) != NULL;) {
 		if (due_ms(task) > now) {

@@ -16,23 +16,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "daemon/log.h"
 
 #define LOCK_MS 5000         /* for locks that tpdectl holds; then the job is tried again later */
 #define TICK_MS 5000         /* to systemd, when there is one */
 #define DESCRIPTORS_MAX 4096 /* of captures in the queue */
 #define DESCRIPTORS_RESERVED 256
-
-int64_t tpd_daemon_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 int tpd_daemon_exit_code(enum tpd_status status)
 {
@@ -333,7 +325,7 @@ int tpd_daemon_run(struct tpd_daemon_options *options)
 	signal(SIGPIPE, SIG_IGN);
 	daemon->config = *options->config;
 	*options->config = (struct tpd_config){0};
-	daemon->since_ns = tpd_daemon_now_ns();
+	daemon->since_ns = tpd_clock_wall_ns();
 	tpd_io_count_init(&daemon->io, tpd_io_posix());
 	daemon->descriptors_max = raise_descriptor_limit();
 	tpd_mailbox_init(&daemon->inbox);

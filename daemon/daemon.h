@@ -113,7 +113,6 @@ int tpd_daemon_exit_code(enum tpd_status status);
 void tpd_daemon_stop(struct tpd_daemon *daemon, enum tpd_status status);
 /* Wakes the loop for a message in its inbox. Any thread. */
 void tpd_daemon_wake(void *daemon);
-int64_t tpd_daemon_now_ns(void);
 
 /* --- intake.c --- */
 

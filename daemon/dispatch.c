@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 #include "daemon/log.h"
 
@@ -148,7 +149,7 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 	daemon->last_stored.step = item->step;
 	daemon->last_stored.version = work->result.version;
 	daemon->last_stored.existed = work->result.existed;
-	daemon->last_stored.time_ns = tpd_daemon_now_ns();
+	daemon->last_stored.time_ns = tpd_clock_wall_ns();
 	snprintf(daemon->last_stored.run, sizeof daemon->last_stored.run, "%s", item->run);
 	tpd_id_hex(&work->result.id, daemon->last_stored.id);
 	set_job(daemon, item, TPD_JOB_DONE, daemon->last_stored.id, NULL);
@@ -318,7 +319,7 @@ static void hand_to_worker(struct tpd_daemon *daemon)
 	work->capture = item->capture;
 	item->capture = NULL;
 	daemon->working = true;
-	daemon->job_begun_ns = tpd_daemon_now_ns();
+	daemon->job_begun_ns = tpd_clock_wall_ns();
 	tpd_worker_send(daemon->worker, work);
 }
 

@@ -12,8 +12,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "daemon/log.h"
 
 struct tpd_ledger {
@@ -34,14 +34,6 @@ struct tpd_ledger {
  * more.
  */
 #define NUMBERS ((int64_t)1 << 40)
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 struct tpd_ledger_call *tpd_ledger_call_new(enum tpd_ledger_kind kind)
 {
@@ -123,7 +115,7 @@ static enum tpd_status open_archive(struct tpd_ledger *ledger, struct tpd_ledger
 	ledger->catalog = tpd_archive_catalog(ledger->archive);
 	call->status = tpd_catalog_jobs(ledger->catalog, states, take_job, &left, &call->err);
 	if (call->status == TPD_OK)
-		call->status = tpd_catalog_jobs_recover(ledger->catalog, now_ns(), &recovered, &call->err);
+		call->status = tpd_catalog_jobs_recover(ledger->catalog, tpd_clock_wall_ns(), &recovered, &call->err);
 	call->archive = ledger->archive;
 	return call->status;
 }
@@ -148,7 +140,7 @@ static enum tpd_status add_job(struct tpd_ledger *ledger, struct tpd_ledger_call
 	bool is_new = false;
 	int64_t number = 0;
 	enum tpd_status status = tpd_catalog_job_add(ledger->catalog, call->run, call->path, call->step,
-						     call->fingerprint, now_ns(), &number, &is_new, &call->err);
+						     call->fingerprint, tpd_clock_wall_ns(), &number, &is_new, &call->err);
 
 	if (status != TPD_OK)
 		return status;
@@ -157,7 +149,7 @@ static enum tpd_status add_job(struct tpd_ledger *ledger, struct tpd_ledger_call
 		return TPD_OK;
 	status = find_job(ledger, call);
 	if (status == TPD_OK && call->known && (call->state == TPD_JOB_FAILED || call->state == TPD_JOB_MISSED))
-		status = tpd_catalog_job_set(ledger->catalog, number, TPD_JOB_QUEUED, now_ns(), NULL, NULL, &call->err);
+		status = tpd_catalog_job_set(ledger->catalog, number, TPD_JOB_QUEUED, tpd_clock_wall_ns(), NULL, NULL, &call->err);
 	return status;
 }
 
@@ -165,7 +157,7 @@ static enum tpd_status set_job(struct tpd_ledger *ledger, struct tpd_ledger_call
 {
 	if (call->number < ledger->base)
 		return TPD_OK; /* its row went with the catalog that was lost; the store has the checkpoint */
-	return tpd_catalog_job_set(ledger->catalog, call->number - ledger->base, call->state, now_ns(),
+	return tpd_catalog_job_set(ledger->catalog, call->number - ledger->base, call->state, tpd_clock_wall_ns(),
 				   call->checkpoint[0] ? call->checkpoint : NULL, call->text, &call->err);
 }
 
@@ -181,7 +173,7 @@ static enum tpd_status serve(struct tpd_ledger *ledger, struct tpd_ledger_call *
 	case TPD_LEDGER_SET:
 		return set_job(ledger, call);
 	case TPD_LEDGER_EVENT:
-		return tpd_catalog_event(ledger->catalog, now_ns(), call->level, call->run, call->text, &call->err);
+		return tpd_catalog_event(ledger->catalog, tpd_clock_wall_ns(), call->level, call->run, call->text, &call->err);
 	}
 	return TPD_OK;
 }

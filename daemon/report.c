@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/text.h"
 
 #define UNFINISHED_MAX 50 /* of checkpoints that are not complete, in one answer */
@@ -31,7 +32,7 @@ const char *tpd_report_state(const struct tpd_daemon *daemon)
 void tpd_report_error(struct tpd_daemon *daemon, const char *run, const char *text)
 {
 	daemon->last_error.any = true;
-	daemon->last_error.time_ns = tpd_daemon_now_ns();
+	daemon->last_error.time_ns = tpd_clock_wall_ns();
 	snprintf(daemon->last_error.run, sizeof daemon->last_error.run, "%s", run ? run : "");
 	snprintf(daemon->last_error.text, sizeof daemon->last_error.text, "%s", text);
 }
@@ -131,7 +132,7 @@ static void put_job(const struct tpd_daemon *daemon, struct tpd_json_out *out)
 	}
 	if (daemon->working)
 		tpd_worker_progress(daemon->worker, &done, &total, &ticks);
-	seconds = (double)(tpd_daemon_now_ns() - daemon->job_begun_ns) / 1e9;
+	seconds = (double)(tpd_clock_wall_ns() - daemon->job_begun_ns) / 1e9;
 	tpd_json_begin_object(out);
 	put_string(out, "run", item->run);
 	put_u64(out, "step", item->step);
@@ -139,7 +140,7 @@ static void put_job(const struct tpd_daemon *daemon, struct tpd_json_out *out)
 	put_u64(out, "done", done);
 	put_u64(out, "total", total);
 	put_u64(out, "rate", daemon->working && seconds > 0 ? (uint64_t)((double)done / seconds) : 0);
-	put_time(out, "started", daemon->working ? daemon->job_begun_ns : tpd_daemon_now_ns());
+	put_time(out, "started", daemon->working ? daemon->job_begun_ns : tpd_clock_wall_ns());
 	tpd_json_end_object(out);
 }
 

@@ -26,6 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "daemon/tree.h"
 
 #define TURNS 16              /* full looks until every directory was read */
@@ -54,14 +55,6 @@ static bool is_remote(const char *path)
 static int64_t ns_of(const struct timespec *ts)
 {
 	return (int64_t)ts->tv_sec * 1000000000 + ts->tv_nsec;
-}
-
-static int64_t wall_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return ns_of(&ts);
 }
 
 /* --- the result --- */
@@ -275,7 +268,7 @@ static void list(struct tpd_scan *scan, struct tpd_node *node, unsigned depth)
 	DIR *dir;
 	int fd = open(scan->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-	node->listed_ns = wall_ns();
+	node->listed_ns = tpd_clock_wall_ns();
 	node->listed = true;
 	tpd_tree_stir(node);
 	dir = fd < 0 ? NULL : fdopendir(fd);
@@ -497,7 +490,7 @@ void tpd_scan_run(struct tpd_scan *scan, const struct tpd_scan_request *request,
 	scan->request = request;
 	scan->result = out_result;
 	scan->path = path;
-	scan->now_ns = wall_ns();
+	scan->now_ns = tpd_clock_wall_ns();
 	if (request->full) {
 		scan->exhausted = false;
 		scan->turn = (scan->turn + 1) % TURNS;

@@ -13,7 +13,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 struct tpd_worker {
 	struct tpd_mailbox box;
@@ -23,14 +24,6 @@ struct tpd_worker {
 	atomic_bool cancel;
 	atomic_ullong done, total, ticks;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 void tpd_work_free(struct tpd_work *work)
 {
@@ -119,12 +112,12 @@ static void *worker_main(void *arg)
 	tpd_thread_lower();
 	while ((message = tpd_mailbox_take(&worker->box, -1)) != &worker->stop) {
 		struct tpd_work *work = (struct tpd_work *)message;
-		int64_t begun_ms = now_ms();
+		int64_t begun_ms = tpd_clock_steady_ms();
 
 		atomic_store(&worker->done, 0);
 		atomic_store(&worker->total, 0);
 		work->status = do_work(worker, work);
-		work->elapsed_ms = now_ms() - begun_ms;
+		work->elapsed_ms = tpd_clock_steady_ms() - begun_ms;
 		atomic_fetch_add(&worker->ticks, 1);
 		work->head.deliver = worker->options.deliver;
 		tpd_mailbox_put(worker->options.answers, &work->head);

@@ -131,10 +131,12 @@ static TPD_UNUSED struct tpd_manifest make_manifest(const char *run, uint64_t st
 	*entry = (struct tpd_entry){.path = strdup("model.bin"), .type = TPD_ENTRY_FILE, .mode = 0644, .size = 1};
 	tpd_sha256_once(&content, 1, entry->sha256);
 	entry->segments = calloc(1, sizeof(*entry->segments));
+	entry->about = calloc(1, sizeof(*entry->about));
 	entry->parts = calloc(1, sizeof(*entry->parts));
-	ck_assert(entry->segments && entry->parts);
+	ck_assert(entry->segments && entry->about && entry->parts);
 	entry->segment_count = entry->part_count = 1;
-	entry->segments[0] = (struct tpd_segment){.name = strdup(""), .length = 1, .row = 1, .stored = 1};
+	entry->segments[0] = (struct tpd_segment){.length = 1};
+	entry->about[0] = (struct tpd_segment_about){.name = strdup(""), .row = 1, .stored = 1};
 	return m;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/digest.h"
 #include "base/dtype.h"
 #include "base/sparsity.h"
@@ -191,6 +192,17 @@ START_TEST(hex)
 }
 END_TEST
 
+START_TEST(clocks)
+{
+	int64_t wall = tpd_clock_wall_ns(), steady = tpd_clock_steady_ms();
+
+	usleep(2000);
+	ck_assert_int_gt(wall, 1600000000000000000);
+	ck_assert_int_ge(tpd_clock_steady_ms() - steady, 1);
+	ck_assert_int_le(tpd_clock_steady_ms() - steady, 60000);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("base");
@@ -209,6 +221,7 @@ int main(void)
 	tcase_add_test(tests, sparsity_constants);
 	tcase_add_test(tests, digests);
 	tcase_add_test(tests, hex);
+	tcase_add_test(tests, clocks);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -167,6 +167,23 @@ START_TEST(grows)
 }
 END_TEST
 
+START_TEST(room_is_kept)
+{
+	uint8_t *buffer = NULL, *first;
+	size_t cap = 0;
+
+	ck_assert_int_eq(tpd_room(&buffer, &cap, 100, NULL), TPD_OK);
+	ck_assert(buffer && cap == 100);
+	first = buffer;
+	ck_assert_int_eq(tpd_room(&buffer, &cap, 7, NULL), TPD_OK);
+	ck_assert(buffer == first && cap == 100);
+	ck_assert_int_eq(tpd_room(&buffer, &cap, SIZE_MAX / 2, NULL), TPD_NOMEM);
+	ck_assert(!buffer && cap == 0);
+	ck_assert_int_eq(tpd_room(&buffer, &cap, 1, NULL), TPD_OK);
+	free(buffer);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("bytes");
@@ -182,6 +199,7 @@ int main(void)
 	tcase_add_test(tests, strings_are_bounded);
 	tcase_add_test(tests, no_memory_sticks);
 	tcase_add_test(tests, grows);
+	tcase_add_test(tests, room_is_kept);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

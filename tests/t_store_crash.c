@@ -231,6 +231,65 @@ START_TEST(finished_parts_survive)
 }
 END_TEST
 
+/* A mended copy whose publication was interrupted: it comes in beside the damaged one, and is not thrown away for it. */
+START_TEST(mended_copies_survive)
+{
+	struct tpd_store *store = open_store(TPD_STORE_CREATE);
+	struct tpd_run_lock *lock = lock_run(store, RUN);
+	struct tpd_id id = must_store(lock, RUN, 10, 1, 1);
+	struct tpd_buf part, manifest = {0};
+	struct tpd_manifest m = {0};
+	char name[128], file[160];
+
+	object_name(&id, 0, name);
+	snprintf(file, sizeof(file), "%s/f00000.p00000", name);
+	part = get(file);
+	part.data[TPD_PART_HEADER] ^= 1; /* its one payload: manifest, trailer and index are as they were */
+	put(file, part.data, part.len);
+	ck_assert(tpd_store_has(store, &id) && !tpd_store_sound(store, &id));
+	ck_assert_int_eq(make_unfinished(lock, RUN, 10, 1, &m), TPD_OK);
+	ck_assert_int_eq(tpd_manifest_write(&m, &manifest, &err), TPD_OK);
+	put("ingest/sweep%2Flr3@10/manifest", manifest.data, manifest.len);
+	tpd_store_run_unlock(lock); /* and here it ended */
+	tpd_store_run_unlock(lock_run(store, RUN));
+	object_name(&id, 1, name);
+	ck_assert(exists(name) && tpd_store_sound(store, &id));
+	ck_assert_uint_eq(entries_in("ingest"), 0);
+	tpd_manifest_release(&m);
+	tpd_buf_release(&manifest);
+	tpd_buf_release(&part);
+	tpd_store_close(store);
+}
+END_TEST
+
+/* A torn record has at most the bytes of the largest; a file of megabytes behind a bad one is told at once, not searched. */
+START_TEST(tails_of_any_length)
+{
+	const size_t record = 4 + 65536 + 8;
+	struct tpd_buf refs = honest_refs();
+	struct tpd_store *store = open_store(TPD_STORE_CREATE);
+	struct tpd_run run = {0};
+	size_t honest = refs.len, count;
+
+	tpd_buf_u32(&refs, 65536);
+	while (refs.len < honest + record)
+		tpd_buf_u8(&refs, 7);
+	put(RUN_FILE, refs.data, refs.len);
+	ck_assert_int_eq(tpd_store_run_read(store, RUN, &run, &err), TPD_OK);
+	ck_assert_uint_eq(run.valid_bytes, honest);
+	tpd_run_release(&run);
+	tpd_buf_u8(&refs, 7);
+	put(RUN_FILE, refs.data, refs.len);
+	ck_assert_int_eq(tpd_store_run_read(store, RUN, &run, &err), TPD_CORRUPT);
+	for (count = 0; count < 8u << 20; count += 4) /* each could be a record of the largest kind */
+		tpd_buf_u32(&refs, 0x00010000);
+	put(RUN_FILE, refs.data, refs.len);
+	ck_assert_int_eq(tpd_store_run_read(store, RUN, &run, &err), TPD_CORRUPT);
+	tpd_buf_release(&refs);
+	tpd_store_close(store);
+}
+END_TEST
+
 /* An append that fails leaves the file as it was, and the next one works; after a failed fsync none does. */
 START_TEST(appends_that_fail)
 {
@@ -303,6 +362,8 @@ int main(void)
 	tcase_add_test(tests, stored_after_forgotten);
 	tcase_add_loop_test(tests, any_call_fails, 0, (int)TPD_ARRAY_LEN(failures));
 	tcase_add_loop_test(tests, finished_parts_survive, 0, 2);
+	tcase_add_test(tests, mended_copies_survive);
+	tcase_add_test(tests, tails_of_any_length);
 	tcase_add_test(tests, appends_that_fail);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

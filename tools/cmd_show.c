@@ -15,7 +15,7 @@ static uint64_t stored_of(const struct tpd_entry *file)
 	uint64_t stored = 0;
 
 	for (uint32_t s = 0; s < file->segment_count; s++)
-		stored += file->segments[s].stored;
+		stored += file->about[s].stored;
 	return stored;
 }
 
@@ -27,8 +27,8 @@ static const char *encodings_of(const struct tpd_entry *file, char out[128])
 
 	out[0] = 0;
 	for (uint32_t s = 0; s < file->segment_count; s++)
-		if ((s > 0 || file->segment_count == 1) && file->segments[s].planned < TPD_ENCODING_COUNT)
-			count[file->segments[s].planned]++;
+		if ((s > 0 || file->segment_count == 1) && file->about[s].planned < TPD_ENCODING_COUNT)
+			count[file->about[s].planned]++;
 	for (;;) {
 		unsigned best = 0;
 
@@ -42,7 +42,7 @@ static const char *encodings_of(const struct tpd_entry *file, char out[128])
 	}
 }
 
-static const char *shape_of(const struct tpd_segment *seg, char out[128])
+static const char *shape_of(const struct tpd_segment_about *seg, char out[128])
 {
 	size_t at = 1;
 
@@ -116,22 +116,23 @@ static enum tpd_status print_tensors(const struct tpd_entry *file, struct tpd_er
 
 	for (uint32_t s = 1; s < file->segment_count; s++) {
 		const struct tpd_segment *seg = &file->segments[s];
-		bool delta = seg->has_stats && seg->stats.has_delta;
+		const struct tpd_segment_about *about = &file->about[s];
+		bool delta = about->stats && about->stats->has_delta;
 		char shape[128];
 
 		tpd_table_add(&table, tpd_dtype_name(seg->dtype));
-		tpd_table_add(&table, seg->ndim ? shape_of(seg, shape) : "");
-		tpd_table_add_bytes(&table, seg->stored);
-		tpd_table_add_ratio(&table, seg->length, seg->stored);
-		tpd_table_add(&table, tpd_encoding_name(seg->planned));
+		tpd_table_add(&table, about->ndim ? shape_of(about, shape) : "");
+		tpd_table_add_bytes(&table, about->stored);
+		tpd_table_add_ratio(&table, seg->length, about->stored);
+		tpd_table_add(&table, tpd_encoding_name(about->planned));
 		if (delta) {
-			tpd_table_addf(&table, "%.1f", 100 * share(seg->stats.zeros, seg->stats.pairs));
-			tpd_table_addf(&table, "%.1f", 100 * share(seg->stats.raw[2], seg->stats.pairs));
+			tpd_table_addf(&table, "%.1f", 100 * share(about->stats->zeros, about->stats->pairs));
+			tpd_table_addf(&table, "%.1f", 100 * share(about->stats->raw[2], about->stats->pairs));
 		} else {
 			tpd_table_add(&table, "");
 			tpd_table_add(&table, "");
 		}
-		tpd_table_add(&table, seg->name);
+		tpd_table_add(&table, about->name);
 	}
 	printf("\n%s\n", path ? path : "");
 	status = tpd_table_print(&table, 0, err);
@@ -203,18 +204,18 @@ static void put_stats(struct tpd_json_out *out, const struct tpd_sparsity *stats
 	tpd_json_end_object(out);
 }
 
-static void put_tensor(struct tpd_json_out *out, const struct tpd_segment *seg)
+static void put_tensor(struct tpd_json_out *out, const struct tpd_segment *seg, const struct tpd_segment_about *about)
 {
 	tpd_json_begin_object(out);
 	tpd_json_key(out, "name");
-	tpd_json_put_string(out, seg->name);
+	tpd_json_put_string(out, about->name);
 	tpd_json_key(out, "dtype");
 	tpd_json_put_string(out, tpd_dtype_name(seg->dtype));
 	tpd_json_key(out, "shape");
-	if (seg->ndim) {
+	if (about->ndim) {
 		tpd_json_begin_array(out);
-		for (unsigned d = 0; d < seg->ndim; d++)
-			tpd_json_put_u64(out, seg->dims[d]);
+		for (unsigned d = 0; d < about->ndim; d++)
+			tpd_json_put_u64(out, about->dims[d]);
 		tpd_json_end_array(out);
 	} else {
 		tpd_json_put_null(out);
@@ -222,11 +223,11 @@ static void put_tensor(struct tpd_json_out *out, const struct tpd_segment *seg)
 	tpd_json_key(out, "size");
 	tpd_json_put_u64(out, seg->length);
 	tpd_json_key(out, "stored");
-	tpd_json_put_u64(out, seg->stored);
+	tpd_json_put_u64(out, about->stored);
 	tpd_json_key(out, "encoding");
-	tpd_json_put_string(out, tpd_encoding_name(seg->planned));
-	if (seg->has_stats)
-		put_stats(out, &seg->stats);
+	tpd_json_put_string(out, tpd_encoding_name(about->planned));
+	if (about->stats)
+		put_stats(out, about->stats);
 	tpd_json_end_object(out);
 }
 
@@ -264,7 +265,7 @@ static void put_file(struct tpd_json_out *out, const struct tpd_entry *entry, bo
 			tpd_json_key(out, "tensors");
 			tpd_json_begin_array(out);
 			for (uint32_t s = 1; s < entry->segment_count; s++)
-				put_tensor(out, &entry->segments[s]);
+				put_tensor(out, &entry->segments[s], &entry->about[s]);
 			tpd_json_end_array(out);
 		}
 	}
@@ -327,7 +328,7 @@ int tpd_cmd_show(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 	if (status == TPD_OK)
 		status = tpd_archive_resolve(archive, argv[0], &name, &err);
 	if (status == TPD_OK)
-		status = tpd_store_manifest(tpd_archive_store(archive), &name.id, &m, &err);
+		status = tpd_store_manifest_keep(tpd_archive_store(archive), &name.id, TPD_MANIFEST_ALL, &m, &err);
 	if (status == TPD_OK)
 		status = tpd_store_object_bytes(tpd_archive_store(archive), &name.id, &stored, &err);
 	if (status == TPD_OK && m.has_ref) {

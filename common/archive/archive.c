@@ -13,15 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
+#include "base/clock.h"
 
 static enum tpd_status open_catalog(struct tpd_archive *archive, struct tpd_catalog **out, struct tpd_err *err)
 {
@@ -203,7 +196,7 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 		.pool = archive->pool,
 		.part_size = archive->options.part_size,
 		.max_depth = archive->options.max_depth,
-		.now_ns = now_ns(),
+		.now_ns = tpd_clock_wall_ns(),
 	};
 	struct tpd_ingest_result result = {0};
 	struct tpd_run_lock *lock = NULL;

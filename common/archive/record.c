@@ -30,7 +30,7 @@ static void rows_release(struct rows *rows)
 }
 
 /* "[256,688]"; NULL in *out when the shape is not known. */
-static enum tpd_status shape_text(const struct tpd_segment *seg, char **out, struct tpd_err *err)
+static enum tpd_status shape_text(const struct tpd_segment_about *seg, char **out, struct tpd_err *err)
 {
 	struct tpd_buf buf = {0};
 	enum tpd_status status;
@@ -89,21 +89,22 @@ static enum tpd_status make_rows(const struct tpd_manifest *m, struct rows *rows
 		};
 		for (uint32_t s = 0; s < entry->segment_count; s++) {
 			const struct tpd_segment *seg = &entry->segments[s];
-			enum tpd_status status = shape_text(seg, &rows->shapes[rows->tensor_count], err);
+			const struct tpd_segment_about *about = &entry->about[s];
+			enum tpd_status status = shape_text(about, &rows->shapes[rows->tensor_count], err);
 
 			if (status)
 				return status;
 			rows->tensors[rows->tensor_count] = (struct tpd_catalog_tensor){
-				.name = seg->name,
+				.name = about->name,
 				.file = i, /* its row in files */
 				.segment = s,
 				.dtype = tpd_dtype_name(seg->dtype),
-				.encoding = tpd_encoding_name(seg->planned),
+				.encoding = tpd_encoding_name(about->planned),
 				.shape = rows->shapes[rows->tensor_count],
 				.size = seg->length,
-				.stored = seg->stored,
-				.has_stats = seg->has_stats,
-				.stats = seg->stats,
+				.stored = about->stored,
+				.has_stats = about->stats != NULL,
+				.stats = about->stats ? *about->stats : (struct tpd_sparsity){0},
 			};
 			rows->tensor_count++;
 		}
@@ -118,7 +119,7 @@ enum tpd_status tpd_archive_record(struct tpd_store *store, struct tpd_catalog *
 	struct rows rows = {0};
 	char hex[TPD_ID_HEX], ref[TPD_ID_HEX], w1[TPD_ID_HEX];
 	uint64_t bytes = 0;
-	enum tpd_status status = tpd_store_manifest(store, id, &m, err);
+	enum tpd_status status = tpd_store_manifest_keep(store, id, TPD_MANIFEST_ALL, &m, err);
 
 	if (status)
 		return status;

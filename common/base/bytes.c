@@ -139,6 +139,19 @@ enum tpd_status tpd_buf_status(const struct tpd_buf *buf, struct tpd_err *err)
 	return buf->failed ? tpd_fail_nomem(err) : TPD_OK;
 }
 
+enum tpd_status tpd_room(uint8_t **buffer, size_t *cap, size_t len, struct tpd_err *err)
+{
+	if (len <= *cap)
+		return TPD_OK;
+	free(*buffer);
+	*cap = 0;
+	*buffer = malloc(len);
+	if (!*buffer)
+		return tpd_fail_nomem(err);
+	*cap = len;
+	return TPD_OK;
+}
+
 struct tpd_rd tpd_rd_make(const void *data, size_t len)
 {
 	const uint8_t *p = data;

@@ -35,6 +35,9 @@ void tpd_buf_str(struct tpd_buf *buf, const char *s);           /* varint length
 void tpd_buf_printf(struct tpd_buf *buf, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 enum tpd_status tpd_buf_status(const struct tpd_buf *buf, struct tpd_err *err); /* TPD_NOMEM when failed */
 
+/* Room for len bytes in a buffer that is used again and again (*buffer NULL and *cap 0 at first); what was in it may be lost. */
+enum tpd_status tpd_room(uint8_t **buffer, size_t *cap, size_t len, struct tpd_err *err);
+
 struct tpd_rd {
 	const uint8_t *p, *end; /* borrowed */
 	bool failed;

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 
 #define TREE_DEPTH 16          /* deeper trees are none of ours */
 #define TMP_TRIES 1000         /* left-overs of a dead process with our pid */
@@ -270,12 +271,17 @@ enum tpd_status tpd_io_mkdirs(const struct tpd_io *io, int dir, const char *path
 	return TPD_OK;
 }
 
-static int collect_name(const char *name, void *arg)
+static int add_name(const char *name, void *arg)
 {
 	struct tpd_buf *names = arg;
 
 	tpd_buf_put(names, name, strlen(name) + 1);
 	return names->failed ? -ENOMEM : 0;
+}
+
+int tpd_io_list_names(const struct tpd_io *io, int dir, const char *path, struct tpd_buf *out_names)
+{
+	return io->list(io, dir, path, add_name, out_names);
 }
 
 static enum tpd_status remove_entry(const struct tpd_io *io, int dir, const char *name, unsigned depth,
@@ -287,7 +293,7 @@ static enum tpd_status remove_contents(const struct tpd_io *io, int dir, const c
 {
 	struct tpd_buf names = {0};
 	enum tpd_status status = TPD_OK;
-	int rc = io->list(io, dir, ".", collect_name, &names);
+	int rc = tpd_io_list_names(io, dir, ".", &names);
 
 	if (rc < 0)
 		status = tpd_fail_sys(err, -rc, "cannot list directory '%s'", name);
@@ -346,18 +352,10 @@ enum tpd_status tpd_io_remove_tree(const struct tpd_io *io, int dir, const char 
 	return remove_entry(io, dir, path, 0, err);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 enum tpd_status tpd_io_lock_wait(const struct tpd_io *io, int fd, enum tpd_lock_kind kind, int64_t timeout_ms,
 				 const char *what, struct tpd_err *err)
 {
-	int64_t begin = now_ms(), sleep_ms = LOCK_SLEEP_MS;
+	int64_t begin = tpd_clock_steady_ms(), sleep_ms = LOCK_SLEEP_MS;
 
 	/* Polling: F_OFD_SETLKW could only be ended by a signal. */
 	for (;;) {
@@ -368,7 +366,7 @@ enum tpd_status tpd_io_lock_wait(const struct tpd_io *io, int fd, enum tpd_lock_
 			return TPD_OK;
 		if (rc != -EAGAIN)
 			return tpd_fail_sys(err, -rc, "cannot lock '%s'", what);
-		waited = now_ms() - begin;
+		waited = tpd_clock_steady_ms() - begin;
 		if (timeout_ms >= 0 && waited >= timeout_ms)
 			return tpd_fail(err, TPD_BUSY, "'%s' is locked by another process", what);
 		if (timeout_ms >= 0)

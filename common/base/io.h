@@ -81,6 +81,10 @@ enum tpd_status tpd_io_publish(const struct tpd_io *io, int dir, const char *pat
 /* mkdir -p below dir, each new level fsynced; 0755. */
 enum tpd_status tpd_io_mkdirs(const struct tpd_io *io, int dir, const char *path, struct tpd_err *err);
 
+/* Names in a directory, each with its zero, one behind the other; returns what io->list() says. */
+struct tpd_buf;
+int tpd_io_list_names(const struct tpd_io *io, int dir, const char *path, struct tpd_buf *out_names);
+
 /* fsync of a directory by name. */
 enum tpd_status tpd_io_sync_dir(const struct tpd_io *io, int dir, const char *path, struct tpd_err *err);
 

@@ -219,13 +219,13 @@ static void add_gap(struct tpd_stats *stats, uint64_t gap)
 {
 	stats->gap_count++;
 	if (gap < stats->gap_kinds) {
-		stats->gaps[gap]++;
+		stats->gaps->count[gap]++;
 		stats->gap_max = TPD_MAX(stats->gap_max, (size_t)gap);
 		return;
 	}
-	stats->pooled[bit_length(gap)]++;
-	for (unsigned k = 0; k < TPD_ARRAY_LEN(stats->pooled_rice); k++)
-		stats->pooled_rice[k] += (gap - 1) >> k;
+	stats->gaps->pooled[bit_length(gap)]++;
+	for (unsigned k = 0; k < TPD_ARRAY_LEN(stats->gaps->pooled_rice); k++)
+		stats->gaps->pooled_rice[k] += (gap - 1) >> k;
 }
 
 static uint64_t kept_word(const uint8_t *kept, size_t from, size_t n)
@@ -241,8 +241,8 @@ static uint64_t kept_word(const uint8_t *kept, size_t from, size_t n)
 enum tpd_status tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count, const uint8_t *kept,
 				    size_t n, struct tpd_err *err)
 {
-	if (!stats->gaps) /* only now: many tensors may wait between the two passes */
-		stats->gaps = calloc(stats->gap_kinds, sizeof *stats->gaps);
+	if (!stats->gaps)
+		stats->gaps = calloc(1, sizeof *stats->gaps + stats->gap_kinds * sizeof stats->gaps->count[0]);
 	if (!stats->gaps)
 		return tpd_fail_nomem(err);
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
@@ -297,18 +297,18 @@ static void describe_gaps(const struct tpd_stats *stats, struct tpd_sparsity *ou
 	if (stats->gap_count == 0)
 		return;
 	for (size_t gap = 1; gap <= stats->gap_max; gap++) {
-		elias += stats->gaps[gap] * elias_bits(bit_length(gap));
-		entropy += plogp(stats->gaps[gap], stats->gap_count);
+		elias += stats->gaps->count[gap] * elias_bits(bit_length(gap));
+		entropy += plogp(stats->gaps->count[gap], stats->gap_count);
 	}
-	for (unsigned length = 1; length < TPD_ARRAY_LEN(stats->pooled); length++) {
-		elias += stats->pooled[length] * elias_bits(length);
-		entropy += plogp(stats->pooled[length], stats->gap_count);
+	for (unsigned length = 1; length < TPD_ARRAY_LEN(stats->gaps->pooled); length++) {
+		elias += stats->gaps->pooled[length] * elias_bits(length);
+		entropy += plogp(stats->gaps->pooled[length], stats->gap_count);
 	}
-	for (unsigned k = 0; k < TPD_ARRAY_LEN(stats->pooled_rice); k++) {
-		uint64_t rice = stats->gap_count * (k + 1) + stats->pooled_rice[k];
+	for (unsigned k = 0; k < TPD_ARRAY_LEN(stats->gaps->pooled_rice); k++) {
+		uint64_t rice = stats->gap_count * (k + 1) + stats->gaps->pooled_rice[k];
 
 		for (size_t gap = ((size_t)1 << k) + 1; gap <= stats->gap_max; gap++)
-			rice += stats->gaps[gap] * ((gap - 1) >> k);
+			rice += stats->gaps->count[gap] * ((gap - 1) >> k);
 		rice_best = TPD_MIN(rice_best, rice);
 	}
 	out->gap_elias_bits = (double)elias / (double)stats->gap_count;

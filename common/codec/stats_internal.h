@@ -11,6 +11,13 @@
 #define TPD_STATS_CHUNK_MAX TPD_CHUNK_ELEMENTS
 #define TPD_STATS_GAPS 65536u /* gaps from here on are pooled by their bit length */
 
+/* How often each length of a gap occurs. Made for the second pass only: many tensors may wait between the two. */
+struct tpd_gaps {
+	uint64_t pooled[65];      /* larger ones than have a count of their own, by bit length */
+	uint64_t pooled_rice[32]; /* sum of (gap - 1) >> k of these */
+	uint64_t count[];         /* of each gap below gap_kinds */
+};
+
 struct tpd_stats {
 	enum tpd_dtype dtype;
 	bool has_delta;
@@ -28,10 +35,8 @@ struct tpd_stats {
 	struct tpd_count count;
 	uint64_t element, last; /* next element to count; one past the last kept one */
 	uint64_t gap_count;
-	uint64_t *gaps; /* owned; how often each gap below gap_kinds occurs */
+	struct tpd_gaps *gaps; /* owned */
 	size_t gap_kinds, gap_max;
-	uint64_t pooled[65];      /* larger gaps by bit length */
-	uint64_t pooled_rice[32]; /* sum of (gap - 1) >> k of these */
 };
 
 #endif

@@ -11,46 +11,20 @@
  *      link 2            grid ──┤                  │ up: decode, check the digest of each
  *      link 3 (keyframe) planes ┘ ─────────────────┘
  *
- * Part files are opened on first use and kept; index entries are read one by one (56 bytes), so memory does not depend on
- * the number of chunks.
+ * Index entries are read one by one (56 bytes), so memory does not depend on the number of chunks. Part files are taken for one
+ * read at a time (chain_files.c): that of a link is taken again on the way up.
  */
 #include "base/tpd.h"
 
 #include "store/chain.h"
 
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "store/part.h"
-
-/* Where bytes of link 0 may lie as they are. */
-enum { SOURCE_ORIGINAL, SOURCE_COPY, SOURCES };
-
-struct link_file {
-	struct tpd_part **parts; /* part_count of the entry; NULL until opened */
-	int raw[SOURCES];        /* descriptor, -1 not open, -2 not to be tried again */
-};
-
-struct link {
-	struct tpd_manifest manifest;
-	int dir; /* of its object */
-	struct link_file *files;
-};
-
-struct tpd_chain {
-	struct tpd_store *store;
-	struct link *links;
-	uint32_t count;
-	char *sources[SOURCES]; /* directories of link 0, or NULL */
-	pthread_mutex_t lock; /* guards the opening of parts and originals */
-};
+#include "base/bytes.h"
+#include "store/chain_internal.h"
 
 struct step {
-	const struct tpd_part *part;
 	struct tpd_part_entry entry;
 	uint32_t link, file, segment;
 };
@@ -62,175 +36,6 @@ struct tpd_chain_worker {
 	struct step *steps;
 	uint32_t step_cap;
 };
-
-static void link_release(const struct tpd_io *io, struct link *link)
-{
-	for (uint32_t f = 0; link->files && f < link->manifest.file_count; f++) {
-		const struct tpd_entry *entry = &link->manifest.entries[link->manifest.files[f]];
-
-		for (uint32_t p = 0; link->files[f].parts && p < entry->part_count; p++) {
-			if (!link->files[f].parts[p])
-				continue;
-			tpd_part_drop_cache(link->files[f].parts[p]);
-			tpd_part_close(link->files[f].parts[p]);
-		}
-		free(link->files[f].parts);
-		for (unsigned i = 0; i < SOURCES; i++)
-			if (link->files[f].raw[i] >= 0)
-				close(link->files[f].raw[i]);
-	}
-	free(link->files);
-	if (link->dir >= 0)
-		io->close(io, link->dir);
-	tpd_manifest_release(&link->manifest);
-}
-
-void tpd_chain_close(struct tpd_chain *chain)
-{
-	if (!chain)
-		return;
-	for (uint32_t i = 0; i < chain->count; i++)
-		link_release(tpd_store_io(chain->store), &chain->links[i]);
-	free(chain->links);
-	for (unsigned i = 0; i < SOURCES; i++)
-		free(chain->sources[i]);
-	pthread_mutex_destroy(&chain->lock);
-	free(chain);
-}
-
-static enum tpd_status link_load(struct tpd_chain *chain, const struct tpd_id *id, struct link *link, struct tpd_err *err)
-{
-	enum tpd_status status;
-
-	*link = (struct link){.dir = -1};
-	status = tpd_store_manifest(chain->store, id, &link->manifest, err);
-	if (status)
-		return status;
-	status = tpd_store_object_dir(chain->store, id, &link->dir, err);
-	if (!status) {
-		link->files = calloc(link->manifest.file_count + 1u, sizeof(*link->files));
-		if (!link->files)
-			status = tpd_fail_nomem(err);
-	}
-	for (uint32_t f = 0; !status && f < link->manifest.file_count; f++) {
-		const struct tpd_entry *entry = &link->manifest.entries[link->manifest.files[f]];
-
-		for (unsigned i = 0; i < SOURCES; i++)
-			link->files[f].raw[i] = -1;
-		link->files[f].parts = calloc(entry->part_count + 1u, sizeof(struct tpd_part *));
-		if (!link->files[f].parts)
-			status = tpd_fail_nomem(err);
-	}
-	if (status)
-		link_release(tpd_store_io(chain->store), link);
-	return status;
-}
-
-/* Is every reference of this link to a segment that the next one has, of the same type, and for tensors of the same size? */
-static enum tpd_status link_check(const struct tpd_manifest *m, const struct tpd_manifest *base, struct tpd_err *err)
-{
-	for (uint32_t f = 0; f < m->file_count; f++) {
-		const struct tpd_entry *entry = &m->entries[m->files[f]];
-
-		for (uint32_t s = 0; s < entry->segment_count; s++) {
-			const struct tpd_segment *seg = &entry->segments[s], *ref;
-
-			if (!seg->has_ref)
-				continue;
-			if (seg->ref_file >= base->file_count ||
-			    seg->ref_segment >= base->entries[base->files[seg->ref_file]].segment_count)
-				return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment that %s@%llu does not have",
-						m->run, (unsigned long long)m->step, entry->path, base->run,
-						(unsigned long long)base->step);
-			ref = &base->entries[base->files[seg->ref_file]].segments[seg->ref_segment];
-			if (ref->dtype != seg->dtype || (s > 0 && ref->length != seg->length))
-				return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment of another type or size",
-						m->run, (unsigned long long)m->step, entry->path);
-		}
-	}
-	return TPD_OK;
-}
-
-enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, struct tpd_chain **out_chain,
-			       struct tpd_err *err)
-{
-	struct tpd_chain *chain = calloc(1, sizeof(*chain));
-	enum tpd_status status = TPD_OK;
-	struct tpd_id next = *id;
-
-	if (!chain)
-		return tpd_fail_nomem(err);
-	chain->store = store;
-	pthread_mutex_init(&chain->lock, NULL);
-	for (bool more = true; more && !status;) {
-		struct link *grown = realloc(chain->links, (chain->count + 1u) * sizeof(*grown));
-		struct link *link;
-
-		if (!grown) {
-			status = tpd_fail_nomem(err);
-			break;
-		}
-		chain->links = grown;
-		link = &chain->links[chain->count];
-		status = link_load(chain, &next, link, err);
-		if (status) {
-			char hex[TPD_ID_HEX];
-
-			tpd_id_hex(&next, hex);
-			if (status == TPD_NOT_FOUND && chain->count > 0)
-				status = tpd_fail(err, TPD_MISSING_BASE, "%s@%llu needs checkpoint %.16s, which is not in the store",
-						  chain->links[0].manifest.run,
-						  (unsigned long long)chain->links[0].manifest.step, hex);
-			break;
-		}
-		chain->count++;
-		if (chain->count > 1)
-			status = link_check(&chain->links[chain->count - 2].manifest, &link->manifest, err);
-		for (uint32_t i = 0; !status && link->manifest.has_ref && i < chain->count; i++)
-			if (tpd_id_equal(&link->manifest.ref, &chain->links[i].manifest.id))
-				status = tpd_fail(err, TPD_CORRUPT, "%s@%llu: its references form a cycle",
-						  chain->links[0].manifest.run,
-						  (unsigned long long)chain->links[0].manifest.step);
-		if (!status && link->manifest.has_ref && chain->count == TPD_CHAIN_MAX)
-			status = tpd_fail(err, TPD_LIMIT, "%s@%llu: its chain is longer than %u", chain->links[0].manifest.run,
-					  (unsigned long long)chain->links[0].manifest.step, TPD_CHAIN_MAX);
-		more = link->manifest.has_ref;
-		next = link->manifest.ref;
-	}
-	if (status) {
-		tpd_chain_close(chain);
-		return status;
-	}
-	*out_chain = chain;
-	return TPD_OK;
-}
-
-const struct tpd_manifest *tpd_chain_manifest(const struct tpd_chain *chain)
-{
-	return &chain->links[0].manifest;
-}
-
-uint32_t tpd_chain_links(const struct tpd_chain *chain)
-{
-	return chain->count;
-}
-
-const struct tpd_manifest *tpd_chain_link(const struct tpd_chain *chain, uint32_t link)
-{
-	return &chain->links[link].manifest;
-}
-
-void tpd_chain_use_original(struct tpd_chain *chain, const char *path)
-{
-	free(chain->sources[SOURCE_ORIGINAL]);
-	chain->sources[SOURCE_ORIGINAL] = strdup(path); /* without memory: not used */
-}
-
-void tpd_chain_use_copy(struct tpd_chain *chain, const char *path)
-{
-	free(chain->sources[SOURCE_COPY]);
-	chain->sources[SOURCE_COPY] = strdup(path);
-}
 
 enum tpd_status tpd_chain_worker_new(struct tpd_chain_worker **out_worker, struct tpd_err *err)
 {
@@ -260,62 +65,6 @@ void tpd_chain_worker_free(struct tpd_chain_worker *worker)
 	free(worker);
 }
 
-/* Room for len bytes in *buffer; old contents are not kept. */
-static enum tpd_status room(uint8_t **buffer, size_t *cap, size_t len, struct tpd_err *err)
-{
-	if (len <= *cap)
-		return TPD_OK;
-	free(*buffer);
-	*cap = 0;
-	*buffer = malloc(len);
-	if (!*buffer)
-		return tpd_fail_nomem(err);
-	*cap = len;
-	return TPD_OK;
-}
-
-/* The part that holds chunk `number` of a file, opened when it was not yet and checked against the manifest. */
-static enum tpd_status part_of(struct tpd_chain *chain, uint32_t link_number, uint32_t file, uint64_t number,
-			       const struct tpd_part **out_part, struct tpd_err *err)
-{
-	struct link *link = &chain->links[link_number];
-	const struct tpd_entry *entry = &link->manifest.entries[link->manifest.files[file]];
-	uint32_t low = 0, high = entry->part_count;
-	enum tpd_status status = TPD_OK;
-
-	while (high - low > 1) {
-		uint32_t middle = low + (high - low) / 2;
-
-		if (entry->parts[middle].first_chunk <= number)
-			low = middle;
-		else
-			high = middle;
-	}
-	pthread_mutex_lock(&chain->lock);
-	if (!link->files[file].parts[low]) {
-		struct tpd_part *part = NULL;
-		uint8_t digest[TPD_XXH_LEN];
-
-		status = tpd_part_open(tpd_store_io(chain->store), link->dir, file, low, &part, err);
-		if (!status) {
-			tpd_part_trailer_digest(part, digest);
-			if (memcmp(digest, entry->parts[low].trailer_digest, sizeof(digest)) != 0 ||
-			    tpd_part_first_chunk(part) != entry->parts[low].first_chunk ||
-			    tpd_part_chunks(part) != entry->parts[low].chunks) {
-				tpd_part_close(part);
-				status = tpd_fail(err, TPD_CORRUPT, "part %u is not the one that the manifest names", low);
-			} else {
-				link->files[file].parts[low] = part;
-			}
-		} else if (status == TPD_NOT_FOUND) {
-			status = tpd_fail(err, TPD_CORRUPT, "part %u is missing", low);
-		}
-	}
-	*out_part = link->files[file].parts[low];
-	pthread_mutex_unlock(&chain->lock);
-	return status;
-}
-
 struct raw_read {
 	int fd;
 	uint64_t start;
@@ -327,70 +76,25 @@ static void read_piece(void *arg, uint64_t file_offset, uint64_t at, uint64_t n)
 {
 	struct raw_read *raw = arg;
 
-	while (n > 0 && !raw->failed) {
-		ssize_t got = pread(raw->fd, raw->out + (at - raw->start), n, (off_t)file_offset);
-
-		if (got <= 0) {
-			raw->failed = true;
-			break;
-		}
-		at += (uint64_t)got;
-		file_offset += (uint64_t)got;
-		n -= (uint64_t)got;
-	}
-}
-
-/* The file of link 0 in one of its sources, opened when it was not yet; -1: not there, or of another size. */
-static int open_raw(struct tpd_chain *chain, unsigned source, uint32_t file)
-{
-	struct link *link = &chain->links[0];
-	const struct tpd_entry *entry = &link->manifest.entries[link->manifest.files[file]];
-	int *raw = &link->files[file].raw[source];
-	const char *root = chain->sources[source];
-	int fd;
-
-	pthread_mutex_lock(&chain->lock);
-	if (*raw == -1) {
-		const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-		char number[16];
-		struct stat st;
-
-		*raw = -2;
-		snprintf(number, sizeof(number), "%05u", file);
-		if (source == SOURCE_ORIGINAL && link->manifest.kind == TPD_CHECKPOINT_FILE) {
-			*raw = open(root, flags);
-		} else {
-			int dir = open(root, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
-
-			if (dir >= 0) {
-				*raw = openat(dir, source == SOURCE_COPY ? number : entry->path, flags);
-				close(dir);
-			}
-		}
-		if (*raw >= 0 && (fstat(*raw, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != entry->size)) {
-			close(*raw);
-			*raw = -2;
-		} else if (*raw < 0) {
-			*raw = -2;
-		}
-	}
-	fd = *raw;
-	pthread_mutex_unlock(&chain->lock);
-	return fd;
+	if (!raw->failed)
+		raw->failed = tpd_io_read_exact(tpd_io_posix(), raw->fd, raw->out + (at - raw->start), n, file_offset, "",
+						NULL) != TPD_OK;
 }
 
 /* The chunk's bytes as they lie in a source of link 0, when they are still the recorded ones. */
-static bool read_raw(struct tpd_chain *chain, unsigned source, const struct step *step, uint64_t chunk, uint8_t *out)
+static bool read_raw(struct tpd_chain *chain, enum tpd_chain_source source, const struct step *step, uint64_t chunk, uint8_t *out)
 {
 	const struct tpd_manifest *m = &chain->links[0].manifest;
 	const struct tpd_entry *entry = &m->entries[m->files[step->file]];
 	struct raw_read read = {.out = out, .start = chunk * tpd_chunk_bytes(entry->segments[step->segment].dtype)};
+	struct tpd_chain_file *file = tpd_chain_take_raw(chain, source, step->file);
 	uint8_t digest[TPD_XXH_LEN];
 
-	read.fd = open_raw(chain, source, step->file);
-	if (read.fd < 0)
+	if (!file)
 		return false;
+	read.fd = file->fd;
 	tpd_entry_pieces(entry, step->segment, read.start, step->entry.decoded_len, read_piece, &read);
+	tpd_chain_give(chain, file);
 	if (read.failed)
 		return false;
 	tpd_xxh128(out, step->entry.decoded_len, digest);
@@ -406,6 +110,30 @@ static enum tpd_status name_fault(const struct tpd_chain *chain, uint32_t link, 
 			      m->entries[m->files[file]].path, (unsigned long long)number);
 }
 
+static enum tpd_status read_entry(struct tpd_chain *chain, uint32_t link, uint32_t file, uint64_t number,
+				  struct tpd_part_entry *out, struct tpd_err *err)
+{
+	struct tpd_chain_file *open = NULL;
+	enum tpd_status status = tpd_chain_take_part(chain, link, file, number, &open, err);
+
+	if (!status)
+		status = tpd_part_entry_read(open->part, number, out, err);
+	tpd_chain_give(chain, open);
+	return status;
+}
+
+static enum tpd_status read_payload(struct tpd_chain *chain, const struct step *step, uint64_t number, uint8_t *out,
+				    struct tpd_err *err)
+{
+	struct tpd_chain_file *open = NULL;
+	enum tpd_status status = tpd_chain_take_part(chain, step->link, step->file, number, &open, err);
+
+	if (!status)
+		status = tpd_part_payload_read(open->part, &step->entry, out, err);
+	tpd_chain_give(chain, open);
+	return status;
+}
+
 /*
  * Phase one: from the wanted chunk down to one that stands alone. *out_count steps are filled; *out_base: the last of them was
  * read from the original into buffer 0 already.
@@ -418,22 +146,19 @@ static enum tpd_status descend(struct tpd_chain *chain, struct tpd_chain_worker 
 
 	*out_base = false;
 	for (uint32_t l = 0;; l++) {
-		const struct tpd_manifest *m = &chain->links[l].manifest;
-		const struct tpd_segment *seg = &m->entries[m->files[file]].segments[segment];
+		const struct tpd_segment seg = tpd_chain_segment(chain, l, file, segment);
 		struct step *step = &worker->steps[count];
-		uint64_t number = seg->first_chunk + chunk;
+		uint64_t number = seg.first_chunk + chunk;
 
-		if (chunk >= tpd_segment_chunks(seg)) /* an empty reference */
+		if (chunk >= tpd_segment_chunks(&seg)) /* an empty reference */
 			break;
 		step->link = l;
 		step->file = file;
 		step->segment = segment;
-		status = part_of(chain, l, file, number, &step->part, err);
-		if (!status)
-			status = tpd_part_entry_read(step->part, number, &step->entry, err);
-		if (!status && step->entry.decoded_len != tpd_segment_chunk_len(seg, chunk))
+		status = read_entry(chain, l, file, number, &step->entry, err);
+		if (!status && step->entry.decoded_len != tpd_segment_chunk_len(&seg, chunk))
 			status = tpd_fail(err, TPD_CORRUPT, "its index says %u bytes where %u belong", step->entry.decoded_len,
-					  tpd_segment_chunk_len(seg, chunk));
+					  tpd_segment_chunk_len(&seg, chunk));
 		if (!status && step->entry.payload_len > step->entry.decoded_len)
 			status = tpd_fail(err, TPD_CORRUPT, "its payload is longer than its bytes");
 		if (status) {
@@ -441,25 +166,25 @@ static enum tpd_status descend(struct tpd_chain *chain, struct tpd_chain_worker 
 			return status;
 		}
 		count++;
-		for (unsigned source = 0; l == 0 && !*out_base && source < SOURCES; source++) {
+		for (unsigned source = 0; l == 0 && !*out_base && source < TPD_CHAIN_SOURCES; source++) {
 			if (!chain->sources[source])
 				continue;
-			status = room(&worker->buffer[0], &worker->buffer_cap[0], step->entry.decoded_len, err);
+			status = tpd_room(&worker->buffer[0], &worker->buffer_cap[0], step->entry.decoded_len, err);
 			if (status)
 				return status;
-			*out_base = read_raw(chain, source, step, chunk, worker->buffer[0]);
+			*out_base = read_raw(chain, (enum tpd_chain_source)source, step, chunk, worker->buffer[0]);
 		}
 		if (*out_base)
 			break;
 		if (!tpd_encoding_needs_reference(step->entry.encoding))
 			break;
-		if (!seg->has_ref || l + 1 >= chain->count) {
+		if (!seg.has_ref || l + 1 >= chain->count) {
 			status = tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
 			name_fault(chain, l, file, number, err);
 			return status;
 		}
-		file = seg->ref_file;
-		segment = seg->ref_segment;
+		file = seg.ref_file;
+		segment = seg.ref_segment;
 	}
 	*out_count = count;
 	return TPD_OK;
@@ -501,22 +226,21 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 	while (count-- > 0) {
 		const struct step *step = &worker->steps[count];
 		const struct tpd_part_entry *entry = &step->entry;
-		const struct tpd_manifest *m = &chain->links[step->link].manifest;
-		const struct tpd_segment *seg = &m->entries[m->files[step->file]].segments[step->segment];
+		const struct tpd_segment seg = tpd_chain_segment(chain, step->link, step->file, step->segment);
 		unsigned next = have ^ 1;
 		uint8_t digest[TPD_XXH_LEN];
 		uint8_t *to = out;
 
-		status = room(&worker->payload, &worker->payload_cap, entry->payload_len, err);
+		status = tpd_room(&worker->payload, &worker->payload_cap, entry->payload_len, err);
 		if (!status && count > 0) {
-			status = room(&worker->buffer[next], &worker->buffer_cap[next], entry->decoded_len, err);
+			status = tpd_room(&worker->buffer[next], &worker->buffer_cap[next], entry->decoded_len, err);
 			to = worker->buffer[next];
 		}
 		if (status)
 			return status;
-		status = tpd_part_payload_read(step->part, entry, worker->payload, err);
+		status = read_payload(chain, step, seg.first_chunk + chunk, worker->payload, err);
 		if (!status)
-			status = tpd_decode_chunk(worker->codec, entry->encoding, seg->dtype, worker->payload, entry->payload_len,
+			status = tpd_decode_chunk(worker->codec, entry->encoding, seg.dtype, worker->payload, entry->payload_len,
 						  have_len ? worker->buffer[have] : NULL, have_len, to, entry->decoded_len, err);
 		if (!status) {
 			tpd_xxh128(to, entry->decoded_len, digest);
@@ -524,7 +248,7 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 				status = tpd_fail(err, TPD_CORRUPT, "its decoded bytes do not have the recorded digest");
 		}
 		if (status) {
-			name_fault(chain, step->link, step->file, seg->first_chunk + chunk, err);
+			name_fault(chain, step->link, step->file, seg.first_chunk + chunk, err);
 			return status;
 		}
 		have = next;
@@ -537,13 +261,26 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 enum tpd_status tpd_chain_entry(struct tpd_chain *chain, uint32_t file, uint64_t number, struct tpd_part_entry *out,
 				struct tpd_err *err)
 {
-	const struct tpd_part *part = NULL;
-	enum tpd_status status = part_of(chain, 0, file, number, &part, err);
+	enum tpd_status status = read_entry(chain, 0, file, number, out, err);
 
-	if (!status)
-		status = tpd_part_entry_read(part, number, out, err);
 	if (status)
 		name_fault(chain, 0, file, number, err);
+	return status;
+}
+
+static enum tpd_status check_part(struct tpd_chain *chain, uint32_t file, uint32_t number, struct tpd_err *err)
+{
+	const struct tpd_manifest *m = &chain->links[0].manifest;
+	const struct tpd_part_ref *ref = &m->entries[m->files[file]].parts[number];
+	struct tpd_chain_file *open = NULL;
+	enum tpd_status status = tpd_chain_take_part(chain, 0, file, ref->first_chunk, &open, err);
+
+	if (!status && tpd_part_bytes(open->part) != ref->bytes)
+		status = tpd_fail(err, TPD_CORRUPT, "part %u has %llu bytes where the manifest says %llu", number,
+				  (unsigned long long)tpd_part_bytes(open->part), (unsigned long long)ref->bytes);
+	if (!status)
+		status = tpd_part_check_index(open->part, err);
+	tpd_chain_give(chain, open);
 	return status;
 }
 
@@ -555,15 +292,8 @@ enum tpd_status tpd_chain_check_parts(struct tpd_chain *chain, struct tpd_err *e
 		const struct tpd_entry *entry = &m->entries[m->files[f]];
 
 		for (uint32_t p = 0; p < entry->part_count; p++) {
-			const struct tpd_part *part = NULL;
-			enum tpd_status status = part_of(chain, 0, f, entry->parts[p].first_chunk, &part, err);
+			enum tpd_status status = check_part(chain, f, p, err);
 
-			if (!status && tpd_part_bytes(part) != entry->parts[p].bytes)
-				status = tpd_fail(err, TPD_CORRUPT, "part %u has %llu bytes where the manifest says %llu", p,
-						  (unsigned long long)tpd_part_bytes(part),
-						  (unsigned long long)entry->parts[p].bytes);
-			if (!status)
-				status = tpd_part_check_index(part, err);
 			if (status) {
 				tpd_err_prefix(err, "%s@%llu: '%s'", m->run, (unsigned long long)m->step, entry->path);
 				return status;

@@ -16,13 +16,15 @@
 struct tpd_chain;
 struct tpd_chain_worker; /* codec, payload and two chunk buffers; owned by one thread */
 
-enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, struct tpd_chain **out_chain,
+/* names: the checkpoint's own manifest keeps what is known about its segments, but for statistics; those below never do. */
+enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, bool names, struct tpd_chain **out_chain,
 			       struct tpd_err *err);
+void tpd_chain_forget_names(struct tpd_chain *chain);
 void tpd_chain_close(struct tpd_chain *chain);
 /* The checkpoint's own manifest, borrowed. */
 const struct tpd_manifest *tpd_chain_manifest(const struct tpd_chain *chain);
 uint32_t tpd_chain_links(const struct tpd_chain *chain); /* manifests loaded: true depth + 1 */
-const struct tpd_manifest *tpd_chain_link(const struct tpd_chain *chain, uint32_t link); /* 0: itself */
+const struct tpd_manifest *tpd_chain_link(const struct tpd_chain *chain, uint32_t link); /* 0: itself; others may lack segments */
 
 /*
  * Where the original may still lie (path of the directory, or of the single file): chunks are then read there when their

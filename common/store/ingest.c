@@ -92,6 +92,7 @@ static enum tpd_status start_workers(struct tpd_ingest_job *job, struct tpd_err 
 static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run, uint64_t step, struct tpd_err *err)
 {
 	const struct tpd_source *source = job->source;
+	const char *origin = source->origin ? source->origin : "";
 	struct tpd_manifest *m = &job->manifest;
 	uint32_t files = 0;
 
@@ -99,14 +100,15 @@ static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run,
 	m->step = step;
 	m->kind = source->kind;
 	m->created_ns = job->options->now_ns;
-	m->source = strdup(source->origin ? source->origin : "");
+	/* It is only for people, and to find the original again: a name that a manifest cannot hold keeps nothing out. */
+	m->source = strdup(tpd_manifest_is_source(origin) ? origin : "");
 	m->entries = calloc(source->count + 1, sizeof(*m->entries));
 	m->files = calloc(source->count + 1, sizeof(*m->files));
 	job->files = calloc(source->count + 1, sizeof(*job->files));
 	if (!m->run || !m->source || !m->entries || !m->files || !job->files)
 		return tpd_fail_nomem(err);
 	if (source->count > UINT32_MAX / 2)
-		return tpd_fail(err, TPD_LIMIT, "'%s' has too many entries", m->source);
+		return tpd_fail(err, TPD_LIMIT, "'%s' has too many entries", origin);
 	for (size_t i = 0; i < source->count; i++) {
 		const struct tpd_source_entry *from = &source->entries[i];
 		struct tpd_entry *to = &m->entries[i];
@@ -131,7 +133,7 @@ static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run,
 		}
 	}
 	if (m->file_count == 0)
-		return tpd_fail(err, TPD_USAGE, "'%s' holds no regular file", m->source);
+		return tpd_fail(err, TPD_USAGE, "'%s' holds no regular file", origin);
 	return tpd_manifest_check_logical(m, TPD_USAGE, err); /* names that cannot be stored, before the work */
 }
 
@@ -248,7 +250,7 @@ static const struct tpd_version *neighbour(const struct tpd_run *run, uint64_t s
 static enum tpd_status open_reference(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_chain **out,
 				      struct tpd_err *err)
 {
-	enum tpd_status status = tpd_chain_open(job->store, id, out, err);
+	enum tpd_status status = tpd_chain_open(job->store, id, true, out, err);
 
 	if (!status && !job->options->no_original && tpd_chain_manifest(*out)->source[0])
 		tpd_chain_use_original(*out, tpd_chain_manifest(*out)->source);

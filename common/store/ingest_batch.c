@@ -8,42 +8,18 @@
 
 #include "store/ingest_internal.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum tpd_status tpd_ingest_room(uint8_t **buffer, size_t *cap, size_t len, struct tpd_err *err)
-{
-	if (len <= *cap)
-		return TPD_OK;
-	free(*buffer);
-	*cap = 0;
-	*buffer = malloc(len);
-	if (!*buffer)
-		return tpd_fail_nomem(err);
-	*cap = len;
-	return TPD_OK;
-}
+#include "base/bytes.h"
 
 enum tpd_status tpd_ingest_pread(const struct tpd_file_work *file, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
 {
-	uint8_t *to = buf;
+	enum tpd_status status = tpd_io_read_exact(tpd_io_posix(), file->fd, buf, len, offset, file->entry->path, err);
 
-	while (len > 0) {
-		ssize_t got = pread(file->fd, to, len, (off_t)offset);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return tpd_fail_sys(err, errno, "cannot read '%s'", file->entry->path);
-		if (got == 0)
-			return tpd_fail(err, TPD_CONFLICT, "'%s' became shorter while it was read", file->entry->path);
-		to += got;
-		offset += (uint64_t)got;
-		len -= (size_t)got;
-	}
-	return TPD_OK;
+	if (status == TPD_CORRUPT)
+		return tpd_fail(err, TPD_CONFLICT, "'%s' became shorter while it was read", file->entry->path);
+	return status;
 }
 
 struct piece_read {
@@ -129,7 +105,7 @@ enum tpd_status tpd_ingest_read_x(struct tpd_ingest_job *job, struct tpd_slot *s
 	const struct tpd_file_work *file = job->file;
 	const struct tpd_segment *seg = &file->entry->segments[slot->segment];
 	uint64_t pos = slot->chunk * tpd_chunk_bytes(seg->dtype);
-	enum tpd_status status = tpd_ingest_room(&slot->x, &slot->x_cap, slot->len, err);
+	enum tpd_status status = tpd_room(&slot->x, &slot->x_cap, slot->len, err);
 
 	if (status)
 		return status;
@@ -155,7 +131,7 @@ enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot
 	slot->p_len = 0;
 	slot->w1 = NULL;
 	if (seg->has_ref) {
-		status = tpd_ingest_room(&slot->p, &slot->p_cap, room, err);
+		status = tpd_room(&slot->p, &slot->p_cap, room, err);
 		if (!status)
 			status = tpd_chain_read(job->ref, job->chain_workers[worker], seg->ref_file, seg->ref_segment,
 						slot->chunk, slot->p, &slot->p_len, err);
@@ -166,7 +142,7 @@ enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot
 		slot->w1 = slot->p;
 		return TPD_OK;
 	}
-	status = tpd_ingest_room(&slot->w1_buffer, &slot->w1_cap, room, err);
+	status = tpd_room(&slot->w1_buffer, &slot->w1_cap, room, err);
 	if (!status)
 		status = tpd_chain_read(job->w1, job->chain_workers[worker], work->w1_file, work->w1_segment, slot->chunk,
 					slot->w1_buffer, &w1_len, err);

@@ -33,7 +33,6 @@
 #define BEGIN_MAGIC "TPDBEGN1"
 #define BEGIN_CHECK 8
 #define BEGIN_MAX 4096
-#define MANIFEST_FILE_MAX ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20))
 #define DIR_PATH (TPD_STORE_NAME_MAX + 32) /* "ingest/", '@', a step, and the zero */
 
 static void dir_path(const struct tpd_run_lock *lock, uint64_t step, char out[DIR_PATH])
@@ -344,15 +343,15 @@ static enum tpd_status finish_one(struct tpd_run_lock *lock, uint64_t step, stru
 		return TPD_OK;
 	if (dir < 0)
 		return tpd_fail_sys(err, -dir, "cannot open '%s/%s'", store->path, path);
-	status = tpd_io_read_file(store->io, dir, "manifest", MANIFEST_FILE_MAX, &data, &len, &why);
+	status = tpd_io_read_file(store->io, dir, "manifest", TPD_MANIFEST_MAX_FILE, &data, &len, &why);
 	if (!status)
-		status = tpd_manifest_parse(data, len, &m, &why);
+		status = tpd_manifest_parse(data, len, TPD_MANIFEST_SEGMENTS, &m, &why);
 	if (!status && (strcmp(m.run, lock->run.name) != 0 || m.step != step))
 		status = tpd_fail(&why, TPD_CORRUPT, "it is the manifest of another checkpoint");
 	if (!status)
 		status = check_parts(store->io, dir, &m, &why);
 	if (!status) {
-		if (tpd_store_has(lock->store, &m.id))
+		if (tpd_store_sound(lock->store, &m.id)) /* as when it is published: a damaged one is what it may mend */
 			status = remove_dir(lock, path, &why);
 		else
 			status = publish_dir(lock, path, dir, &m, &why);

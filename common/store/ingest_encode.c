@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
+
 static enum tpd_status changed(const struct tpd_ingest_job *job, struct tpd_err *err)
 {
 	return tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", job->file->entry->path);
@@ -44,14 +46,14 @@ static enum tpd_status encode_slot(void *ctx, size_t item, unsigned worker, stru
 	if (work->stats && work->has_w1) {
 		size_t n = slot->len / tpd_dtype_width(seg->dtype);
 
-		status = tpd_ingest_room(&slot->kept, &slot->kept_cap, n / 8 + 1, err);
+		status = tpd_room(&slot->kept, &slot->kept_cap, n / 8 + 1, err);
 		if (status)
 			return status;
 		tpd_count_chunk(work->stats, slot->x, slot->w1, n, &slot->count, slot->kept);
 	}
 	if (job->adopt)
 		return TPD_OK;
-	status = tpd_ingest_room(&slot->payload, &slot->payload_cap, tpd_encode_bound(slot->len), err);
+	status = tpd_room(&slot->payload, &slot->payload_cap, tpd_encode_bound(slot->len), err);
 	if (status)
 		return status;
 	if (seg->has_ref) {
@@ -95,7 +97,8 @@ static enum tpd_status code_range(struct tpd_ingest_job *job, uint64_t number, u
 			status = hashed;
 		for (size_t i = 0; !status && i < n; i++) {
 			struct tpd_slot *slot = &job->slots[i];
-			struct tpd_segment *seg = &file->entry->segments[slot->segment];
+			const struct tpd_segment *seg = &file->entry->segments[slot->segment];
+			struct tpd_segment_about *about = &file->entry->about[slot->segment];
 			struct tpd_segment_work *work = &file->segments[slot->segment];
 
 			bytes += slot->len;
@@ -103,14 +106,17 @@ static enum tpd_status code_range(struct tpd_ingest_job *job, uint64_t number, u
 				status = tpd_stats_add_count(work->stats, &slot->count, slot->kept,
 							     slot->len / tpd_dtype_width(seg->dtype), err);
 			if (!status && work->stats && slot->chunk + 1 == tpd_segment_chunks(seg)) {
-				tpd_stats_finish(work->stats, &seg->stats);
+				about->stats = malloc(sizeof(*about->stats));
+				if (about->stats)
+					tpd_stats_finish(work->stats, about->stats);
+				else
+					status = tpd_fail_nomem(err);
 				tpd_stats_free(work->stats);
 				work->stats = NULL;
-				seg->has_stats = true;
 			}
 			if (!writer || status)
 				continue;
-			seg->stored += slot->entry.payload_len;
+			about->stored += slot->entry.payload_len;
 			status = tpd_part_append(writer, &slot->entry, slot->payload, err);
 		}
 		if (!status)
@@ -164,9 +170,9 @@ static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, str
 	/* It must decode against what the manifest is going to name, not against what it was made with. */
 	status = tpd_ingest_read_refs(job, slot, worker, err);
 	if (!status)
-		status = tpd_ingest_room(&slot->payload, &slot->payload_cap, slot->entry.payload_len + 1u, err);
+		status = tpd_room(&slot->payload, &slot->payload_cap, slot->entry.payload_len + 1u, err);
 	if (!status)
-		status = tpd_ingest_room(&slot->kept, &slot->kept_cap, slot->len, err);
+		status = tpd_room(&slot->kept, &slot->kept_cap, slot->len, err);
 	if (!status)
 		status = tpd_part_payload_read(adoption->part, &slot->entry, slot->payload, err);
 	if (!status)
@@ -203,7 +209,7 @@ static bool adopt_part(struct tpd_ingest_job *job, uint32_t file_number, uint32_
 	}
 	if (same) {
 		for (uint32_t s = 0; s < job->file->entry->segment_count; s++)
-			job->file->entry->segments[s].stored += stored[s];
+			job->file->entry->about[s].stored += stored[s];
 		*out_ref = (struct tpd_part_ref){.first_chunk = first, .chunks = end - first, .bytes = tpd_part_bytes(part)};
 		tpd_part_trailer_digest(part, out_ref->trailer_digest);
 	}
@@ -237,7 +243,7 @@ static enum tpd_status encode_file(struct tpd_ingest_job *job, uint32_t file_num
 	enum tpd_status status = tpd_ingest_file_begin(job, file, err);
 
 	for (uint32_t s = 0; s < entry->segment_count; s++)
-		entry->segments[s].planned = file->segments[s].plan.encoding;
+		entry->about[s].planned = file->segments[s].plan.encoding;
 	feed = tpd_feed_make(job->hasher, entry, file->glue);
 	for (uint64_t first = 0; !status && first < chunks;) {
 		uint64_t end = part_end(entry, first, chunks, job->begin.part_size);
@@ -260,8 +266,8 @@ static enum tpd_status encode_file(struct tpd_ingest_job *job, uint32_t file_num
 		first = end;
 	}
 	for (uint32_t s = 0; !status && s < entry->segment_count; s++)
-		if (entry->segments[s].stored == 0 && entry->segments[s].length > 0)
-			entry->segments[s].planned = TPD_ENCODING_COPY; /* no chunk had to say anything */
+		if (entry->about[s].stored == 0 && entry->segments[s].length > 0)
+			entry->about[s].planned = TPD_ENCODING_COPY; /* no chunk had to say anything */
 	if (!status)
 		status = tpd_feed_rest(&feed, err);
 	if (!status)

@@ -58,6 +58,7 @@ struct tpd_ingest_job {
 	struct tpd_manifest manifest;
 	struct tpd_file_work *files; /* manifest.file_count */
 	struct tpd_chain *ref, *w1;  /* NULL: none; may be the same */
+	uint64_t weight;             /* of the manifest, as far as it is laid out */
 	bool anchoring;              /* ref is the keyframe because the chain is at its limit */
 	bool ref_fixed;              /* an interrupted ingest began with it */
 	bool mending;                /* this very content is stored, damaged: what is stored now must not refer to it, even from afar */
@@ -94,8 +95,6 @@ enum tpd_status tpd_ingest_encode(struct tpd_ingest_job *job, struct tpd_err *er
 
 /* --- ingest_batch.c: reading, for both passes --- */
 
-/* Room for len bytes; old contents are lost. */
-enum tpd_status tpd_ingest_room(uint8_t **buffer, size_t *cap, size_t len, struct tpd_err *err);
 /* Read the glue of job->file into memory when it has other segments; freed by tpd_ingest_file_done. */
 enum tpd_status tpd_ingest_file_begin(struct tpd_ingest_job *job, struct tpd_file_work *file, struct tpd_err *err);
 void tpd_ingest_file_done(struct tpd_ingest_job *job);

@@ -8,6 +8,7 @@
 #include "base/tpd.h"
 
 #include "store/ingest_internal.h"
+#include "store/manifest_internal.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@
 
 /* Smallest opaque file whose words are worth a guess at their type. */
 #define GUESS_MIN 4096u
+/* What parts may weigh: at the usual size of a part, 80 TB of them. */
+#define PARTS_WEIGHT (16u << 20)
 
 struct role {
 	char *text;
@@ -124,7 +127,7 @@ static struct named *names_of(const struct tpd_entry *entry)
 	if (!names)
 		return NULL;
 	for (uint32_t s = 1; s < entry->segment_count; s++)
-		names[s - 1] = (struct named){entry->segments[s].name, s};
+		names[s - 1] = (struct named){entry->about[s].name, s};
 	qsort(names, entry->segment_count - 1u, sizeof(*names), named_compare);
 	return names;
 }
@@ -151,51 +154,90 @@ static enum tpd_status read_source(void *ctx, void *buf, size_t len, uint64_t of
 	return tpd_ingest_pread(ctx, buf, len, offset, err);
 }
 
-static bool set_segment(struct tpd_segment *seg, const char *name, enum tpd_dtype dtype, uint64_t offset, uint64_t length)
+/*
+ * Can the manifest hold these tensors too? Where it cannot, the file is stored as one piece: less is saved, and nothing
+ * refused at the very end.
+ */
+static bool has_room(struct tpd_ingest_job *job, const struct tpd_format_layout *layout)
 {
-	*seg = (struct tpd_segment){.name = strdup(name), .dtype = dtype, .offset = offset, .length = length};
-	return seg->name != NULL;
+	uint64_t weight = 0;
+
+	for (size_t i = 0; i < layout->count; i++)
+		weight += TPD_MANIFEST_WEIGHT_SEGMENT + TPD_MANIFEST_WEIGHT_STATS + strlen(layout->segments[i].name);
+	if (weight > TPD_MANIFEST_WEIGHT_MAX - TPD_MIN(job->weight, TPD_MANIFEST_WEIGHT_MAX))
+		return false;
+	job->weight += weight;
+	return true;
+}
+
+/* What entries, glue and parts weigh, before any tensor. */
+static enum tpd_status weigh_files(struct tpd_ingest_job *job, struct tpd_err *err)
+{
+	const struct tpd_manifest *m = &job->manifest;
+
+	job->weight = PARTS_WEIGHT;
+	for (uint32_t i = 0; i < m->entry_count; i++)
+		job->weight += tpd_entry_weight(&m->entries[i]) + TPD_MANIFEST_WEIGHT_SEGMENT + TPD_MANIFEST_WEIGHT_STATS;
+	if (job->weight > TPD_MANIFEST_WEIGHT_MAX)
+		return tpd_fail(err, TPD_LIMIT, "the checkpoint has too many entries, or too long ones");
+	return TPD_OK;
+}
+
+/* Takes the segments' names over. */
+static void take_segments(struct tpd_entry *entry, struct tpd_format_layout *layout, bool *typed)
+{
+	entry->segments[0].length = entry->size;
+	for (size_t i = 0; i < layout->count; i++) {
+		struct tpd_format_segment *from = &layout->segments[i];
+		struct tpd_segment_about *about = &entry->about[i + 1];
+
+		entry->segments[i + 1] = (struct tpd_segment){
+			.dtype = from->typed ? from->dtype : TPD_DTYPE_BYTES,
+			.offset = from->offset,
+			.length = from->length,
+		};
+		about->name = from->name;
+		from->name = NULL;
+		about->ndim = from->ndim;
+		memcpy(about->dims, from->dims, sizeof(about->dims));
+		typed[i + 1] = from->typed;
+		entry->segments[0].length -= from->length;
+	}
+	entry->segments[0].dtype = TPD_DTYPE_BYTES;
+	entry->segment_count = (uint32_t)(layout->count + 1);
 }
 
 /* Segments of one file as its format has them; what has no type is BYTES for now. */
-static enum tpd_status parse_file(struct tpd_file_work *file, bool **out_typed, struct tpd_err *err)
+static enum tpd_status parse_file(struct tpd_ingest_job *job, struct tpd_file_work *file, bool **out_typed, struct tpd_err *err)
 {
 	struct tpd_entry *entry = file->entry;
 	struct tpd_format_layout layout;
-	uint64_t glue = entry->size;
 	enum tpd_status status = tpd_format_parse(entry->path, entry->size, read_source, file, &layout, err);
 	bool *typed;
 
 	if (status)
 		return status;
+	if (!has_room(job, &layout)) {
+		tpd_format_layout_release(&layout);
+		layout = (struct tpd_format_layout){.kind = TPD_FORMAT_OPAQUE};
+	}
 	entry->format = layout.kind;
 	entry->segments = calloc(layout.count + 1, sizeof(*entry->segments));
+	entry->about = calloc(layout.count + 1, sizeof(*entry->about));
 	typed = calloc(layout.count + 1, sizeof(*typed));
-	if (!entry->segments || !typed)
-		goto nomem;
-	for (size_t i = 0; i < layout.count; i++) {
-		const struct tpd_format_segment *from = &layout.segments[i];
-		struct tpd_segment *to = &entry->segments[i + 1];
-
-		if (!set_segment(to, from->name, from->typed ? from->dtype : TPD_DTYPE_BYTES, from->offset, from->length))
-			goto nomem;
-		to->ndim = from->ndim;
-		memcpy(to->dims, from->dims, sizeof(to->dims));
-		typed[i + 1] = from->typed;
-		glue -= from->length;
-		entry->segment_count = (uint32_t)(i + 2);
+	if (entry->about)
+		entry->about[0].name = strdup("");
+	if (entry->segments && entry->about && entry->about[0].name && typed) {
+		take_segments(entry, &layout, typed);
+		typed[0] = layout.count > 0 || entry->size < GUESS_MIN; /* glue between tensors is bytes */
+		*out_typed = typed;
+	} else {
+		entry->segment_count = entry->about != NULL; /* what release has to look at */
+		free(typed);
+		status = tpd_fail_nomem(err);
 	}
-	entry->segment_count = (uint32_t)(layout.count + 1);
-	if (!set_segment(&entry->segments[0], "", TPD_DTYPE_BYTES, 0, glue))
-		goto nomem;
-	typed[0] = layout.count > 0 || entry->size < GUESS_MIN; /* glue between tensors is bytes */
 	tpd_format_layout_release(&layout);
-	*out_typed = typed;
-	return TPD_OK;
-nomem:
-	free(typed);
-	tpd_format_layout_release(&layout);
-	return tpd_fail_nomem(err);
+	return status;
 }
 
 /* Read a sample of a segment laid out for 4-byte words and let the codec say what it is. */
@@ -238,9 +280,10 @@ static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_wo
 		return tpd_fail_nomem(err);
 	for (uint32_t s = 0; s < entry->segment_count; s++) {
 		struct tpd_segment *seg = &entry->segments[s];
+		struct tpd_segment_about *about = &entry->about[s];
 		uint32_t at = 0, w1_at = 0;
-		bool in_ref = ref && names_find(ref_names, ref, seg->name, &at);
-		bool in_w1 = w1 && names_find(w1_names, w1, seg->name, &w1_at);
+		bool in_ref = ref && names_find(ref_names, ref, about->name, &at);
+		bool in_w1 = w1 && names_find(w1_names, w1, about->name, &w1_at);
 		enum tpd_status status = TPD_OK;
 
 		if (!typed[s]) { /* a type is inherited along the chain */
@@ -255,7 +298,7 @@ static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_wo
 			return status;
 		seg->first_chunk = chunks;
 		chunks += tpd_segment_chunks(seg);
-		seg->row = tpd_format_row(seg->ndim, seg->dims, seg->length / tpd_dtype_width(seg->dtype));
+		about->row = tpd_format_row(about->ndim, about->dims, seg->length / tpd_dtype_width(seg->dtype));
 		seg->has_ref = in_ref && seg->length > 0 && ref->segments[at].dtype == seg->dtype &&
 			       (s == 0 ? ref->segments[at].length > 0 : ref->segments[at].length == seg->length);
 		seg->ref_file = ref_file;
@@ -283,8 +326,10 @@ static const struct tpd_entry *partner(const struct tpd_chain *chain, const stru
 enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *err)
 {
 	struct roles own = {0}, ref = {0}, w1 = {0};
-	enum tpd_status status = roles_make(&job->manifest, &own, err);
+	enum tpd_status status = weigh_files(job, err);
 
+	if (!status)
+		status = roles_make(&job->manifest, &own, err);
 	if (!status && job->ref)
 		status = roles_make(tpd_chain_manifest(job->ref), &ref, err);
 	if (!status && job->w1)
@@ -296,7 +341,7 @@ enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *er
 		const struct tpd_entry *ref_entry = partner(job->ref, &ref, own.items[i].text, &ref_file);
 		const struct tpd_entry *w1_entry = partner(job->w1, &w1, own.items[i].text, &w1_file);
 
-		status = parse_file(file, &typed, err);
+		status = parse_file(job, file, &typed, err);
 		if (!status) {
 			file->segments = calloc(file->entry->segment_count, sizeof(*file->segments));
 			if (!file->segments)
@@ -308,43 +353,59 @@ enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *er
 	roles_release(&own);
 	roles_release(&ref);
 	roles_release(&w1);
+	if (job->ref)
+		tpd_chain_forget_names(job->ref);
+	if (job->w1)
+		tpd_chain_forget_names(job->w1);
 	return status;
+}
+
+/* The first chunk of up to 16 of its tensors, evenly spread. */
+static enum tpd_status compare_file(struct tpd_chain *chain, uint32_t number, const struct tpd_file_work *file, uint8_t *chunk,
+				    unsigned *tried, unsigned *equal, struct tpd_err *err)
+{
+	const struct tpd_manifest *m = tpd_chain_manifest(chain);
+	const struct tpd_entry *entry = &m->entries[m->files[number]];
+
+	for (uint32_t s = 1; s < entry->segment_count; s += 1 + entry->segment_count / 16) {
+		const struct tpd_segment *seg = &entry->segments[s];
+		uint32_t len = tpd_segment_chunk_len(seg, 0);
+		struct tpd_part_entry recorded;
+		uint8_t digest[TPD_XXH_LEN];
+		enum tpd_status status = tpd_chain_entry(chain, number, seg->first_chunk, &recorded, err);
+
+		if (!status)
+			status = tpd_ingest_pread(file, chunk, len, seg->offset, err);
+		if (status)
+			return status;
+		tpd_xxh128(chunk, len, digest);
+		*equal += memcmp(digest, recorded.decoded_digest, sizeof(digest)) == 0;
+		(*tried)++;
+	}
+	return TPD_OK;
 }
 
 enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain *chain, unsigned *out_percent,
 				    struct tpd_err *err)
 {
-	const struct tpd_manifest *m = tpd_chain_manifest(chain);
 	TPD_AUTO_FREE uint8_t *chunk = malloc(TPD_CHUNK_MAX_BYTES);
+	struct roles own = {0}, theirs = {0};
 	unsigned tried = 0, equal = 0;
+	enum tpd_status status = chunk ? roles_make(&job->manifest, &own, err) : tpd_fail_nomem(err);
 
-	if (!chunk)
-		return tpd_fail_nomem(err);
-	for (uint32_t f = 0; f < m->file_count; f++) {
-		const struct tpd_entry *entry = &m->entries[m->files[f]];
+	if (!status)
+		status = roles_make(tpd_chain_manifest(chain), &theirs, err);
+	for (uint32_t i = 0; !status && i < own.count; i++) {
+		const struct tpd_file_work *file = &job->files[own.items[i].file];
+		uint32_t number = 0;
+		const struct tpd_entry *entry = partner(chain, &theirs, own.items[i].text, &number);
 
-		for (uint32_t g = 0; g < job->manifest.file_count; g++) {
-			const struct tpd_file_work *file = &job->files[g];
-
-			if (strcmp(file->entry->path, entry->path) != 0 || file->entry->size != entry->size)
-				continue;
-			/* Same name, same size: the first chunk of up to 16 of its tensors, evenly spread. */
-			for (uint32_t s = 1; s < entry->segment_count; s += 1 + entry->segment_count / 16) {
-				const struct tpd_segment *seg = &entry->segments[s];
-				struct tpd_part_entry recorded;
-				uint8_t digest[TPD_XXH_LEN];
-				enum tpd_status status = tpd_chain_entry(chain, f, seg->first_chunk, &recorded, err);
-
-				if (!status)
-					status = tpd_ingest_pread(file, chunk, tpd_segment_chunk_len(seg, 0), seg->offset, err);
-				if (status)
-					return status;
-				tpd_xxh128(chunk, tpd_segment_chunk_len(seg, 0), digest);
-				equal += memcmp(digest, recorded.decoded_digest, sizeof(digest)) == 0;
-				tried++;
-			}
-		}
+		if (entry && entry->size == file->entry->size)
+			status = compare_file(chain, number, file, chunk, &tried, &equal, err);
 	}
-	*out_percent = tried ? 100 * equal / tried : 0;
-	return TPD_OK;
+	roles_release(&own);
+	roles_release(&theirs);
+	if (!status)
+		*out_percent = tried ? 100 * equal / tried : 0;
+	return status;
 }

@@ -132,6 +132,7 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 	struct tpd_ingest_job *job = planning->job;
 	uint32_t s = planning->segments[item];
 	const struct tpd_segment *seg = &job->file->entry->segments[s];
+	uint32_t row = job->file->entry->about[s].row;
 	struct tpd_segment_work *work = &job->file->segments[s];
 	struct geometry g = sample_geometry(seg);
 	struct tpd_sample sample = {.x = work->sample_x, .p = work->sample_p, .len = work->sample_bytes, .stretch = g.stretch};
@@ -139,13 +140,13 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 
 	if (work->stats)
 		tpd_stats_end_survey(work->stats);
-	status = tpd_plan_choose(job->codecs[worker], seg->dtype, seg->row, &sample, &work->plan, &work->cost,
+	status = tpd_plan_choose(job->codecs[worker], seg->dtype, row, &sample, &work->plan, &work->cost,
 				 &work->cost_alone, err);
 	if (!status && job->anchoring && work->sample_p) { /* a keyframe may still win */
 		uint64_t cost, cost_alone;
 
 		sample.p = NULL;
-		status = tpd_plan_choose(job->codecs[worker], seg->dtype, seg->row, &sample, &work->plan_alone, &cost,
+		status = tpd_plan_choose(job->codecs[worker], seg->dtype, row, &sample, &work->plan_alone, &cost,
 					 &cost_alone, err);
 	} else {
 		work->plan_alone = work->plan;

@@ -1,5 +1,5 @@
 /*
- * internal.h - what store.c, objects.c, refs*.c and ingest_dir.c share.
+ * internal.h - what store.c, objects.c, chain_links.c, chain_files.c, refs*.c and ingest_dir.c share.
  */
 #ifndef TPD_STORE_INTERNAL_H
 #define TPD_STORE_INTERNAL_H
@@ -56,10 +56,15 @@ enum tpd_status tpd_object_next_generation(struct tpd_store *store, const struct
 					   struct tpd_err *err);
 /* Make the directory entry of a published checkpoint last, also when whoever published it could not any more. */
 enum tpd_status tpd_object_sync(struct tpd_store *store, const struct tpd_id *id, struct tpd_err *err);
+/* The highest valid generation and its manifest; when none is valid, what is wrong with the highest. */
+enum tpd_status tpd_object_load(struct tpd_store *store, const struct tpd_id *id, enum tpd_manifest_keep keep,
+				struct tpd_manifest *out, uint32_t *out_generation, struct tpd_err *err);
+/* The directory of one generation. */
+enum tpd_status tpd_object_open(struct tpd_store *store, const struct tpd_id *id, uint32_t generation, int *out_dir,
+				struct tpd_err *err);
 /* All ids in objects/, ascending, each once. */
 enum tpd_status tpd_object_ids(struct tpd_store *store, struct tpd_id **out_ids, size_t *out_count,
 			       struct tpd_err *err);
-int tpd_id_compare(const void *a, const void *b); /* for qsort */
 
 /* --- refs_read.c --- */
 

@@ -28,18 +28,36 @@ bool tpd_id_equal(const struct tpd_id *a, const struct tpd_id *b)
 	return memcmp(a->bytes, b->bytes, sizeof(a->bytes)) == 0;
 }
 
+int tpd_id_compare(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct tpd_id));
+}
+
 void tpd_id_hex(const struct tpd_id *id, char out[TPD_ID_HEX])
 {
 	tpd_hex(id->bytes, sizeof(id->bytes), out);
 }
 
-void tpd_manifest_release(struct tpd_manifest *m)
+void tpd_manifest_forget_about(struct tpd_manifest *m)
 {
 	for (uint32_t i = 0; m->entries && i < m->entry_count; i++) {
 		struct tpd_entry *entry = &m->entries[i];
 
-		for (uint32_t s = 0; entry->segments && s < entry->segment_count; s++)
-			free(entry->segments[s].name);
+		for (uint32_t s = 0; entry->about && s < entry->segment_count; s++) {
+			free(entry->about[s].name);
+			free(entry->about[s].stats);
+		}
+		free(entry->about);
+		entry->about = NULL;
+	}
+}
+
+void tpd_manifest_release(struct tpd_manifest *m)
+{
+	tpd_manifest_forget_about(m);
+	for (uint32_t i = 0; m->entries && i < m->entry_count; i++) {
+		struct tpd_entry *entry = &m->entries[i];
+
 		free(entry->segments);
 		free(entry->parts);
 		free(entry->path);
@@ -213,6 +231,11 @@ static bool is_utf8(const char *s, size_t max)
 	return true;
 }
 
+uint64_t tpd_entry_weight(const struct tpd_entry *entry)
+{
+	return TPD_MANIFEST_WEIGHT_ENTRY + strlen(entry->path) + (entry->target ? strlen(entry->target) : 0);
+}
+
 static enum tpd_status check_entry(const struct tpd_entry *entry, enum tpd_status class, struct tpd_err *err)
 {
 	if (!entry->path || !tpd_text_is_safe_path(entry->path))
@@ -237,6 +260,8 @@ enum tpd_status tpd_manifest_check_logical(const struct tpd_manifest *m, enum tp
 
 	if (!m->run || !tpd_text_is_run_name(m->run))
 		return tpd_fail(err, class, "manifest: '%s' is not a run name", m->run ? m->run : "");
+	if (m->entry_count > TPD_MANIFEST_MAX_ENTRIES)
+		return tpd_fail(err, class, "manifest: %u entries are more than %u", m->entry_count, TPD_MANIFEST_MAX_ENTRIES);
 	for (uint32_t i = 0; i < m->entry_count; i++) {
 		const struct tpd_entry *entry = &m->entries[i];
 		enum tpd_status status = check_entry(entry, class, err);
@@ -257,64 +282,84 @@ enum tpd_status tpd_manifest_check_logical(const struct tpd_manifest *m, enum tp
 	return TPD_OK;
 }
 
-static enum tpd_status check_segment(const struct tpd_manifest *m, const struct tpd_entry *entry, uint32_t s,
-				     enum tpd_status class, struct tpd_err *err)
+enum tpd_status tpd_manifest_weigh(struct tpd_manifest_sums *sums, uint64_t count, uint64_t weight, enum tpd_status class,
+				   struct tpd_err *err)
 {
-	const struct tpd_segment *seg = &entry->segments[s];
+	if (weight > 0 && count > (TPD_MANIFEST_WEIGHT_MAX - sums->weight) / weight)
+		return tpd_fail(err, class, "manifest: it holds more than there is room for");
+	sums->weight += count * weight;
+	return TPD_OK;
+}
 
-	if (!seg->name || !is_utf8(seg->name, TPD_FORMAT_MAX_NAME) || (s == 0 && seg->name[0]))
+static enum tpd_status check_about(const struct tpd_manifest *m, const struct tpd_entry *entry, uint32_t s,
+				   const struct tpd_segment_about *about, enum tpd_status class, struct tpd_err *err)
+{
+	if (!about->name || !is_utf8(about->name, TPD_FORMAT_MAX_NAME) || (s == 0 && about->name[0]))
 		return tpd_fail(err, class, "manifest: '%s': the name of segment %u is wrong", entry->path, s);
-	if (seg->dtype >= TPD_DTYPE_COUNT || seg->planned >= TPD_ENCODING_COUNT)
-		return tpd_fail(err, class, "manifest: '%s': segment %u has an unknown type or encoding", entry->path,
-				s);
-	if (seg->ndim > TPD_FORMAT_MAX_DIMS)
-		return tpd_fail(err, class, "manifest: '%s': segment %u has %u dimensions", entry->path, s, seg->ndim);
-	if (seg->row < 1 || seg->row > TPD_ROW_MAX)
+	if (about->planned >= TPD_ENCODING_COUNT)
+		return tpd_fail(err, class, "manifest: '%s': segment %u has an unknown encoding", entry->path, s);
+	if (about->ndim > TPD_FORMAT_MAX_DIMS)
+		return tpd_fail(err, class, "manifest: '%s': segment %u has %u dimensions", entry->path, s, about->ndim);
+	if (about->row < 1 || about->row > TPD_ROW_MAX)
 		return tpd_fail(err, class, "manifest: '%s': segment %u has rows of %u elements", entry->path, s,
-				seg->row);
-	if (seg->has_ref && !m->has_ref)
-		return tpd_fail(err, class, "manifest: '%s': segment %u has a reference, the checkpoint none",
-				entry->path, s);
-	if (seg->has_stats && seg->stats.has_delta && !m->has_w1)
+				about->row);
+	if (about->stats && about->stats->has_delta && !m->has_w1)
 		return tpd_fail(err, class, "manifest: '%s': segment %u has statistics against nothing", entry->path,
 				s);
 	return TPD_OK;
 }
 
 /* Segments 1.. ascending and disjoint inside the file, segment 0 exactly what they leave. */
-static enum tpd_status check_segments(const struct tpd_manifest *m, const struct tpd_entry *entry,
-				      enum tpd_status class, struct tpd_err *err)
+static enum tpd_status check_place(const struct tpd_entry *entry, uint32_t s, struct tpd_manifest_sums *sums,
+				   enum tpd_status class, struct tpd_err *err)
 {
-	uint64_t end = 0, covered = 0;
+	const struct tpd_segment *seg = &entry->segments[s];
 
-	if (entry->segment_count == 0)
-		return tpd_fail(err, class, "manifest: '%s' has no segment", entry->path);
-	for (uint32_t s = 0; s < entry->segment_count; s++) {
-		const struct tpd_segment *seg = &entry->segments[s];
-		enum tpd_status status = check_segment(m, entry, s, class, err);
-
-		if (status)
-			return status;
-		if (s == 0)
-			continue;
-		if (seg->offset < end || (s > 1 && seg->offset <= entry->segments[s - 1].offset) ||
-		    seg->offset > entry->size || seg->length > entry->size - seg->offset)
-			return tpd_fail(err, class,
-					"manifest: '%s': segment %u is not behind the one before and inside the file",
-					entry->path, s);
-		end = seg->offset + seg->length;
-		covered += seg->length;
+	if (s == 0) {
+		sums->end = sums->covered = sums->stored = 0;
+		if (seg->offset != 0)
+			return tpd_fail(err, class, "manifest: '%s': segment 0 begins at %llu", entry->path,
+					(unsigned long long)seg->offset);
+		return TPD_OK;
 	}
-	if (entry->segments[0].offset != 0 || entry->segments[0].length != entry->size - covered)
-		return tpd_fail(err, class, "manifest: '%s': its segments do not make up the file", entry->path);
+	if (seg->length == 0)
+		return tpd_fail(err, class, "manifest: '%s': segment %u is empty", entry->path, s);
+	if (seg->offset < sums->end || seg->offset > entry->size || seg->length > entry->size - seg->offset)
+		return tpd_fail(err, class, "manifest: '%s': segment %u is not behind the one before and inside the file",
+				entry->path, s);
+	sums->end = seg->offset + seg->length;
+	sums->covered += seg->length;
 	return TPD_OK;
 }
 
+enum tpd_status tpd_manifest_check_segment(const struct tpd_manifest *m, const struct tpd_entry *entry, uint32_t s,
+					   const struct tpd_segment_about *about, struct tpd_manifest_sums *sums,
+					   enum tpd_status class, struct tpd_err *err)
+{
+	const struct tpd_segment *seg = &entry->segments[s];
+	enum tpd_status status = check_about(m, entry, s, about, class, err);
+
+	if (!status)
+		status = check_place(entry, s, sums, class, err);
+	if (status)
+		return status;
+	if (seg->dtype >= TPD_DTYPE_COUNT)
+		return tpd_fail(err, class, "manifest: '%s': segment %u has an unknown type", entry->path, s);
+	if (seg->has_ref && !m->has_ref)
+		return tpd_fail(err, class, "manifest: '%s': segment %u has a reference, the checkpoint none",
+				entry->path, s);
+	if (TPD_ADD_OVERFLOW(sums->stored, about->stored, &sums->stored))
+		return tpd_fail(err, class, "manifest: '%s': segment %u cannot be stored in %llu bytes", entry->path, s,
+				(unsigned long long)about->stored);
+	return tpd_manifest_weigh(sums, 1, strlen(about->name) + (about->stats ? TPD_MANIFEST_WEIGHT_STATS : 0), class,
+				  err);
+}
+
 /* Parts hold the file's chunks one after the other, and just the payloads that the segments say. */
-static enum tpd_status check_parts(const struct tpd_entry *entry, enum tpd_status class, uint64_t *total,
+static enum tpd_status check_parts(const struct tpd_entry *entry, struct tpd_manifest_sums *sums, enum tpd_status class,
 				   struct tpd_err *err)
 {
-	uint64_t chunks = tpd_entry_chunks(entry), next = 0, payload = 0, stored = 0;
+	uint64_t chunks = tpd_entry_chunks(entry), next = 0, payload = 0;
 
 	for (uint32_t p = 0; p < entry->part_count; p++) {
 		const struct tpd_part_ref *part = &entry->parts[p];
@@ -327,8 +372,8 @@ static enum tpd_status check_parts(const struct tpd_entry *entry, enum tpd_statu
 		if (part->chunks > UINT32_MAX) /* what a trailer can say */
 			return tpd_fail(err, class, "manifest: '%s': part %u has too many chunks", entry->path, p);
 		frame = TPD_PART_HEADER + part->chunks * TPD_PART_ENTRY + TPD_PART_TRAILER;
-		if (part->bytes < frame || TPD_ADD_OVERFLOW(*total, part->bytes, total) ||
-		    *total > TPD_MANIFEST_BYTES_MAX)
+		if (part->bytes < frame || TPD_ADD_OVERFLOW(sums->bytes, part->bytes, &sums->bytes) ||
+		    sums->bytes > TPD_MANIFEST_BYTES_MAX)
 			return tpd_fail(err, class, "manifest: '%s': part %u cannot have %llu bytes", entry->path, p,
 					(unsigned long long)part->bytes);
 		payload += part->bytes - frame;
@@ -336,35 +381,61 @@ static enum tpd_status check_parts(const struct tpd_entry *entry, enum tpd_statu
 	if (next != chunks)
 		return tpd_fail(err, class, "manifest: '%s': its parts hold %llu of %llu chunks", entry->path,
 				(unsigned long long)next, (unsigned long long)chunks);
-	for (uint32_t s = 0; s < entry->segment_count; s++)
-		if (TPD_ADD_OVERFLOW(stored, entry->segments[s].stored, &stored))
-			stored = UINT64_MAX;
-	if (stored != payload)
+	if (sums->stored != payload)
 		return tpd_fail(err, class,
 				"manifest: '%s': its segments are stored in %llu bytes, its parts hold %llu",
-				entry->path, (unsigned long long)stored, (unsigned long long)payload);
+				entry->path, (unsigned long long)sums->stored, (unsigned long long)payload);
 	return TPD_OK;
+}
+
+enum tpd_status tpd_manifest_check_file(const struct tpd_entry *entry, struct tpd_manifest_sums *sums, enum tpd_status class,
+					struct tpd_err *err)
+{
+	if (entry->format > TPD_FORMAT_TORCH_ZIP)
+		return tpd_fail(err, class, "manifest: '%s' has an unknown format", entry->path);
+	if (entry->segment_count == 0 || entry->segments[0].length != entry->size - sums->covered)
+		return tpd_fail(err, class, "manifest: '%s': its segments do not make up the file", entry->path);
+	return check_parts(entry, sums, class, err);
+}
+
+bool tpd_manifest_is_source(const char *path)
+{
+	return is_utf8(path, TPD_MANIFEST_PATH_MAX);
+}
+
+enum tpd_status tpd_manifest_check_origin(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err)
+{
+	if (!m->source || !tpd_manifest_is_source(m->source))
+		return tpd_fail(err, class, "manifest: the source's path is too long or not UTF-8");
+	if ((m->depth == 0) != !m->has_ref)
+		return tpd_fail(err, class, "manifest: depth %u, and %s reference", m->depth, m->has_ref ? "a" : "no");
+	return TPD_OK;
+}
+
+static enum tpd_status check_one(const struct tpd_manifest *m, const struct tpd_entry *entry, struct tpd_manifest_sums *sums,
+				 enum tpd_status class, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	if (entry->segment_count > TPD_FORMAT_MAX_SEGMENTS + 1 || !entry->about)
+		return tpd_fail(err, class, "manifest: '%s': %u segments, %s names", entry->path, entry->segment_count,
+				entry->about ? "with" : "without");
+	status = tpd_manifest_weigh(sums, entry->segment_count, TPD_MANIFEST_WEIGHT_SEGMENT, class, err);
+	for (uint32_t s = 0; !status && s < entry->segment_count; s++)
+		status = tpd_manifest_check_segment(m, entry, s, &entry->about[s], sums, class, err);
+	if (!status)
+		status = tpd_manifest_weigh(sums, entry->part_count, TPD_MANIFEST_WEIGHT_PART, class, err);
+	return status ? status : tpd_manifest_check_file(entry, sums, class, err);
 }
 
 enum tpd_status tpd_manifest_check_physical(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err)
 {
-	uint64_t total = 0;
+	struct tpd_manifest_sums sums = {0};
+	enum tpd_status status = tpd_manifest_check_origin(m, class, err);
 
-	if (!m->source || !is_utf8(m->source, TPD_MANIFEST_PATH_MAX))
-		return tpd_fail(err, class, "manifest: the source's path is too long or not UTF-8");
-	if ((m->depth == 0) != !m->has_ref)
-		return tpd_fail(err, class, "manifest: depth %u, and %s reference", m->depth, m->has_ref ? "a" : "no");
-	for (uint32_t f = 0; f < m->file_count; f++) {
-		const struct tpd_entry *entry = &m->entries[m->files[f]];
-		enum tpd_status status;
-
-		if (entry->format > TPD_FORMAT_TORCH_ZIP)
-			return tpd_fail(err, class, "manifest: '%s' has an unknown format", entry->path);
-		status = check_segments(m, entry, class, err);
-		if (!status)
-			status = check_parts(entry, class, &total, err);
-		if (status)
-			return status;
-	}
-	return TPD_OK;
+	for (uint32_t i = 0; !status && i < m->entry_count; i++)
+		status = tpd_manifest_weigh(&sums, 1, tpd_entry_weight(&m->entries[i]), class, err);
+	for (uint32_t f = 0; !status && f < m->file_count; f++)
+		status = check_one(m, &m->entries[m->files[f]], &sums, class, err);
+	return status;
 }

@@ -14,31 +14,40 @@
 
 #define TPD_MANIFEST_VERSION 1
 #define TPD_MANIFEST_MAX_BODY (1u << 30)
+#define TPD_MANIFEST_MAX_FILE ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20)) /* a body that does not compress, and the header */
 
 struct tpd_id {
 	uint8_t bytes[TPD_SHA256_LEN];
 };
 #define TPD_ID_HEX TPD_SHA256_HEX
 bool tpd_id_equal(const struct tpd_id *a, const struct tpd_id *b);
+int tpd_id_compare(const void *a, const void *b); /* for qsort and bsearch */
 void tpd_id_hex(const struct tpd_id *id, char out[TPD_ID_HEX]);
 
 enum tpd_entry_type { TPD_ENTRY_FILE = 0, TPD_ENTRY_SYMLINK = 1, TPD_ENTRY_DIR = 2 };
 enum tpd_checkpoint_kind { TPD_CHECKPOINT_DIR = 0, TPD_CHECKPOINT_FILE = 1 };
 
+/*
+ * Where a segment lies and what its chunks may refer to: all that reading it takes. Readers hold one such array a file and
+ * link of a chain, so its size is what their memory grows with: 40 bytes.
+ */
 struct tpd_segment {
-	char *name; /* owned; "" for segment 0 */
-	enum tpd_dtype dtype;
 	uint64_t offset, length; /* bytes; segment 0: offset 0, length of all glue */
+	uint64_t first_chunk;    /* derived: its first chunk's number in the file */
+	uint32_t ref_file, ref_segment; /* in the referenced checkpoint */
+	enum tpd_dtype dtype;
+	bool has_ref;
+};
+
+/* What else is known of it: for matching, for the catalog and for people. */
+struct tpd_segment_about {
+	char *name; /* owned; "" for segment 0 */
 	unsigned ndim;
-	uint64_t dims[TPD_FORMAT_MAX_DIMS];
 	uint32_t row;
+	uint64_t dims[TPD_FORMAT_MAX_DIMS];
 	enum tpd_encoding planned;
 	uint64_t stored;
-	bool has_ref;
-	uint32_t ref_file, ref_segment; /* in the referenced checkpoint */
-	bool has_stats;
-	struct tpd_sparsity stats;
-	uint64_t first_chunk; /* derived: its first chunk's number in the file */
+	struct tpd_sparsity *stats; /* owned; NULL: none */
 };
 
 struct tpd_part_ref {
@@ -57,6 +66,7 @@ struct tpd_entry {
 	uint8_t sha256[TPD_SHA256_LEN];
 	enum tpd_format_kind format;
 	struct tpd_segment *segments;
+	struct tpd_segment_about *about; /* one a segment; NULL when they were left out */
 	uint32_t segment_count;
 	struct tpd_part_ref *parts;
 	uint32_t part_count;
@@ -88,8 +98,17 @@ void tpd_manifest_release(struct tpd_manifest *m); /* safe on a zeroed struct; z
 enum tpd_status tpd_manifest_seal(struct tpd_manifest *m, struct tpd_err *err);
 /* The object's bytes. m must be sealed. */
 enum tpd_status tpd_manifest_write(const struct tpd_manifest *m, struct tpd_buf *out, struct tpd_err *err);
+/* How much of it is kept; all of it is checked in any case. */
+enum tpd_manifest_keep {
+	TPD_MANIFEST_SEGMENTS, /* `about` is NULL: enough to restore */
+	TPD_MANIFEST_ABOUT,    /* and what there is to know of segments, without statistics */
+	TPD_MANIFEST_ALL,
+};
 /* Parse and check everything FORMAT.md section 2 says; on success *out is owned by the caller. */
-enum tpd_status tpd_manifest_parse(const void *data, size_t len, struct tpd_manifest *out, struct tpd_err *err);
+enum tpd_status tpd_manifest_parse(const void *data, size_t len, enum tpd_manifest_keep keep, struct tpd_manifest *out,
+				   struct tpd_err *err);
+/* Free the `about` of all files. */
+void tpd_manifest_forget_about(struct tpd_manifest *m);
 
 /* Geometry. */
 uint64_t tpd_segment_chunks(const struct tpd_segment *seg);                     /* number of chunks; 0 when empty */

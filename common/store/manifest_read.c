@@ -1,9 +1,10 @@
 /*
  * manifest_read.c - parse a manifest that somebody else may have written.
  *
- * Three steps: the frame is unpacked once header and digest are right; the fields are read into memory, where a number
- * that this version does not know is TPD_UNSUPPORTED; then the rules of manifest.c are asked. Counts are compared with
- * the bytes that remain, and arrays grow with what was really read, so that a small file cannot ask for much memory.
+ * The frame is unpacked once header and digest are right; then the fields are read, where a number that this version does
+ * not know is TPD_UNSUPPORTED, and the rules of manifest.c are asked of each segment as it comes, whether it is kept or not.
+ * Counts are compared with the bytes that remain, and weighed before anything is made for them, so that a small file
+ * cannot ask for much memory.
  * Only a digest that is right makes a version count: a flipped bit in it is corrupt, not "newer".
  */
 #include "base/tpd.h"
@@ -19,8 +20,15 @@
 #define MIN_ENTRY 4
 #define MIN_SEGMENT 10
 #define MIN_PART 26
+#define MAX_STRING TPD_FORMAT_MAX_NAME /* the longest of all */
 /* Zstandard's best case: a block of 128 KiB from 4 bytes. */
 #define MAX_EXPANSION ((128u << 10) / 4)
+
+struct reader {
+	struct tpd_rd rd;
+	enum tpd_manifest_keep keep;
+	struct tpd_manifest_sums sums;
+};
 
 static enum tpd_status too_short(struct tpd_err *err)
 {
@@ -42,6 +50,8 @@ static enum tpd_status read_str(struct tpd_rd *rd, const char *what, char **out,
 
 	if (!p)
 		return too_short(err);
+	if (len > MAX_STRING) /* no rule allows it; seen before it is copied */
+		return tpd_fail(err, TPD_CORRUPT, "manifest: a %s of %llu bytes", what, (unsigned long long)len);
 	if (memchr(p, 0, (size_t)len))
 		return tpd_fail(err, TPD_CORRUPT, "manifest: a %s holds a zero byte", what);
 	s = malloc((size_t)len + 1);
@@ -66,10 +76,13 @@ static enum tpd_status read_u32(struct tpd_rd *rd, const char *what, uint32_t *o
 }
 
 /* How many there are: never more than the bytes that follow can hold. */
-static enum tpd_status read_count(struct tpd_rd *rd, const char *what, size_t min, uint32_t *out, struct tpd_err *err)
+static enum tpd_status read_count(struct tpd_rd *rd, const char *what, size_t min, uint32_t max, uint32_t *out,
+				  struct tpd_err *err)
 {
 	enum tpd_status status = read_u32(rd, what, out, err);
 
+	if (!status && *out > max)
+		return tpd_fail(err, TPD_CORRUPT, "manifest: %u times '%s', and at most %u can be", *out, what, max);
 	if (!status && *out > tpd_rd_left(rd) / min)
 		return tpd_fail(err, TPD_CORRUPT, "manifest: %u times '%s' in %zu bytes", *out, what, tpd_rd_left(rd));
 	return status;
@@ -84,28 +97,6 @@ static enum tpd_status read_u8(struct tpd_rd *rd, const char *what, unsigned cou
 	if (v >= count)
 		return unknown(err, what, v);
 	*out = v;
-	return TPD_OK;
-}
-
-/* Room for one more in an array of `count`, zeroed; it doubles, up to `limit`. */
-static enum tpd_status grow(void *array_of_pointer, uint32_t count, uint32_t *cap, uint32_t limit, size_t size,
-			    struct tpd_err *err)
-{
-	void *old, *array;
-
-	memcpy(&old, array_of_pointer, sizeof(old));
-	if (count == *cap) {
-		uint32_t more = *cap ? *cap : 4;
-
-		more = TPD_MIN(more, limit - *cap);
-		array = reallocarray(old, (size_t)*cap + more, size);
-		if (!array)
-			return tpd_fail_nomem(err);
-		*cap += more;
-		memcpy(array_of_pointer, &array, sizeof(array));
-		old = array;
-	}
-	memset((char *)old + (size_t)count * size, 0, size);
 	return TPD_OK;
 }
 
@@ -134,10 +125,11 @@ static enum tpd_status read_entry(struct tpd_rd *rd, struct tpd_entry *entry, st
 	return TPD_OK;
 }
 
-static enum tpd_status read_logical(struct tpd_rd *rd, struct tpd_manifest *m, struct tpd_err *err)
+static enum tpd_status read_logical(struct reader *r, struct tpd_manifest *m, struct tpd_err *err)
 {
+	struct tpd_rd *rd = &r->rd;
 	const uint8_t *start = rd->p;
-	uint32_t count = 0, cap = 0;
+	uint32_t count = 0;
 	unsigned kind = 0;
 	enum tpd_status status = read_str(rd, "run", &m->run, err);
 
@@ -146,14 +138,19 @@ static enum tpd_status read_logical(struct tpd_rd *rd, struct tpd_manifest *m, s
 	m->step = tpd_rd_varint(rd);
 	status = read_u8(rd, "kind of checkpoint", TPD_CHECKPOINT_FILE + 1, &kind, err);
 	if (!status)
-		status = read_count(rd, "entry", MIN_ENTRY, &count, err);
+		status = read_count(rd, "entry", MIN_ENTRY, TPD_MANIFEST_MAX_ENTRIES, &count, err);
+	if (status)
+		return status;
 	m->kind = (enum tpd_checkpoint_kind)kind;
-	for (uint32_t i = 0; !status && i < count; i++) {
-		status = grow(&m->entries, i, &cap, count, sizeof(*m->entries), err);
-		if (status)
-			break;
-		m->entry_count++;
-		status = read_entry(rd, &m->entries[i], err);
+	m->entries = calloc(count + 1u, sizeof(*m->entries));
+	if (!m->entries)
+		return tpd_fail_nomem(err);
+	while (!status && m->entry_count < count) {
+		struct tpd_entry *entry = &m->entries[m->entry_count++];
+
+		status = read_entry(rd, entry, err);
+		if (!status)
+			status = tpd_manifest_weigh(&r->sums, 1, tpd_entry_weight(entry), TPD_CORRUPT, err);
 	}
 	if (!status)
 		status = tpd_manifest_identify(start, (size_t)(rd->p - start), &m->id, err);
@@ -239,10 +236,12 @@ static enum tpd_status read_segment_ref(struct tpd_rd *rd, struct tpd_segment *s
 	return TPD_OK;
 }
 
-static enum tpd_status read_segment(struct tpd_rd *rd, struct tpd_segment *seg, struct tpd_err *err)
+/* Up to the number of its payload bytes. */
+static enum tpd_status read_outline(struct tpd_rd *rd, struct tpd_segment *seg, struct tpd_segment_about *about,
+				    struct tpd_err *err)
 {
-	unsigned dtype = 0, planned = 0, has_ref = 0, stats = 0;
-	enum tpd_status status = read_str(rd, "name", &seg->name, err);
+	unsigned dtype = 0, planned = 0;
+	enum tpd_status status = read_str(rd, "name", &about->name, err);
 
 	if (!status)
 		status = read_u8(rd, "element type", TPD_DTYPE_COUNT, &dtype, err);
@@ -251,31 +250,66 @@ static enum tpd_status read_segment(struct tpd_rd *rd, struct tpd_segment *seg, 
 	seg->dtype = (enum tpd_dtype)dtype;
 	seg->offset = tpd_rd_varint(rd);
 	seg->length = tpd_rd_varint(rd);
-	status = read_u32(rd, "number of dimensions", &seg->ndim, err);
-	if (!status && seg->ndim > TPD_FORMAT_MAX_DIMS)
-		status = tpd_fail(err, TPD_CORRUPT, "manifest: a segment has %u dimensions", seg->ndim);
-	if (status) {
-		seg->ndim = 0;
-		return status;
-	}
-	read_counts(rd, seg->dims, seg->ndim);
-	status = read_u32(rd, "row length", &seg->row, err);
-	if (!status)
-		status = read_u8(rd, "encoding", TPD_ENCODING_COUNT, &planned, err);
+	status = read_u32(rd, "number of dimensions", &about->ndim, err);
+	if (!status && about->ndim > TPD_FORMAT_MAX_DIMS)
+		status = tpd_fail(err, TPD_CORRUPT, "manifest: a segment has %u dimensions", about->ndim);
 	if (status)
 		return status;
-	seg->planned = (enum tpd_encoding)planned;
-	seg->stored = tpd_rd_varint(rd);
-	status = read_u8(rd, "kind of reference", 2, &has_ref, err);
+	read_counts(rd, about->dims, about->ndim);
+	status = read_u32(rd, "row length", &about->row, err);
+	if (!status)
+		status = read_u8(rd, "encoding", TPD_ENCODING_COUNT, &planned, err);
+	about->planned = (enum tpd_encoding)planned;
+	about->stored = tpd_rd_varint(rd);
+	return status;
+}
+
+static enum tpd_status read_segment(struct tpd_rd *rd, struct tpd_segment *seg, struct tpd_segment_about *about,
+				    struct tpd_err *err)
+{
+	unsigned has_ref = 0, stats = 0;
+	enum tpd_status status = read_outline(rd, seg, about, err);
+
+	if (!status)
+		status = read_u8(rd, "kind of reference", 2, &has_ref, err);
 	if (!status && has_ref) {
 		seg->has_ref = true;
 		status = read_segment_ref(rd, seg, err);
 	}
 	if (!status)
 		status = read_u8(rd, "kind of statistics", 3, &stats, err);
-	if (!status && stats) {
-		seg->has_stats = true;
-		status = read_stats(rd, stats == 2, &seg->stats, err);
+	if (status || !stats)
+		return status;
+	about->stats = calloc(1, sizeof(*about->stats));
+	return about->stats ? read_stats(rd, stats == 2, about->stats, err) : tpd_fail_nomem(err);
+}
+
+static enum tpd_status read_segments(struct reader *r, const struct tpd_manifest *m, struct tpd_entry *entry,
+				     struct tpd_err *err)
+{
+	uint32_t count = 0;
+	enum tpd_status status = read_count(&r->rd, "segment", MIN_SEGMENT, TPD_FORMAT_MAX_SEGMENTS + 1, &count, err);
+
+	if (!status)
+		status = tpd_manifest_weigh(&r->sums, count, TPD_MANIFEST_WEIGHT_SEGMENT, TPD_CORRUPT, err);
+	if (status)
+		return status;
+	entry->segments = calloc(count + 1u, sizeof(*entry->segments));
+	entry->about = r->keep >= TPD_MANIFEST_ABOUT ? calloc(count + 1u, sizeof(*entry->about)) : NULL;
+	if (!entry->segments || (r->keep >= TPD_MANIFEST_ABOUT && !entry->about))
+		return tpd_fail_nomem(err);
+	while (!status && entry->segment_count < count) {
+		uint32_t s = entry->segment_count++;
+		struct tpd_segment_about passing = {0}, *about = entry->about ? &entry->about[s] : &passing;
+
+		status = read_segment(&r->rd, &entry->segments[s], about, err);
+		if (!status)
+			status = tpd_manifest_check_segment(m, entry, s, about, &r->sums, TPD_CORRUPT, err);
+		if (r->keep < TPD_MANIFEST_ALL) {
+			free(about->stats);
+			about->stats = NULL;
+		}
+		free(passing.name);
 	}
 	return status;
 }
@@ -294,37 +328,32 @@ static enum tpd_status read_part(struct tpd_rd *rd, struct tpd_part_ref *part, s
 	return TPD_OK;
 }
 
-static enum tpd_status read_file(struct tpd_rd *rd, struct tpd_entry *entry, struct tpd_err *err)
+static enum tpd_status read_file(struct reader *r, const struct tpd_manifest *m, struct tpd_entry *entry, struct tpd_err *err)
 {
-	uint32_t segments = 0, parts = 0, cap = 0;
+	uint32_t parts = 0;
 	unsigned format = 0;
-	enum tpd_status status = read_u8(rd, "file format", TPD_FORMAT_TORCH_ZIP + 1, &format, err);
+	enum tpd_status status = read_u8(&r->rd, "file format", TPD_FORMAT_TORCH_ZIP + 1, &format, err);
 
 	entry->format = (enum tpd_format_kind)format;
 	if (!status)
-		status = read_count(rd, "segment", MIN_SEGMENT, &segments, err);
-	for (uint32_t s = 0; !status && s < segments; s++) {
-		status = grow(&entry->segments, s, &cap, segments, sizeof(*entry->segments), err);
-		if (status)
-			break;
-		entry->segment_count++;
-		status = read_segment(rd, &entry->segments[s], err);
-	}
+		status = read_segments(r, m, entry, err);
 	if (!status)
-		status = read_count(rd, "part", MIN_PART, &parts, err);
-	cap = 0;
-	for (uint32_t p = 0; !status && p < parts; p++) {
-		status = grow(&entry->parts, p, &cap, parts, sizeof(*entry->parts), err);
-		if (status)
-			break;
-		entry->part_count++;
-		status = read_part(rd, &entry->parts[p], err);
-	}
-	return status;
+		status = read_count(&r->rd, "part", MIN_PART, UINT32_MAX, &parts, err);
+	if (!status)
+		status = tpd_manifest_weigh(&r->sums, parts, TPD_MANIFEST_WEIGHT_PART, TPD_CORRUPT, err);
+	if (status)
+		return status;
+	entry->parts = calloc(parts + 1u, sizeof(*entry->parts));
+	if (!entry->parts)
+		return tpd_fail_nomem(err);
+	while (!status && entry->part_count < parts)
+		status = read_part(&r->rd, &entry->parts[entry->part_count++], err);
+	return status ? status : tpd_manifest_check_file(entry, &r->sums, TPD_CORRUPT, err);
 }
 
-static enum tpd_status read_physical(struct tpd_rd *rd, struct tpd_manifest *m, struct tpd_err *err)
+static enum tpd_status read_physical(struct reader *r, struct tpd_manifest *m, struct tpd_err *err)
 {
+	struct tpd_rd *rd = &r->rd;
 	enum tpd_status status;
 
 	m->created_ns = (int64_t)tpd_rd_u64(rd);
@@ -337,28 +366,29 @@ static enum tpd_status read_physical(struct tpd_rd *rd, struct tpd_manifest *m, 
 		status = read_id(rd, "kind of reference", &m->has_w1, &m->w1, &m->w1_step, err);
 	if (!status)
 		status = read_u32(rd, "depth", &m->depth, err);
+	if (!status)
+		status = tpd_manifest_check_origin(m, TPD_CORRUPT, err);
 	for (uint32_t i = 0; !status && i < m->entry_count; i++)
 		if (m->entries[i].type == TPD_ENTRY_FILE)
-			status = read_file(rd, &m->entries[i], err);
+			status = read_file(r, m, &m->entries[i], err);
 	if (!status && tpd_rd_left(rd) > 0)
 		status = tpd_fail(err, TPD_CORRUPT, "manifest: %zu bytes too many", tpd_rd_left(rd));
 	return status;
 }
 
-static enum tpd_status read_body(const uint8_t *body, size_t len, struct tpd_manifest *m, struct tpd_err *err)
+static enum tpd_status read_body(const uint8_t *body, size_t len, enum tpd_manifest_keep keep, struct tpd_manifest *m,
+				 struct tpd_err *err)
 {
-	struct tpd_rd rd = tpd_rd_make(body, len);
-	enum tpd_status status = read_logical(&rd, m, err);
+	struct reader r = {.rd = tpd_rd_make(body, len), .keep = keep};
+	enum tpd_status status = read_logical(&r, m, err);
 
 	/* These rules first: what follows is about these entries. */
 	if (!status)
 		status = tpd_manifest_check_logical(m, TPD_CORRUPT, err);
 	if (!status)
-		status = read_physical(&rd, m, err);
+		status = read_physical(&r, m, err);
 	if (!status)
 		status = tpd_manifest_derive(m, err);
-	if (!status)
-		status = tpd_manifest_check_physical(m, TPD_CORRUPT, err);
 	return status;
 }
 
@@ -393,7 +423,8 @@ static enum tpd_status read_header(const uint8_t *data, size_t len, size_t *out_
 	return TPD_OK;
 }
 
-enum tpd_status tpd_manifest_parse(const void *data, size_t len, struct tpd_manifest *out, struct tpd_err *err)
+enum tpd_status tpd_manifest_parse(const void *data, size_t len, enum tpd_manifest_keep keep, struct tpd_manifest *out,
+				   struct tpd_err *err)
 {
 	const uint8_t *bytes = data;
 	struct tpd_manifest m = {0};
@@ -412,7 +443,7 @@ enum tpd_status tpd_manifest_parse(const void *data, size_t len, struct tpd_mani
 			tpd_err_prefix(err, "manifest");
 		return status;
 	}
-	status = read_body(body, size, &m, err);
+	status = read_body(body, size, keep, &m, err);
 	if (status) {
 		tpd_manifest_release(&m);
 		return status;

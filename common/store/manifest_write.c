@@ -72,17 +72,17 @@ static void put_stats(struct tpd_buf *out, const struct tpd_sparsity *stats)
 	tpd_buf_f64(out, stats->gap_entropy);
 }
 
-static void put_segment(struct tpd_buf *out, const struct tpd_segment *seg)
+static void put_segment(struct tpd_buf *out, const struct tpd_segment *seg, const struct tpd_segment_about *about)
 {
-	tpd_buf_str(out, seg->name);
+	tpd_buf_str(out, about->name);
 	tpd_buf_u8(out, (uint8_t)seg->dtype);
 	tpd_buf_varint(out, seg->offset);
 	tpd_buf_varint(out, seg->length);
-	tpd_buf_varint(out, seg->ndim);
-	put_counts(out, seg->dims, seg->ndim);
-	tpd_buf_varint(out, seg->row);
-	tpd_buf_u8(out, (uint8_t)seg->planned);
-	tpd_buf_varint(out, seg->stored);
+	tpd_buf_varint(out, about->ndim);
+	put_counts(out, about->dims, about->ndim);
+	tpd_buf_varint(out, about->row);
+	tpd_buf_u8(out, (uint8_t)about->planned);
+	tpd_buf_varint(out, about->stored);
 	tpd_buf_u8(out, seg->has_ref);
 	if (seg->has_ref) {
 		tpd_buf_varint(out, seg->ref_file);
@@ -90,9 +90,9 @@ static void put_segment(struct tpd_buf *out, const struct tpd_segment *seg)
 		tpd_buf_varint(out, 0); /* first element */
 		tpd_buf_varint(out, seg->length / tpd_dtype_width(seg->dtype));
 	}
-	tpd_buf_u8(out, !seg->has_stats ? 0 : seg->stats.has_delta ? 2 : 1);
-	if (seg->has_stats)
-		put_stats(out, &seg->stats);
+	tpd_buf_u8(out, !about->stats ? 0 : about->stats->has_delta ? 2 : 1);
+	if (about->stats)
+		put_stats(out, about->stats);
 }
 
 static void put_file(struct tpd_buf *out, const struct tpd_entry *entry)
@@ -100,7 +100,7 @@ static void put_file(struct tpd_buf *out, const struct tpd_entry *entry)
 	tpd_buf_u8(out, (uint8_t)entry->format);
 	tpd_buf_varint(out, entry->segment_count);
 	for (uint32_t s = 0; s < entry->segment_count; s++)
-		put_segment(out, &entry->segments[s]);
+		put_segment(out, &entry->segments[s], &entry->about[s]);
 	tpd_buf_varint(out, entry->part_count);
 	for (uint32_t p = 0; p < entry->part_count; p++) {
 		tpd_buf_varint(out, entry->parts[p].first_chunk);

@@ -17,14 +17,6 @@
 #include "base/text.h"
 #include "store/internal.h"
 
-/* A body of the largest size that does not compress, and the header. */
-#define MANIFEST_FILE_MAX ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20))
-
-int tpd_id_compare(const void *a, const void *b)
-{
-	return memcmp(a, b, sizeof(struct tpd_id));
-}
-
 void tpd_object_shelf(const struct tpd_id *id, char out[TPD_STORE_PATH])
 {
 	snprintf(out, TPD_STORE_PATH, "objects/%02x", id->bytes[0]);
@@ -134,7 +126,7 @@ static enum tpd_status not_there(const struct tpd_store *store, const struct tpd
 }
 
 static enum tpd_status read_manifest(struct tpd_store *store, const struct tpd_id *id, uint32_t generation,
-				     struct tpd_manifest *out, struct tpd_err *err)
+				     enum tpd_manifest_keep keep, struct tpd_manifest *out, struct tpd_err *err)
 {
 	char dir[TPD_STORE_PATH], path[TPD_STORE_PATH + 16];
 	TPD_AUTO_FREE uint8_t *data = NULL;
@@ -144,12 +136,12 @@ static enum tpd_status read_manifest(struct tpd_store *store, const struct tpd_i
 
 	tpd_object_path(id, generation, dir);
 	snprintf(path, sizeof(path), "%s/manifest", dir);
-	status = tpd_io_read_file(store->io, store->dir, path, MANIFEST_FILE_MAX, &data, &len, err);
+	status = tpd_io_read_file(store->io, store->dir, path, TPD_MANIFEST_MAX_FILE, &data, &len, err);
 	if (status == TPD_NOT_FOUND || status == TPD_LIMIT)
 		status = tpd_fail(err, TPD_CORRUPT, "'%s' is %s", path, status == TPD_LIMIT ? "too large" : "missing");
 	if (status)
 		return tpd_store_fault(store, status, err);
-	status = tpd_manifest_parse(data, len, &m, err);
+	status = tpd_manifest_parse(data, len, keep, &m, err);
 	if (!status && !tpd_id_equal(&m.id, id)) {
 		tpd_manifest_release(&m);
 		status = tpd_fail(err, TPD_CORRUPT, "it is that of another checkpoint");
@@ -163,9 +155,8 @@ static enum tpd_status read_manifest(struct tpd_store *store, const struct tpd_i
 	return TPD_OK;
 }
 
-/* The highest valid generation and its manifest; when none is valid, what is wrong with the highest. */
-static enum tpd_status find_valid(struct tpd_store *store, const struct tpd_id *id, struct tpd_manifest *out,
-				  uint32_t *out_generation, struct tpd_err *err)
+enum tpd_status tpd_object_load(struct tpd_store *store, const struct tpd_id *id, enum tpd_manifest_keep keep,
+				struct tpd_manifest *out, uint32_t *out_generation, struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint32_t *generations = NULL;
 	size_t count = 0;
@@ -174,7 +165,7 @@ static enum tpd_status find_valid(struct tpd_store *store, const struct tpd_id *
 	if (status)
 		return status;
 	for (size_t i = 0; i < count; i++) {
-		status = read_manifest(store, id, generations[i], out, first ? NULL : err);
+		status = read_manifest(store, id, generations[i], keep, out, first ? NULL : err);
 		if (!status) {
 			*out_generation = generations[i];
 			return TPD_OK;
@@ -188,9 +179,15 @@ static enum tpd_status find_valid(struct tpd_store *store, const struct tpd_id *
 enum tpd_status tpd_store_manifest(struct tpd_store *store, const struct tpd_id *id, struct tpd_manifest *out,
 				   struct tpd_err *err)
 {
+	return tpd_store_manifest_keep(store, id, TPD_MANIFEST_SEGMENTS, out, err);
+}
+
+enum tpd_status tpd_store_manifest_keep(struct tpd_store *store, const struct tpd_id *id, enum tpd_manifest_keep keep,
+					struct tpd_manifest *out, struct tpd_err *err)
+{
 	uint32_t generation;
 
-	return find_valid(store, id, out, &generation, err);
+	return tpd_object_load(store, id, keep, out, &generation, err);
 }
 
 bool tpd_store_has(struct tpd_store *store, const struct tpd_id *id)
@@ -202,15 +199,27 @@ bool tpd_store_has(struct tpd_store *store, const struct tpd_id *id)
 	return has;
 }
 
+enum tpd_status tpd_object_open(struct tpd_store *store, const struct tpd_id *id, uint32_t generation, int *out_dir,
+				struct tpd_err *err)
+{
+	char path[TPD_STORE_PATH];
+	int fd;
+
+	tpd_object_path(id, generation, path);
+	fd = store->io->opendir(store->io, store->dir, path);
+	if (fd < 0)
+		return tpd_fail_sys(err, -fd, "cannot open '%s/%s'", store->path, path);
+	*out_dir = fd;
+	return TPD_OK;
+}
+
 enum tpd_status tpd_store_object_dir(struct tpd_store *store, const struct tpd_id *id, int *out_dir,
 				     struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint32_t *generations = NULL;
-	char path[TPD_STORE_PATH];
 	uint32_t generation = 0;
 	size_t count = 0;
 	enum tpd_status status = list_generations(store, id, &generations, &count, err);
-	int fd;
 
 	if (!status && count == 0)
 		status = not_there(store, id, err);
@@ -219,17 +228,12 @@ enum tpd_status tpd_store_object_dir(struct tpd_store *store, const struct tpd_i
 	} else if (!status) {
 		struct tpd_manifest m = {0};
 
-		status = find_valid(store, id, &m, &generation, err);
+		status = tpd_object_load(store, id, TPD_MANIFEST_SEGMENTS, &m, &generation, err);
 		tpd_manifest_release(&m);
 	}
 	if (status)
 		return status;
-	tpd_object_path(id, generation, path);
-	fd = store->io->opendir(store->io, store->dir, path);
-	if (fd < 0)
-		return tpd_fail_sys(err, -fd, "cannot open '%s/%s'", store->path, path);
-	*out_dir = fd;
-	return TPD_OK;
+	return tpd_object_open(store, id, generation, out_dir, err);
 }
 
 enum tpd_status tpd_store_object_bytes(struct tpd_store *store, const struct tpd_id *id, uint64_t *out_bytes,

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,6 +83,32 @@ static int open_parent(struct tpd_place *place, const char *path, bool make, cha
 	return dir;
 }
 
+/* fsync by descriptor of a directory; file systems that cannot do that say EINVAL. */
+static bool sync_dir(int dir)
+{
+	return fsync(dir) == 0 || errno == EINVAL;
+}
+
+/* Make the entry of a directory that we made last: by its parent. */
+static enum tpd_status sync_parent(const char *path, struct tpd_err *err)
+{
+	TPD_AUTO_FREE char *copy = strdup(path);
+	const char *parent = copy ? dirname(copy) : NULL;
+	enum tpd_status status = TPD_OK;
+	int dir;
+
+	if (!parent)
+		return tpd_fail_nomem(err);
+	dir = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0 && errno == EACCES) /* we may write to it, and not read it */
+		return TPD_OK;
+	if (dir < 0 || !sync_dir(dir))
+		status = tpd_fail_sys(err, errno, "cannot sync directory '%s'", parent);
+	if (dir >= 0)
+		close(dir);
+	return status;
+}
+
 static enum tpd_status make_dirs(const char *path, struct tpd_err *err)
 {
 	TPD_AUTO_FREE char *copy = strdup(path);
@@ -90,15 +117,18 @@ static enum tpd_status make_dirs(const char *path, struct tpd_err *err)
 		return tpd_fail_nomem(err);
 	for (char *at = copy + 1;; at++) {
 		char kept = *at;
+		enum tpd_status status = TPD_OK;
 
 		if (kept != '/' && kept != '\0')
 			continue;
 		*at = '\0';
-		if (mkdir(copy, 0755) != 0 && errno != EEXIST)
-			return tpd_fail_sys(err, errno, "cannot make directory '%s'", copy);
+		if (mkdir(copy, 0755) == 0)
+			status = sync_parent(copy, err);
+		else if (errno != EEXIST)
+			status = tpd_fail_sys(err, errno, "cannot make directory '%s'", copy);
 		*at = kept;
-		if (!kept)
-			return TPD_OK;
+		if (status || !kept)
+			return status;
 	}
 }
 
@@ -334,12 +364,64 @@ static enum tpd_status finish_dir(struct tpd_place *place, const struct tpd_entr
 	if (rest < 0)
 		times[1] = (struct timespec){.tv_sec = seconds - 1, .tv_nsec = rest + 1000000000};
 	dir = parent < 0 ? -1 : openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (dir < 0 || fchmod(dir, safe_mode(entry)) != 0 || futimens(dir, times) != 0)
+	if (dir < 0 || fchmod(dir, safe_mode(entry)) != 0 || futimens(dir, times) != 0 || !sync_dir(dir))
 		status = tpd_fail_sys(err, parent < 0 ? -parent : errno, "cannot finish directory '%s/%s'", place->path, entry->path);
 	if (dir >= 0)
 		close(dir);
 	if (parent >= 0)
 		close(parent);
+	return status;
+}
+
+/* By the directory that holds them, which ends before the last slash. */
+static int compare_parents(const void *a, const void *b)
+{
+	const char *x, *y, *slash_x, *slash_y;
+	size_t len_x, len_y;
+	int order;
+
+	memcpy(&x, a, sizeof(x));
+	memcpy(&y, b, sizeof(y));
+	slash_x = strrchr(x, '/');
+	slash_y = strrchr(y, '/');
+	len_x = slash_x ? (size_t)(slash_x - x) : 0;
+	len_y = slash_y ? (size_t)(slash_y - y) : 0;
+	order = memcmp(x, y, TPD_MIN(len_x, len_y));
+	return order ? order : (len_x > len_y) - (len_x < len_y);
+}
+
+/* fsync the directory that holds `path`. */
+static enum tpd_status sync_around(struct tpd_place *place, const char *path, struct tpd_err *err)
+{
+	char name[256];
+	int dir = open_parent(place, path, false, name);
+	enum tpd_status status = TPD_OK;
+
+	if (dir < 0 || !sync_dir(dir))
+		status = tpd_fail_sys(err, dir < 0 ? -dir : errno, "cannot sync the directory of '%s/%s'", place->path, path);
+	if (dir >= 0)
+		close(dir);
+	return status;
+}
+
+/* Every directory in which a name is new, once, however many it got. */
+static enum tpd_status sync_names(struct tpd_place *place, struct tpd_err *err)
+{
+	TPD_AUTO_FREE const char **paths = calloc(place->count + place->made_count + 1, sizeof(*paths));
+	enum tpd_status status = TPD_OK;
+	size_t count = 0;
+
+	if (!paths)
+		return tpd_fail_nomem(err);
+	for (size_t i = 0; i < place->count; i++)
+		if (place->items[i].entry->type != TPD_ENTRY_DIR)
+			paths[count++] = place->items[i].entry->path;
+	for (size_t i = 0; i < place->made_count; i++)
+		paths[count++] = place->made[i];
+	qsort(paths, count, sizeof(*paths), compare_parents);
+	for (size_t i = 0; !status && i < count; i++)
+		if (i == 0 || compare_parents(&paths[i - 1], &paths[i]) != 0)
+			status = sync_around(place, paths[i], err);
 	return status;
 }
 
@@ -351,10 +433,12 @@ enum tpd_status tpd_place_commit(struct tpd_place *place, bool replace, struct t
 		if (place->items[i].temporary)
 			status = commit_item(place, &place->items[i], replace, err);
 	place->committed = true; /* some names may be final: what is left are only temporaries */
+	if (!status) /* before the modes of directories may keep us out */
+		status = sync_names(place, err);
 	for (size_t i = place->count; !status && i-- > 0;)
 		if (place->items[i].entry->type == TPD_ENTRY_DIR)
 			status = finish_dir(place, place->items[i].entry, err);
-	if (!status && fsync(place->root) != 0 && errno != EINVAL)
+	if (!status && !sync_dir(place->root))
 		status = tpd_fail_sys(err, errno, "cannot sync directory '%s'", place->path);
 	return status;
 }

@@ -27,7 +27,7 @@ enum tpd_status tpd_place_create(struct tpd_place *place, const struct tpd_entry
 enum tpd_status tpd_place_seal(struct tpd_place *place, int fd, struct tpd_err *err);
 /* A symbolic link or a directory of the checkpoint. */
 enum tpd_status tpd_place_add(struct tpd_place *place, const struct tpd_entry *entry, struct tpd_err *err);
-/* All to their names; then modes and mtimes of directories. replace: over what is there. */
+/* All to their names, which are made to last; then modes and mtimes of directories. replace: over what is there. */
 enum tpd_status tpd_place_commit(struct tpd_place *place, bool replace, struct tpd_err *err);
 /* Without a commit before: removes everything that was made. */
 void tpd_place_close(struct tpd_place *place);

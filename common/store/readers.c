@@ -7,6 +7,8 @@
 
 #include <stdlib.h>
 
+#include "base/bytes.h"
+
 enum tpd_status tpd_readers_init(struct tpd_readers *readers, unsigned threads, struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
@@ -43,18 +45,10 @@ void tpd_readers_release(struct tpd_readers *readers)
 enum tpd_status tpd_readers_room(struct tpd_readers *readers, unsigned worker, const struct tpd_segment *seg, uint8_t **out,
 				 struct tpd_err *err)
 {
-	size_t need = tpd_chunk_bytes(seg->dtype);
+	enum tpd_status status = tpd_room(&readers->buffers[worker], &readers->sizes[worker], tpd_chunk_bytes(seg->dtype), err);
 
-	if (readers->sizes[worker] < need) {
-		free(readers->buffers[worker]);
-		readers->sizes[worker] = 0;
-		readers->buffers[worker] = malloc(need);
-		if (!readers->buffers[worker])
-			return tpd_fail_nomem(err);
-		readers->sizes[worker] = need;
-	}
 	*out = readers->buffers[worker];
-	return TPD_OK;
+	return status;
 }
 
 enum tpd_status tpd_readers_progress(const struct tpd_progress *progress, uint64_t done, uint64_t total, struct tpd_err *err)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "store/part.h"
 
 static bool part_is_sound(const struct tpd_io *io, int dir, uint32_t file, uint32_t number, const struct tpd_part_ref *ref)
@@ -28,13 +29,8 @@ static bool part_is_sound(const struct tpd_io *io, int dir, uint32_t file, uint3
 
 		sound = tpd_part_entry_read(part, tpd_part_first_chunk(part) + c, &entry, NULL) == TPD_OK &&
 			entry.payload_len <= TPD_CHUNK_MAX_BYTES;
-		if (sound && entry.payload_len > cap) {
-			free(payload);
-			cap = entry.payload_len;
-			payload = malloc(cap);
-			sound = payload != NULL;
-		}
-		sound = sound && tpd_part_payload_read(part, &entry, payload, NULL) == TPD_OK;
+		sound = sound && tpd_room(&payload, &cap, entry.payload_len, NULL) == TPD_OK &&
+			tpd_part_payload_read(part, &entry, payload, NULL) == TPD_OK;
 	}
 	tpd_part_drop_cache(part);
 	tpd_part_close(part);

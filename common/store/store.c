@@ -35,18 +35,10 @@ enum tpd_status tpd_store_fault(const struct tpd_store *store, enum tpd_status s
 	return status;
 }
 
-static int put_name(const char *name, void *arg)
-{
-	struct tpd_buf *names = arg;
-
-	tpd_buf_put(names, name, strlen(name) + 1);
-	return names->failed ? -ENOMEM : 0;
-}
-
 enum tpd_status tpd_store_list(const struct tpd_store *store, int dir, const char *path, struct tpd_buf *out_names,
 			       struct tpd_err *err)
 {
-	int rc = store->io->list(store->io, dir, path, put_name, out_names);
+	int rc = tpd_io_list_names(store->io, dir, path, out_names);
 
 	if (rc == -ENOENT)
 		return TPD_OK;

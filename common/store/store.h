@@ -97,9 +97,14 @@ bool tpd_store_sound(struct tpd_store *store, const struct tpd_id *id);
 /* Calls fn for the id of every published checkpoint (each once), in no order; stops when fn fails. */
 enum tpd_status tpd_store_each(struct tpd_store *store, enum tpd_status (*fn)(void *arg, const struct tpd_id *id,
 			       struct tpd_err *err), void *arg, struct tpd_err *err);
-/* Its manifest; TPD_NOT_FOUND, or TPD_CORRUPT when it is not what its name says. */
+/*
+ * Its manifest; TPD_NOT_FOUND, or TPD_CORRUPT when it is not what its name says. tpd_store_manifest() leaves out what is only known
+ * *about* segments (names, shapes, statistics), which is most of it; the other says how much is kept.
+ */
 enum tpd_status tpd_store_manifest(struct tpd_store *store, const struct tpd_id *id, struct tpd_manifest *out,
 				   struct tpd_err *err);
+enum tpd_status tpd_store_manifest_keep(struct tpd_store *store, const struct tpd_id *id, enum tpd_manifest_keep keep,
+					struct tpd_manifest *out, struct tpd_err *err);
 /* Its directory, for tpd_part_open; close through the io table. */
 enum tpd_status tpd_store_object_dir(struct tpd_store *store, const struct tpd_id *id, int *out_dir, struct tpd_err *err);
 /* Bytes on disk of manifest and parts. */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "store/chain.h"
 #include "store/hasher.h"
 #include "store/readers.h"
@@ -41,15 +42,10 @@ static enum tpd_status decode_chunk(void *ctx, size_t item, unsigned worker, str
 	struct verifying *v = ctx;
 	struct chunk_buffer *buffer = &v->set[item];
 	size_t need = tpd_chunk_bytes(v->entry->segments[buffer->segment].dtype);
+	enum tpd_status status = tpd_room(&buffer->data, &buffer->cap, need, err);
 
-	if (buffer->cap < need) {
-		free(buffer->data);
-		buffer->cap = 0;
-		buffer->data = malloc(need);
-		if (!buffer->data)
-			return tpd_fail_nomem(err);
-		buffer->cap = need;
-	}
+	if (status)
+		return status;
 	return tpd_chain_read(v->chain, v->readers.workers[worker], v->file, buffer->segment, buffer->chunk, buffer->data,
 			      &buffer->len, err);
 }
@@ -149,7 +145,7 @@ enum tpd_status tpd_verify(struct tpd_store *store, const struct tpd_id *id, con
 	if (!v)
 		return tpd_fail_nomem(err);
 	v->options = options;
-	status = tpd_chain_open(store, id, &v->chain, err);
+	status = tpd_chain_open(store, id, false, &v->chain, err);
 	if (!status)
 		status = tpd_chain_check_parts(v->chain, err);
 	if (!status)

@@ -16,10 +16,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 
 #define HEAD 4 /* bytes of the length */
 
@@ -107,19 +107,11 @@ enum tpd_status tpd_wire_frame(const char *message, uint8_t **out, size_t *out_l
 
 /* --- the client --- */
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 static enum tpd_status wait_for(int fd, short events, int64_t deadline_ms, const char *socket_path, struct tpd_err *err)
 {
 	for (;;) {
 		struct pollfd pfd = {.fd = fd, .events = events};
-		int64_t left = deadline_ms - now_ms();
+		int64_t left = deadline_ms - tpd_clock_steady_ms();
 		int rc = poll(&pfd, 1, (int)TPD_MAX(0, TPD_MIN(left, (int64_t)INT32_MAX)));
 
 		if (rc > 0)
@@ -197,7 +189,7 @@ static enum tpd_status connect_to(int fd, const char *socket_path, struct tpd_er
 enum tpd_status tpd_wire_call(const char *socket_path, const char *request, int64_t timeout_ms, char **out_reply,
 			      struct tpd_err *err)
 {
-	int64_t deadline_ms = now_ms() + (timeout_ms < 0 ? INT32_MAX : timeout_ms);
+	int64_t deadline_ms = tpd_clock_steady_ms() + (timeout_ms < 0 ? INT32_MAX : timeout_ms);
 	TPD_AUTO_FREE uint8_t *frame = NULL;
 	TPD_AUTO_CLOSE int fd = -1;
 	struct tpd_wire_in in = {0};

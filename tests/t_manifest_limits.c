@@ -1,0 +1,157 @@
+/*
+ * t_manifest_limits.c - how much a manifest may hold, and how much of it a reader keeps.
+ */
+#include "base/tpd.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "manifest_build.h"
+#include "store/manifest.h"
+
+static void check_refused(const struct tpd_buf *body, const char *why)
+{
+	struct tpd_buf object = wrap(body->data, body->len);
+	struct tpd_manifest m = {0};
+	struct tpd_err err = {0};
+
+	ck_assert_int_eq(tpd_manifest_parse(object.data, object.len, TPD_MANIFEST_SEGMENTS, &m, &err), TPD_CORRUPT);
+	ck_assert_msg(strstr(err.text, why) != NULL, "%s", err.text);
+	tpd_buf_release(&object);
+}
+
+/* The logical section of files "0" to "9" of this size, and the physical one up to the first file's record. */
+static struct tpd_buf begin_files(unsigned files, uint64_t size)
+{
+	struct tpd_buf out = {0};
+
+	tpd_buf_str(&out, "r");
+	tpd_buf_varint(&out, 1);
+	tpd_buf_u8(&out, 0);
+	tpd_buf_varint(&out, files);
+	for (unsigned f = 0; f < files; f++) {
+		tpd_buf_str(&out, (char[]){(char)('0' + f), 0});
+		tpd_buf_u8(&out, 0);
+		tpd_buf_varint(&out, 0644);
+		tpd_buf_varint(&out, size);
+		fill(&out, 0, 32);
+	}
+	tpd_buf_u64(&out, 0);
+	tpd_buf_str(&out, "");
+	fill(&out, 0, 8 * files);
+	fill(&out, 0, 3); /* no references, depth 0 */
+	return out;
+}
+
+static void put_plain_segment(struct tpd_buf *out, uint64_t offset, uint64_t length)
+{
+	tpd_buf_str(out, "");
+	tpd_buf_u8(out, 1);
+	tpd_buf_varint(out, offset);
+	tpd_buf_varint(out, length);
+	tpd_buf_varint(out, 0);
+	tpd_buf_varint(out, 1);
+	fill(out, 0, 4); /* encoding, stored, reference, statistics */
+}
+
+START_TEST(entries_have_a_limit)
+{
+	struct tpd_buf body = {0};
+
+	tpd_buf_str(&body, "r");
+	tpd_buf_varint(&body, 1);
+	tpd_buf_u8(&body, 0);
+	tpd_buf_varint(&body, 65537);
+	fill(&body, 0, 65537 * 4);
+	check_refused(&body, "65537 times 'entry', and at most 65536");
+	tpd_buf_release(&body);
+}
+END_TEST
+
+START_TEST(segments_have_a_limit)
+{
+	struct tpd_buf body = begin_files(1, 1);
+
+	tpd_buf_u8(&body, 0);
+	tpd_buf_varint(&body, (1u << 20) + 2);
+	fill(&body, 0, ((1u << 20) + 2) * 10);
+	check_refused(&body, "1048578 times 'segment', and at most 1048577");
+	tpd_buf_release(&body);
+}
+END_TEST
+
+/* Files that are all within the limit and together ask for more memory than a manifest may; and the first wrong one ends it. */
+START_TEST(all_files_have_one_limit)
+{
+	const uint64_t count = 1000000;
+	struct tpd_buf body = begin_files(3, count * 64);
+
+	for (unsigned f = 0; f < 3; f++) {
+		tpd_buf_u8(&body, 1);
+		tpd_buf_varint(&body, count + 1);
+		put_plain_segment(&body, 0, 0);
+		for (uint64_t s = 0; s < count; s++)
+			put_plain_segment(&body, s * 64, 64);
+		tpd_buf_varint(&body, 1);
+		tpd_buf_varint(&body, 0);
+		tpd_buf_varint(&body, count);
+		tpd_buf_u64(&body, 96 + 56 * count);
+		fill(&body, 0, 16);
+	}
+	check_refused(&body, "more than there is room for");
+	tpd_buf_release(&body);
+	body = begin_files(1, 1000);
+	tpd_buf_u8(&body, 0);
+	tpd_buf_varint(&body, 4);
+	put_plain_segment(&body, 0, 1000 - 3 * 64);
+	put_plain_segment(&body, 64, 64);
+	put_plain_segment(&body, 0, 64);
+	put_plain_segment(&body, 128, 64); /* and no parts: this was not come to */
+	check_refused(&body, "segment 2 is not behind the one before");
+	tpd_buf_release(&body);
+}
+END_TEST
+
+/* Whoever only restores does not keep names and statistics, and refuses what everybody refuses. */
+START_TEST(kept_in_part)
+{
+	struct tpd_buf object = honest_object();
+	struct tpd_manifest all = {0}, slim = {0};
+
+	ck_assert_int_eq(parse(object.data, object.len, &all), TPD_OK);
+	ck_assert_int_eq(tpd_manifest_parse(object.data, object.len, TPD_MANIFEST_ABOUT, &slim, NULL), TPD_OK);
+	ck_assert_str_eq(slim.entries[3].about[1].name, "layers.0.weight");
+	ck_assert_ptr_null(slim.entries[3].about[1].stats);
+	tpd_manifest_forget_about(&slim);
+	ck_assert_ptr_null(slim.entries[3].about);
+	tpd_manifest_release(&slim);
+	ck_assert_int_eq(tpd_manifest_parse(object.data, object.len, TPD_MANIFEST_SEGMENTS, &slim, NULL), TPD_OK);
+	ck_assert_ptr_null(slim.entries[3].about);
+	ck_assert(tpd_id_equal(&slim.id, &all.id));
+	for (uint32_t s = 0; s < 3; s++)
+		ck_assert_mem_eq(&slim.entries[3].segments[s], &all.entries[3].segments[s], sizeof(struct tpd_segment));
+	tpd_manifest_release(&slim);
+	tpd_manifest_release(&all);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("manifest limits");
+	TCase *tests = tcase_create("manifest limits");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	suite_add_tcase(suite, tests);
+	tcase_set_timeout(tests, 120);
+	tcase_add_test(tests, entries_have_a_limit);
+	tcase_add_test(tests, segments_have_a_limit);
+	tcase_add_test(tests, all_files_have_one_limit);
+	tcase_add_test(tests, kept_in_part);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
