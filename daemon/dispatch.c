@@ -230,12 +230,37 @@ static void on_transient(struct tpd_daemon *daemon, struct tpd_work *work)
 	finish(daemon);
 }
 
+/* Keep what was stored last of a run open for the next delta; what has to go for it is closed elsewhere. */
+static void keep_tip(struct tpd_daemon *daemon, struct tpd_tip *tip)
+{
+	tpd_intake_close_tips(daemon, tpd_tips_put(&daemon->tips, tip, daemon->descriptors_max / 2));
+	tpd_room_go_on(daemon);
+}
+
+static void keep_newest(struct tpd_daemon *daemon, struct tpd_work *work)
+{
+	struct tpd_tip *old = work->tip, *tip = NULL;
+
+	work->tip = NULL;
+	if (work->status == TPD_OK && work->capture && !daemon->stopping)
+		tip = tpd_tip_new(work->run, work->path, &work->result.id, work->capture);
+	if (tip) {
+		work->capture = NULL;
+		tpd_intake_close_tips(daemon, old);
+		keep_tip(daemon, tip);
+	} else if (old) {
+		keep_tip(daemon, old);
+	}
+}
+
 void tpd_dispatch_on_work(void *owner, struct tpd_message *message)
 {
 	struct tpd_daemon *daemon = owner;
 	struct tpd_work *work = (struct tpd_work *)message;
 	struct tpd_queue_item *item = daemon->running;
 	bool ended = true;
+
+	keep_newest(daemon, work);
 
 	if (work->status == TPD_OK) {
 		on_done(daemon, work);
@@ -316,6 +341,7 @@ static void hand_to_worker(struct tpd_daemon *daemon)
 	work->step = item->step;
 	memcpy(work->fingerprint, item->fingerprint, sizeof work->fingerprint);
 	work->begun_ns = item->begun_ns;
+	work->tip = tpd_tips_take(&daemon->tips, item->run);
 	work->capture = item->capture;
 	item->capture = NULL;
 	daemon->working = true;

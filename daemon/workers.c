@@ -30,6 +30,7 @@ void tpd_work_free(struct tpd_work *work)
 	if (!work)
 		return;
 	tpd_capture_close(work->capture);
+	tpd_tip_free(work->tip);
 	free(work->run);
 	free(work->path);
 	free(work);
@@ -100,6 +101,8 @@ static enum tpd_status do_work(struct tpd_worker *worker, struct tpd_work *work)
 			return status;
 	}
 	work->bytes = tpd_capture_bytes(work->capture);
+	if (work->tip)
+		tpd_capture_set_held(work->capture, work->tip->capture, &work->tip->id);
 	return tpd_archive_ingest(worker->options.archive, work->run, work->step, work->capture, &progress,
 				  &work->result, &work->unrecorded, &work->err);
 }
@@ -117,6 +120,8 @@ static void *worker_main(void *arg)
 		atomic_store(&worker->done, 0);
 		atomic_store(&worker->total, 0);
 		work->status = do_work(worker, work);
+		if (work->capture)
+			tpd_capture_set_held(work->capture, NULL, NULL);
 		work->elapsed_ms = tpd_clock_steady_ms() - begun_ms;
 		atomic_fetch_add(&worker->ticks, 1);
 		work->head.deliver = worker->options.deliver;

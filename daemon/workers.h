@@ -10,6 +10,7 @@
 #include "archive/archive.h"
 #include "base/tpd.h"
 #include "daemon/mailbox.h"
+#include "daemon/tips.h"
 
 struct tpd_work {
 	struct tpd_message head;
@@ -19,6 +20,7 @@ struct tpd_work {
 	uint64_t step;
 	char fingerprint[TPD_FINGERPRINT_LEN];
 	struct tpd_capture *capture; /* owned; NULL: open the path again; it must be what it was */
+	struct tpd_tip *tip;         /* of the run, to be read instead of its chain; owned; comes back. NULL: none */
 	int64_t begun_ns;            /* a process before this one had begun it then; 0: none */
 	/* answered */
 	enum tpd_status status;

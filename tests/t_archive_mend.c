@@ -227,6 +227,34 @@ START_TEST(damaged_reference_does_not_keep_new_ones_out)
 }
 END_TEST
 
+/* Files that are still open serve as the reference, though they are deleted and what was stored of them cannot be read. */
+START_TEST(held_files_are_read_instead_of_the_chain)
+{
+	struct tpd_capture *held = NULL, *capture = NULL;
+	struct tpd_ingest_result first, second;
+	struct tpd_manifest m;
+
+	archive_open(16, 0, 1);
+	checkpoint_make(scratch("checkpoint-10"), 10, 7);
+	OK(tpd_capture_open(scratch("checkpoint-10"), &held, &err));
+	OK(tpd_archive_ingest(archive, "run", 10, held, NULL, &first, NULL, &err));
+	ck_assert_int_eq(rename(scratch("checkpoint-10"), scratch("kept")), 0);
+	damage("run@10", 0);
+	damage("run@10", 1);
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
+	tpd_capture_set_held(capture, held, &first.id);
+	OK(tpd_archive_ingest(archive, "run", 20, capture, NULL, &second, NULL, &err));
+	OK(tpd_store_manifest(tpd_archive_store(archive), &second.id, &m, &err));
+	ck_assert(m.has_ref && tpd_id_equal(&m.ref, &first.id));
+	tpd_manifest_release(&m);
+	tpd_capture_close(capture);
+	tpd_capture_close(held);
+	OK(ingest(scratch("kept"), "run", 10, NULL)); /* mended */
+	assert_restores("run@20", scratch("checkpoint-20"));
+}
+END_TEST
+
 START_TEST(storing_again_mends)
 {
 	struct tpd_archive_name which;
@@ -486,6 +514,7 @@ int main(void)
 		names_come_back,
 		damaged_catalog_is_put_aside,
 		damaged_reference_does_not_keep_new_ones_out,
+		held_files_are_read_instead_of_the_chain,
 		storing_again_mends,
 		mended_ones_are_recorded_anew,
 		one_runs_damaged_refs_leave_the_others_alone,

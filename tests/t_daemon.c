@@ -217,9 +217,9 @@ START_TEST(low_space)
 	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
 	checkpoint_make(scratch("a/checkpoint-20"), 20, 1);
 	await("\"queued\":2,");
-	await("\"held\":2}");
+	await("\"held\":2,");
 	ck_assert_int_eq(rename(scratch("a/checkpoint-10"), scratch("gone")), 0);
-	await("\"missed\":1,\"held\":1}"); /* and the one that is still there costs no room */
+	await("\"missed\":1,\"held\":1,"); /* and the one that is still there costs no room */
 	await("\"queued\":1,");
 	free(ask("{\"command\":\"resume\"}"));
 	await("\"state\":\"idle\"");

@@ -348,6 +348,13 @@ enum tpd_status tpd_capture_detach(struct tpd_capture *capture, struct tpd_err *
 	return TPD_OK;
 }
 
+void tpd_capture_set_held(struct tpd_capture *capture, const struct tpd_capture *held, const struct tpd_id *id)
+{
+	capture->source.held = held ? &held->source : NULL;
+	if (held)
+		capture->source.held_id = *id;
+}
+
 const struct tpd_source *tpd_capture_source(const struct tpd_capture *capture)
 {
 	return &capture->source;

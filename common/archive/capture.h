@@ -21,6 +21,8 @@ struct tpd_capture; /* owns descriptors and names */
 /* TPD_NOT_FOUND: not there (any more); TPD_LIMIT: too many entries; TPD_IO: cannot be read (the message names the file). */
 enum tpd_status tpd_capture_open(const char *path, struct tpd_capture **out_capture, struct tpd_err *err);
 void tpd_capture_close(struct tpd_capture *capture);
+/* While this one is stored, `held` (which must outlive that) serves the reads of the stored checkpoint `id`. NULL: none. */
+void tpd_capture_set_held(struct tpd_capture *capture, const struct tpd_capture *held, const struct tpd_id *id);
 const struct tpd_source *tpd_capture_source(const struct tpd_capture *capture);
 uint64_t tpd_capture_bytes(const struct tpd_capture *capture);
 /* TPD_CONFLICT when anything changed since open; files that were only deleted are fine. */

@@ -167,7 +167,7 @@ static enum tpd_status descend(struct tpd_chain *chain, struct tpd_chain_worker 
 		}
 		count++;
 		for (unsigned source = 0; l == 0 && !*out_base && source < TPD_CHAIN_SOURCES; source++) {
-			if (!chain->sources[source])
+			if (!chain->sources[source] && !(source == TPD_CHAIN_HELD && chain->held))
 				continue;
 			status = tpd_room(&worker->buffer[0], &worker->buffer_cap[0], step->entry.decoded_len, err);
 			if (status)

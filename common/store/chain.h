@@ -31,7 +31,9 @@ const struct tpd_manifest *tpd_chain_link(const struct tpd_chain *chain, uint32_
  * bytes have the recorded digest, and replayed otherwise. Never fails: what cannot be opened is not used.
  */
 void tpd_chain_use_original(struct tpd_chain *chain, const char *path);
-/* The same for a raw copy: a directory whose files are named by their number (00000, 00001, ...). Both may be given. */
+/* The same for files that somebody still has open, in the manifest's order, borrowed; another count than the manifest's: not used. */
+void tpd_chain_use_files(struct tpd_chain *chain, const int *files, size_t count);
+/* The same for a raw copy: a directory whose files are named by their number (00000, 00001, ...). All of these may be given. */
 void tpd_chain_use_copy(struct tpd_chain *chain, const char *path);
 
 enum tpd_status tpd_chain_worker_new(struct tpd_chain_worker **out_worker, struct tpd_err *err);

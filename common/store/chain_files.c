@@ -184,7 +184,9 @@ static int open_raw(const struct tpd_chain *chain, enum tpd_chain_source source,
 	int fd = -1;
 
 	snprintf(number, sizeof(number), "%05u", file);
-	if (source == TPD_CHAIN_ORIGINAL && m->kind == TPD_CHECKPOINT_FILE) {
+	if (source == TPD_CHAIN_HELD) {
+		fd = fcntl(chain->held[file], F_DUPFD_CLOEXEC, 0);
+	} else if (source == TPD_CHAIN_ORIGINAL && m->kind == TPD_CHECKPOINT_FILE) {
 		fd = open(root, flags);
 	} else {
 		int dir = open(root, O_RDONLY | O_CLOEXEC | O_DIRECTORY);

@@ -11,7 +11,7 @@
 #include "store/part.h"
 
 /* Where bytes of link 0 may lie as they are. */
-enum tpd_chain_source { TPD_CHAIN_ORIGINAL, TPD_CHAIN_COPY, TPD_CHAIN_SOURCES };
+enum tpd_chain_source { TPD_CHAIN_HELD, TPD_CHAIN_ORIGINAL, TPD_CHAIN_COPY, TPD_CHAIN_SOURCES };
 
 /* A file of a link whose segments are those of the link above, but for these. */
 struct tpd_chain_shared {
@@ -41,6 +41,7 @@ struct tpd_chain {
 	struct tpd_chain_link *links;
 	uint32_t count;
 	char *sources[TPD_CHAIN_SOURCES]; /* directories of link 0, or NULL */
+	int *held;                        /* descriptors of its files, borrowed; the array is owned; or NULL */
 	bool *lost[TPD_CHAIN_SOURCES];    /* of each file of link 0: not to be tried again; NULL until one is */
 	pthread_mutex_t lock;             /* guards all below, and lost */
 	struct tpd_chain_file **open;

@@ -41,6 +41,7 @@ void tpd_chain_close(struct tpd_chain *chain)
 	free(chain->links);
 	for (unsigned i = 0; i < TPD_CHAIN_SOURCES; i++)
 		free(chain->sources[i]);
+	free(chain->held);
 	pthread_mutex_destroy(&chain->lock);
 	free(chain);
 }
@@ -245,6 +246,14 @@ void tpd_chain_use_original(struct tpd_chain *chain, const char *path)
 {
 	free(chain->sources[TPD_CHAIN_ORIGINAL]);
 	chain->sources[TPD_CHAIN_ORIGINAL] = strdup(path); /* without memory: not used */
+}
+
+void tpd_chain_use_files(struct tpd_chain *chain, const int *files, size_t count)
+{
+	free(chain->held);
+	chain->held = count == chain->links[0].manifest.file_count ? malloc((count + 1) * sizeof(*files)) : NULL;
+	if (chain->held)
+		memcpy(chain->held, files, count * sizeof(*files));
 }
 
 void tpd_chain_use_copy(struct tpd_chain *chain, const char *path)

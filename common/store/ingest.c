@@ -247,6 +247,20 @@ static const struct tpd_version *neighbour(const struct tpd_run *run, uint64_t s
 	return best;
 }
 
+static enum tpd_status use_held(struct tpd_chain *chain, const struct tpd_source *held, struct tpd_err *err)
+{
+	TPD_AUTO_FREE int *files = malloc((held->count + 1) * sizeof(*files));
+	size_t count = 0;
+
+	if (!files)
+		return tpd_fail_nomem(err);
+	for (size_t i = 0; i < held->count; i++)
+		if (held->entries[i].type == TPD_ENTRY_FILE)
+			files[count++] = held->entries[i].fd;
+	tpd_chain_use_files(chain, files, count);
+	return TPD_OK;
+}
+
 static enum tpd_status open_reference(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_chain **out,
 				      struct tpd_err *err)
 {
@@ -264,6 +278,8 @@ static enum tpd_status open_reference(struct tpd_ingest_job *job, const struct t
 		else
 			tpd_chain_use_copy(*out, copy);
 	}
+	if (!status && job->source->held && tpd_id_equal(&job->source->held_id, id))
+		status = use_held(*out, job->source->held, err);
 	return status;
 }
 
