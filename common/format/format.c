@@ -61,12 +61,68 @@ enum tpd_status tpd_format_opaque(struct tpd_format_layout *out_layout, const ch
 	return TPD_OK;
 }
 
+/* --- names, each once --- */
+
+static int compare_names(const void *a, const void *b)
+{
+	const struct tpd_format_segment *x = *(struct tpd_format_segment *const *)a;
+	const struct tpd_format_segment *y = *(struct tpd_format_segment *const *)b;
+	int order = strcmp(x->name, y->name);
+
+	return order ? order : (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+/* The second "w" of a file, in its order, becomes "w#2". */
+static enum tpd_status number_names(struct tpd_format_segment **sorted, size_t count, bool *out_unique, struct tpd_err *err)
+{
+	bool changed = false;
+	size_t first = 0;
+
+	for (size_t i = 1; i < count; i++) {
+		char *name = NULL;
+
+		if (strcmp(sorted[i]->name, sorted[first]->name) != 0) {
+			first = i;
+			continue;
+		}
+		if (asprintf(&name, "%s#%zu", sorted[i]->name, i - first + 1) < 0)
+			return tpd_fail_nomem(err);
+		free(sorted[i]->name);
+		sorted[i]->name = name;
+		changed = true;
+	}
+	if (changed)
+		qsort(sorted, count, sizeof *sorted, compare_names);
+	*out_unique = true;
+	for (size_t i = 1; changed && i < count; i++)
+		*out_unique = *out_unique && strcmp(sorted[i - 1]->name, sorted[i]->name) != 0 &&
+			      strlen(sorted[i]->name) <= TPD_FORMAT_MAX_NAME;
+	return TPD_OK;
+}
+
+static enum tpd_status make_unique(struct tpd_format_segment *segments, size_t count, bool *out_unique, struct tpd_err *err)
+{
+	struct tpd_format_segment **sorted = reallocarray(NULL, count + 1, sizeof *sorted);
+	enum tpd_status status;
+
+	if (!sorted)
+		return tpd_fail_nomem(err);
+	for (size_t i = 0; i < count; i++)
+		sorted[i] = &segments[i];
+	qsort(sorted, count, sizeof *sorted, compare_names);
+	status = number_names(sorted, count, out_unique, err);
+	free(sorted);
+	return status;
+}
+
 enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd_format_kind kind, uint64_t size,
-				  struct tpd_format_segment *segments, size_t count)
+				  struct tpd_format_segment *segments, size_t count, struct tpd_err *err)
 {
 	uint64_t glue = size;
 	TPD_UNUSED uint64_t at = 0; /* asserted only */
+	bool unique = true;
 	size_t kept = 0;
+	enum tpd_status status;
 
 	for (size_t i = 0; i < count; i++) {
 		assert(segments[i].offset >= at && segments[i].length <= size - segments[i].offset);
@@ -87,6 +143,11 @@ enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd
 						 TPD_FORMAT_MAX_SEGMENTS);
 		return tpd_format_opaque(out_layout, "%llu bytes beside the tensors are more than %u",
 					 (unsigned long long)glue, TPD_FORMAT_MAX_GLUE);
+	}
+	status = make_unique(segments, kept, &unique, err);
+	if (status || !unique) {
+		tpd_format_segments_free(segments, kept);
+		return status ? status : tpd_format_opaque(out_layout, "two tensors of one name");
 	}
 	*out_layout = (struct tpd_format_layout){.kind = kind, .segments = segments, .count = kept};
 	return TPD_OK;
