@@ -72,23 +72,35 @@ static int compare_names(const void *a, const void *b)
 	return order ? order : (x->offset > y->offset) - (x->offset < y->offset);
 }
 
-/* The second "w" of a file, in its order, becomes "w#2". */
+/* "w" becomes "w#2" in place. */
+static enum tpd_status number_name(struct tpd_format_segment *segment, size_t number, struct tpd_err *err)
+{
+	char *name = NULL;
+
+	if (asprintf(&name, "%s#%zu", segment->name, number) < 0)
+		return tpd_fail_nomem(err);
+	free(segment->name);
+	segment->name = name;
+	return TPD_OK;
+}
+
+/* The second "w" of a file, in its order, becomes "w#2"; the first "" becomes "#1", since the name of the glue is "". */
 static enum tpd_status number_names(struct tpd_format_segment **sorted, size_t count, bool *out_unique, struct tpd_err *err)
 {
+	enum tpd_status status = TPD_OK;
 	bool changed = false;
 	size_t first = 0;
 
-	for (size_t i = 1; i < count; i++) {
-		char *name = NULL;
-
+	for (; !status && first < count && !*sorted[first]->name; first++) {
+		status = number_name(sorted[first], first + 1, err);
+		changed = true;
+	}
+	for (size_t i = first + 1; !status && i < count; i++) {
 		if (strcmp(sorted[i]->name, sorted[first]->name) != 0) {
 			first = i;
 			continue;
 		}
-		if (asprintf(&name, "%s#%zu", sorted[i]->name, i - first + 1) < 0)
-			return tpd_fail_nomem(err);
-		free(sorted[i]->name);
-		sorted[i]->name = name;
+		status = number_name(sorted[i], i - first + 1, err);
 		changed = true;
 	}
 	if (changed)
@@ -97,7 +109,7 @@ static enum tpd_status number_names(struct tpd_format_segment **sorted, size_t c
 	for (size_t i = 1; changed && i < count; i++)
 		*out_unique = *out_unique && strcmp(sorted[i - 1]->name, sorted[i]->name) != 0 &&
 			      strlen(sorted[i]->name) <= TPD_FORMAT_MAX_NAME;
-	return TPD_OK;
+	return status;
 }
 
 static enum tpd_status make_unique(struct tpd_format_segment *segments, size_t count, bool *out_unique, struct tpd_err *err)

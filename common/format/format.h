@@ -29,7 +29,7 @@ enum tpd_format_kind { TPD_FORMAT_OPAQUE = 0, TPD_FORMAT_SAFETENSORS = 1, TPD_FO
 const char *tpd_format_kind_name(enum tpd_format_kind kind); /* "opaque", "safetensors", "torch-zip"; "?" */
 
 struct tpd_format_segment {
-	char *name;                /* owned; unique in the file; UTF-8 */
+	char *name;                /* owned; unique in the file; not empty; UTF-8 */
 	uint64_t offset, length;   /* bytes in the file; length >= TPD_FORMAT_MIN_SEGMENT */
 	enum tpd_dtype dtype;      /* meaningful when typed */
 	bool typed;                /* false: the format does not say; find it by trying */

@@ -151,6 +151,10 @@ static bool add_item(struct machine *m, uint32_t holder, uint32_t item)
 	return true;
 }
 
+/*
+ * Picklers number what they remember from 0 or 1 on, so no index is above the number of opcodes before it. Without that bound six
+ * bytes could have a table of a million entries made.
+ */
 static bool put_memo(struct machine *m, uint32_t index)
 {
 	void *array = m->memo;
@@ -159,7 +163,7 @@ static bool put_memo(struct machine *m, uint32_t index)
 
 	if (!top(m, &node))
 		return false;
-	if (index >= TPD_PICKLE_MAX_OPS)
+	if (index > m->ops)
 		return doubt(m, "a memo index beyond all bounds");
 	if (!grow(m, &array, &m->memo_cap, (size_t)index + 1, sizeof *m->memo))
 		return false;
@@ -194,19 +198,17 @@ static bool find_mark(struct machine *m, size_t *out_at)
 	return true;
 }
 
-/* A new node of all above the mark, in place of it. */
-static bool gather_marked(struct machine *m, enum tpd_pickle_kind kind)
+/* A new node of what lies at stack[from] and above, in place of it and of the mark at stack[at]. */
+static bool gather(struct machine *m, enum tpd_pickle_kind kind, size_t at, size_t from)
 {
-	size_t at = 0, end = m->depth;
+	size_t end = m->depth;
 	uint32_t holder;
 
-	if (!find_mark(m, &at))
-		return false;
-	if (kind == TPD_PICKLE_DICT && (end - at - 1) % 2 != 0)
+	if (kind == TPD_PICKLE_DICT && (end - from) % 2 != 0)
 		return doubt(m, "a key without its value");
 	if (!push_node(m, (struct tpd_pickle_node){.kind = (uint8_t)kind}, &holder))
 		return false;
-	for (size_t i = at + 1; i < end; i++) {
+	for (size_t i = from; i < end; i++) {
 		if (!add_item(m, holder, m->stack[i]))
 			return false;
 	}
@@ -214,22 +216,31 @@ static bool gather_marked(struct machine *m, enum tpd_pickle_kind kind)
 	return push(m, holder);
 }
 
-/* TUPLE1..3: no mark. */
-static bool gather_top(struct machine *m, size_t count)
+static bool gather_marked(struct machine *m, enum tpd_pickle_kind kind)
 {
-	uint32_t items[3], holder;
+	size_t at = 0;
 
-	for (size_t i = count; i-- > 0;) {
-		if (!pop(m, &items[i]))
-			return false;
-	}
-	if (!push_node(m, (struct tpd_pickle_node){.kind = TPD_PICKLE_TUPLE}, &holder))
+	return find_mark(m, &at) && gather(m, kind, at, at + 1);
+}
+
+/* Are the top `count` all values, not marks? */
+static bool has_values(const struct machine *m, size_t count)
+{
+	if (m->depth < count)
 		return false;
-	for (size_t i = 0; i < count; i++) {
-		if (!add_item(m, holder, items[i]))
+	for (size_t i = m->depth - count; i < m->depth; i++) {
+		if (node_at(m, m->stack[i])->kind == TPD_PICKLE_MARK)
 			return false;
 	}
 	return true;
+}
+
+/* TUPLE1..3: no mark. */
+static bool gather_top(struct machine *m, size_t count)
+{
+	if (!has_values(m, count))
+		return doubt(m, "its stack is empty");
+	return gather(m, TPD_PICKLE_TUPLE, m->depth - count, m->depth - count);
 }
 
 /* May items be added to it afterwards: in pairs, or one by one? */
@@ -273,12 +284,8 @@ static bool add_marked(struct machine *m, bool pairs)
 
 static bool add_top(struct machine *m, size_t count)
 {
-	if (m->depth < count + 1)
+	if (!has_values(m, count + 1))
 		return doubt(m, "its stack is empty");
-	for (size_t i = m->depth - count - 1; i < m->depth; i++) {
-		if (node_at(m, m->stack[i])->kind == TPD_PICKLE_MARK)
-			return doubt(m, "its stack is empty");
-	}
 	return add_items(m, m->depth - count - 1, m->depth - count, count == 2);
 }
 
@@ -363,9 +370,8 @@ static bool push_object(struct machine *m)
 	if (m->depth < at + 2)
 		return doubt(m, "a call of nothing");
 	callee = m->stack[at + 1];
-	m->stack[at + 1] = m->stack[at]; /* the mark, for the tuple of the rest */
 	m->stack[at] = callee;
-	return gather_marked(m, TPD_PICKLE_TUPLE) && push_call(m, 1);
+	return gather(m, TPD_PICKLE_TUPLE, at + 1, at + 2) && push_call(m, 1);
 }
 
 static bool build(struct machine *m)
@@ -582,6 +588,23 @@ bool tpd_pickle_u64(const struct tpd_pickle *pickle, uint32_t node, uint64_t *ou
 	if (tpd_pickle_kind_of(pickle, node) != TPD_PICKLE_INT || pickle->nodes[node].u.integer < 0)
 		return false;
 	*out_value = (uint64_t)pickle->nodes[node].u.integer;
+	return true;
+}
+
+bool tpd_pickle_sizes(const struct tpd_pickle *pickle, uint32_t node, unsigned max, unsigned *out_count, uint64_t *out)
+{
+	unsigned count = 0;
+
+	if (tpd_pickle_kind_of(pickle, node) == TPD_PICKLE_CALL)
+		node = tpd_pickle_item(pickle, pickle->nodes[node].u.call.arguments, 0);
+	if (tpd_pickle_kind_of(pickle, node) != TPD_PICKLE_TUPLE)
+		return false;
+	for (uint32_t cell = pickle->nodes[node].first; cell != TPD_PICKLE_NOTHING; cell = pickle->cells[cell].next) {
+		if (count == max || !tpd_pickle_u64(pickle, pickle->cells[cell].node, &out[count]))
+			return false;
+		count++;
+	}
+	*out_count = count;
 	return true;
 }
 

@@ -13,7 +13,8 @@
  *
  * Bounds: TPD_PICKLE_MAX_BYTES of pickle, TPD_PICKLE_MAX_OPS opcodes, TPD_PICKLE_MAX_NODES values. Each opcode costs a constant
  * amount of work and memory, but for those that take many items from the stack, which cost two steps an item that was put
- * there by an opcode of its own. So at most three steps a byte of pickle, and in all at most 64 MB.
+ * there by an opcode of its own. So at most three steps a byte of pickle (tpd_pickle.steps counts them), and at most 52 MB: 32 of
+ * nodes, 8 of cells, 8 of memo, 4 of stack (and 16 more for the moment in which the nodes are moved).
  *
  * Source: CPython's Lib/pickletools.py, protocols 2 to 5 without text opcodes, extension registry and out-of-band buffers.
  */
@@ -94,5 +95,10 @@ bool tpd_pickle_u64(const struct tpd_pickle *pickle, uint32_t node, uint64_t *ou
 enum tpd_pickle_kind tpd_pickle_kind_of(const struct tpd_pickle *pickle, uint32_t node);
 /* The value of a string key in a DICT (or CALL with pairs), by a linear search; TPD_PICKLE_NOTHING. */
 uint32_t tpd_pickle_lookup(const struct tpd_pickle *pickle, uint32_t dict, const char *key);
+/*
+ * The numbers of a tuple of integers >= 0 (or of a call with one as its only argument, as torch.Size is) into out, which has room
+ * for max. false: something else, or more of them.
+ */
+bool tpd_pickle_sizes(const struct tpd_pickle *pickle, uint32_t node, unsigned max, unsigned *out_count, uint64_t *out);
 
 #endif
