@@ -14,7 +14,10 @@ START_TEST(kind_names)
 	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_OPAQUE), "opaque");
 	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_SAFETENSORS), "safetensors");
 	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_TORCH_ZIP), "torch-zip");
-	ck_assert_str_eq(tpd_format_kind_name((enum tpd_format_kind)9), "?");
+	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_ONNX_DATA), "onnx-data");
+	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_KINDS), "?");
+	for (int kind = 0; kind < TPD_FORMAT_KINDS; kind++)
+		ck_assert_str_ne(tpd_format_kind_name((enum tpd_format_kind)kind), "?");
 }
 END_TEST
 

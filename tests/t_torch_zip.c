@@ -511,7 +511,7 @@ START_TEST(failing_reads_end_the_parse)
 		struct format_file file = {.data = zip.file.data, .size = zip.file.len, .fail_at = ++at};
 		struct tpd_format_layout layout;
 		struct tpd_err err = {.status = TPD_OK};
-		enum tpd_status status = tpd_format_parse("x", file.size, format_file_read, &file, &layout, &err);
+		enum tpd_status status = tpd_format_parse("x", file.size, format_file_read, &file, NULL, &layout, &err);
 
 		if (status == TPD_OK) { /* fewer reads than that */
 			tpd_format_layout_release(&layout);
@@ -541,7 +541,7 @@ START_TEST(huge_directory)
 	tpd_put_u16(data + size - 14, 60000);
 	tpd_put_u16(data + size - 12, 60000);
 	tpd_put_u32(data + size - 10, (uint32_t)size - 22);
-	ck_assert_int_eq(tpd_format_parse("x", size, format_file_read, &file, &layout, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_format_parse("x", size, format_file_read, &file, NULL, &layout, NULL), TPD_OK);
 	ck_assert_str_eq(layout.reason, "torch zip: the directory is too large");
 	ck_assert_uint_lt(file.bytes_read, 70000);
 	tpd_format_layout_release(&layout);
@@ -576,7 +576,7 @@ START_TEST(one_member_many_names)
 	tpd_put_u16(zip.file.data + zip.end_at + 10, (uint16_t)n);
 	file.data = zip.file.data;
 	file.size = zip.file.len;
-	ck_assert_int_eq(tpd_format_parse("x", file.size, format_file_read, &file, &layout, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_format_parse("x", file.size, format_file_read, &file, NULL, &layout, NULL), TPD_OK);
 	ck_assert_str_eq(layout.reason, "torch zip: a local header differs from the directory");
 	ck_assert_uint_lt(file.bytes_read, file.size + 70000);
 	tpd_format_layout_release(&layout);

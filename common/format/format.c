@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "format/hints.h"
 #include "format/parse.h"
 
 #define SAFETENSORS_HEADER_MAX 100000000 /* of the format itself: what claims more is something else */
@@ -26,15 +27,20 @@
 
 const char *tpd_format_kind_name(enum tpd_format_kind kind)
 {
-	switch (kind) {
-	case TPD_FORMAT_OPAQUE:
-		return "opaque";
-	case TPD_FORMAT_SAFETENSORS:
-		return "safetensors";
-	case TPD_FORMAT_TORCH_ZIP:
-		return "torch-zip";
-	}
-	return "?";
+	static const char *const names[] = {
+		[TPD_FORMAT_OPAQUE] = "opaque",
+		[TPD_FORMAT_SAFETENSORS] = "safetensors",
+		[TPD_FORMAT_TORCH_ZIP] = "torch-zip",
+		[TPD_FORMAT_TORCH_DISTCP] = "torch-distcp",
+		[TPD_FORMAT_TORCH_LEGACY] = "torch-legacy",
+		[TPD_FORMAT_NPZ] = "npz",
+		[TPD_FORMAT_NPY] = "npy",
+		[TPD_FORMAT_GGUF] = "gguf",
+		[TPD_FORMAT_ONNX] = "onnx",
+		[TPD_FORMAT_ONNX_DATA] = "onnx-data",
+	};
+
+	return (size_t)kind < TPD_ARRAY_LEN(names) ? names[kind] : "?";
 }
 
 void tpd_format_segments_free(struct tpd_format_segment *segments, size_t count)
@@ -173,8 +179,11 @@ static bool ends_with(const char *s, const char *tail)
 }
 
 enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_read_fn read, void *ctx,
-				 struct tpd_format_layout *out_layout, struct tpd_err *err)
+				 const struct tpd_format_hints *hints, struct tpd_format_layout *out_layout,
+				 struct tpd_err *err)
 {
+	const struct tpd_hint *items = NULL;
+	size_t count = 0;
 	uint8_t head[9] = {0};
 	enum tpd_status status;
 
@@ -183,8 +192,15 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 		if (status != TPD_OK)
 			return status;
 	}
-	if (memcmp(head, "PK\3\4", 4) == 0)
+	if (hints && path)
+		items = tpd_hints_find(hints, path, &count);
+	if (memcmp(head, "PK\3\4", 4) == 0) {
+		if (items && items->zip)
+			return tpd_format_parse_distcp(size, read, ctx, items, count, out_layout, err);
+		if (path && ends_with(path, ".distcp"))
+			return tpd_format_opaque(out_layout, "torch distcp: no .metadata speaks of it");
 		return tpd_format_parse_torch_zip(size, read, ctx, out_layout, err);
+	}
 	if ((head[8] == '{' && tpd_get_u64(head) <= SAFETENSORS_HEADER_MAX) ||
 	    (path && ends_with(path, ".safetensors")))
 		return tpd_format_parse_safetensors(size, read, ctx, out_layout, err);

@@ -608,21 +608,31 @@ bool tpd_pickle_sizes(const struct tpd_pickle *pickle, uint32_t node, unsigned m
 	return true;
 }
 
-uint32_t tpd_pickle_lookup(const struct tpd_pickle *pickle, uint32_t dict, const char *key)
+static uint32_t find_key(const struct tpd_pickle *pickle, uint32_t dict, const char *key, uint32_t most)
 {
 	uint32_t cell = TPD_PICKLE_NOTHING;
 
 	if (tpd_pickle_kind_of(pickle, dict) == TPD_PICKLE_DICT ||
 	    (tpd_pickle_kind_of(pickle, dict) == TPD_PICKLE_CALL && pickle->nodes[dict].pairs))
 		cell = pickle->nodes[dict].first;
-	while (cell != TPD_PICKLE_NOTHING) {
-		uint32_t value = pickle->cells[cell].next;
+	while (cell != TPD_PICKLE_NOTHING && most-- > 0) {
+		uint32_t value = pickle->cells[cell].next; /* pairs are never torn */
 
-		if (value == TPD_PICKLE_NOTHING)
-			return TPD_PICKLE_NOTHING;
 		if (tpd_pickle_is_string(pickle, pickle->cells[cell].node, key))
 			return pickle->cells[value].node;
 		cell = pickle->cells[value].next;
 	}
 	return TPD_PICKLE_NOTHING;
+}
+
+uint32_t tpd_pickle_lookup(const struct tpd_pickle *pickle, uint32_t dict, const char *key)
+{
+	return find_key(pickle, dict, key, UINT32_MAX);
+}
+
+uint32_t tpd_pickle_field(const struct tpd_pickle *pickle, uint32_t object, const char *key)
+{
+	if (tpd_pickle_kind_of(pickle, object) != TPD_PICKLE_CALL)
+		return TPD_PICKLE_NOTHING;
+	return find_key(pickle, pickle->nodes[object].u.call.state, key, TPD_PICKLE_MAX_FIELDS);
 }

@@ -96,6 +96,12 @@ enum tpd_pickle_kind tpd_pickle_kind_of(const struct tpd_pickle *pickle, uint32_
 /* The value of a string key in a DICT (or CALL with pairs), by a linear search; TPD_PICKLE_NOTHING. */
 uint32_t tpd_pickle_lookup(const struct tpd_pickle *pickle, uint32_t dict, const char *key);
 /*
+ * A field of an object: the value of this key in the dict that is the state of a CALL; TPD_PICKLE_NOTHING. Looks at no more than
+ * TPD_PICKLE_MAX_FIELDS keys: one state may be that of a million objects.
+ */
+#define TPD_PICKLE_MAX_FIELDS 32
+uint32_t tpd_pickle_field(const struct tpd_pickle *pickle, uint32_t object, const char *key);
+/*
  * The numbers of a tuple of integers >= 0 (or of a call with one as its only argument, as torch.Size is) into out, which has room
  * for max. false: something else, or more of them.
  */

@@ -13,7 +13,7 @@
  */
 #include "base/tpd.h"
 
-#include "format/format.h"
+#include "format/torch_zip.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,9 +156,8 @@ static bool add_segment(struct tpd_format_segment *segment, const struct tpd_zip
 	return segment->name && describe(segment, tpd_torch_find(storages, name + 5, len - 5), big_endian);
 }
 
-static enum tpd_status collect(uint64_t size, const struct tpd_zip *zip, const struct torch *torch,
-			       const struct tpd_torch_storages *storages, bool big_endian,
-			       struct tpd_format_layout *out_layout, struct tpd_err *err)
+static enum tpd_status collect(const struct tpd_zip *zip, const struct torch *torch, const struct tpd_torch_storages *storages,
+			       bool big_endian, struct tpd_format_segment **out_segments, size_t *out_count, struct tpd_err *err)
 {
 	struct tpd_format_segment *segments = calloc(zip->count, sizeof *segments);
 	size_t count = 0;
@@ -175,12 +174,13 @@ static enum tpd_status collect(uint64_t size, const struct tpd_zip *zip, const s
 			return tpd_fail_nomem(err);
 		}
 	}
-	return tpd_format_accept(out_layout, TPD_FORMAT_TORCH_ZIP, size, segments, count, err);
+	*out_segments = segments;
+	*out_count = count;
+	return TPD_OK;
 }
 
-static enum tpd_status read_torch(uint64_t size, const struct tpd_zip *zip, const struct torch *torch,
-				  tpd_format_read_fn read, void *ctx, struct tpd_format_layout *out_layout,
-				  struct tpd_err *err)
+static enum tpd_status read_torch(const struct tpd_zip *zip, const struct torch *torch, tpd_format_read_fn read, void *ctx,
+				  struct tpd_format_segment **out_segments, size_t *out_count, struct tpd_err *err)
 {
 	struct tpd_torch_storages storages = {0};
 	TPD_AUTO_FREE uint8_t *bytes = NULL; /* what the storages' keys point into */
@@ -192,26 +192,39 @@ static enum tpd_status read_torch(uint64_t size, const struct tpd_zip *zip, cons
 	if (!status && bytes)
 		status = tpd_torch_pickle(bytes, (size_t)torch->pickle->length, &storages, err);
 	if (!status)
-		status = collect(size, zip, torch, &storages, big_endian, out_layout, err);
+		status = collect(zip, torch, &storages, big_endian, out_segments, out_count, err);
 	tpd_torch_storages_release(&storages);
+	return status;
+}
+
+enum tpd_status tpd_torch_zip_segments(uint64_t size, tpd_format_read_fn read, void *ctx,
+				       struct tpd_format_segment **out_segments, size_t *out_count, const char **out_reason,
+				       struct tpd_err *err)
+{
+	struct tpd_zip zip;
+	struct torch torch;
+	enum tpd_status status = tpd_zip_open(size, read, ctx, &zip, err);
+
+	if (status != TPD_OK)
+		return status;
+	*out_reason = zip.doubt ? zip.doubt : find_torch(&zip, &torch);
+	if (!*out_reason)
+		status = read_torch(&zip, &torch, read, ctx, out_segments, out_count, err);
+	tpd_zip_release(&zip);
 	return status;
 }
 
 enum tpd_status tpd_format_parse_torch_zip(uint64_t size, tpd_format_read_fn read, void *ctx,
 					   struct tpd_format_layout *out_layout, struct tpd_err *err)
 {
-	struct tpd_zip zip;
-	struct torch torch;
-	enum tpd_status status = tpd_zip_open(size, read, ctx, &zip, err);
-	const char *reason;
+	struct tpd_format_segment *segments = NULL;
+	size_t count = 0;
+	const char *reason = NULL;
+	enum tpd_status status = tpd_torch_zip_segments(size, read, ctx, &segments, &count, &reason, err);
 
 	if (status != TPD_OK)
 		return status;
-	reason = zip.doubt ? zip.doubt : find_torch(&zip, &torch);
 	if (reason)
-		status = tpd_format_opaque(out_layout, "torch zip: %s", reason);
-	else
-		status = read_torch(size, &zip, &torch, read, ctx, out_layout, err);
-	tpd_zip_release(&zip);
-	return status;
+		return tpd_format_opaque(out_layout, "torch zip: %s", reason);
+	return tpd_format_accept(out_layout, TPD_FORMAT_TORCH_ZIP, size, segments, count, err);
 }

@@ -358,7 +358,7 @@ enum tpd_status tpd_manifest_check_physical(const struct tpd_manifest *m, enum t
 		const struct tpd_entry *entry = &m->entries[m->files[f]];
 		enum tpd_status status;
 
-		if (entry->format > TPD_FORMAT_TORCH_ZIP)
+		if (entry->format >= TPD_FORMAT_KINDS)
 			return tpd_fail(err, class, "manifest: '%s' has an unknown format", entry->path);
 		status = check_segments(m, entry, class, err);
 		if (!status)

@@ -298,7 +298,7 @@ static enum tpd_status read_file(struct tpd_rd *rd, struct tpd_entry *entry, str
 {
 	uint32_t segments = 0, parts = 0, cap = 0;
 	unsigned format = 0;
-	enum tpd_status status = read_u8(rd, "file format", TPD_FORMAT_TORCH_ZIP + 1, &format, err);
+	enum tpd_status status = read_u8(rd, "file format", TPD_FORMAT_KINDS, &format, err);
 
 	entry->format = (enum tpd_format_kind)format;
 	if (!status)

@@ -1,0 +1,18 @@
+/*
+ * torch_zip.h - the storages of one zip by torch.save(), for those who find such zips in other files. Private to format/.
+ */
+#ifndef TPD_FORMAT_TORCH_ZIP_H
+#define TPD_FORMAT_TORCH_ZIP_H
+
+#include "base/tpd.h"
+#include "format/format.h"
+
+/*
+ * Of a zip of `size` bytes by this callback: its storages of any length as segments by ascending offset, which the caller frees
+ * (tpd_format_segments_free). Or *out_reason, why it is none, and no segments. Fails as the callback does, or with TPD_NOMEM.
+ */
+enum tpd_status tpd_torch_zip_segments(uint64_t size, tpd_format_read_fn read, void *ctx,
+				       struct tpd_format_segment **out_segments, size_t *out_count, const char **out_reason,
+				       struct tpd_err *err);
+
+#endif
