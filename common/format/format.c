@@ -20,6 +20,8 @@
 #include "format/parse.h"
 
 #define SAFETENSORS_HEADER_MAX 100000000 /* of the format itself: what claims more is something else */
+#define HEAD_MIN 9  /* bytes of a file that is anything but opaque */
+#define HEAD_MAX 32 /* as many as tell the formats apart */
 #define ROW_SHORT 64     /* a row has a byte of its own: that should serve some elements */
 #define ROW_SHAPELESS 1024
 #define ROW_LONG 8192    /* the scale of a long row varies: that is worth a byte more */
@@ -184,11 +186,12 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 {
 	const struct tpd_hint *items = NULL;
 	size_t count = 0;
-	uint8_t head[9] = {0};
+	uint8_t head[HEAD_MAX] = {0};
+	size_t head_len = (size_t)TPD_MIN(size, (uint64_t)sizeof head);
 	enum tpd_status status;
 
-	if (size >= sizeof head) {
-		status = read(ctx, head, sizeof head, 0, err);
+	if (size >= HEAD_MIN) {
+		status = read(ctx, head, head_len, 0, err);
 		if (status != TPD_OK)
 			return status;
 	}
@@ -201,6 +204,8 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 			return tpd_format_opaque(out_layout, "torch distcp: no .metadata speaks of it");
 		return tpd_format_parse_torch_zip(size, read, ctx, out_layout, err);
 	}
+	if (tpd_format_is_torch_legacy(head, head_len))
+		return tpd_format_parse_torch_legacy(size, read, ctx, out_layout, err);
 	if ((head[8] == '{' && tpd_get_u64(head) <= SAFETENSORS_HEADER_MAX) ||
 	    (path && ends_with(path, ".safetensors")))
 		return tpd_format_parse_safetensors(size, read, ctx, out_layout, err);

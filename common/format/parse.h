@@ -23,6 +23,9 @@ enum tpd_status tpd_format_opaque(struct tpd_format_layout *out_layout, const ch
 enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd_format_kind kind, uint64_t size,
 				  struct tpd_format_segment *segments, size_t count, struct tpd_err *err);
 
+/* Does a file with these first bytes belong to the parser? */
+bool tpd_format_is_torch_legacy(const uint8_t *head, size_t len);
+
 void tpd_format_segments_free(struct tpd_format_segment *segments, size_t count);
 
 #endif
