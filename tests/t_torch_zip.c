@@ -246,7 +246,7 @@ static const struct {
 	{{"m/data.pkl", "m/data/0", "mm/version"}, "no directory that is common to all members"},
 	{{"data.pkl", "data/0", "version"}, "no directory that is common to all members"},
 	{{"/data.pkl", "/data/0", "/version"}, "no directory that is common to all members"},
-	{{"a.npy", "b.npy", "c.npy"}, "no directory that is common to all members"},
+	{{"a.npy", "b.npy", "c.npz"}, "no directory that is common to all members"},
 	{{"m/x/data.pkl", "m/data/0", "m/version"}, "no data.pkl"},
 	{{"m/data.pkl2", "m/data/0", "m/version"}, "no data.pkl"},
 	{{"m/data.pkl", "m/data/0", "m/data/0"}, "two members of one name"},

@@ -230,20 +230,6 @@ void tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, const 
 
 /* --- a .distcp file --- */
 
-/* A file within a file. */
-struct range {
-	tpd_format_read_fn read;
-	void *ctx;
-	uint64_t offset;
-};
-
-static enum tpd_status read_range(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
-{
-	const struct range *range = ctx;
-
-	return range->read(range->ctx, buf, len, range->offset + offset, err);
-}
-
 struct shard {
 	uint64_t size;
 	tpd_format_read_fn read;
@@ -296,16 +282,20 @@ static enum tpd_status add_segments(struct shard *shard, const struct tpd_hint *
 
 static enum tpd_status read_zip(struct shard *shard, const struct tpd_hint *item, struct tpd_err *err)
 {
-	struct range range = {shard->read, shard->ctx, item->segment.offset};
+	struct tpd_range range = {shard->read, shard->ctx, item->segment.offset};
 	struct tpd_format_segment *segments = NULL;
 	size_t count = 0;
-	const char *reason;
-	enum tpd_status status = tpd_torch_zip_segments(item->segment.length, read_range, &range, &segments, &count, &reason, err);
+	const char *reason = NULL;
+	struct tpd_zip zip;
+	enum tpd_status status = tpd_zip_open(item->segment.length, tpd_range_read, &range, &zip, err);
 
-	if (status || reason)
+	if (status)
 		return status;
-	status = add_segments(shard, item, segments, count, err);
+	status = tpd_torch_zip_segments(&zip, tpd_range_read, &range, &segments, &count, &reason, err);
+	if (!status && !reason)
+		status = add_segments(shard, item, segments, count, err);
 	tpd_format_segments_free(segments, count);
+	tpd_zip_release(&zip);
 	return status;
 }
 

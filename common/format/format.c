@@ -17,7 +17,10 @@
 
 #include "base/bytes.h"
 #include "format/hints.h"
+#include "format/npy.h"
 #include "format/parse.h"
+#include "format/torch_zip.h"
+#include "format/zip.h"
 
 #define SAFETENSORS_HEADER_MAX 100000000 /* of the format itself: what claims more is something else */
 #define HEAD_MIN 9  /* bytes of a file that is anything but opaque */
@@ -180,6 +183,35 @@ static bool ends_with(const char *s, const char *tail)
 	return len >= tail_len && strcmp(s + len - tail_len, tail) == 0;
 }
 
+enum tpd_status tpd_range_read(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
+{
+	const struct tpd_range *range = ctx;
+
+	return range->read(range->ctx, buf, len, range->offset + offset, err);
+}
+
+enum tpd_status tpd_format_parse_zip(uint64_t size, tpd_format_read_fn read, void *ctx,
+				     struct tpd_format_layout *out_layout, struct tpd_err *err)
+{
+	struct tpd_format_segment *segments = NULL;
+	size_t count = 0;
+	const char *reason = NULL;
+	struct tpd_zip zip;
+	enum tpd_status status = tpd_zip_open(size, read, ctx, &zip, err);
+
+	if (status)
+		return status;
+	status = tpd_torch_zip_segments(&zip, read, ctx, &segments, &count, &reason, err);
+	if (!status && !reason)
+		status = tpd_format_accept(out_layout, TPD_FORMAT_TORCH_ZIP, size, segments, count, err);
+	else if (!status && tpd_npz_is(&zip))
+		status = tpd_npz_read(size, &zip, read, ctx, out_layout, err);
+	else if (!status)
+		status = tpd_format_opaque(out_layout, "torch zip: %s", reason);
+	tpd_zip_release(&zip);
+	return status;
+}
+
 enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_read_fn read, void *ctx,
 				 const struct tpd_format_hints *hints, struct tpd_format_layout *out_layout,
 				 struct tpd_err *err)
@@ -202,8 +234,10 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 			return tpd_format_parse_distcp(size, read, ctx, items, count, out_layout, err);
 		if (path && ends_with(path, ".distcp"))
 			return tpd_format_opaque(out_layout, "torch distcp: no .metadata speaks of it");
-		return tpd_format_parse_torch_zip(size, read, ctx, out_layout, err);
+		return tpd_format_parse_zip(size, read, ctx, out_layout, err);
 	}
+	if (memcmp(head, "\x93NUMPY", 6) == 0)
+		return tpd_format_parse_npy(size, read, ctx, out_layout, err);
 	if (tpd_format_is_torch_legacy(head, head_len))
 		return tpd_format_parse_torch_legacy(size, read, ctx, out_layout, err);
 	if ((head[8] == '{' && tpd_get_u64(head) <= SAFETENSORS_HEADER_MAX) ||

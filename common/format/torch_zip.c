@@ -22,7 +22,6 @@
 #include "format/parse.h"
 #include "format/pickle.h"
 #include "format/torch_pickle.h"
-#include "format/zip.h"
 
 #define NUMBER_DIGITS 20 /* of N: as many as 2^64 has */
 #define STORED 0
@@ -197,34 +196,12 @@ static enum tpd_status read_torch(const struct tpd_zip *zip, const struct torch 
 	return status;
 }
 
-enum tpd_status tpd_torch_zip_segments(uint64_t size, tpd_format_read_fn read, void *ctx,
+enum tpd_status tpd_torch_zip_segments(const struct tpd_zip *zip, tpd_format_read_fn read, void *ctx,
 				       struct tpd_format_segment **out_segments, size_t *out_count, const char **out_reason,
 				       struct tpd_err *err)
 {
-	struct tpd_zip zip;
 	struct torch torch;
-	enum tpd_status status = tpd_zip_open(size, read, ctx, &zip, err);
 
-	if (status != TPD_OK)
-		return status;
-	*out_reason = zip.doubt ? zip.doubt : find_torch(&zip, &torch);
-	if (!*out_reason)
-		status = read_torch(&zip, &torch, read, ctx, out_segments, out_count, err);
-	tpd_zip_release(&zip);
-	return status;
-}
-
-enum tpd_status tpd_format_parse_torch_zip(uint64_t size, tpd_format_read_fn read, void *ctx,
-					   struct tpd_format_layout *out_layout, struct tpd_err *err)
-{
-	struct tpd_format_segment *segments = NULL;
-	size_t count = 0;
-	const char *reason = NULL;
-	enum tpd_status status = tpd_torch_zip_segments(size, read, ctx, &segments, &count, &reason, err);
-
-	if (status != TPD_OK)
-		return status;
-	if (reason)
-		return tpd_format_opaque(out_layout, "torch zip: %s", reason);
-	return tpd_format_accept(out_layout, TPD_FORMAT_TORCH_ZIP, size, segments, count, err);
+	*out_reason = zip->doubt ? zip->doubt : find_torch(zip, &torch);
+	return *out_reason ? TPD_OK : read_torch(zip, &torch, read, ctx, out_segments, out_count, err);
 }
