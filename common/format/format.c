@@ -236,6 +236,8 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 			return tpd_format_opaque(out_layout, "torch distcp: no .metadata speaks of it");
 		return tpd_format_parse_zip(size, read, ctx, out_layout, err);
 	}
+	if (memcmp(head, "GGUF", 4) == 0)
+		return tpd_format_parse_gguf(size, read, ctx, out_layout, err);
 	if (memcmp(head, "\x93NUMPY", 6) == 0)
 		return tpd_format_parse_npy(size, read, ctx, out_layout, err);
 	if (tpd_format_is_torch_legacy(head, head_len))
