@@ -202,7 +202,7 @@ static void read_metadata(struct metadata *m)
 	}
 }
 
-void tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, const uint8_t *bytes, size_t len)
+static void read_bytes(struct tpd_format_hints *hints, const char *path, const uint8_t *bytes, size_t len)
 {
 	struct metadata m = {.hints = hints, .path = path};
 
@@ -226,6 +226,23 @@ void tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, const 
 	free(m.chunks);
 	free(m.tensors);
 	tpd_pickle_release(&m.pickle);
+}
+
+enum tpd_status tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, uint64_t size, tpd_format_read_fn read,
+				   void *ctx, struct tpd_err *err)
+{
+	TPD_AUTO_FREE uint8_t *bytes = NULL;
+	enum tpd_status status;
+
+	if (size > TPD_PICKLE_MAX_BYTES)
+		return TPD_OK;
+	bytes = malloc((size_t)size);
+	if (!bytes)
+		return tpd_fail_nomem(err);
+	status = read(ctx, bytes, (size_t)size, 0, err);
+	if (!status)
+		read_bytes(hints, path, bytes, (size_t)size);
+	return status;
 }
 
 /* --- a .distcp file --- */

@@ -4,7 +4,8 @@
  *
  * The first bytes decide, not the name: a torch zip is called .pt, .pth, .bin,
  * .ckpt or anything.  A name that ends in .safetensors is only used to give a
- * reason where the bytes do not even look like it.
+ * reason where the bytes do not even look like it.  Only ONNX, which has no magic
+ * number, goes by its name, and what companions speak of by what they say.
  */
 #include "base/tpd.h"
 
@@ -229,6 +230,8 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 	}
 	if (hints && path)
 		items = tpd_hints_find(hints, path, &count);
+	if (items && !items->zip)
+		return tpd_format_parse_ranges(size, items, count, out_layout, err);
 	if (memcmp(head, "PK\3\4", 4) == 0) {
 		if (items && items->zip)
 			return tpd_format_parse_distcp(size, read, ctx, items, count, out_layout, err);
@@ -245,6 +248,8 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 	if ((head[8] == '{' && tpd_get_u64(head) <= SAFETENSORS_HEADER_MAX) ||
 	    (path && ends_with(path, ".safetensors")))
 		return tpd_format_parse_safetensors(size, read, ctx, out_layout, err);
+	if (path && ends_with(path, ".onnx"))
+		return tpd_format_parse_onnx(size, read, ctx, out_layout, err);
 	*out_layout = (struct tpd_format_layout){.kind = TPD_FORMAT_OPAQUE};
 	return TPD_OK;
 }

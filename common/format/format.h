@@ -95,6 +95,8 @@ enum tpd_status tpd_format_parse_safetensors(uint64_t size, tpd_format_read_fn r
 					     struct tpd_format_layout *out_layout, struct tpd_err *err);
 enum tpd_status tpd_format_parse_zip(uint64_t size, tpd_format_read_fn read, void *ctx,
 				     struct tpd_format_layout *out_layout, struct tpd_err *err); /* torch's, or npz */
+enum tpd_status tpd_format_parse_onnx(uint64_t size, tpd_format_read_fn read, void *ctx,
+				      struct tpd_format_layout *out_layout, struct tpd_err *err);
 enum tpd_status tpd_format_parse_gguf(uint64_t size, tpd_format_read_fn read, void *ctx,
 				      struct tpd_format_layout *out_layout, struct tpd_err *err);
 enum tpd_status tpd_format_parse_npy(uint64_t size, tpd_format_read_fn read, void *ctx,

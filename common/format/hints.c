@@ -216,49 +216,45 @@ const struct tpd_hint *tpd_hints_find(const struct tpd_format_hints *hints, cons
 
 /* --- companions --- */
 
-typedef void read_companion_fn(struct tpd_format_hints *hints, const char *path, const uint8_t *bytes, size_t len);
+typedef enum tpd_status read_companion_fn(struct tpd_format_hints *hints, const char *path, uint64_t size,
+					  tpd_format_read_fn read, void *ctx, struct tpd_err *err);
+
+static bool ends_with(const char *s, const char *tail)
+{
+	size_t len = strlen(s), tail_len = strlen(tail);
+
+	return len >= tail_len && strcmp(s + len - tail_len, tail) == 0;
+}
 
 /* Which reader a companion has, by its name; NULL: it is none. */
 static read_companion_fn *reader_of(const char *path)
 {
 	if (strcmp(base_of(path), ".metadata") == 0)
 		return tpd_hints_read_dcp;
+	if (ends_with(path, ".onnx"))
+		return tpd_hints_read_onnx;
 	return NULL;
-}
-
-static enum tpd_status take(struct tpd_format_hints *hints, read_companion_fn *reader, const char *path, const uint8_t *bytes,
-			    size_t len, struct tpd_err *err)
-{
-	size_t file_count = hints->file_count, count = hints->count, text = hints->text;
-
-	hints->doubt = NULL;
-	reader(hints, path, bytes, len);
-	if (!hints->doubt && !hints->nomem && hints->file_count > file_count)
-		sort(hints);
-	if (hints->nomem) {
-		hints->nomem = false;
-		drop(hints, 0, 0); /* half sorted, perhaps */
-		return tpd_fail_nomem(err);
-	}
-	if (hints->doubt) {
-		drop(hints, file_count, count);
-		hints->text = text;
-	}
-	return TPD_OK;
 }
 
 enum tpd_status tpd_format_hints_read(struct tpd_format_hints *hints, const char *path, uint64_t size, tpd_format_read_fn read,
 				      void *ctx, struct tpd_err *err)
 {
+	size_t file_count = hints->file_count, count = hints->count, text = hints->text;
 	read_companion_fn *reader = reader_of(path);
-	TPD_AUTO_FREE uint8_t *bytes = NULL;
 	enum tpd_status status;
 
-	if (!reader || size == 0 || size > TPD_HINTS_MAX_COMPANION)
+	if (!reader || size == 0)
 		return TPD_OK;
-	bytes = malloc((size_t)size);
-	if (!bytes)
-		return tpd_fail_nomem(err);
-	status = read(ctx, bytes, (size_t)size, 0, err);
-	return status ? status : take(hints, reader, path, bytes, (size_t)size, err);
+	hints->doubt = NULL;
+	status = reader(hints, path, size, read, ctx, err);
+	if (!status && !hints->doubt && !hints->nomem && hints->file_count > file_count)
+		sort(hints);
+	if (hints->nomem && !status)
+		status = tpd_fail_nomem(err);
+	if (status || hints->doubt) {
+		drop(hints, file_count, count);
+		hints->text = text;
+	}
+	hints->nomem = false;
+	return status;
 }

@@ -14,7 +14,6 @@
 #define TPD_HINTS_MAX (1u << 18)            /* ranges, of all companions */
 #define TPD_HINTS_MAX_FILES (1u << 16)
 #define TPD_HINTS_MAX_TEXT (32u << 20)      /* bytes of all names and paths */
-#define TPD_HINTS_MAX_COMPANION (64u << 20) /* bytes of a companion that is still read */
 
 struct tpd_hint {
 	uint32_t file;
@@ -44,11 +43,16 @@ bool tpd_hints_add(struct tpd_format_hints *hints, struct tpd_hint *hint);
 /* What is known of a file: *out_count items by ascending offset, borrowed. */
 const struct tpd_hint *tpd_hints_find(const struct tpd_format_hints *hints, const char *path, size_t *out_count);
 
-/* Readers of companions, by the whole of their bytes. What is no hint to them they leave out. */
-void tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, const uint8_t *bytes, size_t len);
+/* Readers of companions. Fail as the callback does; a lack of memory may also be noted in hints->nomem. */
+enum tpd_status tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, uint64_t size, tpd_format_read_fn read,
+				   void *ctx, struct tpd_err *err);
+enum tpd_status tpd_hints_read_onnx(struct tpd_format_hints *hints, const char *path, uint64_t size, tpd_format_read_fn read,
+				    void *ctx, struct tpd_err *err);
 
 /* Parsers of the files themselves. Contract as in format.h. */
 enum tpd_status tpd_format_parse_distcp(uint64_t size, tpd_format_read_fn read, void *ctx, const struct tpd_hint *items,
 					size_t count, struct tpd_format_layout *out_layout, struct tpd_err *err);
+enum tpd_status tpd_format_parse_ranges(uint64_t size, const struct tpd_hint *items, size_t count,
+					struct tpd_format_layout *out_layout, struct tpd_err *err);
 
 #endif
