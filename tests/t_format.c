@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "format/format.h"
+#include "format/parse.h"
 #include "format_file.h"
 
 START_TEST(kind_names)
@@ -13,7 +14,10 @@ START_TEST(kind_names)
 	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_OPAQUE), "opaque");
 	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_SAFETENSORS), "safetensors");
 	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_TORCH_ZIP), "torch-zip");
-	ck_assert_str_eq(tpd_format_kind_name((enum tpd_format_kind)9), "?");
+	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_ONNX_DATA), "onnx-data");
+	ck_assert_str_eq(tpd_format_kind_name(TPD_FORMAT_KINDS), "?");
+	for (int kind = 0; kind < TPD_FORMAT_KINDS; kind++)
+		ck_assert_str_ne(tpd_format_kind_name((enum tpd_format_kind)kind), "?");
 }
 END_TEST
 
@@ -45,6 +49,86 @@ START_TEST(dispatch)
 	is_opaque("x.safetensors", "\0\0\0\0\0\0\0\0", 8,
 		  "safetensors header: the header is no JSON object (after 0 tensors)");
 	is_opaque("x.safetensors.tmp", "", 0, "");
+}
+END_TEST
+
+/* ---- names ---- */
+
+/* Segments of 64 bytes each, one behind the other, with these names; the layout's kind. */
+static struct tpd_format_layout accept(const char *const *names, size_t count)
+{
+	struct tpd_format_segment *segments = calloc(count, sizeof *segments);
+	struct tpd_format_layout layout;
+
+	ck_assert_ptr_nonnull(segments);
+	for (size_t i = 0; i < count; i++)
+		segments[i] = (struct tpd_format_segment){.name = strdup(names[i]), .offset = 64 * i, .length = 64};
+	ck_assert_int_eq(tpd_format_accept(&layout, TPD_FORMAT_TORCH_ZIP, 64 * count, segments, count, NULL), TPD_OK);
+	return layout;
+}
+
+START_TEST(names_are_made_unique)
+{
+	static const struct {
+		const char *given[4], *made[4]; /* made[0] NULL: opaque */
+	} cases[] = {
+		{{"a", "b", "c", "d"}, {"a", "b", "c", "d"}},
+		{{"w", "w", "w", "a"}, {"w", "w#2", "w#3", "a"}},
+		{{"w", "v", "w", "v"}, {"w", "v", "w#2", "v#2"}},
+		{{"w#2", "w", "x", "y"}, {"w#2", "w", "x", "y"}},
+		{{"w", "w", "w#3", "x"}, {"w", "w#2", "w#3", "x"}},
+		{{"w", "w", "w#2", "x"}, {NULL}}, /* what is made is there already: nobody's checkpoint */
+		{{"x", "", "", "y"}, {"x", "#1", "#2", "y"}}, /* the glue is "" */
+		{{"x", "", "#1", "y"}, {NULL}},
+	};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(cases); i++) {
+		struct tpd_format_layout layout = accept(cases[i].given, 4);
+
+		ck_assert_str_eq(layout.reason, cases[i].made[0] ? "" : "two tensors of one name");
+		ck_assert_uint_eq(layout.count, cases[i].made[0] ? 4 : 0);
+		for (size_t k = 0; k < layout.count; k++) {
+			ck_assert_str_eq(layout.segments[k].name, cases[i].made[k]);
+			ck_assert_uint_eq(layout.segments[k].offset, 64 * k);
+		}
+		tpd_format_layout_release(&layout);
+	}
+}
+END_TEST
+
+/* A name of the greatest length has no room for a number. */
+START_TEST(long_names_have_no_number)
+{
+	char name[TPD_FORMAT_MAX_NAME + 1];
+	const char *names[] = {name, name};
+	struct tpd_format_layout layout;
+
+	memset(name, 'w', TPD_FORMAT_MAX_NAME);
+	name[TPD_FORMAT_MAX_NAME] = 0;
+	layout = accept(names, 2);
+	ck_assert_str_eq(layout.reason, "two tensors of one name");
+	name[TPD_FORMAT_MAX_NAME - 2] = 0;
+	layout = accept(names, 2);
+	ck_assert_uint_eq(layout.count, 2);
+	tpd_format_layout_release(&layout);
+}
+END_TEST
+
+START_TEST(many_equal_names)
+{
+	size_t count = 100000;
+	const char **names = calloc(count, sizeof *names);
+	struct tpd_format_layout layout;
+
+	ck_assert_ptr_nonnull(names);
+	for (size_t i = 0; i < count; i++)
+		names[i] = "w";
+	layout = accept(names, count);
+	ck_assert_uint_eq(layout.count, count);
+	ck_assert_str_eq(layout.segments[0].name, "w");
+	ck_assert_str_eq(layout.segments[count - 1].name, "w#100000");
+	tpd_format_layout_release(&layout);
+	free(names);
 }
 END_TEST
 
@@ -94,6 +178,9 @@ int main(void)
 	suite_add_tcase(suite, tests);
 	tcase_add_test(tests, kind_names);
 	tcase_add_test(tests, dispatch);
+	tcase_add_test(tests, names_are_made_unique);
+	tcase_add_test(tests, long_names_have_no_number);
+	tcase_add_test(tests, many_equal_names);
 	tcase_add_test(tests, rows);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -149,7 +149,7 @@ static const struct change changes[] = {
 	{.label = "depth", .number = 0, .expect = C},
 	{.label = "depth", .number = 1ull << 32, .expect = C},
 	{.label = "depth", .overlong = true, .expect = C},
-	{.label = "3.format", .number = 3, .expect = U},
+	{.label = "3.format", .number = TPD_FORMAT_KINDS, .expect = U},
 	{.label = "3.segments", .number = 0, .expect = C},
 	{.label = "3.segments", .number = 1u << 30, .expect = C},
 	{.label = "3.0.name", .text = "glue", .expect = C},

@@ -311,7 +311,7 @@ START_TEST(failing_reads_end_the_parse)
 		struct tpd_format_layout layout;
 		struct tpd_err err;
 
-		ck_assert_int_eq(tpd_format_parse("x", buf.len, format_file_read, &file, &layout, &err), TPD_BUSY);
+		ck_assert_int_eq(tpd_format_parse("x", buf.len, format_file_read, &file, NULL, &layout, &err), TPD_BUSY);
 		ck_assert_int_eq(file.reads, at);
 	}
 	tpd_buf_release(&buf);
@@ -355,7 +355,7 @@ START_TEST(huge_headers_are_not_read)
 		struct tpd_format_layout layout;
 
 		ck_assert_int_eq(tpd_format_parse("m.safetensors", 300000000,
-						  read_endless, &file, &layout, NULL),
+						  read_endless, &file, NULL, &layout, NULL),
 				 TPD_OK);
 		ck_assert_str_eq(layout.reason, cases[i].reason);
 		ck_assert_uint_le(file.bytes_read, cases[i].most_read);

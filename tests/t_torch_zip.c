@@ -12,140 +12,8 @@
 #include "base/bytes.h"
 #include "format/format.h"
 #include "format_file.h"
-
-/* ---- the builder ---- */
-
-#define MEMBERS_MAX 16
-
-struct zip {
-	struct tpd_buf file, central;
-	uint64_t local_at[MEMBERS_MAX], data_at[MEMBERS_MAX]; /* in the file */
-	uint64_t central_at[MEMBERS_MAX];                     /* in the directory; in the file once it is finished */
-	uint64_t locator_at, end64_at, end_at;                /* once it is finished */
-	unsigned count;
-};
-
-enum how {
-	STORED = 0,
-	DEFLATED = 1 << 0,
-	DESCRIPTOR = 1 << 1, /* sizes 0 in the local header, and after the data */
-	WIDE = 1 << 2,       /* sizes and place in zip64 fields, although they would fit */
-	ALIGNED = 1 << 3,    /* as torch does: an extra field "FB" until the data is at a multiple of 64 */
-};
-
-static void put_local_extra(struct zip *zip, size_t len, enum how how)
-{
-	if (how & WIDE) {
-		tpd_buf_u16(&zip->file, 1);
-		tpd_buf_u16(&zip->file, 16);
-		tpd_buf_u64(&zip->file, len);
-		tpd_buf_u64(&zip->file, len);
-	}
-	if (how & ALIGNED) {
-		size_t pad = 64 - (zip->file.len + 4) % 64;
-
-		tpd_buf_u16(&zip->file, 0x4246);
-		tpd_buf_u16(&zip->file, (uint16_t)pad);
-		for (size_t i = 0; i < pad; i++)
-			tpd_buf_u8(&zip->file, 'Z');
-	}
-}
-
-/* The fields that local and central headers share, from "version needed" to the name's length. */
-static void put_common(struct tpd_buf *buf, const char *name, size_t len, enum how how, bool sizes)
-{
-	uint32_t size = how & WIDE ? 0xffffffff : sizes ? (uint32_t)len : 0;
-
-	tpd_buf_u16(buf, how & WIDE ? 45 : 20);
-	tpd_buf_u16(buf, how & DESCRIPTOR ? 0x0808 : 0x0800);
-	tpd_buf_u16(buf, how & DEFLATED ? 8 : 0);
-	tpd_buf_u32(buf, 0);          /* time and date */
-	tpd_buf_u32(buf, 0xdeadbeef); /* a CRC that is not the data's: nobody may mind */
-	tpd_buf_u32(buf, size);
-	tpd_buf_u32(buf, size);
-	tpd_buf_u16(buf, (uint16_t)strlen(name));
-}
-
-static void add_member(struct zip *zip, const char *name, size_t len, enum how how)
-{
-	uint64_t at = zip->file.len, extra_at;
-
-	ck_assert_uint_lt(zip->count, MEMBERS_MAX);
-	zip->local_at[zip->count] = at;
-	tpd_buf_u32(&zip->file, 0x04034b50);
-	put_common(&zip->file, name, len, how, !(how & DESCRIPTOR));
-	extra_at = zip->file.len;
-	tpd_buf_u16(&zip->file, 0);
-	tpd_buf_put(&zip->file, name, strlen(name));
-	put_local_extra(zip, len, how);
-	zip->data_at[zip->count] = zip->file.len;
-	tpd_put_u16(zip->file.data + extra_at, (uint16_t)(zip->file.len - extra_at - 2 - strlen(name)));
-	for (size_t i = 0; i < len; i++)
-		tpd_buf_u8(&zip->file, (uint8_t)(i * 13 + 1));
-	if (how & DESCRIPTOR) {
-		tpd_buf_u32(&zip->file, 0x08074b50);
-		tpd_buf_u32(&zip->file, 0xdeadbeef);
-		tpd_buf_u32(&zip->file, (uint32_t)len);
-		tpd_buf_u32(&zip->file, (uint32_t)len);
-	}
-
-	zip->central_at[zip->count++] = zip->central.len;
-	tpd_buf_u32(&zip->central, 0x02014b50);
-	tpd_buf_u16(&zip->central, 0);
-	put_common(&zip->central, name, len, how, true);
-	tpd_buf_u16(&zip->central, how & WIDE ? 28 : 0); /* extra, comment, disk, attributes */
-	tpd_buf_u16(&zip->central, 0);
-	tpd_buf_u16(&zip->central, 0);
-	tpd_buf_u16(&zip->central, 0);
-	tpd_buf_u32(&zip->central, 0);
-	tpd_buf_u32(&zip->central, how & WIDE ? 0xffffffff : (uint32_t)at);
-	tpd_buf_put(&zip->central, name, strlen(name));
-	if (how & WIDE) {
-		tpd_buf_u16(&zip->central, 1);
-		tpd_buf_u16(&zip->central, 24);
-		tpd_buf_u64(&zip->central, len);
-		tpd_buf_u64(&zip->central, len);
-		tpd_buf_u64(&zip->central, at);
-	}
-}
-
-/* The directory and the end records. */
-static void finish(struct zip *zip, bool zip64, const char *comment)
-{
-	uint64_t at = zip->file.len;
-
-	tpd_buf_put(&zip->file, zip->central.data, zip->central.len);
-	for (unsigned i = 0; i < zip->count; i++)
-		zip->central_at[i] += at;
-	zip->end64_at = zip->file.len;
-	if (zip64) {
-		tpd_buf_u32(&zip->file, 0x06064b50);
-		tpd_buf_u64(&zip->file, 44);
-		tpd_buf_u32(&zip->file, 0x002d031e);
-		tpd_buf_u32(&zip->file, 0);
-		tpd_buf_u32(&zip->file, 0);
-		tpd_buf_u64(&zip->file, zip->count);
-		tpd_buf_u64(&zip->file, zip->count);
-		tpd_buf_u64(&zip->file, zip->central.len);
-		tpd_buf_u64(&zip->file, at);
-		zip->locator_at = zip->file.len;
-		tpd_buf_u32(&zip->file, 0x07064b50);
-		tpd_buf_u32(&zip->file, 0);
-		tpd_buf_u64(&zip->file, zip->end64_at);
-		tpd_buf_u32(&zip->file, 1);
-	}
-	zip->end_at = zip->file.len;
-	tpd_buf_u32(&zip->file, 0x06054b50);
-	tpd_buf_u32(&zip->file, 0);
-	tpd_buf_u16(&zip->file, zip64 ? 0xffff : (uint16_t)zip->count);
-	tpd_buf_u16(&zip->file, zip64 ? 0xffff : (uint16_t)zip->count);
-	tpd_buf_u32(&zip->file, zip64 ? 0xffffffff : (uint32_t)zip->central.len);
-	tpd_buf_u32(&zip->file, zip64 ? 0xffffffff : (uint32_t)at);
-	tpd_buf_u16(&zip->file, (uint16_t)strlen(comment));
-	tpd_buf_put(&zip->file, comment, strlen(comment));
-	ck_assert_int_eq(tpd_buf_status(&zip->file, NULL), TPD_OK);
-	tpd_buf_release(&zip->central);
-}
+#include "pickle_build.h"
+#include "zip_build.h"
 
 /* Members 0..5 of the honest file. */
 enum { PICKLE, ORDER, STORAGE_0, STORAGE_1, STORAGE_2, VERSION };
@@ -227,6 +95,86 @@ START_TEST(honest_is_understood)
 }
 END_TEST
 
+/* A pickle of {"w": 25 floats in data/0, "x": {"w": 1 in data/1}, "x.w": 8 doubles in data/2}: two of the three have one name. */
+static void put_pickle(struct tpd_buf *buf)
+{
+	struct pk_tensor w = {"FloatStorage", "0", 25, 0, 2, {5, 5}, {5, 1}, NULL};
+	struct pk_tensor small = {"FloatStorage", "1", 1, 0, 0, {0}, {0}, NULL};
+	struct pk_tensor x = {"DoubleStorage", "2", 8, 0, 1, {8}, {1}, NULL};
+
+	pk_proto(buf, 2);
+	pk(buf, EMPTY_DICT);
+	pk(buf, MARK);
+	pk_str(buf, "w");
+	pk_tensor(buf, &w);
+	pk_str(buf, "x");
+	pk(buf, EMPTY_DICT);
+	pk_str(buf, "w");
+	pk_tensor(buf, &small);
+	pk(buf, SETITEM);
+	pk_str(buf, "x.w");
+	pk_tensor(buf, &x);
+	pk(buf, SETITEMS);
+	pk(buf, STOP);
+}
+
+static struct tpd_format_layout parse_described(const char *byte_order, enum how how, size_t x_length)
+{
+	struct zip zip = {.count = 0};
+	struct tpd_buf pickle = {0};
+	struct tpd_format_layout layout;
+
+	put_pickle(&pickle);
+	add_bytes(&zip, "m/data.pkl", pickle.data, pickle.len, how);
+	if (byte_order)
+		add_bytes(&zip, "m/byteorder", byte_order, strlen(byte_order), STORED);
+	add_member(&zip, "m/data/0", 100, STORED);
+	add_member(&zip, "m/data/1", 72, STORED); /* longer than the pickle says */
+	add_member(&zip, "m/data/2", x_length, STORED);
+	add_member(&zip, "m/data/3", 64, STORED); /* the pickle does not speak of it */
+	finish(&zip, false, "");
+	layout = parse_zip(&zip);
+	release(&zip);
+	tpd_buf_release(&pickle);
+	ck_assert_int_eq(layout.kind, TPD_FORMAT_TORCH_ZIP);
+	ck_assert_uint_eq(layout.count, 4);
+	return layout;
+}
+
+START_TEST(the_pickle_describes)
+{
+	static const struct {
+		const char *byte_order;
+		enum how how;
+		size_t x_length;
+		bool named, typed, x_typed;
+	} cases[] = {
+		{NULL, STORED, 64, true, true, true},      {"little", STORED, 64, true, true, true},
+		{"big", STORED, 64, true, false, false},   {"littlest", STORED, 64, true, false, false},
+		{"a byte order that is too long", STORED, 64, true, false, false},
+		{"little", STORED, 72, true, true, false}, {"little", DEFLATED, 64, false, false, false},
+	};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(cases); i++) {
+		struct tpd_format_layout layout = parse_described(cases[i].byte_order, cases[i].how, cases[i].x_length);
+		const struct tpd_format_segment *s = layout.segments;
+
+		ck_assert_str_eq(s[0].name, cases[i].named ? "w" : "data/0");
+		ck_assert_int_eq(s[0].typed, cases[i].typed);
+		ck_assert_uint_eq(s[0].ndim, cases[i].typed ? 2 : 0);
+		ck_assert_str_eq(s[1].name, cases[i].named ? "x.w" : "data/1");
+		ck_assert(!s[1].typed);
+		ck_assert_str_eq(s[2].name, cases[i].named ? "x.w#2" : "data/2");
+		ck_assert_int_eq(s[2].typed, cases[i].x_typed);
+		if (s[2].typed)
+			ck_assert_int_eq(s[2].dtype, TPD_DTYPE_F64);
+		ck_assert_str_eq(s[3].name, "data/3");
+		ck_assert(!s[3].typed);
+		tpd_format_layout_release(&layout);
+	}
+}
+END_TEST
+
 /* The end record says the true numbers although a zip64 one is there: torch writes both. */
 START_TEST(both_end_records)
 {
@@ -298,7 +246,7 @@ static const struct {
 	{{"m/data.pkl", "m/data/0", "mm/version"}, "no directory that is common to all members"},
 	{{"data.pkl", "data/0", "version"}, "no directory that is common to all members"},
 	{{"/data.pkl", "/data/0", "/version"}, "no directory that is common to all members"},
-	{{"a.npy", "b.npy", "c.npy"}, "no directory that is common to all members"},
+	{{"a.npy", "b.npy", "c.npz"}, "no directory that is common to all members"},
 	{{"m/x/data.pkl", "m/data/0", "m/version"}, "no data.pkl"},
 	{{"m/data.pkl2", "m/data/0", "m/version"}, "no data.pkl"},
 	{{"m/data.pkl", "m/data/0", "m/data/0"}, "two members of one name"},
@@ -563,7 +511,7 @@ START_TEST(failing_reads_end_the_parse)
 		struct format_file file = {.data = zip.file.data, .size = zip.file.len, .fail_at = ++at};
 		struct tpd_format_layout layout;
 		struct tpd_err err = {.status = TPD_OK};
-		enum tpd_status status = tpd_format_parse("x", file.size, format_file_read, &file, &layout, &err);
+		enum tpd_status status = tpd_format_parse("x", file.size, format_file_read, &file, NULL, &layout, &err);
 
 		if (status == TPD_OK) { /* fewer reads than that */
 			tpd_format_layout_release(&layout);
@@ -573,7 +521,8 @@ START_TEST(failing_reads_end_the_parse)
 		ck_assert_int_eq(err.status, TPD_BUSY);
 		ck_assert_int_eq(file.reads, at);
 	}
-	ck_assert_int_eq(at, 1 + 4 + 2 * 6 + 1); /* the head; end, locator, end64, directory; two a member */
+	/* the head; end, locator, end64, directory; two a member; byteorder and pickle; one that does not fail */
+	ck_assert_int_eq(at, 1 + 4 + 2 * 6 + 2 + 1);
 	release(&zip);
 }
 END_TEST
@@ -592,7 +541,7 @@ START_TEST(huge_directory)
 	tpd_put_u16(data + size - 14, 60000);
 	tpd_put_u16(data + size - 12, 60000);
 	tpd_put_u32(data + size - 10, (uint32_t)size - 22);
-	ck_assert_int_eq(tpd_format_parse("x", size, format_file_read, &file, &layout, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_format_parse("x", size, format_file_read, &file, NULL, &layout, NULL), TPD_OK);
 	ck_assert_str_eq(layout.reason, "torch zip: the directory is too large");
 	ck_assert_uint_lt(file.bytes_read, 70000);
 	tpd_format_layout_release(&layout);
@@ -627,7 +576,7 @@ START_TEST(one_member_many_names)
 	tpd_put_u16(zip.file.data + zip.end_at + 10, (uint16_t)n);
 	file.data = zip.file.data;
 	file.size = zip.file.len;
-	ck_assert_int_eq(tpd_format_parse("x", file.size, format_file_read, &file, &layout, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_format_parse("x", file.size, format_file_read, &file, NULL, &layout, NULL), TPD_OK);
 	ck_assert_str_eq(layout.reason, "torch zip: a local header differs from the directory");
 	ck_assert_uint_lt(file.bytes_read, file.size + 70000);
 	tpd_format_layout_release(&layout);
@@ -670,6 +619,7 @@ int main(void)
 	suite_add_tcase(suite, tests);
 	tcase_set_timeout(tests, 120);
 	tcase_add_loop_test(tests, honest_is_understood, 0, (int)TPD_ARRAY_LEN(honest));
+	tcase_add_test(tests, the_pickle_describes);
 	tcase_add_test(tests, both_end_records);
 	tcase_add_test(tests, directory_in_any_order);
 	tcase_add_test(tests, deflated_members_are_glue);

@@ -4,7 +4,8 @@
  *
  * The first bytes decide, not the name: a torch zip is called .pt, .pth, .bin,
  * .ckpt or anything.  A name that ends in .safetensors is only used to give a
- * reason where the bytes do not even look like it.
+ * reason where the bytes do not even look like it.  Only ONNX, which has no magic
+ * number, goes by its name, and what companions speak of by what they say.
  */
 #include "base/tpd.h"
 
@@ -16,9 +17,15 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "format/hints.h"
+#include "format/npy.h"
 #include "format/parse.h"
+#include "format/torch_zip.h"
+#include "format/zip.h"
 
 #define SAFETENSORS_HEADER_MAX 100000000 /* of the format itself: what claims more is something else */
+#define HEAD_MIN 9  /* bytes of a file that is anything but opaque */
+#define HEAD_MAX 32 /* as many as tell the formats apart */
 #define ROW_SHORT 64     /* a row has a byte of its own: that should serve some elements */
 #define ROW_SHAPELESS 1024
 #define ROW_LONG 8192    /* the scale of a long row varies: that is worth a byte more */
@@ -26,15 +33,20 @@
 
 const char *tpd_format_kind_name(enum tpd_format_kind kind)
 {
-	switch (kind) {
-	case TPD_FORMAT_OPAQUE:
-		return "opaque";
-	case TPD_FORMAT_SAFETENSORS:
-		return "safetensors";
-	case TPD_FORMAT_TORCH_ZIP:
-		return "torch-zip";
-	}
-	return "?";
+	static const char *const names[] = {
+		[TPD_FORMAT_OPAQUE] = "opaque",
+		[TPD_FORMAT_SAFETENSORS] = "safetensors",
+		[TPD_FORMAT_TORCH_ZIP] = "torch-zip",
+		[TPD_FORMAT_TORCH_DISTCP] = "torch-distcp",
+		[TPD_FORMAT_TORCH_LEGACY] = "torch-legacy",
+		[TPD_FORMAT_NPZ] = "npz",
+		[TPD_FORMAT_NPY] = "npy",
+		[TPD_FORMAT_GGUF] = "gguf",
+		[TPD_FORMAT_ONNX] = "onnx",
+		[TPD_FORMAT_ONNX_DATA] = "onnx-data",
+	};
+
+	return (size_t)kind < TPD_ARRAY_LEN(names) ? names[kind] : "?";
 }
 
 void tpd_format_segments_free(struct tpd_format_segment *segments, size_t count)
@@ -61,12 +73,80 @@ enum tpd_status tpd_format_opaque(struct tpd_format_layout *out_layout, const ch
 	return TPD_OK;
 }
 
+/* --- names, each once --- */
+
+static int compare_names(const void *a, const void *b)
+{
+	const struct tpd_format_segment *x = *(struct tpd_format_segment *const *)a;
+	const struct tpd_format_segment *y = *(struct tpd_format_segment *const *)b;
+	int order = strcmp(x->name, y->name);
+
+	return order ? order : (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+/* "w" becomes "w#2" in place. */
+static enum tpd_status number_name(struct tpd_format_segment *segment, size_t number, struct tpd_err *err)
+{
+	char *name = NULL;
+
+	if (asprintf(&name, "%s#%zu", segment->name, number) < 0)
+		return tpd_fail_nomem(err);
+	free(segment->name);
+	segment->name = name;
+	return TPD_OK;
+}
+
+/* The second "w" of a file, in its order, becomes "w#2"; the first "" becomes "#1", since the name of the glue is "". */
+static enum tpd_status number_names(struct tpd_format_segment **sorted, size_t count, bool *out_unique, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+	bool changed = false;
+	size_t first = 0;
+
+	for (; !status && first < count && !*sorted[first]->name; first++) {
+		status = number_name(sorted[first], first + 1, err);
+		changed = true;
+	}
+	for (size_t i = first + 1; !status && i < count; i++) {
+		if (strcmp(sorted[i]->name, sorted[first]->name) != 0) {
+			first = i;
+			continue;
+		}
+		status = number_name(sorted[i], i - first + 1, err);
+		changed = true;
+	}
+	if (changed)
+		qsort(sorted, count, sizeof *sorted, compare_names);
+	*out_unique = true;
+	for (size_t i = 1; changed && i < count; i++)
+		*out_unique = *out_unique && strcmp(sorted[i - 1]->name, sorted[i]->name) != 0 &&
+			      strlen(sorted[i]->name) <= TPD_FORMAT_MAX_NAME;
+	return status;
+}
+
+static enum tpd_status make_unique(struct tpd_format_segment *segments, size_t count, bool *out_unique, struct tpd_err *err)
+{
+	struct tpd_format_segment **sorted = reallocarray(NULL, count + 1, sizeof *sorted);
+	enum tpd_status status;
+
+	if (!sorted)
+		return tpd_fail_nomem(err);
+	for (size_t i = 0; i < count; i++)
+		sorted[i] = &segments[i];
+	qsort(sorted, count, sizeof *sorted, compare_names);
+	status = number_names(sorted, count, out_unique, err);
+	free(sorted);
+	return status;
+}
+
 enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd_format_kind kind, uint64_t size,
-				  struct tpd_format_segment *segments, size_t count)
+				  struct tpd_format_segment *segments, size_t count, struct tpd_err *err)
 {
 	uint64_t glue = size;
 	TPD_UNUSED uint64_t at = 0; /* asserted only */
+	bool unique = true;
 	size_t kept = 0;
+	enum tpd_status status;
 
 	for (size_t i = 0; i < count; i++) {
 		assert(segments[i].offset >= at && segments[i].length <= size - segments[i].offset);
@@ -88,6 +168,11 @@ enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd
 		return tpd_format_opaque(out_layout, "%llu bytes beside the tensors are more than %u",
 					 (unsigned long long)glue, TPD_FORMAT_MAX_GLUE);
 	}
+	status = make_unique(segments, kept, &unique, err);
+	if (status || !unique) {
+		tpd_format_segments_free(segments, kept);
+		return status ? status : tpd_format_opaque(out_layout, "two tensors of one name");
+	}
 	*out_layout = (struct tpd_format_layout){.kind = kind, .segments = segments, .count = kept};
 	return TPD_OK;
 }
@@ -99,22 +184,72 @@ static bool ends_with(const char *s, const char *tail)
 	return len >= tail_len && strcmp(s + len - tail_len, tail) == 0;
 }
 
-enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_read_fn read, void *ctx,
-				 struct tpd_format_layout *out_layout, struct tpd_err *err)
+enum tpd_status tpd_range_read(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
 {
-	uint8_t head[9] = {0};
+	const struct tpd_range *range = ctx;
+
+	return range->read(range->ctx, buf, len, range->offset + offset, err);
+}
+
+enum tpd_status tpd_format_parse_zip(uint64_t size, tpd_format_read_fn read, void *ctx,
+				     struct tpd_format_layout *out_layout, struct tpd_err *err)
+{
+	struct tpd_format_segment *segments = NULL;
+	size_t count = 0;
+	const char *reason = NULL;
+	struct tpd_zip zip;
+	enum tpd_status status = tpd_zip_open(size, read, ctx, &zip, err);
+
+	if (status)
+		return status;
+	status = tpd_torch_zip_segments(&zip, read, ctx, &segments, &count, &reason, err);
+	if (!status && !reason)
+		status = tpd_format_accept(out_layout, TPD_FORMAT_TORCH_ZIP, size, segments, count, err);
+	else if (!status && tpd_npz_is(&zip))
+		status = tpd_npz_read(size, &zip, read, ctx, out_layout, err);
+	else if (!status)
+		status = tpd_format_opaque(out_layout, "torch zip: %s", reason);
+	tpd_zip_release(&zip);
+	return status;
+}
+
+enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_read_fn read, void *ctx,
+				 const struct tpd_format_hints *hints, struct tpd_format_layout *out_layout,
+				 struct tpd_err *err)
+{
+	const struct tpd_hint *items = NULL;
+	size_t count = 0;
+	uint8_t head[HEAD_MAX] = {0};
+	size_t head_len = (size_t)TPD_MIN(size, (uint64_t)sizeof head);
 	enum tpd_status status;
 
-	if (size >= sizeof head) {
-		status = read(ctx, head, sizeof head, 0, err);
+	if (size >= HEAD_MIN) {
+		status = read(ctx, head, head_len, 0, err);
 		if (status != TPD_OK)
 			return status;
 	}
-	if (memcmp(head, "PK\3\4", 4) == 0)
-		return tpd_format_parse_torch_zip(size, read, ctx, out_layout, err);
+	if (hints && path)
+		items = tpd_hints_find(hints, path, &count);
+	if (items && !items->zip)
+		return tpd_format_parse_ranges(size, items, count, out_layout, err);
+	if (memcmp(head, "PK\3\4", 4) == 0) {
+		if (items && items->zip)
+			return tpd_format_parse_distcp(size, read, ctx, items, count, out_layout, err);
+		if (path && ends_with(path, ".distcp"))
+			return tpd_format_opaque(out_layout, "torch distcp: no .metadata speaks of it");
+		return tpd_format_parse_zip(size, read, ctx, out_layout, err);
+	}
+	if (memcmp(head, "GGUF", 4) == 0)
+		return tpd_format_parse_gguf(size, read, ctx, out_layout, err);
+	if (memcmp(head, "\x93NUMPY", 6) == 0)
+		return tpd_format_parse_npy(size, read, ctx, out_layout, err);
+	if (tpd_format_is_torch_legacy(head, head_len))
+		return tpd_format_parse_torch_legacy(size, read, ctx, out_layout, err);
 	if ((head[8] == '{' && tpd_get_u64(head) <= SAFETENSORS_HEADER_MAX) ||
 	    (path && ends_with(path, ".safetensors")))
 		return tpd_format_parse_safetensors(size, read, ctx, out_layout, err);
+	if (path && ends_with(path, ".onnx"))
+		return tpd_format_parse_onnx(size, read, ctx, out_layout, err);
 	*out_layout = (struct tpd_format_layout){.kind = TPD_FORMAT_OPAQUE};
 	return TPD_OK;
 }

@@ -24,12 +24,24 @@
 #define TPD_FORMAT_MIN_SEGMENT 64         /* bytes; smaller storages stay in the glue */
 
 /* On disk (manifest); assigned once. */
-enum tpd_format_kind { TPD_FORMAT_OPAQUE = 0, TPD_FORMAT_SAFETENSORS = 1, TPD_FORMAT_TORCH_ZIP = 2 };
+enum tpd_format_kind {
+	TPD_FORMAT_OPAQUE = 0,
+	TPD_FORMAT_SAFETENSORS = 1,
+	TPD_FORMAT_TORCH_ZIP = 2,
+	TPD_FORMAT_TORCH_DISTCP = 3, /* __R_N.distcp of a distributed checkpoint */
+	TPD_FORMAT_TORCH_LEGACY = 4, /* torch.save() before PyTorch 1.6 */
+	TPD_FORMAT_NPZ = 5,
+	TPD_FORMAT_NPY = 6,
+	TPD_FORMAT_GGUF = 7,
+	TPD_FORMAT_ONNX = 8,         /* the model itself */
+	TPD_FORMAT_ONNX_DATA = 9,    /* external data of one */
+	TPD_FORMAT_KINDS             /* not on disk: one more than the last */
+};
 
-const char *tpd_format_kind_name(enum tpd_format_kind kind); /* "opaque", "safetensors", "torch-zip"; "?" */
+const char *tpd_format_kind_name(enum tpd_format_kind kind); /* "opaque", "safetensors", "torch-zip", ...; "?" */
 
 struct tpd_format_segment {
-	char *name;                /* owned; unique in the file; UTF-8 */
+	char *name;                /* owned; unique in the file; not empty; UTF-8 */
 	uint64_t offset, length;   /* bytes in the file; length >= TPD_FORMAT_MIN_SEGMENT */
 	enum tpd_dtype dtype;      /* meaningful when typed */
 	bool typed;                /* false: the format does not say; find it by trying */
@@ -51,18 +63,46 @@ struct tpd_format_layout {
 typedef enum tpd_status (*tpd_format_read_fn)(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err);
 
 /*
- * path: used only for its ending, as a hint.  Fails only with what the callback failed with, or TPD_NOMEM.
- * Release the layout in every case in which TPD_OK was returned.
+ * What some files say of others: the .metadata of a distributed checkpoint of its .distcp files, an ONNX model of its external
+ * data.  Where a checkpoint has several files:
+ *
+ *     hints = tpd_format_hints_new(&err);
+ *     for each file:  tpd_format_hints_read(hints, path, size, read, ctx, &err);
+ *     for each file:  tpd_format_parse(path, size, read, ctx, hints, &layout, &err);
+ *     tpd_format_hints_free(hints);
+ *
+ * Paths are relative to one directory, the same in both rounds.  What is no such companion, by its name, is not read;
+ * one that is doubted says nothing.
+ */
+struct tpd_format_hints;
+struct tpd_format_hints *tpd_format_hints_new(struct tpd_err *err); /* NULL: TPD_NOMEM */
+void tpd_format_hints_free(struct tpd_format_hints *hints);         /* NULL is fine */
+/* Fails only with what the callback failed with, or TPD_NOMEM. */
+enum tpd_status tpd_format_hints_read(struct tpd_format_hints *hints, const char *path, uint64_t size,
+				      tpd_format_read_fn read, void *ctx, struct tpd_err *err);
+
+/*
+ * path: used only for its ending, and to find what the hints, which may be NULL, say of it.  Fails only with what the
+ * callback failed with, or TPD_NOMEM.  Release the layout in every case in which TPD_OK was returned.
  */
 enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_read_fn read, void *ctx,
-				 struct tpd_format_layout *out_layout, struct tpd_err *err);
+				 const struct tpd_format_hints *hints, struct tpd_format_layout *out_layout,
+				 struct tpd_err *err);
 void tpd_format_layout_release(struct tpd_format_layout *layout);
 
 /* The parsers themselves, tried in order by the file's first bytes. Same contract. */
 enum tpd_status tpd_format_parse_safetensors(uint64_t size, tpd_format_read_fn read, void *ctx,
 					     struct tpd_format_layout *out_layout, struct tpd_err *err);
-enum tpd_status tpd_format_parse_torch_zip(uint64_t size, tpd_format_read_fn read, void *ctx,
-					   struct tpd_format_layout *out_layout, struct tpd_err *err);
+enum tpd_status tpd_format_parse_zip(uint64_t size, tpd_format_read_fn read, void *ctx,
+				     struct tpd_format_layout *out_layout, struct tpd_err *err); /* torch's, or npz */
+enum tpd_status tpd_format_parse_onnx(uint64_t size, tpd_format_read_fn read, void *ctx,
+				      struct tpd_format_layout *out_layout, struct tpd_err *err);
+enum tpd_status tpd_format_parse_gguf(uint64_t size, tpd_format_read_fn read, void *ctx,
+				      struct tpd_format_layout *out_layout, struct tpd_err *err);
+enum tpd_status tpd_format_parse_npy(uint64_t size, tpd_format_read_fn read, void *ctx,
+				     struct tpd_format_layout *out_layout, struct tpd_err *err);
+enum tpd_status tpd_format_parse_torch_legacy(uint64_t size, tpd_format_read_fn read, void *ctx,
+					      struct tpd_format_layout *out_layout, struct tpd_err *err);
 
 /*
  * The codec's row length for a shape (codec/SPEC.md): the last dimension, outer ones merged until it has at

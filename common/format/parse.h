@@ -17,10 +17,22 @@ enum tpd_status tpd_format_opaque(struct tpd_format_layout *out_layout, const ch
 
 /*
  * The layout of a file of `size` bytes with these segments, which must ascend and be disjoint.  Takes them over.
- * Those below TPD_FORMAT_MIN_SEGMENT are dropped; with too many segments, or too much glue, the file is opaque.
+ * Those below TPD_FORMAT_MIN_SEGMENT are dropped, a name that comes again gets "#2" (an empty one "#1"); with too many segments, or
+ * too much glue, or where a name that is made is there already, the file is opaque. Fails with TPD_NOMEM only.
  */
 enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd_format_kind kind, uint64_t size,
-				  struct tpd_format_segment *segments, size_t count);
+				  struct tpd_format_segment *segments, size_t count, struct tpd_err *err);
+
+/* A file within a file: tpd_range_read() reads from it with a struct tpd_range as its ctx. */
+struct tpd_range {
+	tpd_format_read_fn read; /* of the file around it */
+	void *ctx;
+	uint64_t offset;
+};
+enum tpd_status tpd_range_read(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err);
+
+/* Does a file with these first bytes belong to the parser? */
+bool tpd_format_is_torch_legacy(const uint8_t *head, size_t len);
 
 void tpd_format_segments_free(struct tpd_format_segment *segments, size_t count);
 

@@ -298,5 +298,5 @@ enum tpd_status tpd_format_parse_safetensors(uint64_t size, tpd_format_read_fn r
 	if (!parse_entries(&header) || !check_names(&header) ||
 	    !check_places(&header, sizeof prefix + length, size - sizeof prefix - length))
 		return give_up(&header, out_layout, err);
-	return tpd_format_accept(out_layout, TPD_FORMAT_SAFETENSORS, size, header.entries, header.count);
+	return tpd_format_accept(out_layout, TPD_FORMAT_SAFETENSORS, size, header.entries, header.count, err);
 }

@@ -4,21 +4,24 @@
  *     PREFIX/data.pkl   PREFIX/byteorder   PREFIX/data/0   PREFIX/data/1 ...
  *
  * The file is a zip of stored members below one common directory, which is
- * called after the file or "archive".  A storage is a member data/N; it is named
- * without the prefix, so that checkpoints of different names match.  What type
- * a storage has only the pickle says, which is not read here: segments are
- * untyped.  A member that is deflated is no storage of ours and stays glue.
+ * called after the file or "archive".  A storage is a member data/N; its name,
+ * type and shape are in the pickle (torch_pickle.h).  Where that is doubted, or
+ * does not speak of a storage, or says another length, or the bytes are those of
+ * a big-endian machine, the storage is called after its member without the
+ * prefix, so that checkpoints of different names match, and has no type.  A
+ * member that is deflated is no storage of ours and stays glue.
  */
 #include "base/tpd.h"
 
-#include "format/format.h"
+#include "format/torch_zip.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "format/parse.h"
-#include "format/zip.h"
+#include "format/pickle.h"
+#include "format/torch_pickle.h"
 
 #define NUMBER_DIGITS 20 /* of N: as many as 2^64 has */
 #define STORED 0
@@ -53,32 +56,107 @@ static bool is_storage(const struct tpd_zip_member *member, size_t prefix)
 	return true;
 }
 
+/* What of the zip is not a storage. */
+struct torch {
+	size_t prefix;
+	const struct tpd_zip_member *pickle, *byte_order; /* byte_order may be NULL: an older PyTorch, little-endian */
+};
+
 /* NULL, or why this zip is none of torch.save's. */
-static const char *find_prefix(const struct tpd_zip *zip, size_t *out_prefix)
+static const char *find_torch(const struct tpd_zip *zip, struct torch *out)
 {
 	const struct tpd_zip_member *first = zip->members;
-	bool has_pickle = false;
-	size_t prefix;
+	struct torch torch = {0};
 
 	if (zip->count == 0)
 		return "no members";
-	prefix = prefix_length(first);
+	torch.prefix = prefix_length(first);
 	for (size_t i = 0; i < zip->count; i++) {
 		const struct tpd_zip_member *member = &zip->members[i];
 
-		if (prefix == 0 || prefix_length(member) != prefix || memcmp(member->name, first->name, prefix) != 0)
+		if (torch.prefix == 0 || prefix_length(member) != torch.prefix ||
+		    memcmp(member->name, first->name, torch.prefix) != 0)
 			return "no directory that is common to all members";
 		if (member->method != STORED && member->method != DEFLATED)
 			return "a member of an unknown method";
-		if (is_named(member, prefix, "data.pkl"))
-			has_pickle = true;
+		if (is_named(member, torch.prefix, "data.pkl"))
+			torch.pickle = member;
+		if (is_named(member, torch.prefix, "byteorder"))
+			torch.byte_order = member;
 	}
-	*out_prefix = prefix;
-	return has_pickle ? NULL : "no data.pkl";
+	*out = torch;
+	return torch.pickle ? NULL : "no data.pkl";
 }
 
-static enum tpd_status collect(uint64_t size, const struct tpd_zip *zip, size_t prefix,
-			       struct tpd_format_layout *out_layout, struct tpd_err *err)
+/* The bytes of a stored member of at most `max` bytes, fresh; NULL in *out when it is larger or deflated. */
+static enum tpd_status read_member(const struct tpd_zip_member *member, uint64_t max, tpd_format_read_fn read, void *ctx,
+				   uint8_t **out, struct tpd_err *err)
+{
+	uint8_t *bytes;
+	enum tpd_status status = TPD_OK;
+
+	*out = NULL;
+	if (member->method != STORED || member->length > max)
+		return TPD_OK;
+	bytes = malloc((size_t)member->length + 1);
+	if (!bytes)
+		return tpd_fail_nomem(err);
+	if (member->length > 0)
+		status = read(ctx, bytes, (size_t)member->length, member->data, err);
+	if (status)
+		free(bytes);
+	else
+		*out = bytes;
+	return status;
+}
+
+/* Is it said that words lie with their high byte first? */
+static enum tpd_status is_big_endian(const struct torch *torch, tpd_format_read_fn read, void *ctx, bool *out_big,
+				     struct tpd_err *err)
+{
+	TPD_AUTO_FREE uint8_t *text = NULL;
+	enum tpd_status status = TPD_OK;
+
+	*out_big = false;
+	if (torch->byte_order)
+		status = read_member(torch->byte_order, 16, read, ctx, &text, err);
+	if (!status && torch->byte_order)
+		*out_big = !text || torch->byte_order->length != 6 || memcmp(text, "little", 6) != 0;
+	return status;
+}
+
+/* What the pickle says of a storage, if it is fit. false: no memory. */
+static bool describe(struct tpd_format_segment *segment, const struct tpd_torch_storage *storage, bool big_endian)
+{
+	if (!storage)
+		return true;
+	if (storage->typed && storage->bytes == segment->length && !big_endian) {
+		segment->typed = true;
+		segment->dtype = storage->dtype;
+		segment->ndim = storage->ndim;
+		memcpy(segment->dims, storage->dims, sizeof segment->dims);
+	}
+	if (storage->name[0]) {
+		free(segment->name);
+		segment->name = strdup(storage->name);
+	}
+	return segment->name != NULL;
+}
+
+static bool add_segment(struct tpd_format_segment *segment, const struct tpd_zip_member *member, size_t prefix,
+			const struct tpd_torch_storages *storages, bool big_endian)
+{
+	const char *name = member->name + prefix;
+	size_t len = member->name_length - prefix;
+
+	segment->name = strndup(name, len);
+	segment->offset = member->data;
+	segment->length = member->length;
+	return segment->name && describe(segment, tpd_torch_find(storages, name + 5, len - 5), big_endian);
+}
+
+static enum tpd_status collect(const struct tpd_zip *zip, const struct torch *torch, const struct tpd_torch_storages *storages,
+			       bool big_endian, struct tpd_format_segment **out_segments, size_t *out_count, struct tpd_err *err)
 {
 	struct tpd_format_segment *segments = calloc(zip->count, sizeof *segments);
 	size_t count = 0;
@@ -87,37 +165,43 @@ static enum tpd_status collect(uint64_t size, const struct tpd_zip *zip, size_t 
 		return tpd_fail_nomem(err);
 	for (size_t i = 0; i < zip->count; i++) {
 		const struct tpd_zip_member *member = &zip->members[i];
-		struct tpd_format_segment *segment = &segments[count];
 
-		if (member->method != STORED || !is_storage(member, prefix))
+		if (member->method != STORED || !is_storage(member, torch->prefix))
 			continue;
-		segment->name = strndup(member->name + prefix, member->name_length - prefix);
-		if (!segment->name) {
+		if (!add_segment(&segments[count++], member, torch->prefix, storages, big_endian)) {
 			tpd_format_segments_free(segments, count);
 			return tpd_fail_nomem(err);
 		}
-		segment->offset = member->data;
-		segment->length = member->length;
-		count++;
 	}
-	return tpd_format_accept(out_layout, TPD_FORMAT_TORCH_ZIP, size, segments, count);
+	*out_segments = segments;
+	*out_count = count;
+	return TPD_OK;
 }
 
-enum tpd_status tpd_format_parse_torch_zip(uint64_t size, tpd_format_read_fn read, void *ctx,
-					   struct tpd_format_layout *out_layout, struct tpd_err *err)
+static enum tpd_status read_torch(const struct tpd_zip *zip, const struct torch *torch, tpd_format_read_fn read, void *ctx,
+				  struct tpd_format_segment **out_segments, size_t *out_count, struct tpd_err *err)
 {
-	struct tpd_zip zip;
-	enum tpd_status status = tpd_zip_open(size, read, ctx, &zip, err);
-	const char *reason;
-	size_t prefix = 0;
+	struct tpd_torch_storages storages = {0};
+	TPD_AUTO_FREE uint8_t *bytes = NULL; /* what the storages' keys point into */
+	bool big_endian = false;
+	enum tpd_status status = is_big_endian(torch, read, ctx, &big_endian, err);
 
-	if (status != TPD_OK)
-		return status;
-	reason = zip.doubt ? zip.doubt : find_prefix(&zip, &prefix);
-	if (reason)
-		status = tpd_format_opaque(out_layout, "torch zip: %s", reason);
-	else
-		status = collect(size, &zip, prefix, out_layout, err);
-	tpd_zip_release(&zip);
+	if (!status)
+		status = read_member(torch->pickle, TPD_FORMAT_MAX_GLUE, read, ctx, &bytes, err);
+	if (!status && bytes)
+		status = tpd_torch_pickle(bytes, (size_t)torch->pickle->length, &storages, err);
+	if (!status)
+		status = collect(zip, torch, &storages, big_endian, out_segments, out_count, err);
+	tpd_torch_storages_release(&storages);
 	return status;
+}
+
+enum tpd_status tpd_torch_zip_segments(const struct tpd_zip *zip, tpd_format_read_fn read, void *ctx,
+				       struct tpd_format_segment **out_segments, size_t *out_count, const char **out_reason,
+				       struct tpd_err *err)
+{
+	struct torch torch;
+
+	*out_reason = zip->doubt ? zip->doubt : find_torch(zip, &torch);
+	return *out_reason ? TPD_OK : read_torch(zip, &torch, read, ctx, out_segments, out_count, err);
 }

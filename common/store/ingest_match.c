@@ -208,11 +208,12 @@ static void take_segments(struct tpd_entry *entry, struct tpd_format_layout *lay
 }
 
 /* Segments of one file as its format has them; what has no type is BYTES for now. */
-static enum tpd_status parse_file(struct tpd_ingest_job *job, struct tpd_file_work *file, bool **out_typed, struct tpd_err *err)
+static enum tpd_status parse_file(struct tpd_ingest_job *job, struct tpd_file_work *file, const struct tpd_format_hints *hints,
+				  bool **out_typed, struct tpd_err *err)
 {
 	struct tpd_entry *entry = file->entry;
 	struct tpd_format_layout layout;
-	enum tpd_status status = tpd_format_parse(entry->path, entry->size, read_source, file, &layout, err);
+	enum tpd_status status = tpd_format_parse(entry->path, entry->size, read_source, file, hints, &layout, err);
 	bool *typed;
 
 	if (status)
@@ -323,11 +324,30 @@ static const struct tpd_entry *partner(const struct tpd_chain *chain, const stru
 	return &m->entries[m->files[*out_file]];
 }
 
+/* What files say of others has to be known before any is parsed. *out_hints is the caller's to free, also on failure. */
+static enum tpd_status read_hints(struct tpd_ingest_job *job, struct tpd_format_hints **out_hints, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	*out_hints = tpd_format_hints_new(err);
+	if (!*out_hints)
+		return TPD_NOMEM;
+	for (uint32_t i = 0; !status && i < job->manifest.file_count; i++) {
+		struct tpd_file_work *file = &job->files[i];
+
+		status = tpd_format_hints_read(*out_hints, file->entry->path, file->entry->size, read_source, file, err);
+	}
+	return status;
+}
+
 enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *err)
 {
 	struct roles own = {0}, ref = {0}, w1 = {0};
+	struct tpd_format_hints *hints = NULL;
 	enum tpd_status status = weigh_files(job, err);
 
+	if (!status)
+		status = read_hints(job, &hints, err);
 	if (!status)
 		status = roles_make(&job->manifest, &own, err);
 	if (!status && job->ref)
@@ -341,7 +361,7 @@ enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *er
 		const struct tpd_entry *ref_entry = partner(job->ref, &ref, own.items[i].text, &ref_file);
 		const struct tpd_entry *w1_entry = partner(job->w1, &w1, own.items[i].text, &w1_file);
 
-		status = parse_file(job, file, &typed, err);
+		status = parse_file(job, file, hints, &typed, err);
 		if (!status) {
 			file->segments = calloc(file->entry->segment_count, sizeof(*file->segments));
 			if (!file->segments)
@@ -350,6 +370,7 @@ enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *er
 		if (!status)
 			status = match_file(job, file, typed, ref_entry, ref_file, w1_entry, w1_file, err);
 	}
+	tpd_format_hints_free(hints);
 	roles_release(&own);
 	roles_release(&ref);
 	roles_release(&w1);

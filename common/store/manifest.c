@@ -391,7 +391,7 @@ static enum tpd_status check_parts(const struct tpd_entry *entry, struct tpd_man
 enum tpd_status tpd_manifest_check_file(const struct tpd_entry *entry, struct tpd_manifest_sums *sums, enum tpd_status class,
 					struct tpd_err *err)
 {
-	if (entry->format > TPD_FORMAT_TORCH_ZIP)
+	if (entry->format >= TPD_FORMAT_KINDS)
 		return tpd_fail(err, class, "manifest: '%s' has an unknown format", entry->path);
 	if (entry->segment_count == 0 || entry->segments[0].length != entry->size - sums->covered)
 		return tpd_fail(err, class, "manifest: '%s': its segments do not make up the file", entry->path);

@@ -332,7 +332,7 @@ static enum tpd_status read_file(struct reader *r, const struct tpd_manifest *m,
 {
 	uint32_t parts = 0;
 	unsigned format = 0;
-	enum tpd_status status = read_u8(&r->rd, "file format", TPD_FORMAT_TORCH_ZIP + 1, &format, err);
+	enum tpd_status status = read_u8(&r->rd, "file format", TPD_FORMAT_KINDS, &format, err);
 
 	entry->format = (enum tpd_format_kind)format;
 	if (!status)

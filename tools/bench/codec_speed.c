@@ -108,7 +108,7 @@ static enum tpd_status file_open(const char *path, struct file *out, struct tpd_
 		return status;
 	out->path = path;
 	out->size = size;
-	status = tpd_format_parse(path, size, read_memory, out, &out->layout, err);
+	status = tpd_format_parse(path, size, read_memory, out, NULL, &out->layout, err);
 	if (status)
 		return status;
 	out->glue = malloc(size + 1);
