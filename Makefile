@@ -88,7 +88,7 @@ MAIN_TESTS := $(filter tests/t_%,$(SRC_TESTS))
 # Programs of their own; every other file in tests/ is shared by the tests.
 LONE_TESTS := $(filter tests/exhaustive_%,$(SRC_TESTS))
 # A test that includes a header of the daemon or of the tools is linked with their parts, too.
-WITH_DAEMON := $(if $(MAIN_TESTS),$(shell grep -l '^\#include "daemon/' $(MAIN_TESTS)))
+WITH_DAEMON := $(if $(MAIN_TESTS),$(shell grep -lE '^\#include "(daemon/|scan_help)' $(MAIN_TESTS)))
 WITH_TOOLS  := $(if $(MAIN_TESTS),$(shell grep -l '^\#include "tools/' $(MAIN_TESTS)))
 # Tests whose code starts threads, for SAN=thread.
 THREADED := $(if $(MAIN_TESTS),$(shell grep -lE \

@@ -17,6 +17,7 @@ struct tpd_capturer {
 	struct tpd_mailbox box;
 	struct tpd_message stop;
 	pthread_t thread;
+	int spool;
 	struct tpd_mailbox *answers;
 	void (*deliver)(void *owner, struct tpd_message *message);
 	void (*wake)(void *arg);
@@ -65,6 +66,7 @@ static void open_task(struct tpd_capturer *capturer, struct tpd_capture_task *ta
 		task->status = check_whole(task, &task->err);
 	if (task->status == TPD_OK) {
 		tpd_capture_fingerprint(task->capture, task->fingerprint);
+		tpd_capture_clone(task->capture, capturer->spool); /* where that can be had */
 	} else {
 		tpd_capture_close(task->capture);
 		task->capture = NULL;
@@ -89,7 +91,7 @@ static int64_t serve_watched(struct tpd_capturer *capturer)
 			continue;
 		}
 		*link = task->next;
-		task->status = tpd_capture_check(task->capture, &task->err);
+		task->status = tpd_capture_detach(task->capture, &task->err);
 		answer(capturer, task);
 	}
 	return next;
@@ -126,7 +128,7 @@ static void *capturer_main(void *arg)
 	return NULL;
 }
 
-enum tpd_status tpd_capturer_start(struct tpd_mailbox *answers,
+enum tpd_status tpd_capturer_start(int spool, struct tpd_mailbox *answers,
 				   void (*deliver)(void *owner, struct tpd_message *message), void (*wake)(void *arg),
 				   void *wake_arg, struct tpd_capturer **out_capturer, struct tpd_err *err)
 {
@@ -136,6 +138,7 @@ enum tpd_status tpd_capturer_start(struct tpd_mailbox *answers,
 	if (!capturer)
 		return tpd_fail_nomem(err);
 	tpd_mailbox_init(&capturer->box);
+	capturer->spool = spool;
 	capturer->answers = answers;
 	capturer->deliver = deliver;
 	capturer->wake = wake;

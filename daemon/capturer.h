@@ -36,8 +36,10 @@ struct tpd_capture_task {
 
 struct tpd_capturer; /* a mailbox and a thread */
 
-/* Answers go to `answers` by `deliver`, after which `wake(wake_arg)` is called (from the capturer's thread). */
-enum tpd_status tpd_capturer_start(struct tpd_mailbox *answers,
+/*
+ * spool: a directory's descriptor for tpd_capture_clone(), borrowed; -1: none. Answers go to `answers` by `deliver`, after which `wake(wake_arg)` is called (from the capturer's thread).
+ */
+enum tpd_status tpd_capturer_start(int spool, struct tpd_mailbox *answers,
 				   void (*deliver)(void *owner, struct tpd_message *message), void (*wake)(void *arg),
 				   void *wake_arg, struct tpd_capturer **out_capturer, struct tpd_err *err);
 void tpd_capturer_send(struct tpd_capturer *capturer, struct tpd_capture_task *task);

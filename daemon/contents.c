@@ -107,32 +107,7 @@ bool tpd_recognise_whole_file(const char *path)
 	return st.st_size > 0;
 }
 
-/* --- JSON as Python writes it --- */
-
-/* NaN, Infinity and -Infinity outside of strings become numbers. In place, of the same length. */
-static void tame_numbers(char *text, size_t len)
-{
-	static const char *const words[] = {"-Infinity", "Infinity", "NaN"};
-	bool in_string = false;
-
-	for (size_t i = 0; i < len; i++) {
-		if (in_string && text[i] == '\\') {
-			i++;
-			continue;
-		}
-		if (text[i] == '"')
-			in_string = !in_string;
-		for (size_t w = 0; w < TPD_ARRAY_LEN(words) && !in_string; w++) {
-			size_t n = strlen(words[w]);
-
-			if (len - i >= n && memcmp(text + i, words[w], n) == 0) {
-				memset(text + i, ' ', n - 1);
-				text[i + n - 1] = '0';
-				break;
-			}
-		}
-	}
-}
+/* --- JSON --- */
 
 /* A whole document in fresh memory, tamed; NULL: it cannot be read. */
 static char *read_document(const char *path, size_t *out_len)
@@ -141,7 +116,7 @@ static char *read_document(const char *path, size_t *out_len)
 
 	if (tpd_io_read_file(tpd_io_posix(), AT_FDCWD, path, DOCUMENT_MAX, &data, out_len, NULL) != TPD_OK)
 		return NULL;
-	tame_numbers((char *)data, *out_len);
+	tpd_json_tame((char *)data, *out_len);
 	return (char *)data;
 }
 
@@ -160,6 +135,31 @@ bool tpd_recognise_json(const char *path)
 			return false;
 	}
 	return true;
+}
+
+bool tpd_recognise_trainer_step(const char *path, uint64_t *out_step)
+{
+	size_t len;
+	TPD_AUTO_FREE char *text = read_document(path, &len);
+	struct tpd_json js;
+	enum tpd_json_kind kind;
+	bool found = false;
+
+	if (!text)
+		return false;
+	js = tpd_json_make(text, len);
+	if (tpd_json_next(&js) != TPD_JSON_OBJECT)
+		return false;
+	while ((kind = tpd_json_next(&js)) == TPD_JSON_KEY) {
+		bool wanted = tpd_json_is(&js, "global_step");
+
+		kind = tpd_json_next(&js);
+		if (wanted && kind == TPD_JSON_NUMBER)
+			found = tpd_json_u64(&js, out_step);
+		else if (!tpd_json_skip(&js, kind))
+			return false;
+	}
+	return found && kind == TPD_JSON_OBJECT_END && tpd_json_next(&js) == TPD_JSON_END;
 }
 
 /* The object behind "weight_map": tensor name -> file name. */

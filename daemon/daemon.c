@@ -180,6 +180,8 @@ void tpd_daemon_stop(struct tpd_daemon *daemon, enum tpd_status status)
 			uv_close((uv_handle_t *)&daemon->signals[i], NULL);
 		uv_close((uv_handle_t *)&daemon->settle_timer, NULL);
 		uv_close((uv_handle_t *)&daemon->queue_timer, NULL);
+		uv_close((uv_handle_t *)&daemon->park_timer, NULL);
+		uv_close((uv_handle_t *)&daemon->room_timer, NULL);
 		uv_close((uv_handle_t *)&daemon->tick, NULL);
 		if (daemon->worker)
 			tpd_worker_cancel(daemon->worker);
@@ -238,7 +240,7 @@ static enum tpd_status start_threads(struct tpd_daemon *daemon, struct tpd_err *
 		.wake_arg = daemon,
 	};
 	enum tpd_status status =
-		tpd_capturer_start(&daemon->inbox, tpd_intake_on_task, tpd_daemon_wake, daemon, &daemon->capturer, err);
+		tpd_capturer_start(tpd_store_dir(daemon->guard), &daemon->inbox, tpd_intake_on_task, tpd_daemon_wake, daemon, &daemon->capturer, err);
 
 	return status == TPD_OK ? tpd_ledger_start(&options, &daemon->ledger, err) : status;
 }
@@ -262,6 +264,8 @@ static void init_handles(struct tpd_daemon *daemon)
 	}
 	init_timer(daemon, &daemon->settle_timer);
 	init_timer(daemon, &daemon->queue_timer);
+	init_timer(daemon, &daemon->park_timer);
+	init_timer(daemon, &daemon->room_timer);
 	init_timer(daemon, &daemon->tick);
 }
 
@@ -296,6 +300,7 @@ static void release(struct tpd_daemon *daemon)
 	assert(rc == 0);
 	tpd_queue_item_free(daemon->running);
 	tpd_queue_release(&daemon->queue);
+	tpd_tips_release(&daemon->tips);
 	tpd_intake_release(daemon);
 	tpd_watch_release(&daemon->watch);
 	tpd_control_release(&daemon->control);

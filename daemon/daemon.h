@@ -22,6 +22,7 @@
 #include "daemon/notify.h"
 #include "daemon/queue.h"
 #include "daemon/settle.h"
+#include "daemon/tips.h"
 #include "daemon/watch.h"
 #include "daemon/workers.h"
 #include "store/store.h"
@@ -37,7 +38,7 @@ struct tpd_daemon {
 	uv_loop_t loop;
 	uv_async_t wake; /* the other threads' messages */
 	uv_signal_t signals[3];
-	uv_timer_t settle_timer, queue_timer, tick;
+	uv_timer_t settle_timer, queue_timer, park_timer, room_timer, tick;
 	struct tpd_mailbox inbox;
 	struct tpd_config config;
 	int64_t since_ns;
@@ -52,7 +53,8 @@ struct tpd_daemon {
 	struct tpd_daemon_watch *watches;
 	size_t watch_count;
 	uint32_t next_watch_id;
-	unsigned capturing;          /* tasks under way */
+	struct tpd_capture_task *parked; /* whole captures of which nothing could be noted down; asked again by park_timer */
+	unsigned capturing;          /* tasks under way, the parked ones too */
 	size_t capturing_files;      /* in them */
 	bool first_look, first_wave; /* the first look is over; and what it found is queued */
 	size_t descriptors_max;      /* to be held in the queue */
@@ -66,6 +68,8 @@ struct tpd_daemon {
 	struct tpd_queue queue;
 	unsigned calls;                 /* of the ledger, under way */
 	struct tpd_queue_item *running; /* owned */
+	struct tpd_tips tips;           /* but for the one that the job in work has */
+	bool asking_room;               /* room.c: a question is under way */
 	bool working;                   /* the worker has it; else the ledger notes it down first, or afterwards */
 	int64_t job_begun_ns;
 	uint64_t not_before_ms; /* a failure that may be everybody's */
@@ -121,6 +125,10 @@ void tpd_intake_go_on(struct tpd_daemon *daemon);
 /* Answers of the ledger to intake's calls. */
 void tpd_intake_on_found(struct tpd_daemon *daemon, struct tpd_ledger_call *call);
 void tpd_intake_on_added(struct tpd_daemon *daemon, struct tpd_ledger_call *call);
+/* Closed by the capturer's thread, since closing may block. NULL is fine. */
+void tpd_intake_close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture);
+/* A list of tips that are not needed any more; closed by the capturer's thread. NULL is fine. */
+void tpd_intake_close_tips(struct tpd_daemon *daemon, struct tpd_tip *tips);
 void tpd_intake_release(struct tpd_daemon *daemon);
 
 /* --- dispatch.c --- */
@@ -129,11 +137,18 @@ void tpd_dispatch_on_call(void *owner, struct tpd_message *message);
 void tpd_dispatch_on_work(void *owner, struct tpd_message *message);
 /* Give the worker a job if it has none. */
 void tpd_dispatch_go_on(struct tpd_daemon *daemon);
+/* A job that waits is given up: out of the queue, its capture closed, noted down as missed. */
+void tpd_dispatch_drop(struct tpd_daemon *daemon, struct tpd_queue_item *item);
 /* A call to the ledger; NULL call (out of memory) stops the daemon. */
 void tpd_dispatch_call(struct tpd_daemon *daemon, struct tpd_ledger_call *call);
 /* An event for people, into catalog and log. has_step: about RUN@step. */
 void tpd_dispatch_event(struct tpd_daemon *daemon, const char *level, const char *run, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+
+/* --- room.c --- */
+
+/* Look after the free space of the watched file systems for as long as deleted files are held. */
+void tpd_room_go_on(struct tpd_daemon *daemon);
 
 /* --- report.c --- */
 

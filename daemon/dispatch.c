@@ -162,7 +162,20 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 				   tpd_text_bytes(work->bytes, size), (double)work->elapsed_ms / 1000,
 				   tpd_text_bytes(work->bytes * 1000 / (uint64_t)TPD_MAX(work->elapsed_ms, (int64_t)1),
 						  rate));
+	if (work->unrecorded.status) /* the next start puts it in */
+		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u is not in the catalog yet: %s", item->run,
+				   (unsigned long long)item->step, work->result.version, work->unrecorded.text);
 	tpd_settle_done(daemon->settle, item->path, item->generation);
+}
+
+void tpd_dispatch_drop(struct tpd_daemon *daemon, struct tpd_queue_item *item)
+{
+	tpd_queue_remove(&daemon->queue, item);
+	set_job(daemon, item, TPD_JOB_MISSED, NULL, "its files were deleted, and the disk was getting full");
+	tpd_settle_done(daemon->settle, item->path, item->generation);
+	tpd_intake_close_capture(daemon, item->capture);
+	item->capture = NULL;
+	tpd_queue_item_free(item);
 }
 
 /* The files changed, or went away, before they were read. */
@@ -171,10 +184,10 @@ static void on_lost(struct tpd_daemon *daemon, const struct tpd_work *work)
 	struct tpd_queue_item *item = daemon->running;
 
 	set_job(daemon, item, TPD_JOB_MISSED, NULL, work->err.text);
-	if (work->status == TPD_CONFLICT) {
+	if (work->status == TPD_CONFLICT &&
+	    !tpd_settle_void(daemon->settle, item->path, item->generation, uv_now(&daemon->loop))) {
 		tpd_dispatch_event(daemon, "info", item->run, "%s@%llu is captured again: %s", item->run,
 				   (unsigned long long)item->step, work->err.text);
-		tpd_settle_void(daemon->settle, item->path, item->generation, uv_now(&daemon->loop));
 		tpd_watch_look(&daemon->watch, item->path, NULL);
 		return;
 	}

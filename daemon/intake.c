@@ -5,6 +5,9 @@
  *                                          |                |
  *                                    done already        changed: back to settle
  *
+ * A ledger that cannot answer (a full disk, a lock held by somebody) voids no capture: rotation may have taken the path by
+ * then. The task is parked with its descriptors and asks again.
+ *
  * FIND comes before the waiting: at a start most of what is found was stored by the process before, and is let go at
  * once. What is held open is bounded; beyond that a job waits without descriptors and its path is opened again when its
  * turn comes.
@@ -21,6 +24,7 @@
 
 #define TASKS_MAX 64 /* captures under way at once */
 #define HELD_MAX 64  /* captures held in the queue */
+#define PARK_MS 2000 /* until the ledger is asked again */
 
 /* --- configuration --- */
 
@@ -63,7 +67,13 @@ static enum tpd_status take_watch(struct tpd_daemon *daemon, const struct tpd_co
 	out->path = strdup(wanted->path);
 	if (!out->name || !out->path)
 		return tpd_fail_nomem(err);
-	return tpd_settle_set_watch(daemon->settle, out->id, wanted->settle_ms, err);
+	return tpd_settle_set_watch(daemon->settle, out->id, wanted->settle_ms, wanted->stalled_ms, err);
+}
+
+static bool copy_rule(const char *from, const char **out)
+{
+	*out = from ? strdup(from) : NULL;
+	return !from || *out;
 }
 
 static enum tpd_status hand_to_watch(struct tpd_daemon *daemon, struct tpd_err *err)
@@ -74,16 +84,14 @@ static enum tpd_status hand_to_watch(struct tpd_daemon *daemon, struct tpd_err *
 	if (!items)
 		return tpd_fail_nomem(err);
 	for (size_t i = 0; i < daemon->watch_count; i++) {
+		const struct tpd_config_watch *rules = &daemon->config.watches[i]; /* in the same order */
+
 		items[i].id = daemon->watches[i].id;
-		items[i].name = strdup(daemon->watches[i].name);
-		items[i].path = strdup(daemon->watches[i].path);
-		if (items[i].name && items[i].path)
+		if (copy_rule(daemon->watches[i].name, &items[i].name) && copy_rule(daemon->watches[i].path, &items[i].path) &&
+		    copy_rule(rules->complete_when, &items[i].complete_when) &&
+		    copy_rule(rules->step_regex, &items[i].step_regex))
 			continue;
-		for (size_t k = 0; k <= i; k++) {
-			free((char *)(uintptr_t)items[k].name);
-			free((char *)(uintptr_t)items[k].path);
-		}
-		free(items);
+		tpd_scan_watches_free(items, i + 1);
 		return tpd_fail_nomem(err);
 	}
 	if (fstat(tpd_store_dir(daemon->guard), &st) < 0)
@@ -118,6 +126,12 @@ enum tpd_status tpd_intake_configure(struct tpd_daemon *daemon, struct tpd_err *
 
 void tpd_intake_release(struct tpd_daemon *daemon)
 {
+	while (daemon->parked) {
+		struct tpd_capture_task *task = daemon->parked;
+
+		daemon->parked = task->next;
+		tpd_capture_task_free(task);
+	}
 	release_watches(daemon->watches, daemon->watch_count);
 	tpd_settle_free(daemon->settle);
 }
@@ -182,7 +196,7 @@ static void close_task(struct tpd_daemon *daemon, struct tpd_capture_task *task)
 	tpd_capturer_send(daemon->capturer, task);
 }
 
-static void close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture)
+void tpd_intake_close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture)
 {
 	struct tpd_capture_task *task = capture ? calloc(1, sizeof *task) : NULL;
 
@@ -193,6 +207,18 @@ static void close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture
 	task->capture = capture;
 	task->phase = TPD_CAPTURE_CLOSE;
 	tpd_capturer_send(daemon->capturer, task);
+}
+
+void tpd_intake_close_tips(struct tpd_daemon *daemon, struct tpd_tip *tips)
+{
+	while (tips) {
+		struct tpd_tip *next = tips->next;
+
+		tpd_intake_close_capture(daemon, tips->capture);
+		tips->capture = NULL;
+		tpd_tip_free(tips);
+		tips = next;
+	}
 }
 
 static void begin_capture(struct tpd_daemon *daemon, const struct tpd_settle_order *order)
@@ -242,6 +268,9 @@ void tpd_intake_go_on(struct tpd_daemon *daemon)
 	while ((order = tpd_settle_next(daemon->settle, now_ms, may_capture(daemon))).action != TPD_SETTLE_NONE) {
 		if (order.action == TPD_SETTLE_CAPTURE)
 			begin_capture(daemon, &order);
+		else if (order.action == TPD_SETTLE_STALLED)
+			tpd_dispatch_event(daemon, "warning", order.run, "%s@%llu is not complete, and nothing changes: %s ('%s')",
+					   order.run, (unsigned long long)order.step, order.waits, order.path);
 		else if (tpd_watch_look(&daemon->watch, order.path, NULL) != TPD_OK)
 			break;
 	}
@@ -255,36 +284,75 @@ void tpd_intake_go_on(struct tpd_daemon *daemon)
 	tpd_dispatch_go_on(daemon);
 }
 
+static void missed(struct tpd_daemon *daemon, const struct tpd_capture_task *task)
+{
+	daemon->missed++;
+	tpd_dispatch_event(daemon, "warning", task->run, "%s@%llu is missed: %s", task->run, (unsigned long long)task->step,
+			   task->err.text);
+}
+
+/* It cannot be read now; said once for each state of it, since it is tried again and again. */
+static void try_later(struct tpd_daemon *daemon, const struct tpd_capture_task *task)
+{
+	unsigned tries = 0;
+	uint64_t delay_ms =
+		tpd_settle_failed(daemon->settle, task->path, task->generation, uv_now(&daemon->loop), &tries);
+
+	tpd_report_error(daemon, task->run, task->err.text);
+	if (delay_ms == 0)
+		missed(daemon, task);
+	else if (tries == 1)
+		tpd_dispatch_event(daemon, "warning", task->run, "%s@%llu is tried again in %llu s, and then later: %s",
+				   task->run, (unsigned long long)task->step, (unsigned long long)delay_ms / 1000,
+				   task->err.text);
+}
+
 /* A capture that came to nothing. */
 static void give_up(struct tpd_daemon *daemon, struct tpd_capture_task *task)
 {
 	switch (task->status) {
 	case TPD_CONFLICT: /* still being written */
 		tpd_log_run(TPD_LOG_DEBUG, task->run, true, task->step, "%s", task->err.text);
-		tpd_settle_void(daemon->settle, task->path, task->generation, uv_now(&daemon->loop));
+		if (tpd_settle_void(daemon->settle, task->path, task->generation, uv_now(&daemon->loop)))
+			missed(daemon, task);
 		break;
 	case TPD_NOT_FOUND:
-		tpd_dispatch_event(daemon, "warning", task->run, "%s@%llu is missed: %s", task->run,
-				   (unsigned long long)task->step, task->err.text);
-		daemon->missed++;
+		missed(daemon, task);
 		tpd_settle_done(daemon->settle, task->path, task->generation);
 		break;
 	case TPD_IO:
 	case TPD_NOMEM: /* no permission, no descriptors: may go away */
-		tpd_report_error(daemon, task->run, task->err.text);
-		tpd_settle_void(daemon->settle, task->path, task->generation, uv_now(&daemon->loop));
+		try_later(daemon, task);
 		break;
 	default:
 		tpd_report_error(daemon, task->run, task->err.text);
+		tpd_dispatch_event(daemon, "error", task->run, "%s@%llu cannot be stored: %s", task->run,
+				   (unsigned long long)task->step, task->err.text);
 		tpd_settle_done(daemon->settle, task->path, task->generation);
 		break;
 	}
 	close_task(daemon, task);
 }
 
-static void ask_ledger(struct tpd_daemon *daemon, struct tpd_capture_task *task, enum tpd_ledger_kind kind)
+static void ask_again(uv_timer_t *timer);
+
+/* Nothing could be noted down of this capture: it waits, whole, until something can. */
+static void park(struct tpd_daemon *daemon, struct tpd_capture_task *task, const char *why)
 {
-	struct tpd_ledger_call *call = tpd_ledger_call_new(kind);
+	if (!daemon->parked)
+		tpd_log_run(TPD_LOG_ERROR, task->run, true, task->step, "%s@%llu is held and not yet queued: %s", task->run,
+			    (unsigned long long)task->step, why);
+	tpd_report_error(daemon, task->run, why);
+	task->next = daemon->parked;
+	daemon->parked = task;
+	uv_timer_start(&daemon->park_timer, ask_again, PARK_MS, 0);
+}
+
+/* FIND after OPEN, ADD after WATCH. */
+static void ask_ledger(struct tpd_daemon *daemon, struct tpd_capture_task *task)
+{
+	struct tpd_ledger_call *call =
+		tpd_ledger_call_new(task->phase == TPD_CAPTURE_OPEN ? TPD_LEDGER_FIND : TPD_LEDGER_ADD);
 
 	if (call) {
 		call->context = task;
@@ -295,11 +363,24 @@ static void ask_ledger(struct tpd_daemon *daemon, struct tpd_capture_task *task,
 	}
 	if (!call || !call->path || !call->run) {
 		tpd_ledger_call_free(call);
-		task->status = tpd_fail_nomem(&task->err);
-		give_up(daemon, task);
+		park(daemon, task, "out of memory");
 		return;
 	}
 	tpd_dispatch_call(daemon, call);
+}
+
+static void ask_again(uv_timer_t *timer)
+{
+	struct tpd_daemon *daemon = timer->data;
+	struct tpd_capture_task *task = daemon->parked;
+
+	daemon->parked = NULL;
+	while (task) {
+		struct tpd_capture_task *next = task->next;
+
+		ask_ledger(daemon, task);
+		task = next;
+	}
 }
 
 /* The daemon is stopping: the task ends here. */
@@ -322,10 +403,8 @@ void tpd_intake_on_task(void *owner, struct tpd_message *message)
 		return;
 	if (task->status != TPD_OK)
 		give_up(daemon, task);
-	else if (task->phase == TPD_CAPTURE_OPEN)
-		ask_ledger(daemon, task, TPD_LEDGER_FIND);
 	else
-		ask_ledger(daemon, task, TPD_LEDGER_ADD);
+		ask_ledger(daemon, task);
 	tpd_intake_go_on(daemon);
 }
 
@@ -335,8 +414,7 @@ static bool answer_is_bad(struct tpd_daemon *daemon, struct tpd_ledger_call *cal
 {
 	if (call->status == TPD_OK)
 		return false;
-	task->status = tpd_fail(&task->err, TPD_IO, "%s", call->err.text); /* later again, whatever it was */
-	give_up(daemon, task);
+	park(daemon, task, call->err.text);
 	return true;
 }
 
@@ -363,8 +441,9 @@ static void give_capture(struct tpd_daemon *daemon, struct tpd_queue_item *item,
 	if (item->capture || daemon->queue.held >= HELD_MAX ||
 	    daemon->queue.descriptors + files > daemon->descriptors_max)
 		return; /* it stays with the task, which closes it */
-	close_capture(daemon, tpd_queue_hold(&daemon->queue, item, task->capture));
+	tpd_intake_close_capture(daemon, tpd_queue_hold(&daemon->queue, item, task->capture));
 	task->capture = NULL;
+	tpd_room_go_on(daemon);
 }
 
 void tpd_intake_on_added(struct tpd_daemon *daemon, struct tpd_ledger_call *call)

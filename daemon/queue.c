@@ -152,6 +152,17 @@ struct tpd_queue_item *tpd_queue_take(struct tpd_queue *queue, uint64_t now_ms,
 	return item;
 }
 
+void tpd_queue_remove(struct tpd_queue *queue, struct tpd_queue_item *item)
+{
+	struct tpd_queue_item **link = &queue->first;
+
+	while (*link != item)
+		link = &(*link)->next;
+	*link = item->next;
+	item->next = NULL;
+	count(queue, item, false);
+}
+
 size_t tpd_queue_retrying(const struct tpd_queue *queue)
 {
 	size_t n = 0;

@@ -45,6 +45,8 @@ struct tpd_capture *tpd_queue_hold(struct tpd_queue *queue, struct tpd_queue_ite
 struct tpd_queue_item *tpd_queue_take(struct tpd_queue *queue, uint64_t now_ms,
 				      bool (*ready)(void *arg, const struct tpd_queue_item *item), void *arg,
 				      uint64_t *out_due_ms);
+/* Take this item out; it is the caller's. */
+void tpd_queue_remove(struct tpd_queue *queue, struct tpd_queue_item *item);
 /* Items that failed and wait for another try. */
 size_t tpd_queue_retrying(const struct tpd_queue *queue);
 /* How long to wait after the n-th failed attempt. */

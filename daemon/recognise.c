@@ -203,12 +203,6 @@ bool tpd_recognise_weights(const char *name)
 
 /* --- directories --- */
 
-/* "checkpoint-20" exactly, as the HF Trainer names it. */
-static bool trainer_name(const char *name, uint64_t *out_step)
-{
-	return has_prefix(name, "checkpoint-") && tpd_text_parse_u64(name + strlen("checkpoint-"), out_step);
-}
-
 bool tpd_recognise_step_dir(const char *name)
 {
 	uint64_t step;
@@ -216,26 +210,25 @@ bool tpd_recognise_step_dir(const char *name)
 	return !tpd_recognise_ignored(name) && (all_digits(name) || step_word(name, &step));
 }
 
-/* A directory's step: by a word for steps, else the number at its end ("foo-20", and Lightning's "foo-20.ckpt"). */
-static bool dir_step(const char *name, uint64_t *out_step)
+/* "foo-20", and Lightning's "foo-20.ckpt". */
+bool tpd_recognise_dir_step(const char *name, uint64_t *out_step)
 {
 	TPD_AUTO_FREE char *stem = checkpoint_stem(name);
 
 	return step_word(name, out_step) || final_number(stem ? stem : name, out_step);
 }
 
-enum tpd_dir_class tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step)
+bool tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step)
 {
-	if (!facts->name)
-		return TPD_DIR_CONTAINER;
-	if (trainer_name(facts->name, out_step)) {
-		if (facts->trainer_state || facts->trainer_files || facts->trainer_siblings)
-			return TPD_DIR_TRAINER;
-		return facts->payload ? TPD_DIR_CHECKPOINT : TPD_DIR_CONTAINER;
-	}
-	if (facts->checkpoints || !facts->payload)
-		return TPD_DIR_CONTAINER;
+	bool plain = has_prefix(facts->name, "checkpoint-") && tpd_text_parse_u64(facts->name + strlen("checkpoint-"), out_step);
+
+	if (!facts->payload)
+		return false;
+	if (plain)
+		return true; /* whatever lies in it */
+	if (facts->checkpoints)
+		return false;
 	if (!tpd_recognise_step_dir(facts->name) && facts->numbered_files)
-		return TPD_DIR_CONTAINER; /* run7/model_100.pt: a run's files, and 7 is no step */
-	return dir_step(facts->name, out_step) ? TPD_DIR_CHECKPOINT : TPD_DIR_CONTAINER;
+		return false; /* run7/model_100.pt: a run's files, and 7 is no step */
+	return tpd_recognise_dir_step(facts->name, out_step);
 }

@@ -37,23 +37,16 @@ bool tpd_recognise_weights(const char *name);
 
 /* --- directories --- */
 
-enum tpd_dir_class {
-	TPD_DIR_CONTAINER = 0, /* a run, or something above or beside runs: look below */
-	TPD_DIR_TRAINER,       /* checkpoint-N of the HF Trainer: complete by its trainer_state.json */
-	TPD_DIR_CHECKPOINT     /* one of unknown make: complete when nothing in it changes any more */
-};
-
 struct tpd_dir_facts {
-	const char *name;      /* NULL: the watched directory itself */
-	bool trainer_state;    /* holds trainer_state.json */
-	bool trainer_files;    /* holds files that only the HF Trainer writes */
-	bool trainer_siblings; /* the run has other checkpoints with a trainer_state.json */
-	bool payload;          /* it, or a directory below, holds a payload file */
-	bool checkpoints;      /* it, or a directory below, holds an entry that is named like a step, or checkpoint-N */
-	bool numbered_files;   /* it holds a TPD_FILE_CHECKPOINT itself */
+	const char *name;
+	bool payload;        /* it, or a directory below, holds a payload file */
+	bool checkpoints;    /* it, or a directory below, holds an entry that is named like a step, or checkpoint-N */
+	bool numbered_files; /* it holds a TPD_FILE_CHECKPOINT itself */
 };
-/* out_step is written for the last two classes. */
-enum tpd_dir_class tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step);
+/* Is a directory that no framework claims (frameworks.h) a checkpoint by its name and what is in it? true with the step. */
+bool tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step);
+/* A directory's step by its name alone: a word for steps and its number, else the number at its end. */
+bool tpd_recognise_dir_step(const char *name, uint64_t *out_step);
 /*
  * Is a directory of this name evidence that the one above is a run: checkpoint-20, step-20, global_step20, epoch_3, 20?
  */
@@ -70,6 +63,8 @@ bool tpd_recognise_step_file(const char *name);
 bool tpd_recognise_whole_file(const char *path);
 /* Is this a JSON document (NaN and Infinity, which Python writes, allowed)? */
 bool tpd_recognise_json(const char *path);
+/* The global_step of a trainer_state.json; false: it is no JSON document, or tells none. */
+bool tpd_recognise_trainer_step(const char *path, uint64_t *out_step);
 /*
  * The shards that a *.index.json names: fn is asked for each; false when one is missing (fn said false) or the index
  * cannot be read.

@@ -16,6 +16,8 @@
 #include "base/clock.h"
 #include "base/text.h"
 
+#define UNFINISHED_MAX 50 /* of checkpoints that are not complete, in one answer */
+
 const char *tpd_report_state(const struct tpd_daemon *daemon)
 {
 	if (daemon->stopping)
@@ -55,6 +57,26 @@ static void put_time(struct tpd_json_out *out, const char *key, int64_t ns)
 	tpd_json_put_i64(out, ns);
 }
 
+struct unfinished {
+	struct tpd_json_out *out;
+	uint64_t now_ms;
+};
+
+static void put_unfinished(void *arg, const struct tpd_unfinished_sight *sight)
+{
+	struct unfinished *unfinished = arg;
+	struct tpd_json_out *out = unfinished->out;
+
+	tpd_json_begin_object(out);
+	put_string(out, "run", sight->run);
+	put_u64(out, "step", sight->step);
+	put_string(out, "path", sight->path);
+	put_string(out, "framework", sight->framework);
+	put_string(out, "waits_for", *sight->waits ? sight->waits : NULL);
+	put_u64(out, "unchanged_ms", unfinished->now_ms - TPD_MIN(sight->since_ms, unfinished->now_ms));
+	tpd_json_end_object(out);
+}
+
 static void put_watches(const struct tpd_daemon *daemon, struct tpd_json_out *out)
 {
 	tpd_json_key(out, "watches");
@@ -75,6 +97,11 @@ static void put_watches(const struct tpd_daemon *daemon, struct tpd_json_out *ou
 		put_u64(out, "files", watch->state.files);
 		tpd_json_end_object(out);
 	}
+	tpd_json_end_array(out);
+	tpd_json_key(out, "unfinished");
+	tpd_json_begin_array(out);
+	tpd_settle_unfinished(daemon->settle, UNFINISHED_MAX, put_unfinished,
+			      &(struct unfinished){.out = out, .now_ms = uv_now(&daemon->loop)});
 	tpd_json_end_array(out);
 }
 
@@ -155,6 +182,7 @@ static void put_status(const struct tpd_daemon *daemon, struct tpd_json_out *out
 	put_string(out, "config", daemon->config.file);
 	put_string(out, "state", tpd_report_state(daemon));
 	put_watches(daemon, out);
+	put_u64(out, "overflows", daemon->watch.overflows);
 	put_queue(daemon, out);
 	put_job(daemon, out);
 	put_last(daemon, out);

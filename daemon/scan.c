@@ -513,6 +513,17 @@ void tpd_scan_run(struct tpd_scan *scan, const struct tpd_scan_request *request,
 
 /* --- life --- */
 
+void tpd_scan_watches_free(struct tpd_scan_watch *watches, size_t count)
+{
+	for (size_t i = 0; watches && i < count; i++) {
+		free((char *)(uintptr_t)watches[i].name);
+		free((char *)(uintptr_t)watches[i].path);
+		free((char *)(uintptr_t)watches[i].complete_when);
+		free((char *)(uintptr_t)watches[i].step_regex);
+	}
+	free(watches);
+}
+
 enum tpd_status tpd_scan_new(int inotify, const char *no_inotify, struct tpd_scan **out_scan, struct tpd_err *err)
 {
 	struct tpd_scan *scan = calloc(1, sizeof *scan);
@@ -531,6 +542,9 @@ static void free_root(struct tpd_scan *scan, struct tpd_root *root)
 		tpd_tree_remove(scan, root->node);
 	free(root->name);
 	free(root->path);
+	free(root->complete_when);
+	if (root->has_step_regex)
+		regfree(&root->step_regex);
 	free(root);
 }
 
@@ -545,6 +559,24 @@ void tpd_scan_free(struct tpd_scan *scan)
 		free_root(scan, root);
 	}
 	free(scan);
+}
+
+/* The rules of the configuration; they may change while the watch stays. */
+static enum tpd_status set_rules(struct tpd_root *root, const struct tpd_scan_watch *watch, struct tpd_err *err)
+{
+	free(root->complete_when);
+	root->complete_when = watch->complete_when ? strdup(watch->complete_when) : NULL;
+	if (watch->complete_when && !root->complete_when)
+		return tpd_fail_nomem(err);
+	if (root->has_step_regex)
+		regfree(&root->step_regex);
+	root->has_step_regex = false;
+	if (!watch->step_regex)
+		return TPD_OK;
+	if (regcomp(&root->step_regex, watch->step_regex, REG_EXTENDED) != 0) /* the configuration was checked: no memory */
+		return tpd_fail_nomem(err);
+	root->has_step_regex = true;
+	return TPD_OK;
 }
 
 static enum tpd_status add_root(struct tpd_scan *scan, const struct tpd_scan_watch *watch, struct tpd_err *err)
@@ -564,7 +596,7 @@ static enum tpd_status add_root(struct tpd_scan *scan, const struct tpd_scan_wat
 	while (*last)
 		last = &(*last)->next;
 	*last = root;
-	return TPD_OK;
+	return set_rules(root, watch, err);
 }
 
 enum tpd_status tpd_scan_set_watches(struct tpd_scan *scan, const struct tpd_scan_watch *watches, size_t count,
@@ -580,10 +612,12 @@ enum tpd_status tpd_scan_set_watches(struct tpd_scan *scan, const struct tpd_sca
 	for (size_t i = 0; i < count && status == TPD_OK; i++) {
 		for (root = scan->roots; root && root->id != watches[i].id; root = root->next)
 			;
-		if (root)
+		if (root) {
 			root->keep = true;
-		else
+			status = set_rules(root, &watches[i], err);
+		} else {
 			status = add_root(scan, &watches[i], err);
+		}
 	}
 	for (struct tpd_root **link = &scan->roots; (root = *link) != NULL;) {
 		if (root->keep) {

@@ -26,7 +26,11 @@ struct tpd_scan;
 struct tpd_scan_watch {
 	uint32_t id; /* the caller's; the same in every tpd_seen */
 	const char *name, *path;
+	const char *complete_when, *step_regex; /* of the configuration (wire/config.h); NULL: none */
 };
+
+/* Of an array on the heap with strings on the heap: all of it. NULL is fine. */
+void tpd_scan_watches_free(struct tpd_scan_watch *watches, size_t count);
 
 /* inotify: a descriptor from inotify_init1(), borrowed, or -1 with `no_inotify` saying why. */
 enum tpd_status tpd_scan_new(int inotify, const char *no_inotify, struct tpd_scan **out_scan, struct tpd_err *err);

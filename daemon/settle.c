@@ -22,7 +22,10 @@
 
 #define BUCKETS 4096
 #define DEFAULT_SETTLE_MS 5000
+#define DEFAULT_STALL_MS 600000
 #define LOOK_AGAIN_MS 200            /* at least, when a look brought nothing */
+#define RETRY_MIN_MS 5000            /* what cannot be read: tried again after this, ... */
+#define RETRY_MAX_MS 600000          /* ... up to this */
 #define QUIET_KNOWN_MAX_MS 86400000u /* longer at rest makes no difference */
 #define QUIET_MAX_MS 1000            /* what a marker vouches for needs no more than this on the descriptors */
 
@@ -51,6 +54,9 @@ struct entry {
 	int64_t changed_ms;    /* nothing changed since; below 0: from before the clock began */
 	uint64_t looked_ms;    /* last seen */
 	uint64_t due_ms;       /* GROWING: when to look or decide; UINT64_MAX: only when something changes */
+	uint64_t retry_ms;     /* not to be captured before, unless it changes; 0: at any time */
+	unsigned failures;     /* captures that failed since it changed */
+	bool stalled;          /* that it waits in vain was told since it changed */
 	struct tpd_seen seen;  /* its strings are not used */
 	struct tpd_seen taken; /* what the current or last capture was to hold */
 };
@@ -59,7 +65,9 @@ struct tpd_settle {
 	struct entry *buckets[BUCKETS];
 	struct entry *all;
 	struct run *runs;
-	uint64_t *settle_ms; /* by watch */
+	struct {
+		uint64_t settle_ms, stall_ms;
+	} *times; /* by watch */
 	uint32_t watch_count;
 	uint64_t due_ms; /* no entry has work before */
 	bool held_back;  /* but for candidates that next() was not allowed to capture */
@@ -74,7 +82,12 @@ static uint64_t later(uint64_t a, uint64_t b)
 
 static uint64_t settle_ms(const struct tpd_settle *settle, uint32_t watch)
 {
-	return watch < settle->watch_count ? settle->settle_ms[watch] : DEFAULT_SETTLE_MS;
+	return watch < settle->watch_count ? settle->times[watch].settle_ms : DEFAULT_SETTLE_MS;
+}
+
+static uint64_t stall_ms(const struct tpd_settle *settle, uint32_t watch)
+{
+	return watch < settle->watch_count ? settle->times[watch].stall_ms : DEFAULT_STALL_MS;
 }
 
 enum tpd_status tpd_settle_new(struct tpd_settle **out_settle, struct tpd_err *err)
@@ -88,14 +101,19 @@ enum tpd_status tpd_settle_new(struct tpd_settle **out_settle, struct tpd_err *e
 	return TPD_OK;
 }
 
-static struct entry **bucket_of(struct tpd_settle *settle, const char *path)
+static size_t bucket_number(const char *path)
 {
-	return &settle->buckets[tpd_xxh64(path, strlen(path)) % BUCKETS];
+	return (size_t)(tpd_xxh64(path, strlen(path)) % BUCKETS);
 }
 
-static struct entry *find(struct tpd_settle *settle, const char *path)
+static struct entry **bucket_of(struct tpd_settle *settle, const char *path)
 {
-	for (struct entry *entry = *bucket_of(settle, path); entry; entry = entry->next_in_bucket) {
+	return &settle->buckets[bucket_number(path)];
+}
+
+static struct entry *find(const struct tpd_settle *settle, const char *path)
+{
+	for (struct entry *entry = settle->buckets[bucket_number(path)]; entry; entry = entry->next_in_bucket) {
 		if (strcmp(entry->path, path) == 0)
 			return entry;
 	}
@@ -199,16 +217,21 @@ void tpd_settle_free(struct tpd_settle *settle)
 		free(run->name);
 		free(run);
 	}
-	free(settle->settle_ms);
+	free(settle->times);
 	free(settle);
+}
+
+static uint64_t unchanged_for(const struct entry *entry, uint64_t ms)
+{
+	int64_t at = entry->changed_ms + (int64_t)ms;
+
+	return at < 0 ? 0 : (uint64_t)at;
 }
 
 /* When will the entry have been unchanged for its time? */
 static uint64_t settled_at(const struct tpd_settle *settle, const struct entry *entry)
 {
-	int64_t at = entry->changed_ms + (int64_t)settle_ms(settle, entry->watch);
-
-	return at < 0 ? 0 : (uint64_t)at;
+	return unchanged_for(entry, settle_ms(settle, entry->watch));
 }
 
 /* When does a GROWING entry want attention? Sets its due time and hence the machine's. */
@@ -218,23 +241,29 @@ static void plan(struct tpd_settle *settle, struct entry *entry)
 	if (entry->state == CANDIDATE)
 		entry->due_ms = 0;
 	else if (entry->state == GROWING && entry->seen.readiness != TPD_SEEN_WAITING)
-		entry->due_ms = settled_at(settle, entry);
+		entry->due_ms = TPD_MAX(settled_at(settle, entry), entry->retry_ms);
+	else if (entry->state == GROWING && !entry->stalled)
+		entry->due_ms = unchanged_for(entry, stall_ms(settle, entry->watch));
 	settle->due_ms = TPD_MIN(settle->due_ms, entry->due_ms);
 }
 
-enum tpd_status tpd_settle_set_watch(struct tpd_settle *settle, uint32_t watch, uint64_t ms, struct tpd_err *err)
+enum tpd_status tpd_settle_set_watch(struct tpd_settle *settle, uint32_t watch, uint64_t ms, uint64_t stalled_ms,
+				     struct tpd_err *err)
 {
 	if (watch >= settle->watch_count) {
-		uint64_t *grown = reallocarray(settle->settle_ms, (size_t)watch + 1, sizeof *grown);
+		void *grown = reallocarray(settle->times, (size_t)watch + 1, sizeof *settle->times);
 
 		if (!grown)
 			return tpd_fail_nomem(err);
-		for (uint32_t i = settle->watch_count; i <= watch; i++)
-			grown[i] = DEFAULT_SETTLE_MS;
-		settle->settle_ms = grown;
+		settle->times = grown;
+		for (uint32_t i = settle->watch_count; i <= watch; i++) {
+			settle->times[i].settle_ms = DEFAULT_SETTLE_MS;
+			settle->times[i].stall_ms = DEFAULT_STALL_MS;
+		}
 		settle->watch_count = watch + 1;
 	}
-	settle->settle_ms[watch] = ms;
+	settle->times[watch].settle_ms = ms;
+	settle->times[watch].stall_ms = stalled_ms;
 	for (struct entry *entry = settle->all; entry; entry = entry->next)
 		plan(settle, entry);
 	return TPD_OK;
@@ -266,7 +295,7 @@ static void decide(struct tpd_settle *settle, struct entry *entry)
 	const struct tpd_seen *seen = &entry->seen;
 
 	assert(entry->state == GROWING);
-	if (seen->count == 0 || seen->readiness == TPD_SEEN_WAITING)
+	if (seen->count == 0 || seen->readiness == TPD_SEEN_WAITING || entry->looked_ms < entry->retry_ms)
 		return;
 	/* Settled means: looked at again after the time was over, and still the same. */
 	if (entry->looked_ms >= settled_at(settle, entry))
@@ -303,8 +332,12 @@ enum tpd_status tpd_settle_seen(struct tpd_settle *settle, const struct tpd_seen
 	entry->seen = *seen;
 	entry->seen.path = entry->seen.run = NULL;
 	entry->looked_ms = now_ms;
-	if (changed)
+	if (changed) {
 		entry->changed_ms = (int64_t)now_ms - (int64_t)TPD_MIN(seen->quiet_ms, (uint64_t)QUIET_KNOWN_MAX_MS);
+		entry->retry_ms = 0;
+		entry->failures = 0;
+		entry->stalled = false;
+	}
 	switch (entry->state) {
 	case GROWING:
 		break;
@@ -363,6 +396,7 @@ static struct tpd_settle_order order_for(const struct tpd_settle *settle, const 
 		.quiet_ms = quiet_ms - TPD_MIN(quiet_ms, past_ms),
 		.count = entry->seen.count,
 		.bytes = entry->seen.bytes,
+		.waits = entry->seen.waits.text,
 	};
 }
 
@@ -383,6 +417,11 @@ struct tpd_settle_order tpd_settle_next(struct tpd_settle *settle, uint64_t now_
 	settle->held_back = false;
 	settle->due_ms = 0; /* until all have been asked */
 	for (struct entry *entry = settle->all; entry; entry = entry->next) {
+		if (entry->state == GROWING && entry->due_ms <= now_ms && entry->seen.readiness == TPD_SEEN_WAITING) {
+			entry->stalled = true;
+			plan(settle, entry);
+			return order_for(settle, entry, TPD_SETTLE_STALLED, now_ms);
+		}
 		if (entry->state == GROWING && entry->due_ms <= now_ms) {
 			/* Once for each time that is over; if nobody looks, again after another. */
 			entry->due_ms =
@@ -450,16 +489,38 @@ bool tpd_settle_captured(struct tpd_settle *settle, const char *path, uint32_t g
 	return true;
 }
 
-void tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms)
+bool tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms)
 {
 	struct entry *entry = find(settle, path);
 
 	if (!entry || entry->generation != generation || entry->state == GROWING || entry->state == CANDIDATE)
-		return;
-	if (entry->gone)
+		return false;
+	if (entry->gone) {
 		remove_entry(settle, entry);
-	else
-		back_to_growing(settle, entry, now_ms);
+		return true;
+	}
+	back_to_growing(settle, entry, now_ms);
+	return false;
+}
+
+uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms,
+			   unsigned *out_tries)
+{
+	struct entry *entry = find_capture(settle, path, generation);
+	uint64_t delay_ms = RETRY_MIN_MS;
+
+	if (!entry || entry->gone) {
+		tpd_settle_void(settle, path, generation, now_ms);
+		return 0;
+	}
+	for (unsigned i = 0; i < entry->failures && delay_ms < RETRY_MAX_MS; i++)
+		delay_ms *= 2;
+	delay_ms = TPD_MIN(delay_ms, (uint64_t)RETRY_MAX_MS);
+	*out_tries = ++entry->failures;
+	entry->state = GROWING;
+	entry->retry_ms = later(now_ms, delay_ms);
+	plan(settle, entry);
+	return delay_ms;
 }
 
 void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t generation)
@@ -482,6 +543,13 @@ void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t gener
 }
 
 /* --- questions --- */
+
+bool tpd_settle_is_there(const struct tpd_settle *settle, const char *path)
+{
+	const struct entry *entry = find(settle, path);
+
+	return entry && !entry->gone;
+}
 
 struct tpd_settle_counts tpd_settle_count(const struct tpd_settle *settle, uint32_t watch)
 {
@@ -512,4 +580,25 @@ bool tpd_settle_capturing_below(const struct tpd_settle *settle, const char *run
 			return true;
 	}
 	return false;
+}
+
+void tpd_settle_unfinished(const struct tpd_settle *settle, size_t max,
+			   void (*fn)(void *arg, const struct tpd_unfinished_sight *sight), void *arg)
+{
+	for (const struct entry *entry = settle->all; entry && max > 0; entry = entry->next) {
+		struct tpd_unfinished_sight sight = {
+			.path = entry->path,
+			.run = entry->run->name,
+			.framework = entry->seen.framework,
+			.waits = entry->seen.readiness == TPD_SEEN_WAITING ? entry->seen.waits.text : "",
+			.step = entry->step,
+			.since_ms = (uint64_t)TPD_MAX(entry->changed_ms, (int64_t)0),
+			.watch = entry->watch,
+		};
+
+		if (entry->gone || entry->state == CAPTURED || entry->state == STORED)
+			continue;
+		fn(arg, &sight);
+		max--;
+	}
 }

@@ -34,6 +34,11 @@ enum tpd_readiness {
 	TPD_SEEN_COMPLETE     /* its framework says so */
 };
 
+/* What a checkpoint that is not complete waits for, for people. */
+struct tpd_waits {
+	char text[200];
+};
+
 /* What one look at a checkpoint's path showed. Strings are borrowed. */
 struct tpd_seen {
 	const char *path, *run;
@@ -46,10 +51,13 @@ struct tpd_seen {
 	uint64_t quiet_ms;     /* that long ago, where the clocks of file system and machine agree; else 0 */
 	uint64_t ranks;        /* rng_state_R.pth: how many */
 	uint64_t rank_span;    /* highest R + 1 */
+	const char *framework; /* a literal: whose rules these are */
+	struct tpd_waits waits; /* WAITING: for what */
 };
 
 enum tpd_settle_action {
 	TPD_SETTLE_NONE = 0,
+	TPD_SETTLE_STALLED, /* it waits for `waits`, and nothing has changed for stall_ms: somebody should know. Once for each state */
 	TPD_SETTLE_LOOK,   /* look at `path` again and report with tpd_settle_seen() or _gone() */
 	TPD_SETTLE_CAPTURE /* open it, then tpd_settle_captured() or _void(), with this generation */
 };
@@ -61,14 +69,18 @@ struct tpd_settle_order {
 	uint32_t watch, generation;
 	uint64_t quiet_ms;     /* watch the descriptors for that long */
 	uint64_t count, bytes; /* what the capture must hold to be whole */
+	const char *waits;     /* STALLED: for what */
 };
 
 struct tpd_settle;
 
 enum tpd_status tpd_settle_new(struct tpd_settle **out_settle, struct tpd_err *err);
 void tpd_settle_free(struct tpd_settle *settle);
-/* How long the checkpoints of a watch must be unchanged; 5000 unless set. */
-enum tpd_status tpd_settle_set_watch(struct tpd_settle *settle, uint32_t watch, uint64_t settle_ms,
+/*
+ * How long the checkpoints of a watch must be unchanged to be complete (5000 unless set), or, if they wait for a marker, until
+ * that is told as STALLED (600000 unless set).
+ */
+enum tpd_status tpd_settle_set_watch(struct tpd_settle *settle, uint32_t watch, uint64_t settle_ms, uint64_t stall_ms,
 				     struct tpd_err *err);
 /* Forget everything of a watch that is no more. */
 void tpd_settle_drop_watch(struct tpd_settle *settle, uint32_t watch);
@@ -87,16 +99,38 @@ uint64_t tpd_settle_due(const struct tpd_settle *settle);
  * The capture is whole. false: news of an older generation; then it may still be stored (what it holds was complete).
  */
 bool tpd_settle_captured(struct tpd_settle *settle, const char *path, uint32_t generation);
-/* It changed while it was opened, watched or read. Nothing when the generation is an older one. */
-void tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms);
+/*
+ * It changed while it was opened, watched or read. Nothing when the generation is an older one. true: it is gone meanwhile, and so
+ * lost for good.
+ */
+bool tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms);
+/*
+ * It could not be opened or read (no permission, no descriptors). It is tried again when it changes, or after a while: 5 s at first,
+ * twice as long each time, at most 10 minutes. Returns that time in ms; *out_tries counts from 1, since it changed last. 0: it is
+ * gone meanwhile, or the generation is an older one.
+ */
+uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms,
+			   unsigned *out_tries);
 /* It is queued, stored, known already, or refused: nothing more to do until it changes. */
 void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t generation);
+
+/* Is there, as far as was seen, a checkpoint at this path? */
+bool tpd_settle_is_there(const struct tpd_settle *settle, const char *path);
 
 struct tpd_settle_counts {
 	uint64_t runs, checkpoints, unfinished; /* unfinished: not yet captured */
 };
 /* watch: one, or UINT32_MAX for all. */
 struct tpd_settle_counts tpd_settle_count(const struct tpd_settle *settle, uint32_t watch);
+/* Calls fn for every checkpoint that is there and not captured, in no order, at most `max` times. */
+struct tpd_unfinished_sight {
+	const char *path, *run, *framework;
+	const char *waits; /* for what; "" : until nothing changes any more, or its turn comes */
+	uint64_t step, since_ms; /* since_ms: of settle's clock: nothing changed since */
+	uint32_t watch;
+};
+void tpd_settle_unfinished(const struct tpd_settle *settle, size_t max,
+			   void (*fn)(void *arg, const struct tpd_unfinished_sight *sight), void *arg);
 /* Is a capture of this run with a step below `step` under way? Its turn in the queue comes first. */
 bool tpd_settle_capturing_below(const struct tpd_settle *settle, const char *run, uint64_t step);
 

@@ -8,6 +8,7 @@
  */
 #include "base/tpd.h"
 
+#include "daemon/frameworks.h"
 #include "daemon/tree.h"
 
 #include <stdio.h>
@@ -17,55 +18,7 @@
 #include "base/digest.h"
 #include "base/text.h"
 
-#define MARKER "trainer_state.json"
-
-/* --- what a directory holds --- */
-
-static void gather(const struct tpd_node *node, struct tpd_dir_facts *facts)
-{
-	for (size_t i = 0; i < node->file_count; i++) {
-		const struct tpd_file *file = &node->files[i];
-
-		facts->payload = facts->payload || tpd_recognise_payload(file->name, file->size);
-		facts->checkpoints = facts->checkpoints || tpd_recognise_step_file(file->name);
-	}
-	for (const struct tpd_node *child = node->children; child; child = child->next) {
-		facts->checkpoints = facts->checkpoints || tpd_recognise_step_dir(child->name);
-		gather(child, facts);
-	}
-}
-
-static bool holds_marker(const struct tpd_node *node)
-{
-	return tpd_tree_file(node, MARKER) != NULL;
-}
-
-static enum tpd_dir_class classify(const struct tpd_node *node, uint64_t *out_step)
-{
-	struct tpd_dir_facts facts = {.name = node->parent ? node->name : NULL};
-
-	if (!facts.name)
-		return TPD_DIR_CONTAINER;
-	gather(node, &facts);
-	facts.trainer_state = holds_marker(node);
-	facts.trainer_files = tpd_tree_file(node, "training_args.bin") ||
-		(tpd_tree_file(node, "optimizer.pt") && tpd_tree_file(node, "scheduler.pt"));
-	for (const struct tpd_node *child = node->parent->children; child && !facts.trainer_siblings;
-	     child = child->next)
-		facts.trainer_siblings =
-			child != node && strncmp(child->name, "checkpoint-", 11) == 0 && holds_marker(child);
-	for (size_t i = 0; i < node->file_count; i++)
-		facts.numbered_files = facts.numbered_files || node->files[i].role == TPD_FILE_CHECKPOINT;
-	return tpd_recognise_dir(&facts, out_step);
-}
-
 /* --- how complete it is --- */
-
-struct sum {
-	struct tpd_seen *seen;
-	int64_t newest_other_ns; /* mtime of the newest file but the marker and the ranks' states */
-	bool unfinished_names; /* files named as temporary */
-};
 
 static void add_to_seen(struct tpd_seen *seen, const struct tpd_file *file, uint64_t above)
 {
@@ -82,71 +35,36 @@ static void add_to_seen(struct tpd_seen *seen, const struct tpd_file *file, uint
 	seen->newest_ns = TPD_MAX(seen->newest_ns, TPD_MAX(file->mtime_ns, file->ctime_ns));
 }
 
-static void add_up(const struct tpd_node *node, uint64_t above, struct sum *sum)
+static void add_up(const struct tpd_node *node, uint64_t above, const struct tpd_framework *framework, struct tpd_seen *seen)
 {
 	for (size_t i = 0; i < node->file_count; i++) {
 		const struct tpd_file *file = &node->files[i];
 		uint64_t rank;
 
-		add_to_seen(sum->seen, file, above);
-		sum->unfinished_names = sum->unfinished_names || tpd_recognise_ignored(file->name);
-		if (tpd_recognise_rank(file->name, &rank)) {
-			sum->seen->ranks++;
-			sum->seen->rank_span = TPD_MAX(sum->seen->rank_span, rank + 1);
-		} else if (strcmp(file->name, MARKER) != 0) {
-			sum->newest_other_ns = TPD_MAX(sum->newest_other_ns, file->mtime_ns);
+		add_to_seen(seen, file, above);
+		if (framework->rank_of && framework->rank_of(file->name, &rank)) {
+			seen->ranks++;
+			seen->rank_span = TPD_MAX(seen->rank_span, rank + 1);
 		}
 	}
 	for (const struct tpd_node *child = node->children; child; child = child->next) {
 		uint64_t key[2] = {above, tpd_xxh64(child->name, strlen(child->name))};
 
-		add_up(child, tpd_xxh64(key, sizeof key), sum);
+		add_up(child, tpd_xxh64(key, sizeof key), framework, seen);
 	}
 }
 
-static bool has_file(void *arg, const char *name)
+/* NeMo and others put NAME-unfinished beside what they write, and while they delete it. */
+static bool is_marked_unfinished(const struct tpd_node *node, struct tpd_waits *why)
 {
-	const struct tpd_node *node = arg;
+	TPD_AUTO_FREE char *name = NULL;
 
-	return tpd_tree_file(node, name) != NULL;
-}
-
-/* By the HF Trainer's own order: weights, optimizer, ..., trainer_state.json last. */
-static enum tpd_readiness trainer_readiness(struct tpd_node *node, const char *path, const struct sum *sum)
-{
-	struct tpd_file *marker = tpd_tree_file(node, MARKER);
-	TPD_AUTO_FREE char *file_path = NULL;
-	bool weights = node->children != NULL; /* sharded and DeepSpeed states lie in directories */
-
-	if (!marker)
-		return TPD_SEEN_WAITING;
-	if (!marker->checked) {
-		if (asprintf(&file_path, "%s/%s", path, MARKER) < 0)
-			file_path = NULL;
-		marker->valid = file_path && tpd_recognise_json(file_path);
-		marker->checked = file_path != NULL;
-	}
-	if (!marker->valid)
-		return TPD_SEEN_WAITING;
-	for (size_t i = 0; i < node->file_count; i++) {
-		const char *name = node->files[i].name, *end = strstr(name, ".index.json");
-		TPD_AUTO_FREE char *index = NULL;
-
-		weights = weights || tpd_recognise_weights(name);
-		if (!end || strcmp(end, ".index.json") != 0)
-			continue;
-		if (asprintf(&index, "%s/%s", path, name) < 0)
-			index = NULL;
-		if (!index || !tpd_recognise_shards(index, has_file, node))
-			return TPD_SEEN_WAITING;
-	}
-	/*
-	 * A marker older than what it marks is a left-over: the checkpoint is being re-written, or was copied in
-	 * another order.
-	 */
-	if (!weights || sum->unfinished_names || marker->mtime_ns < sum->newest_other_ns)
-		return TPD_SEEN_SETTLING;
-	return TPD_SEEN_COMPLETE;
+	if (asprintf(&name, "%s-unfinished", node->name) < 0)
+		name = NULL;
+	if (!name || !tpd_tree_file(node->parent, name))
+		return false;
+	snprintf(why->text, sizeof why->text, "%.150s-unfinished lies beside it", node->name);
+	return true;
 }
 
 static uint64_t quiet_ms(const struct tpd_scan *scan, const struct tpd_node *node, int64_t newest_ns)
@@ -201,7 +119,7 @@ static void retract(struct tpd_scan *scan, struct tpd_node *node, bool itself)
 {
 	if (itself && node->known) {
 		tpd_scan_gone(scan, tpd_tree_path(node, NULL));
-		node->known = false;
+		node->known = node->waiting = false;
 	}
 	for (size_t i = 0; i < node->file_count; i++) {
 		if (node->files[i].known)
@@ -219,24 +137,26 @@ static void settle_marks(struct tpd_node *node)
 		settle_marks(child);
 }
 
-static void report_directory(struct tpd_scan *scan, struct tpd_node *node, enum tpd_dir_class class, uint64_t step,
-			     const char *run, const char *path)
+static void report_directory(struct tpd_scan *scan, struct tpd_node *node, const struct tpd_framework *framework,
+			     uint64_t step, const char *run, const char *path)
 {
-	struct tpd_seen seen = {.step = step, .watch = node->root->id};
-	struct sum sum = {.seen = &seen};
-
+	struct tpd_seen seen = {.step = step, .watch = node->root->id, .framework = framework->name};
 	bool look = node->look;
 
 	retract(scan, node, false);
 	settle_marks(node);
 	if (!name_is_fit(scan, node, run, path))
 		return;
-	add_up(node, 0, &sum);
+	add_up(node, 0, framework, &seen);
+	seen.readiness = is_marked_unfinished(node, &seen.waits) ? TPD_SEEN_WAITING
+								: framework->complete(node, path, &seen.waits);
+	node->waiting = seen.readiness == TPD_SEEN_WAITING;
+	if (node->waiting) /* what it waits for may change though nothing in it does */
+		seen.signature += tpd_xxh64(seen.waits.text, strlen(seen.waits.text));
 	if (node->known && node->signature == seen.signature && !look)
 		return; /* read again, and the same */
 	node->signature = seen.signature;
 	seen.quiet_ms = quiet_ms(scan, node, seen.newest_ns);
-	seen.readiness = class == TPD_DIR_TRAINER ? trainer_readiness(node, path, &sum) : TPD_SEEN_SETTLING;
 	add_seen(scan, &seen, path, run);
 	node->known = true;
 }
@@ -244,7 +164,7 @@ static void report_directory(struct tpd_scan *scan, struct tpd_node *node, enum 
 static void report_file(struct tpd_scan *scan, struct tpd_node *node, struct tpd_file *file, const char *run,
 			const char *directory)
 {
-	struct tpd_seen seen = {.step = file->step, .watch = node->root->id};
+	struct tpd_seen seen = {.step = file->step, .watch = node->root->id, .framework = "file"};
 	TPD_AUTO_FREE char *path = NULL;
 
 	if (asprintf(&path, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, file->name) < 0) {
@@ -258,21 +178,39 @@ static void report_file(struct tpd_scan *scan, struct tpd_node *node, struct tpd
 	add_to_seen(&seen, file, 0);
 	seen.quiet_ms = quiet_ms(scan, node, seen.newest_ns);
 	seen.readiness = tpd_recognise_whole_file(path) ? TPD_SEEN_SETTLING : TPD_SEEN_WAITING;
+	if (seen.readiness == TPD_SEEN_WAITING)
+		snprintf(seen.waits.text, sizeof seen.waits.text, "it has no end yet");
 	add_seen(scan, &seen, path, run);
 	file->known = true;
 }
 
 static void report(struct tpd_scan *scan, struct tpd_node *node, const char *run, const char *path);
 
+/* A file's step: by the configuration's pattern where there is one, else by its name. */
+static bool file_is_one(struct tpd_node *node, struct tpd_file *file, const char *directory)
+{
+	TPD_AUTO_FREE char *path = NULL;
+	bool applies = false;
+
+	if (!node->root->has_step_regex)
+		return file->role == TPD_FILE_CHECKPOINT;
+	if (asprintf(&path, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, file->name) < 0) {
+		path = NULL;
+		return false;
+	}
+	return tpd_framework_regex_step(node->root, path, &applies, &file->step);
+}
+
 static void report_files(struct tpd_scan *scan, struct tpd_node *node, const char *run, const char *path)
 {
 	for (size_t i = 0; i < node->file_count; i++) {
 		struct tpd_file *file = &node->files[i];
 
-		if (file->role == TPD_FILE_CHECKPOINT && !tpd_recognise_ignored(file->name)) {
-			if (file->changed || file->look)
-				report_file(scan, node, file, run, path);
-		} else if (file->role == TPD_FILE_UNNUMBERED && !tpd_recognise_ignored(file->name) && !file->noted) {
+		if (tpd_recognise_ignored(file->name))
+			continue;
+		if ((file->changed || file->look) && file_is_one(node, file, path)) {
+			report_file(scan, node, file, run, path);
+		} else if (file->role == TPD_FILE_UNNUMBERED && !file->noted && !node->root->has_step_regex) {
 			tpd_scan_note(scan, false, run, "'%s/%s' is not stored: its name tells no step", path,
 				      file->name);
 			file->noted = true;
@@ -283,25 +221,30 @@ static void report_files(struct tpd_scan *scan, struct tpd_node *node, const cha
 static void report_children(struct tpd_scan *scan, struct tpd_node *node, const char *run, const char *path)
 {
 	for (struct tpd_node *child = node->children; child; child = child->next) {
-		enum tpd_dir_class class;
+		const struct tpd_framework *framework = NULL;
+		const char *nameless = NULL;
 		uint64_t step = 0;
 		char *child_path = NULL, *child_run = NULL;
 
-		if (!child->stirred)
+		if (!child->stirred && !child->waiting)
 			continue;
-		class = classify(child, &step);
 		if (asprintf(&child_path, "%s/%s", strcmp(path, "/") == 0 ? "" : path, child->name) < 0)
 			child_path = NULL;
 		if (asprintf(&child_run, "%s/%s", run, child->name) < 0)
 			child_run = NULL;
+		if (child_path)
+			framework = tpd_framework_of(child, child_path, &step, &nameless);
+		if (nameless && !child->noted_step)
+			tpd_scan_note(scan, false, run, "'%s' (%s) is not stored: it tells no step", child_path, nameless);
+		child->noted_step = child->noted_step || nameless;
 		if (!child_path || !child_run) {
 			scan->result->status = TPD_NOMEM;
-		} else if (class != TPD_DIR_CONTAINER) {
-			report_directory(scan, child, class, step, run, child_path);
+		} else if (framework) {
+			report_directory(scan, child, framework, step, run, child_path);
 		} else {
 			if (child->known)
 				tpd_scan_gone(scan, strdup(child_path));
-			child->known = false;
+			child->known = child->waiting = false;
 			report(scan, child, child_run, child_path);
 		}
 		free(child_path);

@@ -7,6 +7,7 @@
 
 #include "base/tpd.h"
 
+#include <regex.h>
 #include <sys/stat.h>
 
 #include "daemon/recognise.h"
@@ -29,7 +30,7 @@ struct tpd_file {
 	bool look;           /* report it in any case */
 	bool known;          /* reported: settle has it */
 	bool noted;          /* its unnumbered name was mentioned */
-	bool checked, valid; /* trainer_state.json: parsed since it changed; with what result */
+	bool checked, valid; /* its contents were looked at since it changed; with what result */
 };
 
 struct tpd_node {
@@ -53,8 +54,10 @@ struct tpd_node {
 	bool stirred;          /* something changed here or below since the last report */
 	bool look;             /* report it in any case */
 	bool known;            /* reported as a checkpoint: settle has it */
+	bool waiting;          /* it was not complete then; what decides may lie beside it */
 	uint64_t signature;    /* as it was reported */
 	bool noted, noted_run; /* unreadable; a run of an impossible name */
+	bool noted_step;       /* a framework's checkpoint that tells no step */
 };
 
 struct tpd_root {
@@ -65,6 +68,9 @@ struct tpd_root {
 	bool missing_noted, keep;
 	uint64_t directories, files, polled; /* polled: directories without an inotify watch */
 	const char *reason;
+	char *complete_when; /* patterns of the configuration, or NULL */
+	bool has_step_regex;
+	regex_t step_regex;
 };
 
 struct tpd_scan {

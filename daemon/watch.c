@@ -57,15 +57,6 @@ static void drop_ints(struct tpd_watch_ints *ints)
 
 /* --- a look --- */
 
-static void free_items(struct tpd_scan_watch *items, size_t count)
-{
-	for (size_t i = 0; items && i < count; i++) {
-		free((char *)(uintptr_t)items[i].name);
-		free((char *)(uintptr_t)items[i].path);
-	}
-	free(items);
-}
-
 static bool has_work(const struct tpd_watch *watch)
 {
 	return watch->want_full || watch->hints.count > 0 || watch->lost.count > 0 || watch->look_count > 0 ||
@@ -108,7 +99,7 @@ static void after_look(uv_work_t *work, TPD_UNUSED int status)
 	watch->busy = false;
 	watch->result = (struct tpd_scan_result){0};
 	release_request(&watch->request);
-	free_items(watch->new_watches, watch->new_watch_count);
+	tpd_scan_watches_free(watch->new_watches, watch->new_watch_count);
 	watch->new_watches = NULL;
 	if (watch->stopped) {
 		tpd_scan_result_release(&result);
@@ -175,6 +166,7 @@ static void take_event(struct tpd_watch *watch, const struct inotify_event *even
 
 	if (event->mask & IN_Q_OVERFLOW) {
 		tpd_log(TPD_LOG_NOTICE, "inotify's queue overflowed: looking at everything");
+		watch->overflows++;
 		watch->lost_events = watch->want_full = true;
 	} else if (event->mask & IN_IGNORED) {
 		ok = add_int(&watch->lost, event->wd);
@@ -250,7 +242,7 @@ enum tpd_status tpd_watch_open(struct tpd_watch *watch, uv_loop_t *loop,
 void tpd_watch_set(struct tpd_watch *watch, struct tpd_scan_watch *items, size_t count, uint64_t interval_ms,
 		   dev_t skip_dev, ino_t skip_ino)
 {
-	free_items(watch->items, watch->item_count);
+	tpd_scan_watches_free(watch->items, watch->item_count);
 	watch->items = items;
 	watch->item_count = count;
 	watch->interval_ms = interval_ms;
@@ -310,7 +302,7 @@ void tpd_watch_release(struct tpd_watch *watch)
 	drop_ints(&watch->hints);
 	drop_ints(&watch->lost);
 	tpd_scan_free(watch->scan);
-	free_items(watch->items, watch->item_count);
+	tpd_scan_watches_free(watch->items, watch->item_count);
 	if (watch->inotify >= 0)
 		close(watch->inotify);
 }

@@ -101,7 +101,7 @@ static enum tpd_status do_work(struct tpd_worker *worker, struct tpd_work *work)
 	}
 	work->bytes = tpd_capture_bytes(work->capture);
 	return tpd_archive_ingest(worker->options.archive, work->run, work->step, work->capture, &progress,
-				  &work->result, &work->err);
+				  &work->result, &work->unrecorded, &work->err);
 }
 
 static void *worker_main(void *arg)

@@ -51,7 +51,7 @@ static TPD_UNUSED enum tpd_status ingest(const char *path, const char *run, uint
 	enum tpd_status status = tpd_capture_open(path, &capture, &err);
 
 	if (!status)
-		status = tpd_archive_ingest(archive, run, step, capture, NULL, out ? out : &result, &err);
+		status = tpd_archive_ingest(archive, run, step, capture, NULL, out ? out : &result, NULL, &err);
 	tpd_capture_close(capture);
 	return status;
 }

@@ -133,7 +133,7 @@ START_TEST(interrupted_ingest_goes_on)
 		struct stopper stopper = {.after = after};
 		struct tpd_progress progress = {.fn = stop_after, .arg = &stopper, .cancel = &stopper.cancel};
 		struct tpd_ingest_result result = {0};
-		enum tpd_status status = tpd_archive_ingest(archive, "run", 20, capture, &progress, &result, &err);
+		enum tpd_status status = tpd_archive_ingest(archive, "run", 20, capture, &progress, &result, NULL, &err);
 
 		done = status == TPD_OK;
 		if (!done)
@@ -149,6 +149,41 @@ START_TEST(interrupted_ingest_goes_on)
 }
 END_TEST
 
+START_TEST(what_is_unfinished_can_be_discarded)
+{
+	struct tpd_ingest_result result;
+	struct tpd_capture *capture = NULL;
+	struct tpd_archive_name which;
+	uint64_t bytes = 0;
+	char hex[TPD_ID_HEX], object[512];
+
+	archive_open(16, 1 << 20, 1);
+	ingest_step(10);
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
+	for (int after = 3; !file_exists(scratch("store/ingest/run@20")); after++) { /* until it comes as far as that */
+		struct stopper stopper = {.after = after};
+		struct tpd_progress progress = {.fn = stop_after, .arg = &stopper, .cancel = &stopper.cancel};
+
+		ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, &progress, &result, NULL, &err), TPD_CANCELLED);
+	}
+	tpd_capture_close(capture);
+	ck_assert_int_eq(tpd_archive_discard(archive, "run", 30, 0, &bytes, &err), TPD_NOT_FOUND);
+	OK(tpd_archive_discard(archive, "run", 20, 0, &bytes, &err));
+	ck_assert_uint_gt(bytes, 0);
+	ck_assert(!file_exists(scratch("store/ingest/run@20")));
+	ck_assert_int_eq(tpd_archive_discard(archive, "run", 20, 0, &bytes, &err), TPD_NOT_FOUND);
+
+	/* What is whole, and only lacks the last rename, is no rubbish. */
+	which = resolve("run@10");
+	tpd_id_hex(&which.id, hex);
+	snprintf(object, sizeof(object), "%s", scratch("store/objects/%.2s/%s.0", hex, hex));
+	ck_assert_int_eq(rename(object, scratch("store/ingest/run@10")), 0);
+	ck_assert_int_eq(tpd_archive_discard(archive, "run", 10, 0, &bytes, &err), TPD_NOT_FOUND);
+	assert_restores("run@10", scratch("checkpoint-10"));
+}
+END_TEST
+
 START_TEST(changed_while_captured)
 {
 	struct tpd_capture *capture = NULL;
@@ -158,11 +193,11 @@ START_TEST(changed_while_captured)
 	checkpoint_make(scratch("checkpoint-20"), 20, 7);
 	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
 	file_flip(scratch("checkpoint-20/model.safetensors"), 5000);
-	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err), TPD_CONFLICT);
+	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err), TPD_CONFLICT);
 	tpd_capture_close(capture);
 	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
 	file_write(scratch("checkpoint-20/late.bin"), "x", 1);
-	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err), TPD_CONFLICT);
+	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err), TPD_CONFLICT);
 	tpd_capture_close(capture);
 }
 END_TEST
@@ -178,7 +213,7 @@ START_TEST(deleted_after_capture_is_stored_whole)
 	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
 	ck_assert_int_eq(unlink(scratch("checkpoint-20/model.safetensors")), 0);
 	ck_assert_int_eq(unlink(scratch("checkpoint-20/optimizer.pt")), 0);
-	OK(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, &err));
+	OK(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err));
 	tpd_capture_close(capture);
 	OK(restore("run@20", scratch("out")));
 	ck_assert(file_equal(scratch("out/model.safetensors"), scratch("kept/model.safetensors")));
@@ -426,6 +461,56 @@ START_TEST(replaced_while_captured)
 }
 END_TEST
 
+/* Over-written in place after the capture, before it is read: where blocks are shared, what was there is stored all the same. */
+START_TEST(clones_outlive_what_is_written_over)
+{
+	struct tpd_capture *capture = NULL;
+	struct tpd_ingest_result result;
+	int spool;
+	bool cloned;
+
+	archive_open(16, 0, 1);
+	spool = tpd_store_dir(tpd_archive_store(archive));
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	checkpoint_make(scratch("kept"), 20, 7);
+	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
+	cloned = tpd_capture_clone(capture, spool);
+	ck_assert_msg(cloned || !getenv("TPD_TEST_REFLINKS"), "no clones on a file system that has them");
+	OK(tpd_capture_detach(capture, &err));
+	checkpoint_make(scratch("checkpoint-20"), 20, 8);
+	if (cloned) {
+		OK(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err));
+		OK(restore("run@20", scratch("back")));
+		ck_assert(file_equal(scratch("kept/optimizer.pt"), scratch("back/optimizer.pt")));
+		ck_assert(file_equal(scratch("kept/model.safetensors"), scratch("back/model.safetensors")));
+	} else {
+		ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err), TPD_CONFLICT);
+	}
+	tpd_capture_close(capture);
+	/* Changed between opening and detaching: void, with clones or without. */
+	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
+	tpd_capture_clone(capture, spool);
+	file_flip(scratch("checkpoint-20/optimizer.pt"), 5000);
+	ck_assert_int_eq(tpd_capture_detach(capture, &err), TPD_CONFLICT);
+	tpd_capture_close(capture);
+}
+END_TEST
+
+/* A link on the way to a path is followed once, when it is made real, and never after. */
+START_TEST(single_file_by_its_directory)
+{
+	struct tpd_capture *capture = NULL;
+
+	mkdir(scratch("d"), 0755);
+	file_write(scratch("d/step-1.bin"), "x", 1);
+	ck_assert_int_eq(symlink("d", scratch("l")), 0);
+	OK(tpd_capture_open(scratch("l/step-1.bin"), &capture, &err));
+	ck_assert_ptr_nonnull(strstr(tpd_capture_source(capture)->origin, "/d/step-1.bin"));
+	ck_assert_uint_eq(tpd_capture_source(capture)->count, 1);
+	tpd_capture_close(capture);
+}
+END_TEST
+
 START_TEST(steps_of_paths)
 {
 	uint64_t step = 0;
@@ -436,9 +521,26 @@ START_TEST(steps_of_paths)
 	file_write(scratch("checkpoint-7/trainer_state.json"), "{\"global_step\": 9}", 18);
 	OK(tpd_capture_step(scratch("checkpoint-7"), &step, &err));
 	ck_assert_uint_eq(step, 9);
+	{ /* as Python writes it */
+		static const char state[] = "{\"best_metric\": NaN, \"log_history\": [{\"loss\": -Infinity, \"note\": \"NaN\"}], "
+					    "\"global_step\": 20}";
+
+		file_write(scratch("checkpoint-7/trainer_state.json"), state, strlen(state));
+		OK(tpd_capture_step(scratch("checkpoint-7"), &step, &err));
+		ck_assert_uint_eq(step, 20);
+	}
+	/* There, and silent: the name must not answer for it. */
 	file_write(scratch("checkpoint-7/trainer_state.json"), "{\"global_step\": 9", 17);
-	OK(tpd_capture_step(scratch("checkpoint-7"), &step, &err));
-	ck_assert_uint_eq(step, 7);
+	ck_assert_int_eq(tpd_capture_step(scratch("checkpoint-7"), &step, &err), TPD_USAGE);
+	ck_assert_ptr_nonnull(strstr(err.text, "trainer_state.json"));
+	file_write(scratch("checkpoint-7/trainer_state.json"), "{\"epoch\": 9}", 12);
+	ck_assert_int_eq(tpd_capture_step(scratch("checkpoint-7"), &step, &err), TPD_USAGE);
+	ck_assert_int_eq(unlink(scratch("checkpoint-7/trainer_state.json")), 0);
+	mkdir(scratch("checkpoint-7/trainer_state.json"), 0755);
+	ck_assert_int_eq(tpd_capture_step(scratch("checkpoint-7"), &step, &err), TPD_USAGE);
+	file_write(scratch("model-12.pt"), "x", 1);
+	OK(tpd_capture_step(scratch("model-12.pt"), &step, &err));
+	ck_assert_uint_eq(step, 12);
 	mkdir(scratch("last"), 0755);
 	ck_assert_int_eq(tpd_capture_step(scratch("last"), &step, &err), TPD_NOT_FOUND);
 	ck_assert_int_eq(tpd_capture_step(scratch("nothing-5"), &step, &err), TPD_NOT_FOUND);
@@ -453,6 +555,7 @@ int main(void)
 		bytes_do_not_depend_on_threads,
 		out_of_order_and_rewritten,
 		interrupted_ingest_goes_on,
+		what_is_unfinished_can_be_discarded,
 		changed_while_captured,
 		deleted_after_capture_is_stored_whole,
 		restore_stays_inside_and_refuses_to_overwrite,
@@ -465,6 +568,8 @@ int main(void)
 		reference_without_its_original,
 		names,
 		replaced_while_captured,
+		clones_outlive_what_is_written_over,
+		single_file_by_its_directory,
 		steps_of_paths,
 	};
 

@@ -5,6 +5,10 @@
 
 #include "archive_help.h"
 
+#include <errno.h>
+
+#include "base/io_count.h"
+
 START_TEST(damage_is_found_where_it_is)
 {
 	struct tpd_archive_name base, delta;
@@ -57,7 +61,7 @@ END_TEST
 
 START_TEST(catalog_comes_back)
 {
-	uint64_t done = 0, failed = 0;
+	struct tpd_archive_rebuilt built = {0};
 	unsigned rows = 0;
 
 	archive_open(16, 0, 1);
@@ -68,12 +72,43 @@ START_TEST(catalog_comes_back)
 	archive_open(16, 0, 1); /* opening for writing puts in what is missing */
 	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", count_row, &rows, &err));
 	ck_assert_uint_eq(rows, 2);
-	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
-	ck_assert_uint_eq(done, 2);
-	ck_assert_uint_eq(failed, 0);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.done, 2);
+	ck_assert_uint_eq(built.failed, 0);
 	rows = 0;
 	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
 	ck_assert_uint_eq(rows, 2);
+}
+END_TEST
+
+/* What is stored is stored, whatever the catalog says; the next opening records it. */
+START_TEST(stored_without_a_row)
+{
+	struct tpd_archive_options options = {
+		.store = scratch("store"), .mode = TPD_ARCHIVE_CREATE, .threads = 1, .max_depth = 16, .lock_timeout_ms = 50,
+	};
+	struct tpd_capture *capture = NULL;
+	struct tpd_ingest_result result;
+	struct tpd_catalog *other = NULL;
+	struct tpd_err unrecorded = {0};
+	unsigned rows = 0;
+
+	OK(tpd_archive_open(&options, &archive, &err));
+	checkpoint_make(scratch("checkpoint-10"), 10, 7);
+	OK(tpd_catalog_open(tpd_io_posix(), scratch("store/catalog.sqlite"), TPD_CATALOG_WRITE, 0, &other, &err));
+	OK(tpd_catalog_begin(other, &err)); /* somebody writes to it for long */
+	OK(tpd_capture_open(scratch("checkpoint-10"), &capture, &err));
+	OK(tpd_archive_ingest(archive, "run", 10, capture, NULL, &result, &unrecorded, &err));
+	tpd_capture_close(capture);
+	ck_assert_int_eq(unrecorded.status, TPD_BUSY);
+	ck_assert(!result.existed);
+	tpd_catalog_rollback(other);
+	tpd_catalog_close(other);
+	assert_restores("run@10", scratch("checkpoint-10"));
+	archive_close();
+	archive_open(16, 0, 1);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 1);
 }
 END_TEST
 
@@ -102,19 +137,21 @@ START_TEST(rebuild_waits_before_it_begins)
 {
 	struct tpd_run_lock *lock = NULL;
 	struct tpd_store *other = NULL;
-	uint64_t done = 0, failed = 0;
+	struct tpd_archive_rebuilt built = {0};
 	unsigned rows = 0;
 
 	archive_open(16, 0, 1);
 	ingest_step(10);
 	OK(tpd_store_open(tpd_io_posix(), scratch("store"), TPD_STORE_WRITE, 0, &other, &err));
 	OK(tpd_store_run_lock(other, "run", 0, &lock, &err));
-	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &done, &failed, &err), TPD_BUSY);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err)); /* there is nothing to put right: it needs no lock */
+	mkdir(scratch("store/ingest/run@20"), 0755);
+	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &built, &err), TPD_BUSY);
 	OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
 	ck_assert_uint_eq(rows, 1);
 	tpd_store_run_unlock(lock);
-	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
-	ck_assert_uint_eq(done, 1);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.done, 1);
 	tpd_store_close(other);
 }
 END_TEST
@@ -122,7 +159,8 @@ END_TEST
 /* Refs that were lost: the manifests still say what each checkpoint is. */
 START_TEST(names_come_back)
 {
-	uint64_t done = 0, failed = 0, unnamed = 0;
+	struct tpd_archive_rebuilt built = {0};
+	uint64_t unnamed = 0;
 
 	archive_open(16, 0, 1);
 	ingest_step(10);
@@ -134,8 +172,8 @@ START_TEST(names_come_back)
 	archive_open(16, 0, 1);
 	OK(tpd_archive_unnamed(archive, &unnamed, &err));
 	ck_assert_uint_eq(unnamed, 2);
-	OK(tpd_archive_rebuild(archive, NULL, &done, &failed, &err));
-	ck_assert_uint_eq(done, 2);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.done, 2);
 	OK(tpd_archive_unnamed(archive, &unnamed, &err));
 	ck_assert_uint_eq(unnamed, 0);
 	assert_restores("run@10", scratch("checkpoint-10"));
@@ -208,16 +246,44 @@ START_TEST(storing_again_mends)
 }
 END_TEST
 
+static enum tpd_status take_depth(void *arg, const struct tpd_catalog_row *row, struct tpd_err *e TPD_UNUSED)
+{
+	if (row->step == 20)
+		*(uint32_t *)arg = row->depth;
+	return TPD_OK;
+}
+
+/* Its row tells of the generation that readers take. */
+START_TEST(mended_ones_are_recorded_anew)
+{
+	uint32_t depth = 99;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	ingest_step(20);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", take_depth, &depth, &err));
+	ck_assert_uint_eq(depth, 1);
+	damage("run@10", 0);
+	damage("run@20", 0);
+	ck_assert_int_eq(rename(scratch("checkpoint-10"), scratch("gone")), 0);
+	OK(ingest(scratch("checkpoint-20"), "run", 20, NULL)); /* a keyframe: what it could refer to is damaged */
+	ck_assert_uint_eq(depth_of("run@20"), 0);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", take_depth, &depth, &err));
+	ck_assert_uint_eq(depth, 0);
+}
+END_TEST
+
 START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 {
-	struct tpd_archive_name *all = NULL;
-	uint64_t done = 0, failed = 0;
+	struct tpd_archive_name *all = NULL, out;
+	struct tpd_archive_rebuilt built = {0};
 	size_t count = 0;
 
 	archive_open(16, 0, 1);
 	ingest_step(10);
 	OK(ingest(scratch("checkpoint-10"), "other", 10, NULL));
 	OK(ingest(scratch("checkpoint-10"), "run", 11, NULL));
+	OK(tpd_archive_check_runs(archive, &err));
 	archive_close();
 	file_flip(scratch("store/refs/run"), 20);
 	archive_open(16, 0, 1);
@@ -225,9 +291,142 @@ START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 	OK(tpd_archive_select(archive, NULL, &all, &count, &err));
 	ck_assert_uint_eq(count, 2);
 	free(all);
-	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &done, &failed, &err), TPD_CORRUPT);
-	ck_assert_uint_eq(done, 2);
-	ck_assert_uint_eq(failed, 1);
+	ck_assert_int_eq(tpd_archive_check_runs(archive, &err), TPD_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(err.text, "run 'run'"));
+	ck_assert_int_eq(tpd_archive_resolve(archive, "run@10", &out, &err), TPD_CORRUPT);
+	ck_assert_int_eq(tpd_archive_resolve(archive, "00000000", &out, &err), TPD_CORRUPT); /* may be one of them */
+	ck_assert_int_eq(tpd_archive_resolve(archive, "other@13", &out, &err), TPD_NOT_FOUND);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.done, 4);
+	ck_assert_uint_eq(built.failed, 0);
+	ck_assert_uint_eq(built.repaired, 1);
+	OK(tpd_archive_check_runs(archive, &err));
+	assert_restores("run@10~1", scratch("checkpoint-10"));
+	assert_restores("run@11~1", scratch("checkpoint-10"));
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.repaired, 0);
+}
+END_TEST
+
+/* Opening for writing looks at each run once, not at each run once a run. */
+START_TEST(opening_is_linear_in_the_runs)
+{
+	static struct tpd_io_count count;
+	struct tpd_archive_options options = {
+		.io = &count.io, .mode = TPD_ARCHIVE_WRITE, .threads = 1, .max_depth = 16,
+	};
+	int64_t calls[3];
+
+	mkdir(scratch("small-1"), 0755);
+	file_write(scratch("small-1/data"), "small", 5);
+	tpd_io_count_init(&count, tpd_io_posix());
+	for (int i = 0; i < 3; i++) {
+		uint64_t before;
+
+		archive_open(16, 0, 1);
+		for (int r = 0; r < 20; r++) {
+			char run[16];
+
+			snprintf(run, sizeof(run), "run%d", 20 * i + r);
+			OK(ingest(scratch("small-1"), run, 1, NULL));
+		}
+		archive_close();
+		before = tpd_io_count_calls(&count);
+		options.store = scratch("store");
+		OK(tpd_archive_open(&options, &archive, &err));
+		calls[i] = (int64_t)(tpd_io_count_calls(&count) - before);
+		archive_close();
+	}
+	ck_assert_int_lt(calls[2] - calls[1] - (calls[1] - calls[0]), 200);
+	ck_assert_int_lt(calls[2], 3000);
+}
+END_TEST
+
+static int forbidden; /* of refs/run: 0 nothing, 1 to write, 2 to read too */
+
+static int guarded_open(const struct tpd_io *io TPD_UNUSED, int dir, const char *path, int flags, mode_t mode)
+{
+	bool write = (flags & O_ACCMODE) != O_RDONLY;
+
+	if (strcmp(path, "refs/run") == 0 && (forbidden > 1 || (forbidden == 1 && write)))
+		return write ? -EROFS : -EACCES;
+	return tpd_io_posix()->open(tpd_io_posix(), dir, path, flags, mode);
+}
+
+/* A run whose refs belong to somebody else: its own affair, and recorded as far as it can be read. */
+START_TEST(refs_that_may_not_be_opened)
+{
+	static struct tpd_io io; /* the archive is closed after this function */
+	struct tpd_archive_options options = {
+		.io = &io, .store = scratch("store"), .mode = TPD_ARCHIVE_WRITE, .threads = 1, .max_depth = 16,
+	};
+	struct tpd_archive_name *all = NULL;
+	struct tpd_archive_rebuilt built = {0};
+	size_t count = 0;
+
+	io = *tpd_io_posix();
+	io.open = guarded_open;
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	OK(ingest(scratch("checkpoint-10"), "other", 10, NULL));
+	for (forbidden = 1; forbidden <= 2; forbidden++) {
+		unsigned rows = 0;
+
+		archive_close();
+		if (forbidden == 1)
+			ck_assert_int_eq(unlink(scratch("store/catalog.sqlite")), 0);
+		OK(tpd_archive_open(&options, &archive, &err));
+		OK(tpd_catalog_list(tpd_archive_catalog(archive), NULL, count_row, &rows, &err));
+		ck_assert_uint_eq(rows, 1 + (unsigned)forbidden);
+		OK(ingest(scratch("checkpoint-10"), "other", 10 + (uint64_t)forbidden, NULL));
+		ck_assert_int_eq(ingest(scratch("checkpoint-10"), "run", 99, NULL), TPD_IO);
+		ck_assert_int_eq(tpd_archive_check_runs(archive, &err), forbidden == 1 ? TPD_OK : TPD_IO);
+		OK(tpd_archive_select(archive, NULL, &all, &count, &err));
+		ck_assert_uint_eq(count, 3); /* two and one of run, or all three of other */
+		free(all);
+		ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &built, &err), forbidden == 1 ? TPD_OK : TPD_IO);
+		ck_assert_uint_eq(built.failed, forbidden == 2);
+		ck_assert_uint_eq(built.done, 3);
+		rows = 0;
+		OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", count_row, &rows, &err));
+		ck_assert_uint_eq(rows, 1);
+	}
+}
+END_TEST
+
+/* Refs that cannot be repaired, with a record that only a later version understands: the rows are all that is left. */
+START_TEST(rows_of_unreadable_runs_stay)
+{
+	struct tpd_archive_rebuilt built = {0};
+	uint8_t *refs;
+	size_t len;
+	unsigned rows = 0;
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	OK(ingest(scratch("checkpoint-10"), "other", 10, NULL));
+	refs = file_read(scratch("store/refs/run"), &len);
+	{
+		struct tpd_buf file = {0};
+		uint8_t digest[TPD_XXH_LEN];
+		size_t at = len;
+
+		tpd_buf_put(&file, refs, len);
+		tpd_buf_u32(&file, 1);
+		tpd_buf_u8(&file, 200);
+		tpd_xxh128(file.data + at, file.len - at, digest);
+		tpd_buf_put(&file, digest, 8);
+		file_write(scratch("store/refs/run"), file.data, file.len);
+		tpd_buf_release(&file);
+	}
+	free(refs);
+	ck_assert_int_eq(tpd_archive_rebuild(archive, NULL, &built, &err), TPD_UNSUPPORTED);
+	ck_assert_uint_eq(built.done, 1);
+	ck_assert_uint_eq(built.failed, 1);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "run", count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 1);
+	OK(tpd_catalog_list(tpd_archive_catalog(archive), "other", count_row, &rows, &err));
+	ck_assert_uint_eq(rows, 2);
 }
 END_TEST
 
@@ -266,7 +465,7 @@ START_TEST(parts_are_adopted_only_if_they_decode)
 	}
 	OK(ingest(scratch("swap-1"), "run", 1, NULL));
 	OK(tpd_capture_open(scratch("swap-2"), &capture, &err));
-	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 2, capture, &progress, &result, &err), TPD_CANCELLED);
+	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 2, capture, &progress, &result, NULL, &err), TPD_CANCELLED);
 	tpd_capture_close(capture);
 	ck_assert(file_exists(scratch("store/ingest/run@2/f00000.p00000")));
 	OK(ingest(scratch("swap-3"), "run", 2, &result));
@@ -281,13 +480,18 @@ int main(void)
 	const TTest *const tests[] = {
 		damage_is_found_where_it_is,
 		catalog_comes_back,
+		stored_without_a_row,
 		lost_checkpoints_are_known,
 		rebuild_waits_before_it_begins,
 		names_come_back,
 		damaged_catalog_is_put_aside,
 		damaged_reference_does_not_keep_new_ones_out,
 		storing_again_mends,
+		mended_ones_are_recorded_anew,
 		one_runs_damaged_refs_leave_the_others_alone,
+		rows_of_unreadable_runs_stay,
+		refs_that_may_not_be_opened,
+		opening_is_linear_in_the_runs,
 		parts_are_adopted_only_if_they_decode,
 	};
 

@@ -32,6 +32,7 @@ START_TEST(defaults)
 	ck_assert_uint_eq(config.tip_cache, 0);
 	ck_assert_uint_eq(config.threads, 0);
 	ck_assert_uint_eq(config.scan_interval_ms, 60000);
+	ck_assert_uint_eq(config.low_space, 4ull << 30);
 	ck_assert_uint_eq(config.watch_count, 0);
 	tpd_config_release(&config);
 	ck_assert_ptr_null(config.store_path);
@@ -53,9 +54,13 @@ START_TEST(every_key)
 			   "control_socket=/tmp/s.sock ; inline\n"
 			   "threads=3\n"
 			   "scan_interval=2m\n"
+			   "low_space=20G\n"
 			   "[watch:llama]\n"
 			   "  path=/data/with space/llama\n"
 			   "settle = 1.5\n"
+			   "complete_when = DONE ../%s.done\n"
+			   "step_regex = it([0-9]+)$\n"
+			   "stalled_after = 1h\n"
 			   "[watch:sweep/a very long name of a watch that is longer than fifty bytes]\r\n"
 			   "path=/data/b\r\n"
 			   "settle=0";
@@ -69,11 +74,17 @@ START_TEST(every_key)
 	ck_assert_str_eq(config.control_socket, "/tmp/s.sock");
 	ck_assert_uint_eq(config.threads, 3);
 	ck_assert_uint_eq(config.scan_interval_ms, 120000);
+	ck_assert_uint_eq(config.low_space, 20ull << 30);
 	ck_assert_uint_eq(config.watch_count, 2);
 	ck_assert_str_eq(config.watches[0].name, "llama");
 	ck_assert_str_eq(config.watches[0].path, "/data/with space/llama");
 	ck_assert_uint_eq(config.watches[0].settle_ms, 1500);
-	ck_assert_uint_eq(config.watches[0].line, 14);
+	ck_assert_str_eq(config.watches[0].complete_when, "DONE ../%s.done");
+	ck_assert_str_eq(config.watches[0].step_regex, "it([0-9]+)$");
+	ck_assert_uint_eq(config.watches[0].stalled_ms, 3600000);
+	ck_assert_uint_eq(config.watches[0].line, 15);
+	ck_assert_ptr_null(config.watches[1].complete_when);
+	ck_assert_uint_eq(config.watches[1].stalled_ms, 600000);
 	ck_assert_str_eq(config.watches[1].name, "sweep/a very long name of a watch that is longer than fifty bytes");
 	ck_assert_str_eq(config.watches[1].path, "/data/b");
 	ck_assert_uint_eq(config.watches[1].settle_ms, 0);
@@ -106,6 +117,16 @@ static const struct {
 	 "3: [watch:a] settle: must be a time from 0 to 1h, such as 5 (seconds) or 500ms, not '2h'"},
 	{"[watch:a]\npath=/a\nsettle=-1\n",
 	 "3: [watch:a] settle: must be a time from 0 to 1h, such as 5 (seconds) or 500ms, not '-1'"},
+	{"[watch:a]\npath=/a\nstalled_after=0\n",
+	 "3: [watch:a] stalled_after: must be a time from 1s to 168h, such as 10m, not '0'"},
+	{"[watch:a]\npath=/a\ncomplete_when=a/b\n",
+	 "3: [watch:a] complete_when: must be names, such as DONE or *.done, or ../%s.done for one beside the checkpoint, not "
+	 "'a/b'"},
+	{"[watch:a]\npath=/a\nstep_regex=it([0-9]+\n",
+	 "3: [watch:a] step_regex: must be a POSIX extended regular expression, not 'it([0-9]+'"},
+	{"[watch:a]\npath=/a\nstep_regex=it[0-9]+\n",
+	 "3: [watch:a] step_regex: must have a group that is the step, such as run_([0-9]+)$, not 'it[0-9]+'"},
+	{"[daemon]\nlow_space=much\n", "2: [daemon] low_space: must be a size, such as 4G, or 0, not 'much'"},
 	{"\n[watch:a]\nsettle=1\n", "2: [watch:a] path: is missing"},
 	{"[watch:a]\npath=/a\n[watch:a]\npath=/b\n", "3: [watch:a]: there is one of this name in line 1 already"},
 	{"[watch:a]\npath=/a\n[watch:b]\npath=/a/b\n",

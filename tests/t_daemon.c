@@ -203,6 +203,31 @@ START_TEST(paused_jobs_survive)
 }
 END_TEST
 
+/* What is deleted and held is let go when the disk gets full: never less than we think is enough, here. */
+START_TEST(low_space)
+{
+	char text[4096];
+
+	snprintf(text, sizeof text,
+		 "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nscan_interval=1h\nlow_space=100000T\n[watch:a]\npath=%s\nsettle=100ms\n",
+		 scratch("store"), scratch("run/c.sock"), scratch("a"));
+	file_write(scratch("c.conf"), text, strlen(text));
+	start();
+	free(ask("{\"command\":\"pause\"}"));
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	checkpoint_make(scratch("a/checkpoint-20"), 20, 1);
+	await("\"queued\":2,");
+	await("\"held\":2}");
+	ck_assert_int_eq(rename(scratch("a/checkpoint-10"), scratch("gone")), 0);
+	await("\"missed\":1,\"held\":1}"); /* and the one that is still there costs no room */
+	await("\"queued\":1,");
+	free(ask("{\"command\":\"resume\"}"));
+	await("\"state\":\"idle\"");
+	await("\"done\":1,");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
 START_TEST(reload)
 {
 	char extra[600];
@@ -435,6 +460,7 @@ int main(void)
 	tcase_add_test(tests, stores_and_tells);
 	tcase_add_test(tests, commands);
 	tcase_add_test(tests, paused_jobs_survive);
+	tcase_add_test(tests, low_space);
 	tcase_add_test(tests, reload);
 	tcase_add_test(tests, second_daemon);
 	tcase_add_test(tests, left_over_socket);

@@ -21,6 +21,8 @@
 #include "base/io.h"
 #include "base/io_count.h"
 
+#define NOBODY 65534u
+
 static const struct tpd_io *io;
 static char root[] = "/tmp/t_io-XXXXXX";
 static int dir;
@@ -197,6 +199,36 @@ START_TEST(rename_without_the_flag)
 		return;
 	}
 	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
+/* What root makes in another user's directory is that user's; what was there keeps its owner. */
+START_TEST(root_makes_nothing_of_its_own)
+{
+	struct stat st;
+	int fd;
+
+	if (geteuid() != 0)
+		return;
+	ck_assert_int_eq(io->mkdir(io, dir, "theirs", 0755), 0);
+	ck_assert_int_eq(fchownat(dir, "theirs", NOBODY, NOBODY, 0), 0);
+	ck_assert_int_eq(io->mkdir(io, dir, "theirs/sub", 0755), 0);
+	fd = io->open(io, dir, "theirs/sub/file", O_RDWR | O_CREAT, 0644);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert(st.st_uid == NOBODY && st.st_gid == NOBODY);
+	ck_assert_int_eq(fchown(fd, 0, 0), 0);
+	close(fd);
+	fd = io->open(io, dir, "theirs/sub/file", O_RDWR | O_CREAT, 0644);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_uint_eq(st.st_uid, 0);
+	close(fd);
+	fd = io->open(io, dir, "theirs/sub/file", O_RDWR | O_CREAT | O_EXCL, 0644);
+	ck_assert_int_eq(fd, -EEXIST);
+	fd = io->open(io, dir, "ours", O_RDWR | O_CREAT, 0644);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_uint_eq(st.st_uid, 0);
+	close(fd);
 }
 END_TEST
 
@@ -559,6 +591,7 @@ int main(void)
 	tcase_add_test(tests, table_basics);
 	tcase_add_test(tests, rename_without_replace);
 	tcase_add_loop_test(tests, rename_without_the_flag, 0, (int)TPD_ARRAY_LEN(no_flag));
+	tcase_add_test(tests, root_makes_nothing_of_its_own);
 	tcase_add_test(tests, counted_calls_are_handed_on);
 	tcase_add_test(tests, whole_transfers);
 	tcase_add_test(tests, read_file);

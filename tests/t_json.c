@@ -3,6 +3,7 @@
 
 #include <check.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -273,6 +274,28 @@ START_TEST(mutations_are_survived)
 }
 END_TEST
 
+START_TEST(python_is_tamed)
+{
+	static const struct {
+		const char *from, *to;
+	} cases[] = {
+		{"[NaN,Infinity,-Infinity]", "[  0,       0,        0]"},
+		{"{\"NaN\":\"\\\" Infinity\",\"a\":NaN}", "{\"NaN\":\"\\\" Infinity\",\"a\":  0}"},
+		{"[Na", "[Na"},
+		{"\"\\", "\"\\"},
+		{"", ""},
+	};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(cases); i++) {
+		char text[64];
+
+		snprintf(text, sizeof(text), "%s", cases[i].from);
+		tpd_json_tame(text, strlen(text));
+		ck_assert_str_eq(text, cases[i].to);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("json");
@@ -290,6 +313,7 @@ int main(void)
 	tcase_add_test(tests, writer);
 	tcase_add_test(tests, doubles_read_back_equal);
 	tcase_add_test(tests, mutations_are_survived);
+	tcase_add_test(tests, python_is_tamed);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -1,160 +1,15 @@
 /* t_scan.c - looks at real directories: what is reported of them, and how few of them are read when nothing happens. */
 #include "base/tpd.h"
 
-#include <check.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/inotify.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "daemon/scan.h"
-#include "files.h"
-
-static struct tpd_scan *scan;
-static struct tpd_scan_result result;
-static int inotify;
-
-static void make_with(int fd)
-{
-	struct tpd_scan_watch watch = {.id = 7, .name = "run"};
-	struct stat st;
-
-	scratch_make();
-	mkdir(scratch("w"), 0755);
-	mkdir(scratch("store"), 0755);
-	watch.path = scratch("w");
-	ck_assert_int_eq(stat(scratch("store"), &st), 0);
-	inotify = fd;
-	ck_assert_int_eq(tpd_scan_new(fd, "none here", &scan, NULL), TPD_OK);
-	ck_assert_int_eq(tpd_scan_set_watches(scan, &watch, 1, st.st_dev, st.st_ino, NULL), TPD_OK);
-}
-
-static void make(void)
-{
-	make_with(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
-}
-
-static void make_polling(void)
-{
-	make_with(-1);
-}
-
-static void drop(void)
-{
-	tpd_scan_result_release(&result);
-	tpd_scan_free(scan);
-	if (inotify >= 0)
-		close(inotify);
-	scratch_remove();
-}
-
-static void put(const char *path, const char *text)
-{
-	TPD_AUTO_FREE char *copy = strdup(scratch("w/%s", path));
-
-	for (char *slash = copy + strlen(scratch("w/")); (slash = strchr(slash, '/')) != NULL; slash++) {
-		*slash = 0;
-		mkdir(copy, 0755);
-		*slash = '/';
-	}
-	file_write(copy, text, strlen(text));
-}
-
-/* A file of 2000 bytes. */
-static void put_big(const char *path)
-{
-	char text[2001];
-
-	memset(text, 'x', 2000);
-	text[2000] = 0;
-	put(path, text);
-}
-
-static void run(const struct tpd_scan_request *request)
-{
-	tpd_scan_result_release(&result);
-	tpd_scan_run(scan, request, &result);
-	ck_assert_int_eq(result.status, TPD_OK);
-}
-
-static void look_at_all(void)
-{
-	run(&(struct tpd_scan_request){.full = true});
-}
-
-/* What inotify says goes into the next look, as watch.c does it. Returns the number of events. */
-static int look_at_events(void)
-{
-	_Alignas(struct inotify_event) char buf[65536];
-	int hints[1000], lost[1000];
-	struct tpd_scan_request request = {.descriptors = hints, .lost = lost};
-	ssize_t len = read(inotify, buf, sizeof buf);
-
-	for (ssize_t at = 0; at < len;) {
-		const struct inotify_event *event = (const void *)(buf + at);
-
-		if (event->mask & IN_IGNORED)
-			lost[request.lost_count++] = event->wd;
-		else
-			hints[request.descriptor_count++] = event->wd;
-		at += (ssize_t)(sizeof *event + event->len);
-	}
-	run(&request);
-	return (int)(request.descriptor_count + request.lost_count);
-}
-
-/* The sight of a path below the watched directory; NULL: not reported. */
-static const struct tpd_seen *seen(const char *path)
-{
-	for (size_t i = 0; i < result.seen_count; i++) {
-		if (strcmp(result.seen[i].path, scratch("w/%s", path)) == 0)
-			return &result.seen[i];
-	}
-	return NULL;
-}
-
-static void expect(const char *path, const char *run_name, uint64_t step, enum tpd_readiness readiness)
-{
-	const struct tpd_seen *s = seen(path);
-
-	ck_assert_msg(s != NULL, "%s is not reported", path);
-	ck_assert_str_eq(s->run, run_name);
-	ck_assert_uint_eq(s->step, step);
-	ck_assert_uint_eq(s->watch, 7);
-	ck_assert_msg(s->readiness == readiness, "%s: %d", path, s->readiness);
-}
-
-static bool gone(const char *path)
-{
-	for (size_t i = 0; i < result.gone_count; i++) {
-		if (strcmp(result.gone[i], scratch("w/%s", path)) == 0)
-			return true;
-	}
-	return false;
-}
-
-static void put_trainer(const char *dir)
-{
-	char path[200];
-
-	snprintf(path, sizeof path, "%s/model.safetensors", dir);
-	put_big(path);
-	snprintf(path, sizeof path, "%s/training_args.bin", dir);
-	put(path, "x");
-	snprintf(path, sizeof path, "%s/trainer_state.json", dir);
-	put(path, "{\"global_step\":20,\"loss\":NaN}");
-}
+#include "scan_help.h"
 
 START_TEST(layouts)
 {
 	put_trainer("checkpoint-20");
 	put_trainer("seed1/checkpoint-40");
 	put_trainer("a/b/checkpoint-60");
-	put_big("a/step-10/shard_0.distcp");
-	put_big("a/step-10/optimizer_0/__0_0.distcp");
+	put_big("a/step-10/shard_0.bin");
+	put_big("a/step-10/optimizer/0.bin");
 	put_big("lightning_logs/version_0/checkpoints/epoch=0-step=5.ckpt");
 	put_big("lightning_logs/version_0/checkpoints/last.ckpt");
 	put_big("model_3.pt");
@@ -234,7 +89,7 @@ START_TEST(left_over_marker)
 	unlink(scratch("w/checkpoint-40/.tmpAbCdEf"));
 	unlink(scratch("w/checkpoint-40/model.safetensors"));
 	look_at_all();
-	expect("checkpoint-40", "run", 40, TPD_SEEN_SETTLING); /* no weights */
+	expect("checkpoint-40", "run", 40, TPD_SEEN_WAITING); /* no weights */
 }
 END_TEST
 

@@ -15,7 +15,7 @@ static struct tpd_settle *settle;
 static void make(void)
 {
 	ck_assert_int_eq(tpd_settle_new(&settle, NULL), TPD_OK);
-	ck_assert_int_eq(tpd_settle_set_watch(settle, 0, 5000, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_settle_set_watch(settle, 0, 5000, 600000, NULL), TPD_OK);
 }
 
 static void drop(void)
@@ -101,8 +101,8 @@ START_TEST(complete_by_marker)
 	struct tpd_settle_order order;
 
 	see(sight(TPD_SEEN_WAITING, 1), 1000);
-	ck_assert_uint_eq(tpd_settle_due(settle), UINT64_MAX); /* time alone does nothing */
-	expect_none(1000000);
+	ck_assert_uint_eq(tpd_settle_due(settle), 601000); /* time alone does nothing but tell */
+	expect_none(600999);
 	see(sight(TPD_SEEN_COMPLETE, 2), 1000000);
 	order = tpd_settle_next(settle, 1000000, true);
 	ck_assert_int_eq(order.action, TPD_SETTLE_CAPTURE);
@@ -110,6 +110,52 @@ START_TEST(complete_by_marker)
 	ck_assert_uint_eq(order.count, 8);
 	ck_assert_uint_eq(order.bytes, 800);
 	expect_none(1000000);
+}
+END_TEST
+
+/* A checkpoint that never gets its marker is told of, once for each state of it. */
+START_TEST(stalled_is_told_once)
+{
+	struct tpd_seen seen = sight(TPD_SEEN_WAITING, 1);
+	struct tpd_settle_order order;
+
+	strcpy(seen.waits.text, "its marker");
+	see(seen, 1000);
+	order = tpd_settle_next(settle, 601000, true);
+	ck_assert_int_eq(order.action, TPD_SETTLE_STALLED);
+	ck_assert_str_eq(order.waits, "its marker");
+	ck_assert_str_eq(order.path, PATH);
+	expect_none(10000000);
+	see(seen, 10000000); /* seen again, and the same */
+	expect_none(20000000);
+	seen.signature = 2;
+	see(seen, 20000000);
+	expect_none(20599999);
+	ck_assert_int_eq(tpd_settle_next(settle, 20600000, true).action, TPD_SETTLE_STALLED);
+	see(sight(TPD_SEEN_COMPLETE, 3), 20600001); /* and yet */
+	expect_capture(20600001);
+}
+END_TEST
+
+static void count_unfinished(void *arg, const struct tpd_unfinished_sight *sight)
+{
+	++*(unsigned *)arg;
+	ck_assert_str_eq(sight->path, PATH);
+	ck_assert_str_eq(sight->run, "r");
+}
+
+START_TEST(unfinished_ones_are_listed)
+{
+	unsigned count = 0;
+	uint32_t generation;
+
+	see(sight(TPD_SEEN_COMPLETE, 1), 10);
+	tpd_settle_unfinished(settle, 10, count_unfinished, &count);
+	ck_assert_uint_eq(count, 1);
+	generation = expect_capture(10);
+	tpd_settle_captured(settle, PATH, generation);
+	tpd_settle_unfinished(settle, 10, count_unfinished, &count);
+	ck_assert_uint_eq(count, 1);
 }
 END_TEST
 
@@ -125,7 +171,7 @@ START_TEST(quiet_is_short_when_it_was_quiet_before)
 	/* and never longer than settle */
 	tpd_settle_gone(settle, PATH);
 	tpd_settle_done(settle, PATH, order.generation);
-	tpd_settle_set_watch(settle, 0, 300, NULL);
+	tpd_settle_set_watch(settle, 0, 300, 600000, NULL);
 	see(sight(TPD_SEEN_COMPLETE, 1), 20000);
 	ck_assert_uint_eq(tpd_settle_next(settle, 20000, true).quiet_ms, 300);
 }
@@ -171,7 +217,7 @@ END_TEST
 
 START_TEST(settle_of_nothing)
 {
-	tpd_settle_set_watch(settle, 0, 0, NULL);
+	tpd_settle_set_watch(settle, 0, 0, 600000, NULL);
 	see(sight(TPD_SEEN_SETTLING, 1), 50);
 	expect_capture(50);
 }
@@ -256,6 +302,51 @@ START_TEST(change_during_capture_voids_it)
 	expect_none(600);
 	ck_assert(!tpd_settle_captured(settle, PATH, generation));
 	ck_assert(tpd_settle_captured(settle, PATH, generation + 1));
+}
+END_TEST
+
+/* What cannot be read is tried again, ever later; a change (its mode, say) begins anew. */
+START_TEST(unreadable_is_tried_again_later)
+{
+	uint64_t now = 10, delay_ms, wanted = 5000;
+	unsigned tries = 0;
+
+	see(sight(TPD_SEEN_COMPLETE, 1), now);
+	for (unsigned i = 1; i <= 9; i++) {
+		delay_ms = tpd_settle_failed(settle, PATH, expect_capture(now), now, &tries);
+		ck_assert_uint_eq(delay_ms, wanted);
+		ck_assert_uint_eq(tries, i);
+		wanted = TPD_MIN(2 * wanted, (uint64_t)600000);
+		see(sight(TPD_SEEN_COMPLETE, 1), now + 1); /* the same again proves nothing */
+		expect_none(now + delay_ms - 1);
+		now += delay_ms;
+		expect_look(now);
+		see(sight(TPD_SEEN_COMPLETE, 1), now);
+	}
+	ck_assert_uint_eq(wanted, 600000);
+	tpd_settle_failed(settle, PATH, expect_capture(now), now, &tries);
+	see(sight(TPD_SEEN_COMPLETE, 2), now + 1);
+	ck_assert_uint_eq(tpd_settle_failed(settle, PATH, expect_capture(now + 1), now + 1, &tries), 5000);
+	ck_assert_uint_eq(tries, 1);
+}
+END_TEST
+
+/* Gone while it was captured, and the capture came to nothing: somebody must say so. */
+START_TEST(lost_during_capture_is_told)
+{
+	uint32_t generation;
+	unsigned tries = 0;
+
+	see(sight(TPD_SEEN_COMPLETE, 1), 10);
+	generation = expect_capture(10);
+	ck_assert(!tpd_settle_gone(settle, PATH));
+	ck_assert(tpd_settle_void(settle, PATH, generation, 20));
+	ck_assert(!tpd_settle_void(settle, PATH, generation, 20)); /* once */
+	see(sight(TPD_SEEN_COMPLETE, 1), 30);
+	generation = expect_capture(30);
+	ck_assert(!tpd_settle_gone(settle, PATH));
+	ck_assert_uint_eq(tpd_settle_failed(settle, PATH, generation, 40, &tries), 0);
+	ck_assert_uint_eq(tpd_settle_count(settle, UINT32_MAX).checkpoints, 0);
 }
 END_TEST
 
@@ -481,11 +572,11 @@ START_TEST(each_watch_has_its_time)
 {
 	struct tpd_seen seen = sight(TPD_SEEN_SETTLING, 1);
 
-	tpd_settle_set_watch(settle, 3, 100, NULL);
+	tpd_settle_set_watch(settle, 3, 100, 600000, NULL);
 	seen.watch = 3;
 	see(seen, 1000);
 	expect_look(1100);
-	tpd_settle_set_watch(settle, 3, 2000, NULL); /* the configuration changed */
+	tpd_settle_set_watch(settle, 3, 2000, 600000, NULL); /* the configuration changed */
 	expect_none(2999);
 	expect_look(3000);
 }
@@ -530,6 +621,8 @@ int main(void)
 	tcase_add_checked_fixture(tests, make, drop);
 	tcase_add_test(tests, nothing);
 	tcase_add_test(tests, complete_by_marker);
+	tcase_add_test(tests, stalled_is_told_once);
+	tcase_add_test(tests, unfinished_ones_are_listed);
 	tcase_add_test(tests, quiet_is_short_when_it_was_quiet_before);
 	tcase_add_test(tests, settles);
 	tcase_add_test(tests, a_look_before_the_time_proves_nothing);
@@ -540,6 +633,8 @@ int main(void)
 	tcase_add_test(tests, room_for_captures);
 	tcase_add_test(tests, all_get_room_in_the_end);
 	tcase_add_test(tests, change_during_capture_voids_it);
+	tcase_add_test(tests, unreadable_is_tried_again_later);
+	tcase_add_test(tests, lost_during_capture_is_told);
 	tcase_add_test(tests, change_seen_during_capture_is_looked_at_afterwards);
 	tcase_add_test(tests, rewritten_after_stored);
 	tcase_add_test(tests, rewritten_while_queued);

@@ -11,6 +11,7 @@
 struct stored {
 	struct tpd_archive_name name;
 	struct tpd_ingest_result result;
+	struct tpd_err unrecorded; /* why the catalog has no row of it; TPD_OK: it has */
 	uint64_t size, stored;
 	uint32_t depth;
 };
@@ -52,7 +53,8 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 		tpd_ctl_note(ctl, "made a new store in '%s'", ctl->store);
 	snprintf(label, sizeof(label), "%.200s@%llu", out->name.run, (unsigned long long)out->name.step);
 	progress = tpd_bar_start(&bar, ctl, label, tpd_capture_bytes(capture));
-	status = tpd_archive_ingest(archive, out->name.run, out->name.step, capture, &progress, &out->result, err);
+	status = tpd_archive_ingest(archive, out->name.run, out->name.step, capture, &progress, &out->result,
+				    &out->unrecorded, err);
 	tpd_bar_finish(&bar);
 	if (status == TPD_OK)
 		status = look_up(archive, out, err);
@@ -80,6 +82,8 @@ static int print_json(const struct tpd_ctl *ctl, const struct stored *stored)
 	tpd_json_put_string(&out, id);
 	tpd_json_key(&out, "existed");
 	tpd_json_put_bool(&out, stored->result.existed);
+	tpd_json_key(&out, "recorded");
+	tpd_json_put_bool(&out, stored->unrecorded.status == TPD_OK);
 	tpd_json_key(&out, "size");
 	tpd_json_put_u64(&out, stored->size);
 	tpd_json_key(&out, "stored");
@@ -120,5 +124,8 @@ int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		return print_json(ctl, &stored);
 	printf("%s  %s%s\n", tpd_name_text(&stored.name, name), stored.result.existed ? "is already stored: " : "",
 	       tpd_text_saving(stored.size, stored.stored, saving));
+	if (stored.unrecorded.status)
+		tpd_ctl_warn(ctl, "it is stored, but not in the catalog yet (the next ingest puts it in): %s",
+			     stored.unrecorded.text);
 	return TPD_EXIT_DONE;
 }

@@ -173,13 +173,18 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 				 rows.rows[i].name.version);
 	}
 	tpd_json_end_array(&json);
+	/* A run whose refs cannot be read has no rows: that must not look as if it had no checkpoints. */
+	if (status == TPD_OK && argc == 0)
+		tpd_archive_check_runs(archive, &fault);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);
 	else if (fault.status)
 		code = tpd_ctl_fail(ctl, &fault);
+	if (status == TPD_OK && code == TPD_EXIT_FAILED && rows.count > 0)
+		code = TPD_EXIT_PARTLY;
 	if (status == TPD_OK && ctl->json)
 		code = tpd_ctl_print_json(ctl, &buf, code);
-	else if (status == TPD_OK && rows.count == 0)
+	else if (status == TPD_OK && rows.count == 0 && !fault.status)
 		tpd_ctl_note(ctl, "nothing is stored in '%s' yet", ctl->store);
 	tpd_buf_release(&buf);
 	tpd_rows_release(&rows);

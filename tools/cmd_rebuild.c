@@ -7,40 +7,55 @@
 
 #include <stdio.h>
 
+static void print_text(const struct tpd_ctl *ctl, const struct tpd_archive_rebuilt *built)
+{
+	if (ctl->quiet)
+		return;
+	printf("%llu checkpoint%s in the catalog", (unsigned long long)built->done, built->done == 1 ? "" : "s");
+	if (built->failed > 0)
+		printf(", %llu could not be read: see 'tpdectl verify'", (unsigned long long)built->failed);
+	putchar('\n');
+	if (built->repaired > 0)
+		printf("the refs of %llu run%s were damaged and are repaired; as they were: '%s/refs-damaged'\n",
+		       (unsigned long long)built->repaired, built->repaired == 1 ? "" : "s", ctl->store);
+}
+
+static int print_json(const struct tpd_ctl *ctl, const struct tpd_archive_rebuilt *built, int code)
+{
+	struct tpd_buf buf = {0};
+	struct tpd_json_out out = tpd_json_out_make(&buf);
+
+	tpd_json_begin_object(&out);
+	tpd_json_key(&out, "checkpoints");
+	tpd_json_put_u64(&out, built->done);
+	tpd_json_key(&out, "failed");
+	tpd_json_put_u64(&out, built->failed);
+	tpd_json_key(&out, "repaired");
+	tpd_json_put_u64(&out, built->repaired);
+	tpd_json_end_object(&out);
+	return tpd_ctl_print_json(ctl, &buf, code);
+}
+
 int tpd_cmd_rebuild(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNUSED)
 {
 	struct tpd_archive *archive = NULL;
-	struct tpd_buf buf = {0};
-	struct tpd_json_out out = tpd_json_out_make(&buf);
+	struct tpd_archive_rebuilt built = {0};
 	struct tpd_progress progress = {.cancel = tpd_ctl_cancellable()};
 	struct tpd_err err = {0};
-	uint64_t done = 0, failed = 0;
 	int code = TPD_EXIT_DONE;
 	enum tpd_status status = tpd_ctl_open(ctl, TPD_ARCHIVE_WRITE, &archive, &err);
 
 	if (status == TPD_OK)
-		status = tpd_archive_rebuild(archive, &progress, &done, &failed, &err);
+		status = tpd_archive_rebuild(archive, &progress, &built, &err);
 	tpd_archive_close(archive);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);
-	if (status && failed == 0)
+	if (status && built.failed == 0)
 		return code;
-	if (failed > 0 && done > 0)
+	if (built.failed > 0 && built.done > 0)
 		code = TPD_EXIT_PARTLY;
-	if (!ctl->json) {
-		if (!ctl->quiet)
-			printf("%llu checkpoint%s in the catalog", (unsigned long long)done, done == 1 ? "" : "s");
-		if (!ctl->quiet && failed > 0)
-			printf(", %llu could not be read: see 'tpdectl verify'", (unsigned long long)failed);
-		if (!ctl->quiet)
-			putchar('\n');
-		return code;
-	}
-	tpd_json_begin_object(&out);
-	tpd_json_key(&out, "checkpoints");
-	tpd_json_put_u64(&out, done);
-	tpd_json_key(&out, "failed");
-	tpd_json_put_u64(&out, failed);
-	tpd_json_end_object(&out);
-	return tpd_ctl_print_json(ctl, &buf, code);
+	if (ctl->json)
+		return print_json(ctl, &built, code);
+	print_text(ctl, &built);
+	return code;
 }

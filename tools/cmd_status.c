@@ -26,6 +26,7 @@ struct facts {
 	bool other_store;
 	/* the store */
 	uint64_t runs, checkpoints, size, stored;
+	struct tpd_err unreadable; /* of runs whose refs cannot be read; TPD_OK: none */
 	struct tpd_unfinished *unfinished; /* owned */
 	size_t unfinished_count;
 	struct tpd_catalog_totals totals;
@@ -90,6 +91,8 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 
 	if (status == TPD_OK)
 		status = tpd_rows_read(archive, NULL, &rows, err);
+	if (status == TPD_OK)
+		tpd_archive_check_runs(archive, &facts->unreadable);
 	if (status == TPD_OK)
 		status = tpd_store_unfinished(tpd_archive_store(archive), &facts->unfinished, &facts->unfinished_count, err);
 	for (size_t i = 0; i < rows.count; i++) {
@@ -187,9 +190,29 @@ static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
 	}
 }
 
+/* All but what the daemon is at. */
+static void print_unfinished(const struct facts *facts)
+{
+	const char *in_work = tpd_reply_get(&facts->reply, "job.run");
+	char size[TPD_TEXT_SIZE];
+	bool any = false;
+
+	for (size_t i = 0; i < facts->unfinished_count; i++) {
+		const struct tpd_unfinished *item = &facts->unfinished[i];
+
+		if (in_work && strcmp(item->run, in_work) == 0)
+			continue;
+		printf("unfinished  %s@%llu: %s, taken up when this step is stored again\n", item->run,
+		       (unsigned long long)item->step, tpd_text_bytes(item->bytes, size));
+		any = true;
+	}
+	if (any)
+		puts("            where that will not be, 'tpdectl discard RUN@STEP' removes it");
+}
+
 static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts *facts, struct tpd_err *err)
 {
-	char saving[TPD_SAVING_TEXT], size[TPD_TEXT_SIZE];
+	char saving[TPD_SAVING_TEXT];
 	enum tpd_status status;
 
 	print_daemon(ctl, facts);
@@ -197,10 +220,7 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts 
 	printf("            %llu run%s, %llu checkpoint%s: %s\n", (unsigned long long)facts->runs,
 	       facts->runs == 1 ? "" : "s", (unsigned long long)facts->checkpoints, facts->checkpoints == 1 ? "" : "s",
 	       tpd_text_saving(facts->size, facts->stored, saving));
-	for (size_t i = 0; i < facts->unfinished_count; i++)
-		if (!tpd_reply_get(&facts->reply, "job.run") || strcmp(facts->unfinished[i].run, field(facts, "job.run")) != 0)
-			printf("unfinished  %s@%llu: %s, taken up when this step is stored again\n", facts->unfinished[i].run,
-			       (unsigned long long)facts->unfinished[i].step, tpd_text_bytes(facts->unfinished[i].bytes, size));
+	print_unfinished(facts);
 	printf("queue       %llu waiting, %llu in work, %llu failed\n", (unsigned long long)facts->totals.jobs_queued,
 	       (unsigned long long)facts->totals.jobs_running, (unsigned long long)facts->totals.jobs_failed);
 	status = print_watches(facts, err);
@@ -284,6 +304,8 @@ int tpd_cmd_status(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNU
 		code = tpd_ctl_fail(ctl, &err);
 	else if (ctl->json)
 		code = print_json(ctl, &facts);
+	if (status == TPD_OK && facts.unreadable.status)
+		code = tpd_ctl_fail(ctl, &facts.unreadable);
 	for (size_t i = 0; i < facts.unfinished_count; i++)
 		free(facts.unfinished[i].run);
 	free(facts.unfinished);

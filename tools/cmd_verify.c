@@ -16,6 +16,7 @@ struct tally {
 	uint64_t ok, corrupt, failed, size;
 	uint64_t unnamed; /* in the store, and in no run */
 	struct tpd_err first_failure; /* of those that are not corrupt */
+	struct tpd_err unreadable;    /* of runs whose refs cannot be read; TPD_OK: none */
 };
 
 static enum tpd_status verify_one(struct tpd_ctl *ctl, struct tpd_archive *archive, const struct tpd_archive_name *name,
@@ -110,8 +111,12 @@ static enum tpd_status verify_all(struct tpd_ctl *ctl, struct tpd_archive *archi
 
 static int exit_code(const struct tally *tally)
 {
-	if (tally->corrupt > 0 || tally->unnamed > 0)
+	int unreadable = tpd_ctl_exit_code(tally->unreadable.status);
+
+	if (tally->corrupt > 0 || tally->unnamed > 0 || unreadable == TPD_EXIT_CORRUPT)
 		return TPD_EXIT_CORRUPT;
+	if (tally->failed == 0 && unreadable)
+		return tally->ok > 0 ? TPD_EXIT_PARTLY : unreadable;
 	if (tally->failed == 0)
 		return TPD_EXIT_DONE;
 	return tally->ok > 0 ? TPD_EXIT_PARTLY : tpd_ctl_exit_code(tally->first_failure.status);
@@ -130,7 +135,7 @@ static void print_sum(const struct tally *tally)
 		printf(", %llu failed", (unsigned long long)tally->failed);
 	putchar('\n');
 	if (tally->unnamed > 0)
-		printf("%llu more in the store without a name, their run's refs are damaged: 'tpdectl rebuild-catalog' names them again\n",
+		printf("%llu more in the store that no run names: refs are damaged or lost, 'tpdectl rebuild-catalog' repairs them\n",
 		       (unsigned long long)tally->unnamed);
 }
 
@@ -154,6 +159,9 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 	if (status == TPD_OK)
 		status = verify_all(ctl, archive, names, count, &tally, &out, &err);
 	if (status == TPD_OK && argc == 0)
+		tpd_archive_check_runs(archive, &tally.unreadable);
+	/* What a file names that cannot even be opened is not known to be without a name. */
+	if (status == TPD_OK && argc == 0 && tally.unreadable.status != TPD_IO)
 		status = tpd_archive_unnamed(archive, &tally.unnamed, &err);
 	tpd_json_end_array(&out);
 	tpd_json_key(&out, "ok");
@@ -168,6 +176,8 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 	tpd_json_put_u64(&out, tally.size);
 	tpd_json_end_object(&out);
 	tpd_archive_close(archive);
+	if (status == TPD_OK && tally.unreadable.status)
+		tpd_ctl_fail(ctl, &tally.unreadable);
 	code = status ? tpd_ctl_fail(ctl, &err) : exit_code(&tally);
 	if (status == TPD_OK && ctl->json)
 		code = tpd_ctl_print_json(ctl, &buf, code);

@@ -2,7 +2,7 @@
 # setup.sh [GROUP...] - brings what building, testing and the demo need and this machine has not got.
 #
 #   build   compiler, make, pkg-config and the libraries (always)
-#   check   libcheck and the sqlite3 shell          demo    the sqlite3 shell
+#   check   libcheck, the sqlite3 shell, Btrfs      demo    the sqlite3 shell
 #   clang   the second compiler                     python  python3 with venv (for the benchmarks)
 #   bench   as python
 #
@@ -14,7 +14,7 @@ set -u
 fail() { printf 'tools/setup.sh: %s\n' "$1" >&2; exit 1; }
 
 missing=()
-need_command() { command -v "$1" >/dev/null || missing+=("$2"); }
+need_command() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || missing+=("$2"); }
 need_module() { pkg-config --exists "$1" 2>/dev/null || missing+=("$2"); }
 
 need_build() {
@@ -35,7 +35,7 @@ need_build
 for group in "$@"; do
 	case $group in
 	build) ;;
-	check) need_module check check; need_command sqlite3 sqlite3 ;;
+	check) need_module check check; need_command sqlite3 sqlite3; need_command mkfs.btrfs btrfs-progs ;;
 	demo) need_command sqlite3 sqlite3 ;;
 	clang) need_command clang clang ;;
 	python | bench)

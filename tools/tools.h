@@ -42,6 +42,7 @@ struct tpd_ctl {
 	bool json, quiet;
 	uint64_t threads; /* 0: not given */
 	int64_t lock_timeout_ms;
+	bool has_lock_timeout; /* it was given */
 	/* options of commands */
 	const char *run, *to, *file;
 	uint64_t step;
@@ -60,6 +61,8 @@ int tpd_ctl_fail(const struct tpd_ctl *ctl, const struct tpd_err *err);
 int tpd_ctl_usage(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A remark on standard error, unless --quiet or --json. */
 void tpd_ctl_note(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A warning on standard error, unless --json. */
+void tpd_ctl_warn(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Print the JSON text in `buf` and a newline, release it; returns `code`, or the exit code of what failed. */
 int tpd_ctl_print_json(const struct tpd_ctl *ctl, struct tpd_buf *buf, int code);
 /*
@@ -81,6 +84,7 @@ int tpd_cmd_status(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_show(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc, char **argv);
+int tpd_cmd_discard(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_restore(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_stats(struct tpd_ctl *ctl, int argc, char **argv);

@@ -69,6 +69,7 @@ static const struct command {
 	{"restore", "RUN@STEP --to DIR", "get a checkpoint back, bit for bit", BIT(O_TO) | BIT(O_FILE) | BIT(O_FORCE),
 	 1, 1, tpd_cmd_restore},
 	{"verify", "[RUN[@STEP]]", "read, decode and compare every digest", 0, 0, 1, tpd_cmd_verify},
+	{"discard", "RUN@STEP", "remove a checkpoint that was never finished", 0, 1, 1, tpd_cmd_discard},
 	{"stats", "RUN", "the sparsity of a run, step by step", 0, 1, 1, tpd_cmd_stats},
 	{"rebuild-catalog", "", "make the catalog again from the store", 0, 0, 0, tpd_cmd_rebuild},
 	{"config-check", "FILE", "check a configuration of tpded", 0, 0, 1, tpd_cmd_config_check},
@@ -169,19 +170,36 @@ int tpd_ctl_usage(const struct tpd_ctl *ctl, const char *fmt, ...)
 	return TPD_EXIT_USAGE;
 }
 
+static void say(const char *before, const char *fmt, va_list ap)
+{
+	char text[TPD_ERR_TEXT + 256];
+	TPD_AUTO_FREE char *clean = NULL;
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	clean = tpd_text_clean(text);
+	fprintf(stderr, "%s%s\n", before, clean ? clean : "out of memory");
+}
+
 void tpd_ctl_note(const struct tpd_ctl *ctl, const char *fmt, ...)
 {
-	char text[TPD_ERR_TEXT];
-	TPD_AUTO_FREE char *clean = NULL;
 	va_list ap;
 
 	if (ctl->quiet || ctl->json)
 		return;
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	say("", fmt, ap);
 	va_end(ap);
-	clean = tpd_text_clean(text);
-	fprintf(stderr, "%s\n", clean ? clean : "out of memory");
+}
+
+void tpd_ctl_warn(const struct tpd_ctl *ctl, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (ctl->json)
+		return;
+	va_start(ap, fmt);
+	say("tpdectl: warning: ", fmt, ap);
+	va_end(ap);
 }
 
 int tpd_ctl_print_json(const struct tpd_ctl *ctl, struct tpd_buf *buf, int code)
@@ -296,7 +314,6 @@ enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, st
 	archive.max_depth = ctl->has_config ? ctl->config.max_depth : TPD_DEFAULT_MAX_DEPTH;
 	archive.part_size = ctl->has_config ? ctl->config.part_size : 0;
 	archive.tip_cache = ctl->has_config ? ctl->config.tip_cache : 0;
-	archive.tip_cache = ctl->has_config ? ctl->config.tip_cache : 0;
 	return tpd_archive_open(&archive, out_archive, err);
 }
 
@@ -351,6 +368,7 @@ static int set_option(struct tpd_ctl *ctl, unsigned option, const char *value)
 		if (!tpd_text_parse_duration(value, &ms) || ms > INT64_MAX)
 			return tpd_ctl_usage(ctl, "--lock-timeout: '%s' is not a number of seconds", value);
 		ctl->lock_timeout_ms = (int64_t)ms;
+		ctl->has_lock_timeout = true;
 		break;
 	case O_RUN:
 		ctl->run = value;

@@ -171,9 +171,26 @@ enum tpd_status tpd_archive_reopen_catalog(struct tpd_archive *archive, struct t
 	return status;
 }
 
+/* With a catalog handle of this thread's own. */
+static enum tpd_status record(struct tpd_archive *archive, const struct tpd_ingest_result *result, struct tpd_err *err)
+{
+	struct tpd_catalog *catalog = NULL;
+	char hex[TPD_ID_HEX];
+	enum tpd_status status = open_catalog(archive, &catalog, err);
+
+	if (status)
+		return status;
+	tpd_id_hex(&result->id, hex);
+	/* What was stored anew beside a damaged generation has a row already, which tells of that one. */
+	if (!result->existed || !tpd_catalog_has(catalog, hex))
+		status = tpd_archive_record(archive->store, catalog, &result->id, result->version, err);
+	tpd_catalog_close(catalog);
+	return status;
+}
+
 enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run, uint64_t step,
 				   const struct tpd_capture *capture, const struct tpd_progress *progress,
-				   struct tpd_ingest_result *out, struct tpd_err *err)
+				   struct tpd_ingest_result *out, struct tpd_err *out_unrecorded, struct tpd_err *err)
 {
 	struct tpd_ingest_options options = {
 		.pool = archive->pool,
@@ -183,7 +200,7 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 	};
 	struct tpd_ingest_result result = {0};
 	struct tpd_run_lock *lock = NULL;
-	struct tpd_catalog *catalog = NULL;
+	struct tpd_err unrecorded = {0};
 	TPD_AUTO_FREE char *tip = tpd_tip_path(archive, run);
 	enum tpd_status status;
 
@@ -199,17 +216,52 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 	tpd_store_run_unlock(lock);
 	if (status)
 		return status;
-	status = open_catalog(archive, &catalog, err); /* this thread's own */
-	if (!status) {
-		char hex[TPD_ID_HEX];
+	record(archive, &result, &unrecorded);
+	if (out_unrecorded)
+		*out_unrecorded = unrecorded;
+	*out = result;
+	return TPD_OK;
+}
 
-		tpd_id_hex(&result.id, hex);
-		if (!tpd_catalog_has(catalog, hex))
-			status = tpd_archive_record(archive->store, catalog, &result.id, result.version, err);
-		tpd_catalog_close(catalog);
+static enum tpd_status find_unfinished(struct tpd_store *store, const char *run, uint64_t step, uint64_t *out_bytes,
+				       struct tpd_err *err)
+{
+	struct tpd_unfinished *items = NULL;
+	size_t count = 0;
+	bool found = false;
+	enum tpd_status status = tpd_store_unfinished(store, &items, &count, err);
+
+	for (size_t i = 0; i < count; i++) {
+		if (items[i].step == step && strcmp(items[i].run, run) == 0) {
+			found = true;
+			*out_bytes = items[i].bytes;
+		}
+		free(items[i].run);
 	}
+	free(items);
+	if (!status && !found)
+		status = tpd_fail(err, TPD_NOT_FOUND, "no checkpoint %s@%llu was begun and left unfinished", run,
+				  (unsigned long long)step);
+	return status;
+}
+
+enum tpd_status tpd_archive_discard(struct tpd_archive *archive, const char *run, uint64_t step, int64_t timeout_ms,
+				    uint64_t *out_bytes, struct tpd_err *err)
+{
+	struct tpd_run_lock *lock = NULL;
+	uint64_t bytes = 0;
+	/* Before the lock, which makes a file for a run that there is none of; and again, since it publishes what is whole. */
+	enum tpd_status status = find_unfinished(archive->store, run, step, &bytes, err);
+
 	if (!status)
-		*out = result;
+		status = tpd_store_run_lock(archive->store, run, timeout_ms, &lock, err);
+	if (!status)
+		status = find_unfinished(archive->store, run, step, &bytes, err);
+	if (!status)
+		status = tpd_store_ingest_discard(lock, step, err);
+	tpd_store_run_unlock(lock);
+	if (!status)
+		*out_bytes = bytes;
 	return status;
 }
 

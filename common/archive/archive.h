@@ -70,22 +70,46 @@ enum tpd_status tpd_archive_resolve(struct tpd_archive *archive, const char *nam
 enum tpd_status tpd_archive_select(struct tpd_archive *archive, const char *name_or_null, struct tpd_archive_name **out,
 				   size_t *out_count, struct tpd_err *err);
 
-/* Store a capture as RUN@step and record it. Uses a run lock of its own and, in any thread, a catalog handle of its own. */
+/*
+ * Can every run's refs be read? tpd_archive_select() of everything leaves out those that cannot. The status of the
+ * first one, with a sentence that names it.
+ */
+enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, struct tpd_err *err);
+
+/*
+ * Store a capture as RUN@step and record it. Uses a run lock of its own and, in any thread, a catalog handle of its
+ * own. What is in the store is stored: when only the catalog fails, the call returns TPD_OK, and *out_unrecorded
+ * tells why there is no row yet (its status is TPD_OK when there is one; may be NULL). The next opening for writing
+ * puts the row in.
+ */
 enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run, uint64_t step,
 				   const struct tpd_capture *capture, const struct tpd_progress *progress,
-				   struct tpd_ingest_result *out, struct tpd_err *err);
+				   struct tpd_ingest_result *out, struct tpd_err *out_unrecorded, struct tpd_err *err);
+/*
+ * Remove what an ingest of RUN@step left that did not finish, for good; *out_bytes of files. TPD_NOT_FOUND: nothing
+ * is left (what was complete is stored now); TPD_BUSY: somebody is writing to the run for longer than timeout_ms.
+ */
+enum tpd_status tpd_archive_discard(struct tpd_archive *archive, const char *run, uint64_t step, int64_t timeout_ms,
+				    uint64_t *out_bytes, struct tpd_err *err);
 enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to, const char *file,
 				    bool force, const struct tpd_progress *progress, struct tpd_err *err);
 enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd_id *id, const struct tpd_progress *progress,
 				   struct tpd_err *err);
 
+struct tpd_archive_rebuilt {
+	uint64_t done;     /* checkpoints that are in the catalog now */
+	uint64_t failed;   /* checkpoints, and runs, that could not be read */
+	uint64_t repaired; /* runs whose refs were damaged, and are whole again */
+};
 /*
- * Make the catalog again from the store alone (jobs and events stay unless the file is damaged; it is kept as *.damaged then). Checkpoints that no run names are named
- * again first, as their manifests say. A checkpoint that cannot be read is left
- * out and counted; the call then returns the first such status after it has done all it could.
+ * Make the catalog again from the store alone (jobs and events stay unless the file is damaged; it is kept as
+ * *.damaged then). Before that, damaged refs are repaired (the damaged file is kept in STORE/refs-damaged/), and
+ * checkpoints that no run names are named again, as their manifests say. What cannot be read is left out and counted,
+ * but rows of a run whose refs stay unreadable are kept; the call then returns the first such status after it has
+ * done all it could. *out holds as soon as that was begun.
  */
-enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tpd_progress *progress, uint64_t *out_done,
-				    uint64_t *out_failed, struct tpd_err *err);
+enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tpd_progress *progress,
+				    struct tpd_archive_rebuilt *out, struct tpd_err *err);
 /*
  * Is the checkpoint with this id, once stored for this run, in the store no more, though nobody asked to forget it? So what the catalog
  * remembers as done must be done again (the store was lost or put back to an older state, the catalog was not).

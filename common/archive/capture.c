@@ -13,10 +13,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -28,6 +32,8 @@
 
 struct tpd_capture {
 	char *path;
+	int *clones;  /* of each entry, -1: none; NULL: not cloned */
+	bool detached; /* what is read are the clones: nothing that happens to the originals matters any more */
 	struct tpd_source source;
 	struct tpd_source_entry *entries; /* own their strings and descriptors */
 	struct stat *stats;               /* of each entry when it was opened */
@@ -207,11 +213,35 @@ static enum tpd_status sort_entries(struct tpd_capture *capture, struct tpd_err 
 	return TPD_OK;
 }
 
+/*
+ * Open a path that realpath() gave. A link that somebody put on the way since then would lead to what the path's owner may not
+ * read and we may, so none is followed.
+ */
+static int open_real(const char *path, int flags)
+{
+	struct open_how how = {.flags = (unsigned)(flags | O_CLOEXEC), .resolve = RESOLVE_NO_SYMLINKS};
+	long fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+
+	return fd < 0 && errno == ENOSYS ? open(path, flags | O_NOFOLLOW | O_CLOEXEC) : (int)fd; /* Linux before 5.6 */
+}
+
 static const char *base_name(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 
 	return slash ? slash + 1 : path;
+}
+
+/* The one file of a single-file checkpoint, by the directory that it lies in. */
+static enum tpd_status take_file(struct tpd_capture *capture, const char *path, struct tpd_err *err)
+{
+	const char *name = base_name(capture->path);
+	TPD_AUTO_FREE char *parent = strndup(capture->path, TPD_MAX((size_t)(name - capture->path) - 1, (size_t)1));
+	TPD_AUTO_CLOSE int dir = parent ? open_real(parent, O_RDONLY | O_DIRECTORY) : -1;
+
+	if (!parent)
+		return tpd_fail_nomem(err);
+	return dir < 0 ? vanished(err, errno, path) : take(capture, dir, name, name, 0, err);
 }
 
 enum tpd_status tpd_capture_open(const char *path, struct tpd_capture **out_capture, struct tpd_err *err)
@@ -228,13 +258,13 @@ enum tpd_status tpd_capture_open(const char *path, struct tpd_capture **out_capt
 	} else if (lstat(capture->path, &st) != 0) {
 		status = vanished(err, errno, path);
 	} else if (S_ISDIR(st.st_mode)) {
-		int fd = open(capture->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		int fd = open_real(capture->path, O_RDONLY | O_DIRECTORY);
 
 		capture->source.kind = TPD_CHECKPOINT_DIR;
 		status = fd < 0 ? vanished(err, errno, path) : walk(capture, fd, "", 0, err);
 	} else if (S_ISREG(st.st_mode)) {
 		capture->source.kind = TPD_CHECKPOINT_FILE;
-		status = take(capture, AT_FDCWD, capture->path, base_name(capture->path), 0, err);
+		status = take_file(capture, path, err);
 	} else {
 		status = tpd_fail(err, TPD_USAGE, "'%s' is neither a file nor a directory", path);
 	}
@@ -251,6 +281,15 @@ enum tpd_status tpd_capture_open(const char *path, struct tpd_capture **out_capt
 	return TPD_OK;
 }
 
+static void drop_clones(struct tpd_capture *capture)
+{
+	for (size_t i = 0; capture->clones && i < capture->source.count; i++)
+		if (capture->clones[i] >= 0)
+			close(capture->clones[i]);
+	free(capture->clones);
+	capture->clones = NULL;
+}
+
 void tpd_capture_close(struct tpd_capture *capture)
 {
 	if (!capture)
@@ -261,10 +300,52 @@ void tpd_capture_close(struct tpd_capture *capture)
 		if (capture->entries[i].fd >= 0)
 			close(capture->entries[i].fd);
 	}
+	drop_clones(capture);
 	free(capture->entries);
 	free(capture->stats);
 	free(capture->path);
 	free(capture);
+}
+
+bool tpd_capture_clone(struct tpd_capture *capture, int spool)
+{
+	size_t count = capture->source.count;
+	bool good;
+
+	if (spool < 0 || capture->clones || capture->detached)
+		return capture->clones != NULL;
+	capture->clones = malloc((count + 1) * sizeof(*capture->clones));
+	good = capture->clones != NULL;
+	for (size_t i = 0; good && i < count; i++)
+		capture->clones[i] = -1;
+	for (size_t i = 0; good && i < count; i++) {
+		if (capture->entries[i].type != TPD_ENTRY_FILE)
+			continue;
+		capture->clones[i] = openat(spool, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+		good = capture->clones[i] >= 0 && ioctl(capture->clones[i], FICLONE, capture->entries[i].fd) == 0;
+	}
+	if (!good)
+		drop_clones(capture);
+	return good;
+}
+
+enum tpd_status tpd_capture_detach(struct tpd_capture *capture, struct tpd_err *err)
+{
+	enum tpd_status status = tpd_capture_check(capture, err);
+
+	if (status || !capture->clones)
+		return status;
+	for (size_t i = 0; i < capture->source.count; i++) {
+		int clone = capture->clones[i];
+
+		if (clone < 0)
+			continue;
+		capture->clones[i] = capture->entries[i].fd; /* closed below */
+		capture->entries[i].fd = clone;
+	}
+	drop_clones(capture);
+	capture->detached = true;
+	return TPD_OK;
 }
 
 const struct tpd_source *tpd_capture_source(const struct tpd_capture *capture)
@@ -338,6 +419,8 @@ static enum tpd_status find_new(const struct tpd_capture *capture, int fd, const
 
 enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_err *err)
 {
+	if (capture->detached)
+		return TPD_OK;
 	for (size_t i = 0; i < capture->source.count; i++) {
 		const struct tpd_source_entry *entry = &capture->entries[i];
 		const struct stat *was = &capture->stats[i];
@@ -355,7 +438,7 @@ enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_
 			return tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", entry->path);
 	}
 	if (capture->source.kind == TPD_CHECKPOINT_DIR) {
-		int fd = open(capture->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		int fd = open_real(capture->path, O_RDONLY | O_DIRECTORY);
 
 		if (fd >= 0)
 			return find_new(capture, fd, "", 0, err);
@@ -404,12 +487,33 @@ static bool state_step(const char *text, size_t len, uint64_t *out_step)
 	return found && kind == TPD_JSON_OBJECT_END && tpd_json_next(&js) == TPD_JSON_END;
 }
 
+/* A trainer_state.json that is there has the word: "best-7" may well be step 20. */
+static enum tpd_status read_state(const char *file, bool *out_found, uint64_t *out_step, struct tpd_err *err)
+{
+	TPD_AUTO_FREE uint8_t *text = NULL;
+	struct tpd_err fault = {0};
+	size_t len = 0;
+	enum tpd_status status = tpd_io_read_file(tpd_io_posix(), AT_FDCWD, file, MAX_STATE_FILE, &text, &len, &fault);
+
+	*out_found = status != TPD_NOT_FOUND && fault.sys != ENOTDIR;
+	if (!*out_found)
+		return TPD_OK;
+	if (status == TPD_NOMEM)
+		return tpd_fail_nomem(err);
+	if (status)
+		return tpd_fail(err, TPD_USAGE, "the step cannot be told: %s", fault.text);
+	tpd_json_tame((char *)text, len);
+	if (!state_step((const char *)text, len, out_step))
+		return tpd_fail(err, TPD_USAGE, "'%s' is not whole JSON with a \"global_step\"", file);
+	return TPD_OK;
+}
+
 enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tpd_err *err)
 {
 	TPD_AUTO_FREE char *real = realpath(path, NULL);
-	TPD_AUTO_FREE uint8_t *text = NULL;
 	TPD_AUTO_FREE char *state = NULL;
-	size_t len = 0;
+	bool found = false;
+	enum tpd_status status;
 
 	if (!real)
 		return vanished(err, errno, path);
@@ -417,12 +521,11 @@ enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tp
 		state = NULL;
 		return tpd_fail_nomem(err);
 	}
-	if (tpd_io_read_file(tpd_io_posix(), AT_FDCWD, state, MAX_STATE_FILE, &text, &len, NULL) == TPD_OK &&
-	    state_step((const char *)text, len, out_step))
-		return TPD_OK;
+	status = read_state(state, &found, out_step, err);
+	if (status || found)
+		return status;
 	if (tpd_text_trailing_number(base_name(real), out_step))
 		return TPD_OK;
 	return tpd_fail(err, TPD_NOT_FOUND,
-			"'%s' does not tell its step: no trainer_state.json with a global_step, and no number at the end of its name",
-			path);
+			"'%s' does not tell its step: no trainer_state.json, and no number at the end of its name", path);
 }

@@ -25,13 +25,21 @@ const struct tpd_source *tpd_capture_source(const struct tpd_capture *capture);
 uint64_t tpd_capture_bytes(const struct tpd_capture *capture);
 /* TPD_CONFLICT when anything changed since open; files that were only deleted are fine. */
 enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_err *err);
+/*
+ * Where file systems share blocks (Btrfs, XFS): copies of all files, made at once, into files without names in the directory `spool`,
+ * which must lie on the same file system. false: it cannot be had, nothing is changed. The originals stay what is read until
+ * tpd_capture_detach(), which checks them once more (TPD_CONFLICT) and lets them go: from then on the checkpoint may be over-written in
+ * place, and this capture holds what it was. Without clones detach is check.
+ */
+bool tpd_capture_clone(struct tpd_capture *capture, int spool);
+enum tpd_status tpd_capture_detach(struct tpd_capture *capture, struct tpd_err *err);
 /* Hex XXH3-128 over names, sizes and mtimes: the same again is the same content, as far as one can tell without reading. */
 #define TPD_FINGERPRINT_LEN 33
 void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FINGERPRINT_LEN]);
 
 /*
- * The step of a checkpoint path: "global_step" in its trainer_state.json, else the trailing number of its name.
- * TPD_NOT_FOUND: neither.
+ * The step of a checkpoint path: "global_step" in its trainer_state.json, or without such a file the trailing number
+ * of its name. TPD_NOT_FOUND: neither; TPD_USAGE: the file is there and does not tell, so somebody else must.
  */
 enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tpd_err *err);
 

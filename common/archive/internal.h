@@ -18,6 +18,8 @@ struct tpd_archive {
 	struct tpd_archive_options options; /* strings are not to be used after open */
 };
 
+/* One run's or one checkpoint's own affair, damage or a file that we may not open: the others go on. */
+bool tpd_archive_is_local(const struct tpd_err *fault);
 /* Put one stored checkpoint, read from its manifest, into the catalog as RUN@STEP~version. */
 enum tpd_status tpd_archive_record(struct tpd_store *store, struct tpd_catalog *catalog, const struct tpd_id *id,
 				   uint32_t version, struct tpd_err *err);

@@ -76,10 +76,14 @@ static enum tpd_status gather(struct tpd_archive *archive, const char *run_or_nu
 	} else {
 		status = tpd_store_runs(archive->store, &names, &count, err);
 		for (size_t i = 0; i < count; i++) {
-			if (!status)
-				status = add_run(archive, names[i], list, err);
-			if (status == TPD_CORRUPT || status == TPD_UNSUPPORTED)
-				status = TPD_OK; /* one run's damaged refs do not hide the others; verify tells of them */
+			struct tpd_err fault = {0};
+
+			if (!status && (status = add_run(archive, names[i], list, &fault)) != TPD_OK) {
+				if (tpd_archive_is_local(&fault)) /* hides no other run; check_runs tells of it */
+					status = TPD_OK;
+				else if (err)
+					*err = fault;
+			}
 			free(names[i]);
 		}
 		free(names);
@@ -87,6 +91,37 @@ static enum tpd_status gather(struct tpd_archive *archive, const char *run_or_nu
 	if (!status && list->count > 1)
 		qsort(list->items, list->count, sizeof(*list->items), compare_names);
 	return status;
+}
+
+enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, struct tpd_err *err)
+{
+	char **names = NULL;
+	size_t count = 0, bad = 0;
+	struct tpd_err first = {0};
+	enum tpd_status status = tpd_store_runs(archive->store, &names, &count, err);
+
+	if (status)
+		return status;
+	for (size_t i = 0; i < count; i++) {
+		struct tpd_run run = {0};
+		struct tpd_err fault = {0};
+
+		status = tpd_store_run_read(archive->store, names[i], &run, &fault);
+		if (status && status != TPD_NOT_FOUND && bad++ == 0) {
+			first = fault;
+			tpd_err_prefix(&first, "run '%s' cannot be read", names[i]);
+		}
+		tpd_run_release(&run);
+		free(names[i]);
+	}
+	free(names);
+	if (bad == 0)
+		return TPD_OK;
+	if (bad > 1)
+		tpd_err_prefix(&first, "%zu runs cannot be read; the first", bad);
+	if (err)
+		*err = first;
+	return first.status;
 }
 
 static enum tpd_status no_run(struct tpd_archive *archive, const char *run, struct tpd_err *err)
@@ -156,6 +191,8 @@ static enum tpd_status by_prefix(struct tpd_archive *archive, const char *prefix
 		hits++;
 	}
 	free(list.items);
+	if (!status && hits == 0) /* it may be one of a run that cannot be read */
+		status = tpd_archive_check_runs(archive, err);
 	*out_found = hits > 0;
 	if (!status && hits > 1)
 		status = tpd_fail(err, TPD_NOT_FOUND, "id '%s' is not unique", prefix);

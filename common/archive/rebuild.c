@@ -1,33 +1,48 @@
 /*
  * rebuild.c - the catalog from the store: whole on request, and what is missing at every opening for writing.
  *
- * Both first take each run's lock once, which names what a crash published without a name, and let it go again; then they read
- * the refs, which only ever grow. What a writer stores meanwhile it records itself. So nobody waits for a writer while
- * holding the catalog's transaction, for which that writer may be waiting.
+ * A rebuild on request repairs damaged refs before all else. Where it cannot, the rows of that run stay as they are:
+ * they are the last that names its checkpoints.
+ *
+ * Both then take the lock of each run for which a crash left something, which names what was published without a
+ * name, and let it go again; then they read the refs, which only ever grow. What a writer stores meanwhile it records
+ * itself. So nobody waits for a writer while holding the catalog's transaction, for which that writer may be waiting.
  */
 #include "base/tpd.h"
 
 #include "archive/internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "base/text.h"
 #include "store/readers.h"
 
 struct pass {
 	struct tpd_archive *archive;
 	bool all; /* every checkpoint, not only those that the catalog lacks */
-	uint64_t done, failed, total;
+	uint64_t done, failed, total, repaired;
+	char **unreadable; /* runs whose refs cannot be read: owned names */
+	size_t unreadable_count;
 	const struct tpd_progress *progress;
 	enum tpd_status first; /* of the checkpoints that could not be read */
 	struct tpd_err first_err;
 };
 
-/* One run's or one checkpoint's own affair: the others go on. */
-static bool is_local(enum tpd_status status)
+bool tpd_archive_is_local(const struct tpd_err *fault)
 {
-	return status == TPD_CORRUPT || status == TPD_NOT_FOUND || status == TPD_UNSUPPORTED;
+	switch (fault->status) {
+	case TPD_CORRUPT:
+	case TPD_NOT_FOUND:
+	case TPD_UNSUPPORTED:
+		return true;
+	case TPD_IO: /* somebody else's file: what another user made by hand, say */
+		return fault->sys == EACCES || fault->sys == EPERM || fault->sys == EROFS;
+	default:
+		return false;
+	}
 }
 
 static void note_failure(struct pass *pass, enum tpd_status status, const struct tpd_err *fault)
@@ -39,14 +54,64 @@ static void note_failure(struct pass *pass, enum tpd_status status, const struct
 	pass->first_err.status = pass->first;
 }
 
+static void pass_release(struct pass *pass)
+{
+	for (size_t i = 0; i < pass->unreadable_count; i++)
+		free(pass->unreadable[i]);
+	free(pass->unreadable);
+}
+
+static bool is_unreadable(const struct pass *pass, const char *run)
+{
+	for (size_t i = 0; i < pass->unreadable_count; i++)
+		if (strcmp(pass->unreadable[i], run) == 0)
+			return true;
+	return false;
+}
+
+static enum tpd_status note_unreadable(struct pass *pass, const char *run, struct tpd_err *err)
+{
+	char **grown = reallocarray(pass->unreadable, pass->unreadable_count + 1, sizeof(*grown));
+
+	if (!grown)
+		return tpd_fail_nomem(err);
+	pass->unreadable = grown;
+	grown[pass->unreadable_count] = strdup(run);
+	if (!grown[pass->unreadable_count])
+		return tpd_fail_nomem(err);
+	pass->unreadable_count++;
+	return TPD_OK;
+}
+
+/* Damaged refs made readable; where they stay unreadable that is noted as the run's failure. */
+static enum tpd_status repair_run(struct pass *pass, const char *name, struct tpd_err *err)
+{
+	struct tpd_err fault = {0};
+	bool repaired = false;
+	enum tpd_status status = tpd_store_run_repair(pass->archive->store, name, pass->archive->options.lock_timeout_ms,
+						      &repaired, &fault);
+
+	pass->repaired += repaired;
+	if (status && tpd_archive_is_local(&fault)) {
+		note_failure(pass, status, &fault);
+		return note_unreadable(pass, name, err);
+	}
+	if (status && err)
+		*err = fault;
+	return status;
+}
+
 static enum tpd_status record_run(struct pass *pass, const char *name, struct tpd_err *err)
 {
 	struct tpd_archive *archive = pass->archive;
 	struct tpd_run run = {0};
 	struct tpd_err fault = {0};
-	enum tpd_status status = tpd_store_run_read(archive->store, name, &run, &fault);
+	enum tpd_status status;
 
-	if (is_local(status)) {
+	if (is_unreadable(pass, name))
+		return TPD_OK;
+	status = tpd_store_run_read(archive->store, name, &run, &fault);
+	if (status && tpd_archive_is_local(&fault)) {
 		note_failure(pass, status, &fault);
 		return TPD_OK;
 	}
@@ -58,7 +123,7 @@ static enum tpd_status record_run(struct pass *pass, const char *name, struct tp
 			continue;
 		status = tpd_archive_record(archive->store, archive->catalog, &run.versions[v].id, run.versions[v].version,
 					    &fault);
-		if (is_local(status)) {
+		if (status && tpd_archive_is_local(&fault)) {
 			note_failure(pass, status, &fault);
 			status = TPD_OK;
 		} else if (!status) {
@@ -90,7 +155,10 @@ static enum tpd_status each_run(struct pass *pass, enum tpd_status (*fn)(struct 
 	return status;
 }
 
-/* Taking a run's lock names what was published without a name. Damaged refs are told of when they are read. */
+/*
+ * Taking a run's lock names what was published without a name. Damaged refs are told of when they are read; a file
+ * that may only be read is recorded as it is.
+ */
 static enum tpd_status settle_run(struct tpd_archive *archive, const char *name, int64_t timeout_ms, struct tpd_err *err)
 {
 	struct tpd_run_lock *lock = NULL;
@@ -98,43 +166,70 @@ static enum tpd_status settle_run(struct tpd_archive *archive, const char *name,
 	enum tpd_status status = tpd_store_run_lock(archive->store, name, timeout_ms, &lock, &fault);
 
 	tpd_store_run_unlock(lock);
-	if (is_local(status))
+	if (status && tpd_archive_is_local(&fault))
 		return TPD_OK;
 	if (status && err)
 		*err = fault;
 	return status;
 }
 
-/* A run that is being written has a writer who sees to it. */
-static enum tpd_status settle_if_free(struct pass *pass, const char *name, struct tpd_err *err)
+static bool has_refs(struct tpd_archive *archive, const char *name)
 {
-	struct tpd_err fault = {0};
-	enum tpd_status status = settle_run(pass->archive, name, 0, &fault);
+	struct tpd_run run = {0};
+	enum tpd_status status = tpd_store_run_read(archive->store, name, &run, NULL);
 
-	if (status == TPD_BUSY)
-		return TPD_OK;
-	if (status && err)
-		*err = fault;
-	return status;
+	tpd_run_release(&run);
+	return status != TPD_NOT_FOUND;
 }
 
-static enum tpd_status settle(struct pass *pass, const char *name, struct tpd_err *err)
+/*
+ * Each run for which a crash may have left something. `all`: also those whose refs are gone as a whole, which no
+ * crash does, and wait for whoever writes; else a run that is being written is left to its writer.
+ */
+static enum tpd_status settle(struct tpd_archive *archive, bool all, struct tpd_err *err)
 {
-	return settle_run(pass->archive, name, pass->archive->options.lock_timeout_ms, err);
+	char **names = NULL;
+	size_t count = 0;
+	enum tpd_status status = tpd_store_unsettled(archive->store, &names, &count, err);
+
+	for (size_t i = 0; i < count; i++) {
+		struct tpd_err fault = {0};
+
+		if (!status && (all || has_refs(archive, names[i])))
+			status = settle_run(archive, names[i], all ? archive->options.lock_timeout_ms : 0, &fault);
+		if (status == TPD_BUSY && !all)
+			status = TPD_OK;
+		else if (fault.status && err)
+			*err = fault;
+		free(names[i]);
+	}
+	free(names);
+	return status;
 }
 
 enum tpd_status tpd_archive_catch_up(struct tpd_archive *archive, struct tpd_err *err)
 {
 	struct pass pass = {.archive = archive};
-	enum tpd_status status = each_run(&pass, settle_if_free, err);
+	enum tpd_status status = settle(archive, false, err);
 
 	return status ? status : each_run(&pass, record_run, err);
 }
 
-/* --- checkpoints that no run names: their refs file was lost --- */
+enum tpd_status tpd_archive_unnamed(struct tpd_archive *archive, uint64_t *out_count, struct tpd_err *err)
+{
+	enum tpd_status status = tpd_store_unnamed(archive->store, out_count, err);
+
+	if (status || *out_count == 0)
+		return status;
+	/* A writer may be between publishing and naming. */
+	nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
+	return tpd_store_unnamed(archive->store, out_count, err);
+}
+
+/* --- everything anew --- */
 
 struct ids {
-	struct tpd_id *items; /* sorted */
+	struct tpd_id *items; /* owned */
 	size_t count, cap;
 };
 
@@ -153,120 +248,81 @@ static enum tpd_status ids_add(struct ids *ids, const struct tpd_id *id, struct 
 	return TPD_OK;
 }
 
-struct naming {
-	struct tpd_archive *archive;
-	struct ids known;
-	uint64_t unnamed;
-	bool repair;
-};
-
-static enum tpd_status gather_known(struct naming *naming, struct tpd_err *err)
-{
-	char **names = NULL;
-	size_t count = 0;
-	enum tpd_status status = tpd_store_runs(naming->archive->store, &names, &count, err);
-
-	for (size_t i = 0; i < count; i++) {
-		struct tpd_run run = {0};
-
-		if (!status)
-			status = tpd_store_run_read(naming->archive->store, names[i], &run, err);
-		if (status == TPD_CORRUPT || status == TPD_UNSUPPORTED)
-			status = TPD_OK; /* what it named counts as unnamed */
-		for (size_t v = 0; !status && v < run.count; v++)
-			status = ids_add(&naming->known, &run.versions[v].id, err);
-		tpd_run_release(&run);
-		free(names[i]);
-	}
-	free(names);
-	if (!status && naming->known.count > 1)
-		qsort(naming->known.items, naming->known.count, sizeof(struct tpd_id), tpd_id_compare);
-	return status;
-}
-
-static enum tpd_status list_one(void *arg, const struct tpd_id *id, struct tpd_err *err)
-{
-	return ids_add(arg, id, err);
-}
-
-static enum tpd_status name_one(struct naming *naming, const struct tpd_id *id, struct tpd_err *err)
-{
-	struct tpd_manifest m;
-	enum tpd_status status;
-
-	if (naming->known.count > 0 &&
-	    bsearch(id, naming->known.items, naming->known.count, sizeof(*id), tpd_id_compare))
-		return TPD_OK;
-	naming->unnamed++;
-	if (!naming->repair || tpd_store_manifest(naming->archive->store, id, &m, NULL) != TPD_OK)
-		return TPD_OK; /* a damaged manifest does not say whose it was */
-	status = settle_run(naming->archive, m.run, naming->archive->options.lock_timeout_ms, err);
-	tpd_manifest_release(&m);
-	return status;
-}
-
-static enum tpd_status name_all(struct tpd_archive *archive, bool repair, uint64_t *out_unnamed, struct tpd_err *err)
-{
-	struct naming naming = {.archive = archive, .repair = repair};
-	struct ids there = {0};
-	enum tpd_status status = tpd_store_each(archive->store, list_one, &there, err);
-
-	/* Names after objects: whatever is published meanwhile is not looked for. */
-	if (!status)
-		status = gather_known(&naming, err);
-	for (size_t i = 0; !status && i < there.count; i++)
-		status = name_one(&naming, &there.items[i], err);
-	free(there.items);
-	free(naming.known.items);
-	if (!status)
-		*out_unnamed = naming.unnamed;
-	return status;
-}
-
-enum tpd_status tpd_archive_unnamed(struct tpd_archive *archive, uint64_t *out_count, struct tpd_err *err)
-{
-	enum tpd_status status = name_all(archive, false, out_count, err);
-
-	if (status || *out_count == 0)
-		return status;
-	/* A writer may be between publishing and naming. */
-	nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
-	return name_all(archive, false, out_count, err);
-}
-
 static enum tpd_status count_one(void *arg, const struct tpd_id *id TPD_UNUSED, struct tpd_err *err TPD_UNUSED)
 {
 	++*(uint64_t *)arg;
 	return TPD_OK;
 }
 
-enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tpd_progress *progress, uint64_t *out_done,
-				    uint64_t *out_failed, struct tpd_err *err)
+struct row_ids {
+	const struct pass *pass;
+	struct ids ids;
+};
+
+static enum tpd_status take_row(void *arg, const struct tpd_catalog_row *row, struct tpd_err *err)
 {
-	struct pass pass = {.archive = archive, .all = true, .progress = progress};
-	uint64_t unnamed;
-	enum tpd_status status = each_run(&pass, settle, err);
+	struct row_ids *rows = arg;
+	struct tpd_id id;
+
+	if (is_unreadable(rows->pass, row->run) || !tpd_unhex(row->id, id.bytes, sizeof(id.bytes)))
+		return TPD_OK;
+	return ids_add(&rows->ids, &id, err);
+}
+
+/* Empty the catalog, but for the rows of runs whose refs cannot be read. */
+static enum tpd_status clear(const struct pass *pass, struct tpd_err *err)
+{
+	struct tpd_catalog *catalog = pass->archive->catalog;
+	struct row_ids rows = {.pass = pass};
+	enum tpd_status status;
+
+	if (pass->unreadable_count == 0)
+		return tpd_catalog_clear(catalog, err);
+	status = tpd_catalog_list(catalog, NULL, take_row, &rows, err);
+	for (size_t i = 0; !status && i < rows.ids.count; i++) {
+		char hex[TPD_ID_HEX];
+
+		tpd_id_hex(&rows.ids.items[i], hex);
+		status = tpd_catalog_remove(catalog, hex, err);
+	}
+	free(rows.ids.items);
+	return status;
+}
+
+static enum tpd_status record_all(struct pass *pass, struct tpd_err *err)
+{
+	struct tpd_catalog *catalog = pass->archive->catalog;
+	enum tpd_status status = tpd_catalog_begin(catalog, err);
 
 	if (!status)
-		status = name_all(archive, true, &unnamed, err);
+		status = clear(pass, err);
+	if (!status)
+		status = each_run(pass, record_run, err);
+	if (!status)
+		status = tpd_catalog_commit(catalog, err);
+	if (status)
+		tpd_catalog_rollback(catalog);
+	return status;
+}
+
+enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tpd_progress *progress,
+				    struct tpd_archive_rebuilt *out, struct tpd_err *err)
+{
+	struct pass pass = {.archive = archive, .all = true, .progress = progress};
+	enum tpd_status status = each_run(&pass, repair_run, err);
+
+	if (!status)
+		status = settle(archive, true, err);
 	if (!status)
 		status = tpd_store_each(archive->store, count_one, &pass.total, err);
 	if (!status && tpd_catalog_check(archive->catalog, NULL) == TPD_CORRUPT)
 		status = tpd_archive_reopen_catalog(archive, err);
 	if (!status)
-		status = tpd_catalog_begin(archive->catalog, err);
-	if (!status)
-		status = tpd_catalog_clear(archive->catalog, err);
-	if (!status)
-		status = each_run(&pass, record_run, err);
-	if (!status)
-		status = tpd_catalog_commit(archive->catalog, err);
-	if (status) {
-		tpd_catalog_rollback(archive->catalog);
+		status = record_all(&pass, err);
+	pass_release(&pass);
+	if (status)
 		return status;
-	}
-	*out_done = pass.done;
-	*out_failed = pass.failed;
+	*out = (struct tpd_archive_rebuilt){.done = pass.done, .failed = pass.failed, .repaired = pass.repaired};
 	if (pass.first && err)
 		*err = pass.first_err;
 	return pass.first;

@@ -24,7 +24,7 @@ enum tpd_lock_kind { TPD_LOCK_NONE = 0, TPD_LOCK_SHARED = 1, TPD_LOCK_EXCLUSIVE 
 struct tpd_io {
 	void *context; /* the implementation's own */
 
-	/* open(2); O_CLOEXEC is added. >= 0: descriptor. */
+	/* open(2); O_CLOEXEC is added. >= 0: descriptor. What root makes, here and by mkdir, gets the owner of the directory it lies in. */
 	int (*open)(const struct tpd_io *io, int dir, const char *path, int flags, mode_t mode);
 	/* A directory, for use as `dir` and with fsync. */
 	int (*opendir)(const struct tpd_io *io, int dir, const char *path);

@@ -14,6 +14,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,11 +33,45 @@ static ssize_t result(ssize_t rc, int saved_errno)
 	return rc;
 }
 
+/*
+ * What root makes in somebody else's directory becomes theirs: one `tpdectl ingest` as root must not lock the daemon, which runs as a
+ * user of its own, out of its store. fd is of what was made just now, so nothing that was there before changes hands.
+ */
+static void give_to_owner(int dir, const char *path, int fd)
+{
+	const char *slash = strrchr(path, '/');
+	char parent[PATH_MAX];
+	struct stat st;
+
+	if (geteuid() != 0 || (slash && (size_t)(slash - path) >= sizeof parent - 1))
+		return;
+	if (!slash)
+		strcpy(parent, ".");
+	else
+		snprintf(parent, sizeof parent, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+	if (fstatat(dir, parent, &st, 0) == 0 && st.st_uid != 0 && fchown(fd, st.st_uid, st.st_gid) < 0)
+		return; /* a file system without owners */
+}
+
 static int posix_open(TPD_UNUSED const struct tpd_io *io, int dir, const char *path, int flags, mode_t mode)
 {
 	int saved = errno, rc;
 
-	RETRY(rc, openat(dir, path, flags | O_CLOEXEC, mode));
+	if ((flags & O_CREAT) && !(flags & O_EXCL)) {
+		/* In two steps, to know whether it was there. */
+		RETRY(rc, openat(dir, path, (flags & ~O_CREAT) | O_CLOEXEC));
+		if (rc >= 0 || errno != ENOENT)
+			return (int)result(rc, saved);
+		RETRY(rc, openat(dir, path, flags | O_EXCL | O_CLOEXEC, mode));
+		if (rc < 0 && errno == EEXIST) {
+			RETRY(rc, openat(dir, path, flags | O_CLOEXEC, mode));
+			return (int)result(rc, saved);
+		}
+	} else {
+		RETRY(rc, openat(dir, path, flags | O_CLOEXEC, mode));
+	}
+	if (rc >= 0 && (flags & O_CREAT))
+		give_to_owner(dir, path, rc);
 	return (int)result(rc, saved);
 }
 
@@ -162,9 +197,16 @@ static int posix_unlink(TPD_UNUSED const struct tpd_io *io, int dir, const char 
 
 static int posix_mkdir(TPD_UNUSED const struct tpd_io *io, int dir, const char *path, mode_t mode)
 {
-	int saved = errno;
+	int saved = errno, rc = mkdirat(dir, path, mode), fd;
 
-	return (int)result(mkdirat(dir, path, mode), saved);
+	if (rc == 0 && geteuid() == 0) {
+		RETRY(fd, openat(dir, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+		if (fd >= 0) {
+			give_to_owner(dir, path, fd);
+			close(fd);
+		}
+	}
+	return (int)result(rc, saved);
 }
 
 static int posix_rmdir(TPD_UNUSED const struct tpd_io *io, int dir, const char *path)

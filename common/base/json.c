@@ -415,3 +415,27 @@ bool tpd_json_f64(const struct tpd_json *js, double *out_v)
 	*out_v = v;
 	return true;
 }
+
+void tpd_json_tame(char *text, size_t len)
+{
+	static const char *const words[] = {"-Infinity", "Infinity", "NaN"};
+	bool in_string = false;
+
+	for (size_t i = 0; i < len; i++) {
+		if (in_string && text[i] == '\\') {
+			i++;
+			continue;
+		}
+		if (text[i] == '"')
+			in_string = !in_string;
+		for (size_t w = 0; w < TPD_ARRAY_LEN(words) && !in_string; w++) {
+			size_t n = strlen(words[w]);
+
+			if (len - i >= n && memcmp(text + i, words[w], n) == 0) {
+				memset(text + i, ' ', n - 1);
+				text[i + n - 1] = '0';
+				break;
+			}
+		}
+	}
+}

@@ -47,6 +47,11 @@ struct tpd_json {
 	uint8_t state;         /* private */
 };
 
+/*
+ * JSON as Python writes it: NaN, Infinity and -Infinity, which RFC 8259 does not have, become the number 0 outside of
+ * strings. In place and of the same length; for documents of which other values are wanted. Before tpd_json_make().
+ */
+void tpd_json_tame(char *text, size_t len);
 struct tpd_json tpd_json_make(const char *text, size_t len); /* text is borrowed */
 enum tpd_json_kind tpd_json_next(struct tpd_json *js);
 /* Skip the value whose first token `kind` was just returned; false on error. */

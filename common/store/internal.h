@@ -1,8 +1,10 @@
 /*
- * internal.h - what store.c, objects.c, chain_links.c, chain_files.c, refs_read.c, refs.c and ingest_dir.c share.
+ * internal.h - what store.c, objects.c, chain_links.c, chain_files.c, refs*.c and ingest_dir.c share.
  */
 #ifndef TPD_STORE_INTERNAL_H
 #define TPD_STORE_INTERNAL_H
+
+#include <pthread.h>
 
 #include "base/bytes.h"
 #include "store/store.h"
@@ -10,11 +12,19 @@
 #define TPD_STORE_PATH 160      /* "objects/XX/ID.GENERATION" and the like, with its zero */
 #define TPD_STORE_NAME_MAX 234  /* of an escaped run: with "@" and a step it is still a file name */
 
+struct tpd_named {
+	struct tpd_id id;
+	uint64_t run; /* a digest of the name of the run whose file it was */
+};
+
 struct tpd_store {
 	const struct tpd_io *io;
 	char *path;
 	int dir, lock, daemon_lock; /* descriptors; -1: none */
 	bool writable;
+	pthread_mutex_t named_lock;
+	struct tpd_named *named; /* what refs were seen to mention, by id; owned; under named_lock */
+	size_t named_count;
 };
 
 /* Owned by one thread. */
@@ -74,9 +84,39 @@ enum tpd_status tpd_refs_escape(const char *run, char **out_escaped, struct tpd_
 /* The records of refs/ESCAPED. An empty file, or one whose first record is torn, has no records: valid_bytes is 0. */
 enum tpd_status tpd_refs_load(struct tpd_store *store, const char *escaped, const char *run, struct tpd_refs *out,
 			      struct tpd_err *err);
+/*
+ * What is readable of a damaged file, in its order: all valid records but run records. Version records behind another
+ * run's run record are left out (the manifests know better), forget records never. TPD_UNSUPPORTED: one that must be
+ * understood.
+ */
+enum tpd_status tpd_refs_salvage(const uint8_t *data, size_t len, const char *run, struct tpd_buf *out_records,
+				 struct tpd_err *err);
+/* All bytes of refs/ESCAPED, which `path` is. */
+enum tpd_status tpd_refs_read_file(struct tpd_store *store, const char *path, uint8_t **out_data, size_t *out_len,
+				   struct tpd_err *err);
 /* File names in refs/ that stand for runs, each with its zero, one behind the other. */
 enum tpd_status tpd_refs_files(struct tpd_store *store, struct tpd_buf *out_names, struct tpd_err *err);
 char *tpd_refs_unescape(const char *escaped); /* NULL: not an escaped run name, or no memory */
+
+/* --- refs_name.c --- */
+
+/* This run's file mentions the id: this handle need not look for it again. */
+void tpd_refs_remember(struct tpd_store *store, const char *run, const struct tpd_id *id);
+/*
+ * Ids in objects/ that no refs mention, ascending, fresh. own: the locked run's records, their ids sorted; the files
+ * of other runs are read when there are ids that this handle has not seen mentioned. own NULL: all files are read
+ * again.
+ */
+enum tpd_status tpd_refs_unnamed(struct tpd_store *store, const struct tpd_refs *own, struct tpd_id **out_ids,
+				 size_t *out_count, struct tpd_err *err);
+
+/* --- refs.c --- */
+
+/* The run's file opened and locked, made when it is absent, and nothing of it read: what tpd_store_run_lock() begins with. */
+enum tpd_status tpd_run_lock_take(struct tpd_store *store, const char *run, int64_t timeout_ms,
+				  struct tpd_run_lock **out_lock, struct tpd_err *err);
+/* A whole record, appended to `out`. */
+void tpd_refs_put_record(struct tpd_buf *out, enum tpd_refs_type type, const struct tpd_buf *body);
 
 /* --- ingest_dir.c --- */
 

@@ -231,28 +231,63 @@ static enum tpd_status parse(const uint8_t *data, size_t len, const char *run, s
 	return TPD_OK;
 }
 
+enum tpd_status tpd_refs_salvage(const uint8_t *data, size_t len, const char *run, struct tpd_buf *out_records,
+				 struct tpd_err *err)
+{
+	struct tpd_refs refs = {0};
+	struct record record;
+	bool ours = true; /* the versions, as far as run records tell */
+	enum tpd_status status = TPD_OK;
+
+	for (size_t at = 0; !status && at < len;) {
+		if (!take_record(data + at, len - at, &record)) {
+			at++;
+			continue;
+		}
+		status = record.type == TPD_REFS_RUN ? TPD_OK : take(&refs, &record, false, run, err);
+		if (record.type == TPD_REFS_RUN) {
+			struct tpd_rd rd = tpd_rd_make(record.body, record.len);
+
+			ours = take_run(&rd, run, NULL) == TPD_OK;
+		} else if (status == TPD_CORRUPT) {
+			status = TPD_OK; /* not a record of this format, though it has its digest: it says nothing */
+		} else if (!status && (ours || record.type == TPD_REFS_FORGET)) {
+			tpd_buf_put(out_records, data + at, record.size);
+		}
+		at += record.size;
+	}
+	tpd_refs_release(&refs);
+	return status ? status : tpd_buf_status(out_records, err);
+}
+
+enum tpd_status tpd_refs_read_file(struct tpd_store *store, const char *path, uint8_t **out_data, size_t *out_len,
+				   struct tpd_err *err)
+{
+	return tpd_io_read_file(store->io, store->dir, path, REFS_MAX, out_data, out_len, err);
+}
+
 enum tpd_status tpd_refs_load(struct tpd_store *store, const char *escaped, const char *run, struct tpd_refs *out,
 			      struct tpd_err *err)
 {
 	char path[TPD_STORE_NAME_MAX + 8];
 	TPD_AUTO_FREE uint8_t *data = NULL;
 	struct tpd_refs refs = {0};
+	struct tpd_err why = {0};
 	enum tpd_status status;
 	size_t len = 0;
 
 	snprintf(path, sizeof(path), "refs/%s", escaped);
-	status = tpd_io_read_file(store->io, store->dir, path, REFS_MAX, &data, &len, err);
+	status = tpd_refs_read_file(store, path, &data, &len, err);
 	if (status == TPD_NOT_FOUND)
 		return tpd_fail(err, TPD_NOT_FOUND, "there is no run '%s' in store '%s'", run, store->path);
 	if (status)
 		return tpd_store_fault(store, status, err);
 	refs.run.name = strdup(run);
-	status = refs.run.name ? parse(data, len, run, &refs, err) : tpd_fail_nomem(err);
+	status = refs.run.name ? parse(data, len, run, &refs, &why) : tpd_fail_nomem(&why);
 	if (status) {
 		tpd_refs_release(&refs);
-		if (err)
-			tpd_err_prefix(err, "'%s/%s'", store->path, path);
-		return status;
+		return tpd_fail(err, status, "'%s/%s': %s%s", store->path, path, why.text,
+				status == TPD_CORRUPT ? "; 'tpdectl rebuild-catalog' repairs it" : "");
 	}
 	*out = refs;
 	return TPD_OK;

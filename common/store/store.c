@@ -207,6 +207,7 @@ enum tpd_status tpd_store_open(const struct tpd_io *io, const char *path, enum t
 		return tpd_fail_nomem(err);
 	*store = (struct tpd_store){.io = io, .dir = -1, .lock = -1, .daemon_lock = -1,
 				    .writable = (flags & TPD_STORE_WRITE) != 0, .path = strdup(path)};
+	pthread_mutex_init(&store->named_lock, NULL);
 	status = store->path ? open_root(store, create, err) : tpd_fail_nomem(err);
 	if (!status)
 		status = read_format(store, create, err);
@@ -232,6 +233,8 @@ void tpd_store_close(struct tpd_store *store)
 		store->io->close(store->io, store->lock);
 	if (store->dir >= 0)
 		store->io->close(store->io, store->dir);
+	pthread_mutex_destroy(&store->named_lock);
+	free(store->named);
 	free(store->path);
 	free(store);
 }

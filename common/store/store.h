@@ -67,6 +67,21 @@ enum tpd_status tpd_store_run_read(struct tpd_store *store, const char *run, str
 struct tpd_run_lock;
 enum tpd_status tpd_store_run_lock(struct tpd_store *store, const char *run, int64_t timeout_ms,
 				   struct tpd_run_lock **out_lock, struct tpd_err *err);
+/*
+ * Damaged refs (TPD_CORRUPT of tpd_store_run_read) become readable again: every valid record is kept, the damaged
+ * file is copied to refs-damaged/ first. The next lock gives the others their names. *out_repaired: false when
+ * nothing was wrong. TPD_UNSUPPORTED: a record of a later version must be understood; TPD_BUSY after timeout_ms.
+ */
+enum tpd_status tpd_store_run_repair(struct tpd_store *store, const char *run, int64_t timeout_ms, bool *out_repaired,
+				     struct tpd_err *err);
+/*
+ * Runs for which a crash left something that their lock puts right: a checkpoint without a name, or a directory in
+ * ingest/. Sorted; free each and the array. Needs no lock, lists all objects and reads all refs once; what damaged
+ * refs named has no name.
+ */
+enum tpd_status tpd_store_unsettled(struct tpd_store *store, char ***out_names, size_t *out_count, struct tpd_err *err);
+/* How many checkpoints no run names. */
+enum tpd_status tpd_store_unnamed(struct tpd_store *store, uint64_t *out_count, struct tpd_err *err);
 void tpd_store_run_unlock(struct tpd_run_lock *lock);
 struct tpd_store *tpd_run_lock_store(const struct tpd_run_lock *lock); /* the store that it was taken on */
 /* Append and fsync. The version number is the highest of that step plus 1. */

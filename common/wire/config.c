@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ini.h>
+#include <regex.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,9 @@
 #define DEFAULT_MAX_DEPTH 16 /* a chain's length at which an anchor is written */
 #define DEFAULT_PART_SIZE (256ull << 20)
 #define DEFAULT_SETTLE_MS 5000 /* above the pauses that writers make between two files */
+#define DEFAULT_STALLED_MS 600000
+#define DEFAULT_LOW_SPACE (4ull << 30) /* more than most files that a trainer writes next */
+#define STALLED_MS_MAX (168u * 3600000)
 #define DEFAULT_SCAN_MS 60000
 #define MAX_DEPTH_MAX 1000
 #define PART_SIZE_MIN (1ull << 20)
@@ -182,6 +186,11 @@ static const char *set_scan_interval(struct tpd_config *config, TPD_UNUSED size_
 	return NULL;
 }
 
+static const char *set_low_space(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	return tpd_text_parse_bytes(value, &config->low_space) ? NULL : "must be a size, such as 4G, or 0";
+}
+
 static const char *set_watch_path(struct tpd_config *config, size_t watch, const char *value)
 {
 	return set_path(&config->watches[watch].path, value);
@@ -197,6 +206,46 @@ static const char *set_settle(struct tpd_config *config, size_t watch, const cha
 	return NULL;
 }
 
+static const char *set_stalled_after(struct tpd_config *config, size_t watch, const char *value)
+{
+	uint64_t v;
+
+	if (!tpd_text_parse_duration(value, &v) || v < 1000 || v > STALLED_MS_MAX)
+		return "must be a time from 1s to 168h, such as 10m";
+	config->watches[watch].stalled_ms = v;
+	return NULL;
+}
+
+static const char *set_complete_when(struct tpd_config *config, size_t watch, const char *value)
+{
+	/* NAME, ../NAME, with * ? [] and %s: a name in the checkpoint's directory, or beside it. */
+	for (const char *at = value; *at; at += strcspn(at, " \t"), at += strspn(at, " \t")) {
+		size_t len = strcspn(at, " \t"), skip = strncmp(at, "../", 3) == 0 ? 3 : 0;
+
+		if (len == skip || memchr(at + skip, '/', len - skip))
+			return "must be names, such as DONE or *.done, or ../%s.done for one beside the checkpoint";
+	}
+	free(config->watches[watch].complete_when);
+	config->watches[watch].complete_when = strdup(value);
+	return config->watches[watch].complete_when ? NULL : "out of memory";
+}
+
+static const char *set_step_regex(struct tpd_config *config, size_t watch, const char *value)
+{
+	regex_t regex;
+	size_t groups;
+
+	if (regcomp(&regex, value, REG_EXTENDED) != 0)
+		return "must be a POSIX extended regular expression";
+	groups = regex.re_nsub;
+	regfree(&regex);
+	if (groups == 0)
+		return "must have a group that is the step, such as run_([0-9]+)$";
+	free(config->watches[watch].step_regex);
+	config->watches[watch].step_regex = strdup(value);
+	return config->watches[watch].step_regex ? NULL : "out of memory";
+}
+
 static const struct key {
 	enum section_kind section;
 	const char *name;
@@ -206,7 +255,11 @@ static const struct key {
 	{SECTION_STORE, "max_depth", set_max_depth}, {SECTION_STORE, "part_size", set_part_size},
 	{SECTION_STORE, "tip_cache", set_tip_cache}, {SECTION_DAEMON, "control_socket", set_socket},
 	{SECTION_DAEMON, "threads", set_threads},    {SECTION_DAEMON, "scan_interval", set_scan_interval},
+	{SECTION_DAEMON, "low_space", set_low_space},
 	{SECTION_WATCH, "path", set_watch_path},     {SECTION_WATCH, "settle", set_settle},
+	{SECTION_WATCH, "complete_when", set_complete_when},
+	{SECTION_WATCH, "step_regex", set_step_regex},
+	{SECTION_WATCH, "stalled_after", set_stalled_after},
 };
 
 _Static_assert(TPD_ARRAY_LEN(keys) <= KEYS_MAX, "a line for each key");
@@ -238,7 +291,8 @@ static enum tpd_status add_watch(struct parse *parse, const char *name, size_t *
 	if (!grown)
 		return no_memory(parse);
 	config->watches = grown;
-	grown[config->watch_count] = (struct tpd_config_watch){.settle_ms = DEFAULT_SETTLE_MS, .line = parse->line};
+	grown[config->watch_count] = (struct tpd_config_watch){
+		.settle_ms = DEFAULT_SETTLE_MS, .stalled_ms = DEFAULT_STALLED_MS, .line = parse->line};
 	grown[config->watch_count].name = strdup(name);
 	if (!grown[config->watch_count].name)
 		return no_memory(parse);
@@ -501,6 +555,7 @@ static enum tpd_status set_defaults(struct tpd_config *config, const char *file,
 		.max_depth = DEFAULT_MAX_DEPTH,
 		.part_size = DEFAULT_PART_SIZE,
 		.scan_interval_ms = DEFAULT_SCAN_MS,
+		.low_space = DEFAULT_LOW_SPACE,
 	};
 	config->file = strdup(file);
 	config->store_path = strdup(TPD_CONFIG_DEFAULT_STORE);
@@ -563,6 +618,8 @@ void tpd_config_release(struct tpd_config *config)
 	for (size_t i = 0; i < config->watch_count; i++) {
 		free(config->watches[i].name);
 		free(config->watches[i].path);
+		free(config->watches[i].complete_when);
+		free(config->watches[i].step_regex);
 	}
 	free(config->watches);
 	free(config->file);

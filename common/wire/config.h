@@ -2,8 +2,9 @@
  * config.h - tpded.conf, read by the daemon and by the command.
  *
  *     [store]    path=DIR  catalog=FILE  max_depth=N  part_size=SIZE  tip_cache=SIZE
- *     [daemon]   control_socket=PATH  threads=N  scan_interval=SECONDS
- *     [watch:NAME]  path=DIR  settle=SECONDS            one section a directory
+ *     [daemon]   control_socket=PATH  threads=N  scan_interval=SECONDS  low_space=SIZE
+ *     [watch:NAME]  path=DIR  settle=SECONDS  complete_when=PATTERNS  step_regex=ERE  stalled_after=SECONDS
+ *                                                        one section a directory
  *
  * Every mistake is one error that names file, line and key: unknown sections and keys, bad values, keys given twice,
  * two watches of one name, relative paths, directories that do not exist. Parsing by inih.
@@ -20,6 +21,9 @@
 struct tpd_config_watch {
 	char *name, *path; /* owned */
 	uint64_t settle_ms;
+	uint64_t stalled_ms; /* a checkpoint that waits so long for its marker is told of */
+	char *complete_when; /* names of markers, with blanks between; NULL: each framework's own; owned */
+	char *step_regex;    /* POSIX extended, with a group that is the step; NULL: from names; owned */
 	unsigned line; /* of its section header */
 };
 
@@ -33,6 +37,7 @@ struct tpd_config {
 	char *control_socket;
 	unsigned threads;  /* 0: one a CPU */
 	uint64_t scan_interval_ms;
+	uint64_t low_space; /* bytes free on a watched file system, below which deleted files are not held; 0: they are, always */
 	struct tpd_config_watch *watches;
 	size_t watch_count;
 };

@@ -99,6 +99,11 @@ expect 0 "${base[@]}" restore files@7 --to "$dir/single"; cmp -s "$dir/weights-s
 head -c 100 /dev/urandom >"$dir/last.ckpt"
 expect 2 "${base[@]}" ingest "$dir/last.ckpt" --run files; complains '--step N'
 expect 0 "${base[@]}" ingest "$dir/last.ckpt" --run files --step 8; says 'files@8~1'
+mkdir "$dir/best-7"; echo '{"global_step": 20, "best_metric": NaN}' >"$dir/best-7/trainer_state.json"
+expect 0 "${base[@]}" ingest "$dir/best-7" --run best; says 'best@20~1'
+echo '{"global_step": 2' >"$dir/best-7/trainer_state.json"
+expect 2 "${base[@]}" ingest "$dir/best-7" --run best; complains 'trainer_state.json'; complains '--step N'
+expect 0 "${base[@]}" ingest "$dir/best-7" --run best --step 21; says 'best@21~1'
 expect 2 "${base[@]}" ingest "$dir/last.ckpt" --run 'a@b'; complains '--run'
 expect 2 "${base[@]}" ingest "$dir/last.ckpt"; complains '--run NAME'
 expect 4 "${base[@]}" ingest "$dir/nowhere-1" --run files; complains 'nowhere-1'
@@ -143,7 +148,7 @@ expect 2 --json nonsense; is_json "$dir/err"
 expect 0 --help; silent; says 'rebuild-catalog'
 expect 0 restore --help; silent; says '--force'
 expect 0 --version; says 'tpdectl '
-for command in '' status list show ingest restore verify stats rebuild-catalog config-check; do
+for command in '' status list show ingest restore verify discard stats rebuild-catalog config-check; do
 	expect 0 $command --help; says "usage: tpdectl [OPTIONS] ${command:-COMMAND}"
 	[ -z "$(awk 'length > 80' "$dir/out")" ] || fail "$command --help is wider than 80 columns"
 done
@@ -190,6 +195,23 @@ copy; printf '\377\376\375' | dd of="$part" bs=1 seek=50000 conv=notrunc status=
 copy; rm "$part"; damaged
 copy; truncate -s -1 "$(object "$first")/manifest"; damaged
 expect 0 "${base[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'the copy was damaged, and the original suffered'
+copy; flip=$(stat -c %s "$dir/hurt/refs/demo") # one byte in the middle of a run's names; all objects are sound
+printf '\252' | dd of="$dir/hurt/refs/demo" bs=1 seek=$((flip / 3)) conv=notrunc status=none
+expect 5 "${hurt[@]}" list; complains "run 'demo'"; complains 'rebuild-catalog'; says 'files@7'
+expect 5 "${hurt[@]}" list --json; is_json "$dir/out"; is_json "$dir/err"
+for line in 'list demo' 'show demo@20' 'restore demo@20 --to target' 'verify demo'; do
+	read -ra words <<<"$line"
+	expect 5 "${hurt[@]}" "${words[@]}"; complains 'refs/demo'
+done
+expect 5 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'; complains "run 'demo'"
+expect 5 "${hurt[@]}" verify; complains "run 'demo'"; says 'that no run names'
+cp "$dir/hurt/refs/demo" "$dir/damaged"
+expect 0 "${hurt[@]}" rebuild-catalog --json; is_json "$dir/out"; says "\"checkpoints\":$total"; says '"repaired":1'
+cmp -s "$dir/damaged" "$dir/hurt/refs-damaged/demo@1" || fail 'the damaged refs were not kept'
+expect 0 "${hurt[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'rebuild-catalog did not bring all names back'
+ctl "${base[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" >"$dir/before"
+expect 0 "${hurt[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" | cmp -s - "$dir/before" || fail 'other names than before'
+expect 0 "${hurt[@]}" rebuild-catalog; says "$total checkpoints"; ! grep -q repaired "$dir/out" || fail 'repaired twice'
 copy; rm "$dir/hurt/catalog.sqlite"; printf 'not a database, but long enough to look at it twice' >"$dir/hurt/catalog.sqlite"
 expect 0 "${hurt[@]}" list demo; says 'demo@20'
 expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'
@@ -213,6 +235,32 @@ expect 0 "${hurt[@]}" stats demo; [ -e "$dir/hurt/catalog.sqlite" ] || fail 'sta
 rm "$dir/hurt/catalog.sqlite"
 expect 0 "${hurt[@]}" rebuild-catalog --json; is_json "$dir/out"; says "\"checkpoints\":$total"
 
+if command -v sqlite3 >/dev/null; then # somebody holds the catalog: what is in the store is stored
+	for option in --quiet --json; do
+		copy; rm -f "$dir/sql"; mkfifo "$dir/sql"
+		sqlite3 "$dir/hurt/catalog.sqlite" <"$dir/sql" >"$dir/held" 2>&1 &
+		exec 9>"$dir/sql"; echo "BEGIN IMMEDIATE; SELECT 'held';" >&9
+		for ((i = 0; i < 100; i++)); do grep -q held "$dir/held" && break; sleep 0.1; done
+		expect 0 "${hurt[@]}" --lock-timeout 0.2 ingest "$run/checkpoint-60" --run late $option; says 'late@60~1'
+		if [ $option = --json ]; then silent; says '"recorded":false'; else complains 'not in the catalog yet'; fi
+		echo 'ROLLBACK;' >&9; exec 9>&-; wait $!
+		expect 0 "${hurt[@]}" ingest "$run/checkpoint-80" --run late --json; says '"recorded":true'
+		[ "$(sqlite3 "$dir/hurt/catalog.sqlite" "SELECT count(*) FROM chain WHERE run = 'late'")" -eq 2 ] || fail 'the next ingest did not record what was left out'
+	done
+fi
+
+# --- discard ---
+copy; mkdir "$dir/hurt/ingest/demo@7"; head -c 12345 /dev/zero >"$dir/hurt/ingest/demo@7/f00000.p00000"
+cp -a "$dir/hurt" "$dir/hurt2"
+expect 4 "${hurt[@]}" discard demo@20; complains 'demo@20'
+expect 4 "${hurt[@]}" discard nothing@7; [ ! -e "$dir/hurt/refs/nothing" ] || fail 'discard made a run'
+for name in demo demo@latest demo@7~1 @7; do expect 2 "${hurt[@]}" discard $name; grep -q 'RUN@STEP' "$dir/err" || fail "discard $name: $(cat "$dir/err")"; done
+expect 0 "${hurt[@]}" discard demo@7; says 'demo@7  discarded: 12.3 kB'; silent
+[ -z "$(ls -A "$dir/hurt/ingest")" ] || fail 'discard left something behind'
+expect 4 "${hurt[@]}" discard demo@7
+expect 0 --store "$dir/hurt2" discard demo@7 --json; is_json "$dir/out"; says '"bytes":12345'
+expect 0 "${hurt[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'discard took more than it should'
+
 # --- another writer, interruption ---
 big 60000000
 stopped=
@@ -229,11 +277,14 @@ if [ -n "$stopped" ]; then
 	expect 6 "${base[@]}" --lock-timeout 0.3 ingest "$dir/big/step-1.bin" --run big --step 99; complains 'big'
 	expect 0 "${base[@]}" list demo # readers do not wait
 	expect 0 "${base[@]}" ingest "$run/checkpoint-80" --run demo # nor does another run
+	expect 6 "${base[@]}" discard "big@$stopped"; complains 'big'; [ -e "$store/ingest/big@$stopped" ] || fail 'discarded in spite of a writer'
 	kill -INT $writer; kill -CONT $writer; wait $writer
 	[ $? -eq 130 ] || fail "SIGINT: ingest did not end with 130: $(cat "$dir/err1")"
 	expect 4 "${base[@]}" show "big@$stopped"
-	expect 0 "${base[@]}" status --socket "$dir/nobody"; says "unfinished  big@$stopped"
+	expect 0 "${base[@]}" status --socket "$dir/nobody"; says "unfinished  big@$stopped"; says 'tpdectl discard RUN@STEP'
 	expect 0 "${base[@]}" status --socket "$dir/nobody" --json; is_json "$dir/out"; says "\"unfinished\":[{\"run\":\"big\""
+	[ "$(COMP_WORDS=(tpdectl --store "$store" discard ''); COMP_CWORD=4; PATH=$dir:$PATH; . tools/completion/tpdectl.bash
+		_tpdectl; echo "${COMPREPLY[*]}")" = "big@$stopped" ] || fail 'completion does not offer what is unfinished'
 	expect 0 "${base[@]}" ingest "$dir/big/step-1.bin" --run big --step "$stopped"
 else
 	skip 'no ingest could be stopped in time'

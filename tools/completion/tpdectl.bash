@@ -40,8 +40,16 @@ _tpdectl_names() {
 		}' | sort -u
 }
 
+# RUN@STEP of what was begun and not finished, one a line.
+_tpdectl_unfinished() {
+	local place
+	_tpdectl_place
+	tpdectl "${place[@]}" --json status 2>/dev/null | grep -o '"unfinished": *\[[^]]*\]' | tr '{}' '\n\n' |
+		sed -n 's/^"run": *"\([^"]*\)", *"step": *\([0-9]*\).*/\1@\2/p'
+}
+
 _tpdectl() {
-	local commands='status list show ingest restore verify stats rebuild-catalog config-check'
+	local commands='status list show ingest restore verify discard stats rebuild-catalog config-check'
 	local common='--store --catalog --config --json --quiet --threads --lock-timeout --help --version'
 	local cur prev command='' word i words
 	cur=${COMP_WORDS[COMP_CWORD]}
@@ -81,6 +89,7 @@ _tpdectl() {
 	'') mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur") ;;
 	list | stats) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_names '')" -- "$cur") ;;
 	verify) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_names ''; _tpdectl_names steps)" -- "$cur") ;;
+	discard) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_unfinished)" -- "$cur") ;;
 	show | restore) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_names steps)" -- "$cur") ;;
 	ingest | config-check) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames ;;
 	esac

@@ -1,0 +1,528 @@
+/*
+ * frameworks.c - the table of frameworks.h.
+ *
+ * Rules of completion, and why no simpler ones: a file that was closed may be opened again (safetensors closes after its rename,
+ * DCP's consolidation closes a header first), a size that is final may be a file full of holes, and every framework that
+ * overwrites a directory leaves the old marker standing while it does. So a marker counts only if it is not older than what it marks,
+ * and what has several writers without a barrier must have all of them.
+ *
+ * Rejected: rules in a configuration file for all of them (they need more than patterns). What is not in the table can be taught
+ * with complete_when= and step_regex=.
+ */
+#include "base/tpd.h"
+
+#include "daemon/frameworks.h"
+
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/text.h"
+
+#define MARKER "trainer_state.json"
+#define LATEST_MAX 256 /* bytes of a file that names the newest checkpoint */
+
+static enum tpd_readiness wait_for(struct tpd_waits *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static enum tpd_readiness wait_for(struct tpd_waits *why, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(why->text, sizeof why->text, fmt, args);
+	va_end(args);
+	return TPD_SEEN_WAITING;
+}
+
+static bool has_suffix(const char *s, const char *suffix)
+{
+	size_t len = strlen(s), n = strlen(suffix);
+
+	return len >= n && strcmp(s + len - n, suffix) == 0;
+}
+
+static bool has_file(void *arg, const char *name)
+{
+	const struct tpd_node *node = arg;
+
+	return tpd_tree_file(node, name) != NULL;
+}
+
+static char *join(const char *path, const char *name)
+{
+	char *joined = NULL;
+
+	return asprintf(&joined, "%s/%s", strcmp(path, "/") == 0 ? "" : path, name) < 0 ? NULL : joined;
+}
+
+static bool name_step(struct tpd_node *node, TPD_UNUSED const char *path, uint64_t *out_step)
+{
+	return tpd_recognise_dir_step(node->name, out_step);
+}
+
+/* --- what several of them share --- */
+
+/* The newest mtime in it and below, but for files that skip() names. */
+static int64_t newest(const struct tpd_node *node, bool (*skip)(const char *name))
+{
+	int64_t ns = INT64_MIN;
+
+	for (size_t i = 0; i < node->file_count; i++) {
+		if (!skip || !skip(node->files[i].name))
+			ns = TPD_MAX(ns, node->files[i].mtime_ns);
+	}
+	for (const struct tpd_node *child = node->children; child; child = child->next)
+		ns = TPD_MAX(ns, newest(child, skip));
+	return ns;
+}
+
+/* A file's contents looked at once for each state of it. */
+static bool check_once(struct tpd_file *file, const char *path, bool (*check)(const char *path))
+{
+	if (!file->checked) {
+		TPD_AUTO_FREE char *full = join(path, file->name);
+
+		file->valid = full && check(full);
+		file->checked = full != NULL;
+	}
+	return file->valid;
+}
+
+/* Every shard that an index names is there. */
+static bool shards_there(struct tpd_node *node, const char *path, struct tpd_waits *why)
+{
+	for (size_t i = 0; i < node->file_count; i++) {
+		TPD_AUTO_FREE char *index = NULL;
+
+		if (!has_suffix(node->files[i].name, ".index.json"))
+			continue;
+		index = join(path, node->files[i].name);
+		if (index && tpd_recognise_shards(index, has_file, node))
+			continue;
+		wait_for(why, "a shard that %s names is missing", node->files[i].name);
+		return false;
+	}
+	return true;
+}
+
+/* Names of what is not finished, in it or below. */
+static bool has_temporary(const struct tpd_node *node)
+{
+	for (size_t i = 0; i < node->file_count; i++) {
+		if (tpd_recognise_ignored(node->files[i].name) && strcmp(node->files[i].name, ".metadata") != 0 &&
+		    strcmp(node->files[i].name, ".complete") != 0)
+			return true;
+	}
+	for (const struct tpd_node *child = node->children; child; child = child->next) {
+		if (has_temporary(child))
+			return true;
+	}
+	return false;
+}
+
+/* --- PyTorch's distributed checkpoint: __R_N.distcp, then .metadata by rename --- */
+
+static bool is_metadata(const char *name)
+{
+	return strcmp(name, ".metadata") == 0 || strcmp(name, "metadata.json") == 0 || strcmp(name, "meta.pt") == 0;
+}
+
+static bool is_dcp(const struct tpd_node *node)
+{
+	if (tpd_tree_file(node, ".metadata"))
+		return true;
+	for (size_t i = 0; i < node->file_count; i++) {
+		if (has_suffix(node->files[i].name, ".distcp"))
+			return true;
+	}
+	return false;
+}
+
+/* A .metadata that is older than a shard is that of the checkpoint which this directory held before. */
+static enum tpd_readiness dcp_complete(struct tpd_node *node, TPD_UNUSED const char *path, struct tpd_waits *why)
+{
+	const struct tpd_file *metadata = tpd_tree_file(node, ".metadata");
+
+	if (!metadata)
+		return wait_for(why, "%s/.metadata is not there yet", node->name);
+	if (metadata->mtime_ns < newest(node, is_metadata))
+		return wait_for(why, "%s/.metadata is older than its shards", node->name);
+	return TPD_SEEN_COMPLETE;
+}
+
+/* Directories of Lightning with FSDP or model-parallel strategies: a distributed checkpoint, then meta.pt. */
+static bool is_lightning_dir(const struct tpd_node *node)
+{
+	return is_dcp(node) && (tpd_tree_file(node, "meta.pt") || has_suffix(node->name, ".ckpt"));
+}
+
+static enum tpd_readiness lightning_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
+{
+	struct tpd_file *meta = tpd_tree_file(node, "meta.pt");
+	enum tpd_readiness readiness = dcp_complete(node, path, why);
+
+	if (readiness != TPD_SEEN_COMPLETE)
+		return readiness;
+	if (!meta || meta->mtime_ns < newest(node, is_metadata))
+		return wait_for(why, "%s/meta.pt is not there yet", node->name);
+	if (!check_once(meta, path, tpd_recognise_whole_file))
+		return wait_for(why, "%s/meta.pt has no end yet", node->name);
+	return TPD_SEEN_COMPLETE;
+}
+
+/* megatron-core's torch_dist: common.pt, shards, .metadata, then metadata.json. */
+static bool is_megatron(const struct tpd_node *node)
+{
+	return tpd_tree_file(node, "common.pt") != NULL;
+}
+
+static enum tpd_readiness megatron_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
+{
+	struct tpd_file *last = tpd_tree_file(node, "metadata.json");
+	enum tpd_readiness readiness = dcp_complete(node, path, why);
+
+	if (readiness != TPD_SEEN_COMPLETE)
+		return readiness;
+	if (!last || last->mtime_ns < newest(node, is_metadata) || !check_once(last, path, tpd_recognise_json))
+		return wait_for(why, "%s/metadata.json is not there yet", node->name);
+	return TPD_SEEN_COMPLETE;
+}
+
+/* Accelerate with FSDP: a directory of several distributed checkpoints, with time between them and no marker for the whole. */
+static bool holds_dcp(const struct tpd_node *node)
+{
+	for (const struct tpd_node *child = node->children; child; child = child->next) {
+		if (is_dcp(child) && (strncmp(child->name, "pytorch_model_fsdp", 18) == 0 || strncmp(child->name, "optimizer", 9) == 0))
+			return true; /* and no run, whose checkpoints are named after their steps */
+	}
+	return false;
+}
+
+static enum tpd_readiness accelerate_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
+{
+	for (struct tpd_node *child = node->children; child; child = child->next) {
+		if (is_dcp(child) && dcp_complete(child, path, why) != TPD_SEEN_COMPLETE)
+			return TPD_SEEN_WAITING;
+	}
+	return TPD_SEEN_SETTLING;
+}
+
+/* --- DeepSpeed: a file a rank, without a barrier, and then the directory's name in `latest` beside it --- */
+
+static bool is_deepspeed(const struct tpd_node *node)
+{
+	for (size_t i = 0; i < node->file_count; i++) {
+		if (has_suffix(node->files[i].name, "_optim_states.pt") || has_suffix(node->files[i].name, "_model_states.pt"))
+			return true;
+	}
+	return false;
+}
+
+/* "bf16_zero_pp_rank_3_mp_rank_00_optim_states.pt" -> 3 */
+static bool deepspeed_rank(const char *name, uint64_t *out_rank)
+{
+	const char *at = strstr(name, "zero_pp_rank_");
+	char digits[24];
+	size_t n;
+
+	if (!at || !has_suffix(name, "_optim_states.pt"))
+		return false;
+	at += strlen("zero_pp_rank_");
+	n = strspn(at, "0123456789");
+	if (n == 0 || n >= sizeof digits)
+		return false;
+	memcpy(digits, at, n);
+	digits[n] = 0;
+	return tpd_text_parse_u64(digits, out_rank);
+}
+
+/* Does the file at path name this directory, or one of a later step? */
+static bool is_latest(const char *path, const char *name)
+{
+	char text[LATEST_MAX + 1];
+	TPD_AUTO_CLOSE int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	ssize_t len = fd < 0 ? -1 : pread(fd, text, LATEST_MAX, 0);
+	uint64_t said, own;
+
+	if (len <= 0)
+		return false;
+	text[len] = 0;
+	text[strcspn(text, " \t\r\n")] = 0;
+	if (strcmp(text, name) == 0)
+		return true;
+	return tpd_text_trailing_number(text, &said) && tpd_text_trailing_number(name, &own) && said > own;
+}
+
+static enum tpd_readiness deepspeed_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
+{
+	uint64_t ranks = 0, span = 0, rank;
+	TPD_AUTO_FREE char *latest = NULL;
+
+	if (asprintf(&latest, "%.*s/latest", (int)(strlen(path) - strlen(node->name) - 1), path) < 0)
+		latest = NULL;
+	if (!latest || !is_latest(latest, node->name))
+		return wait_for(why, "the file 'latest' does not name %s yet", node->name);
+	for (size_t i = 0; i < node->file_count; i++) {
+		struct tpd_file *file = &node->files[i];
+
+		if (deepspeed_rank(file->name, &rank)) {
+			ranks++;
+			span = TPD_MAX(span, rank + 1);
+		}
+		if (has_suffix(file->name, ".pt") && !check_once(file, path, tpd_recognise_whole_file))
+			return wait_for(why, "%s/%s has no end yet", node->name, file->name);
+	}
+	if (ranks < span)
+		return wait_for(why, "states of %llu of %llu ranks are there", (unsigned long long)ranks, (unsigned long long)span);
+	return TPD_SEEN_COMPLETE;
+}
+
+/* --- the Trainer of transformers: weights, optimizer, scheduler, the ranks' random states, trainer_state.json --- */
+
+static bool named_checkpoint(const char *name)
+{
+	uint64_t step;
+
+	return strncmp(name, "checkpoint-", 11) == 0 && tpd_text_parse_u64(name + 11, &step);
+}
+
+static bool has_weights(const struct tpd_node *node)
+{
+	for (size_t i = 0; i < node->file_count; i++) {
+		if (tpd_recognise_weights(node->files[i].name))
+			return true;
+	}
+	return false;
+}
+
+static bool has_checkpoint_below(const struct tpd_node *node)
+{
+	for (const struct tpd_node *child = node->children; child; child = child->next) {
+		if (named_checkpoint(child->name))
+			return true;
+	}
+	return false;
+}
+
+/* checkpoint-N; and any directory with a marker and weights of its own that is not a run: "best", "final". */
+static bool is_trainer(const struct tpd_node *node)
+{
+	bool marker = tpd_tree_file(node, MARKER) != NULL;
+
+	if (!named_checkpoint(node->name))
+		return marker && has_weights(node) && !has_checkpoint_below(node);
+	if (marker || tpd_tree_file(node, "training_args.bin") ||
+	    (tpd_tree_file(node, "optimizer.pt") && tpd_tree_file(node, "scheduler.pt")))
+		return true;
+	for (const struct tpd_node *child = node->parent->children; child; child = child->next) {
+		if (child != node && named_checkpoint(child->name) && tpd_tree_file(child, MARKER))
+			return true; /* the run has others: this one was just begun */
+	}
+	return false;
+}
+
+static bool trainer_step(struct tpd_node *node, const char *path, uint64_t *out_step)
+{
+	struct tpd_file *marker = tpd_tree_file(node, MARKER);
+
+	if (marker && !marker->checked) {
+		TPD_AUTO_FREE char *full = join(path, MARKER);
+
+		marker->valid = full && tpd_recognise_trainer_step(full, &marker->step);
+		marker->checked = full != NULL;
+	}
+	if (marker && marker->valid) {
+		*out_step = marker->step;
+		return true;
+	}
+	return name_step(node, path, out_step);
+}
+
+/* The marker, and what other ranks write without a barrier. */
+static bool is_late(const char *name)
+{
+	uint64_t rank;
+
+	return strcmp(name, MARKER) == 0 || tpd_recognise_rank(name, &rank);
+}
+
+static enum tpd_readiness trainer_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
+{
+	struct tpd_file *marker = tpd_tree_file(node, MARKER);
+	uint64_t step;
+
+	if (!marker)
+		return wait_for(why, MARKER " is not there yet");
+	trainer_step(node, path, &step);
+	if (!marker->valid)
+		return wait_for(why, MARKER " is not whole");
+	if (!has_weights(node) && !node->children) /* sharded and DeepSpeed states lie in directories */
+		return wait_for(why, "no weights are there yet");
+	if (!shards_there(node, path, why))
+		return TPD_SEEN_WAITING;
+	/* A marker older than what it marks is a left-over: it is being re-written, or was copied in another order. */
+	if (has_temporary(node) || marker->mtime_ns < newest(node, is_late))
+		return TPD_SEEN_SETTLING;
+	for (struct tpd_node *child = node->children; child; child = child->next) {
+		TPD_AUTO_FREE char *below = join(path, child->name);
+
+		if (below && is_deepspeed(child) && deepspeed_complete(child, below, why) == TPD_SEEN_WAITING)
+			return TPD_SEEN_WAITING;
+	}
+	return TPD_SEEN_COMPLETE;
+}
+
+static bool trainer_rank(const char *name, uint64_t *out_rank)
+{
+	return tpd_recognise_rank(name, out_rank);
+}
+
+/* --- Orbax: the directory gets its name when it is complete --- */
+
+static bool is_orbax(const struct tpd_node *node)
+{
+	return tpd_tree_file(node, "_CHECKPOINT_METADATA") || tpd_tree_file(node, "commit_success.txt");
+}
+
+static enum tpd_readiness orbax_complete(struct tpd_node *node, TPD_UNUSED const char *path, struct tpd_waits *why)
+{
+	return has_temporary(node) ? wait_for(why, "a part of it has a temporary name") : TPD_SEEN_COMPLETE;
+}
+
+/* --- what is not in the table --- */
+
+static enum tpd_readiness settles(struct tpd_node *node, const char *path, struct tpd_waits *why)
+{
+	return shards_there(node, path, why) ? TPD_SEEN_SETTLING : TPD_SEEN_WAITING;
+}
+
+/* complete_when= of the watch: patterns, one of which must match a name in the directory, or with %s beside it. */
+static bool marked(const struct tpd_node *node, const char *pattern, int64_t *out_ns)
+{
+	const struct tpd_node *in = node;
+	char name[512];
+	const char *percent;
+
+	if (strncmp(pattern, "../", 3) == 0) {
+		in = node->parent;
+		pattern += 3;
+	}
+	percent = strstr(pattern, "%s");
+	if (percent)
+		snprintf(name, sizeof name, "%.*s%s%s", (int)(percent - pattern), pattern, node->name, percent + 2);
+	else
+		snprintf(name, sizeof name, "%s", pattern);
+	for (size_t i = 0; i < in->file_count; i++) {
+		if (fnmatch(name, in->files[i].name, 0) == 0) {
+			*out_ns = in->files[i].mtime_ns;
+			return true;
+		}
+	}
+	return false;
+}
+
+static enum tpd_readiness user_complete(struct tpd_node *node, TPD_UNUSED const char *path, struct tpd_waits *why)
+{
+	TPD_AUTO_FREE char *patterns = strdup(node->root->complete_when);
+	int64_t marker_ns = 0;
+	char *save = NULL;
+
+	for (char *pattern = patterns ? strtok_r(patterns, " \t", &save) : NULL; pattern; pattern = strtok_r(NULL, " \t", &save)) {
+		if (marked(node, pattern, &marker_ns))
+			return marker_ns < newest(node, NULL) ? TPD_SEEN_SETTLING : TPD_SEEN_COMPLETE;
+	}
+	return wait_for(why, "nothing matches complete_when=%s", node->root->complete_when);
+}
+
+/* --- the table --- */
+
+static const struct tpd_framework frameworks[] = {
+	{"hf-trainer", is_trainer, trainer_step, trainer_complete, trainer_rank},
+	{"lightning", is_lightning_dir, name_step, lightning_complete, NULL},
+	{"megatron", is_megatron, name_step, megatron_complete, NULL},
+	{"dcp", is_dcp, name_step, dcp_complete, NULL},
+	{"accelerate-fsdp", holds_dcp, name_step, accelerate_complete, NULL},
+	{"deepspeed", is_deepspeed, name_step, deepspeed_complete, deepspeed_rank},
+	{"orbax", is_orbax, name_step, orbax_complete, NULL},
+};
+static const struct tpd_framework by_settling = {"directory", NULL, name_step, settles, NULL};
+static const struct tpd_framework by_user = {"complete_when", NULL, name_step, user_complete, NULL};
+
+bool tpd_framework_regex_step(const struct tpd_root *root, const char *path, bool *out_applies, uint64_t *out_step)
+{
+	const char *below = path + strlen(root->node->name);
+	regmatch_t match[2];
+	char digits[24];
+	size_t n;
+
+	*out_applies = root->has_step_regex;
+	if (!root->has_step_regex)
+		return false;
+	below += *below == '/';
+	if (regexec(&root->step_regex, below, 2, match, 0) != 0 || match[1].rm_so < 0)
+		return false;
+	n = (size_t)(match[1].rm_eo - match[1].rm_so);
+	if (n == 0 || n >= sizeof digits)
+		return false;
+	memcpy(digits, below + match[1].rm_so, n);
+	digits[n] = 0;
+	return tpd_text_parse_u64(digits, out_step);
+}
+
+/* What lies in it and below, for the rules on names of what no framework of the table wrote. */
+static void gather(const struct tpd_node *node, struct tpd_dir_facts *facts)
+{
+	for (size_t i = 0; i < node->file_count; i++) {
+		const struct tpd_file *file = &node->files[i];
+
+		facts->payload = facts->payload || tpd_recognise_payload(file->name, file->size);
+		facts->checkpoints = facts->checkpoints || tpd_recognise_step_file(file->name);
+	}
+	for (const struct tpd_node *child = node->children; child; child = child->next) {
+		facts->checkpoints = facts->checkpoints || tpd_recognise_step_dir(child->name);
+		gather(child, facts);
+	}
+}
+
+static bool is_unknown_checkpoint(const struct tpd_node *node, uint64_t *out_step)
+{
+	struct tpd_dir_facts facts = {.name = node->name};
+
+	gather(node, &facts);
+	for (size_t i = 0; i < node->file_count; i++)
+		facts.numbered_files = facts.numbered_files || node->files[i].role == TPD_FILE_CHECKPOINT;
+	return tpd_recognise_dir(&facts, out_step);
+}
+
+const struct tpd_framework *tpd_framework_of(struct tpd_node *node, const char *path, uint64_t *out_step,
+					     const char **out_nameless)
+{
+	const struct tpd_framework *found = NULL;
+	bool applies = false, told;
+
+	*out_nameless = NULL;
+	if (!node->parent)
+		return NULL;
+	for (size_t i = 0; i < TPD_ARRAY_LEN(frameworks) && !found; i++) {
+		if (frameworks[i].matches(node))
+			found = &frameworks[i];
+	}
+	told = tpd_framework_regex_step(node->root, path, &applies, out_step);
+	if (applies && !told)
+		return NULL;
+	if (!told && found) {
+		told = found->step_of(node, path, out_step);
+		if (!told)
+			*out_nameless = found->name;
+	} else if (!told) {
+		told = is_unknown_checkpoint(node, out_step);
+	}
+	if (!told)
+		return NULL;
+	if (node->root->complete_when)
+		return &by_user;
+	return found ? found : &by_settling;
+}

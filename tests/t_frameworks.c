@@ -1,0 +1,256 @@
+/*
+ * t_frameworks.c - each framework's checkpoints, file after file in the order in which it writes them: when are they complete, and
+ * of which step? (Orders were traced on the frameworks themselves.)
+ */
+#include "base/tpd.h"
+
+#include "scan_help.h"
+
+static const char *waits_for(const char *path)
+{
+	const struct tpd_seen *s = seen(path);
+
+	ck_assert_msg(s && s->readiness == TPD_SEEN_WAITING, "%s does not wait", path);
+	return s->waits.text;
+}
+
+static void expect_waiting(const char *path, const char *text)
+{
+	look_at_all();
+	ck_assert_msg(strstr(waits_for(path), text) != NULL, "%s waits for: %s", path, waits_for(path));
+}
+
+static void expect_now(const char *path, uint64_t step, enum tpd_readiness readiness)
+{
+	look_at_all();
+	expect(path, "run", step, readiness);
+}
+
+/* Seconds since some day, as a file's mtime. */
+static void set_time(const char *path, int seconds)
+{
+	struct timespec times[2] = {{.tv_sec = 1700000000 + seconds}, {.tv_sec = 1700000000 + seconds}};
+
+	ck_assert_int_eq(utimensat(AT_FDCWD, scratch("w/%s", path), times, 0), 0);
+}
+
+START_TEST(trainer)
+{
+	put_trainer("checkpoint-20"); /* the run is known to be the Trainer's */
+	put_big("checkpoint-40/model.safetensors");
+	expect_waiting("checkpoint-40", "trainer_state.json is not there");
+	put("checkpoint-40/trainer_state.json", "{\"global_step\": 40, \"log_hist");
+	expect_waiting("checkpoint-40", "not whole");
+	put("checkpoint-40/trainer_state.json", "{\"global_step\": 40}");
+	expect_now("checkpoint-40", 40, TPD_SEEN_COMPLETE);
+	/* A directory of another name: its marker tells the step. */
+	put_big("final/model.safetensors");
+	put("final/trainer_state.json", "{\"global_step\": 57}");
+	expect_now("final", 57, TPD_SEEN_COMPLETE);
+	/* The run itself, with a last model in it, is none. */
+	put_trainer("sub/checkpoint-7");
+	put_big("sub/model.safetensors");
+	put("sub/trainer_state.json", "{\"global_step\": 7}");
+	look_at_all();
+	ck_assert_ptr_null(seen("sub"));
+	ck_assert_ptr_nonnull(seen("sub/checkpoint-7"));
+}
+END_TEST
+
+START_TEST(trainer_with_shards_and_deepspeed)
+{
+	put_trainer("checkpoint-20");
+	put("checkpoint-20/model.safetensors.index.json", "{\"weight_map\":{\"a\":\"model-00001-of-00001.safetensors\"}}");
+	put("checkpoint-20/trainer_state.json", "{\"global_step\":20}");
+	expect_waiting("checkpoint-20", "a shard that model.safetensors.index.json names");
+	put_big("checkpoint-20/model-00001-of-00001.safetensors");
+	put("checkpoint-20/trainer_state.json", "{\"global_step\":20}");
+	expect_now("checkpoint-20", 20, TPD_SEEN_COMPLETE);
+	put("checkpoint-20/global_step20/zero_pp_rank_0_mp_rank_00_optim_states.pt", "x");
+	put("checkpoint-20/trainer_state.json", "{\"global_step\":20}");
+	expect_waiting("checkpoint-20", "'latest' does not name global_step20");
+	put("checkpoint-20/latest", "global_step20");
+	put("checkpoint-20/trainer_state.json", "{\"global_step\":20}");
+	expect_now("checkpoint-20", 20, TPD_SEEN_COMPLETE);
+}
+END_TEST
+
+START_TEST(distributed_checkpoint)
+{
+	put_big("step-10/__0_0.distcp");
+	put_big("step-10/__1_0.distcp");
+	expect_waiting("step-10", ".metadata is not there");
+	put("step-10/.metadata.tmp", "x");
+	ck_assert_int_eq(rename(scratch("w/step-10/.metadata.tmp"), scratch("w/step-10/.metadata")), 0);
+	expect_now("step-10", 10, TPD_SEEN_COMPLETE);
+	/* Over-written in place: the old .metadata stands while shards change. */
+	set_time("step-10/.metadata", 100);
+	set_time("step-10/__0_0.distcp", 99);
+	set_time("step-10/__1_0.distcp", 200);
+	expect_waiting("step-10", "older than its shards");
+	set_time("step-10/.metadata", 200);
+	expect_now("step-10", 10, TPD_SEEN_COMPLETE);
+}
+END_TEST
+
+START_TEST(lightning_directory)
+{
+	put_big("epoch=0-step=30.ckpt/__0_0.distcp");
+	expect_waiting("epoch=0-step=30.ckpt", ".metadata");
+	put("epoch=0-step=30.ckpt/.metadata", "x");
+	expect_waiting("epoch=0-step=30.ckpt", "meta.pt");
+	put("epoch=0-step=30.ckpt/meta.pt", "PK\3\4 and no end");
+	expect_waiting("epoch=0-step=30.ckpt", "meta.pt has no end");
+	put("epoch=0-step=30.ckpt/meta.pt", "some old pickle");
+	expect_now("epoch=0-step=30.ckpt", 30, TPD_SEEN_COMPLETE);
+}
+END_TEST
+
+START_TEST(megatron)
+{
+	put_big("iter_0000040/common.pt");
+	expect_waiting("iter_0000040", ".metadata"); /* a failed save leaves just this */
+	put_big("iter_0000040/__0_0.distcp");
+	put("iter_0000040/.metadata", "x");
+	expect_waiting("iter_0000040", "metadata.json");
+	put("iter_0000040/metadata.json", "{\"sharded_backend\": \"torch_dist\"");
+	expect_waiting("iter_0000040", "metadata.json");
+	put("iter_0000040/metadata.json", "{\"sharded_backend\": \"torch_dist\"}");
+	expect_now("iter_0000040", 40, TPD_SEEN_COMPLETE);
+}
+END_TEST
+
+START_TEST(accelerate_fsdp)
+{
+	put_big("checkpoint_3/pytorch_model_fsdp_0/__0_0.distcp");
+	expect_waiting("checkpoint_3", "pytorch_model_fsdp_0/.metadata");
+	put("checkpoint_3/pytorch_model_fsdp_0/.metadata", "x");
+	expect_now("checkpoint_3", 3, TPD_SEEN_SETTLING);
+	put_big("checkpoint_3/optimizer_0/__0_0.distcp");
+	expect_waiting("checkpoint_3", "optimizer_0/.metadata");
+	put("checkpoint_3/optimizer_0/.metadata", "x");
+	expect_now("checkpoint_3", 3, TPD_SEEN_SETTLING); /* random states of ranks follow, without a marker */
+}
+END_TEST
+
+START_TEST(deepspeed)
+{
+	put("global_step5/mp_rank_00_model_states.pt", "whole");
+	put("global_step5/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt", "whole");
+	expect_waiting("global_step5", "'latest' does not name");
+	put("latest", "global_step5");
+	expect_waiting("global_step5", "1 of 2 ranks");
+	put("global_step5/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "PK\3\4 and no end");
+	expect_waiting("global_step5", "has no end");
+	put("global_step5/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "whole");
+	expect_now("global_step5", 5, TPD_SEEN_COMPLETE);
+	ck_assert_uint_eq(seen("global_step5")->ranks, 2);
+	ck_assert_uint_eq(seen("global_step5")->rank_span, 2);
+	/* A later one does not take the word back. */
+	put("global_step6/mp_rank_00_model_states.pt", "whole");
+	put("latest", "global_step6");
+	expect_now("global_step6", 6, TPD_SEEN_COMPLETE);
+	put("global_step5/zero_to_fp32.py", "x");
+	expect_now("global_step5", 5, TPD_SEEN_COMPLETE);
+}
+END_TEST
+
+START_TEST(markers_beside)
+{
+	put_big("step-4/weights.bin");
+	put("step-4-unfinished", "");
+	expect_waiting("step-4", "step-4-unfinished lies beside it");
+	unlink(scratch("w/step-4-unfinished"));
+	expect_now("step-4", 4, TPD_SEEN_SETTLING);
+	put_big("8/default/manifest.ocdbt");
+	put("8/_CHECKPOINT_METADATA", "{}");
+	expect_now("8", 8, TPD_SEEN_COMPLETE);
+}
+END_TEST
+
+START_TEST(shards_of_any_index)
+{
+	put_big("step-2/model-00001-of-00002.safetensors");
+	put("step-2/model.safetensors.index.json", "{\"weight_map\":{\"b\":\"model-00002-of-00002.safetensors\"}}");
+	expect_waiting("step-2", "model.safetensors.index.json");
+	put_big("step-2/model-00002-of-00002.safetensors");
+	expect_now("step-2", 2, TPD_SEEN_SETTLING);
+}
+END_TEST
+
+static void make_by_marker(void)
+{
+	complete_when = "DONE ../%s.done";
+	make();
+}
+
+START_TEST(own_marker)
+{
+	put_big("step-3/x");
+	expect_waiting("step-3", "complete_when=DONE");
+	put("step-3/DONE", "");
+	expect_now("step-3", 3, TPD_SEEN_COMPLETE);
+	set_time("step-3/DONE", 0); /* left over */
+	expect_now("step-3", 3, TPD_SEEN_SETTLING);
+	put_big("step-4/x");
+	expect_waiting("step-4", "complete_when");
+	put("step-4.done", "");
+	expect_now("step-4", 4, TPD_SEEN_COMPLETE);
+}
+END_TEST
+
+static void make_by_regex(void)
+{
+	complete_when = NULL;
+	step_regex = "^exp_[0-9]+/it([0-9]+)(\\.dat)?$";
+	make();
+}
+
+START_TEST(own_steps)
+{
+	put_big("exp_1/it0042/x");
+	put_big("exp_1/it0043.dat");
+	put_big("exp_1/step-9/x");
+	put_big("other-7/x");
+	look_at_all();
+	expect("exp_1/it0042", "run/exp_1", 42, TPD_SEEN_SETTLING);
+	expect("exp_1/it0043.dat", "run/exp_1", 43, TPD_SEEN_SETTLING);
+	ck_assert_uint_eq(result.seen_count, 2);
+}
+END_TEST
+
+static void drop_rules(void)
+{
+	complete_when = step_regex = NULL;
+	drop();
+}
+
+int main(void)
+{
+	Suite *suite = suite_create("frameworks");
+	TCase *tests = tcase_create("frameworks"), *marker = tcase_create("complete_when"), *regex = tcase_create("step_regex");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	suite_add_tcase(suite, tests);
+	tcase_add_checked_fixture(tests, make, drop);
+	tcase_add_test(tests, trainer);
+	tcase_add_test(tests, trainer_with_shards_and_deepspeed);
+	tcase_add_test(tests, distributed_checkpoint);
+	tcase_add_test(tests, lightning_directory);
+	tcase_add_test(tests, megatron);
+	tcase_add_test(tests, accelerate_fsdp);
+	tcase_add_test(tests, deepspeed);
+	tcase_add_test(tests, markers_beside);
+	tcase_add_test(tests, shards_of_any_index);
+	suite_add_tcase(suite, marker);
+	tcase_add_checked_fixture(marker, make_by_marker, drop_rules);
+	tcase_add_test(marker, own_marker);
+	suite_add_tcase(suite, regex);
+	tcase_add_checked_fixture(regex, make_by_regex, drop_rules);
+	tcase_add_test(regex, own_steps);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
