@@ -511,6 +511,73 @@ START_TEST(single_file_by_its_directory)
 }
 END_TEST
 
+/* A safetensors file of F32 tensors of 4096 elements called by `letters`, each of which moves a little with step. */
+static void write_shard(const char *path, const char *letters, int step)
+{
+	struct tpd_buf header = {0}, file = {0};
+	size_t count = strlen(letters);
+
+	tpd_buf_u8(&header, '{');
+	for (size_t i = 0; i < count; i++)
+		tpd_buf_printf(&header, "%s\"%c\":{\"dtype\":\"F32\",\"shape\":[64,64],\"data_offsets\":[%zu,%zu]}", i ? "," : "",
+			       letters[i], i * 16384, (i + 1) * 16384);
+	tpd_buf_u8(&header, '}');
+	tpd_buf_u64(&file, header.len);
+	tpd_buf_put(&file, header.data, header.len);
+	for (size_t i = 0; i < count; i++) {
+		uint64_t start = (uint64_t)letters[i], change = (uint64_t)(letters[i] + step);
+
+		for (int k = 0; k < 4096; k++) {
+			float value = (float)(random_normal(&start) + 1e-4 * random_normal(&change));
+
+			tpd_buf_put(&file, &value, sizeof(value));
+		}
+	}
+	ck_assert_int_eq(tpd_buf_status(&file, &err), TPD_OK);
+	file_write(path, file.data, file.len);
+	tpd_buf_release(&header);
+	tpd_buf_release(&file);
+}
+
+/* The model is saved in other shards than before: its tensors are found where they were. */
+START_TEST(tensors_move_between_files)
+{
+	struct tpd_archive_name which;
+	struct tpd_manifest m;
+	unsigned deltas = 0;
+
+	archive_open(16, 0, 1);
+	mkdir(scratch("c-1"), 0755);
+	write_shard(scratch("c-1/model-1-of-2.safetensors"), "abc", 1);
+	write_shard(scratch("c-1/model-2-of-2.safetensors"), "de", 1);
+	mkdir(scratch("c-2"), 0755);
+	write_shard(scratch("c-2/model-1-of-3.safetensors"), "ab", 2);
+	write_shard(scratch("c-2/model-2-of-3.safetensors"), "cd", 2);
+	write_shard(scratch("c-2/model-3-of-3.safetensors"), "ef", 2); /* f is new */
+	OK(ingest(scratch("c-1"), "run", 1, NULL));
+	OK(ingest(scratch("c-2"), "run", 2, NULL));
+	which = resolve("run@2");
+	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &m, &err));
+	for (uint32_t f = 0; f < m.file_count; f++) {
+		const struct tpd_entry *entry = &m.entries[m.files[f]];
+
+		for (uint32_t s = 1; s < entry->segment_count; s++) {
+			bool is_new = strcmp(entry->about[s].name, "f") == 0;
+
+			ck_assert(entry->segments[s].has_ref == !is_new);
+			ck_assert(entry->about[s].stats && entry->about[s].stats->has_delta == !is_new);
+			deltas += entry->segments[s].has_ref;
+		}
+		ck_assert_ptr_null(entry->about[0].stats); /* what is beside the tensors is none */
+	}
+	ck_assert_uint_eq(deltas, 5);
+	tpd_manifest_release(&m);
+	OK(restore("run@2", scratch("back")));
+	ck_assert(file_equal(scratch("c-2/model-2-of-3.safetensors"), scratch("back/model-2-of-3.safetensors")));
+	ck_assert(file_equal(scratch("c-2/model-3-of-3.safetensors"), scratch("back/model-3-of-3.safetensors")));
+}
+END_TEST
+
 START_TEST(steps_of_paths)
 {
 	uint64_t step = 0;
@@ -570,6 +637,7 @@ int main(void)
 		replaced_while_captured,
 		clones_outlive_what_is_written_over,
 		single_file_by_its_directory,
+		tensors_move_between_files,
 		steps_of_paths,
 	};
 

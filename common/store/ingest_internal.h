@@ -77,6 +77,24 @@ struct tpd_ingest_job {
 	bool adopt; /* its chunks are in a finished part already */
 };
 
+/* --- ingest_names.c: where a tensor was in an earlier checkpoint --- */
+
+struct tpd_ingest_name;
+struct tpd_ingest_names {
+	const struct tpd_manifest *manifest; /* borrowed, as its names */
+	struct tpd_ingest_name *items;       /* owned; NULL: there is no checkpoint, nothing is ever found */
+	size_t count;
+};
+
+enum tpd_status tpd_ingest_names_make(const struct tpd_manifest *m, struct tpd_ingest_names *out, struct tpd_err *err);
+void tpd_ingest_names_release(struct tpd_ingest_names *names);
+/*
+ * A tensor of this name and of seg's length (and type, when typed): in file number `file` (UINT32_MAX: no file is preferred), else in
+ * the first other one.
+ */
+bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *name, uint32_t file, const struct tpd_segment *seg,
+			   bool typed, uint32_t *out_file, uint32_t *out_segment);
+
 /* --- ingest_match.c: what a file is made of, and what of the reference belongs to it --- */
 
 /* Fill files[].entry's segments from the formats, their types, and the references to job->ref and job->w1. */

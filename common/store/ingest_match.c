@@ -2,8 +2,9 @@
  * ingest_match.c - what a file is made of, and what of an earlier checkpoint belongs to it.
  *
  * Files are matched by role: their path with every run of digits that says the step taken out ("global_step20/x" and
- * "global_step40/x" are one role); the only file of a single-file checkpoint has the role of the other's only file. Tensors are matched by name within
- * matched files, and must agree in type and length; what finds no partner starts afresh.
+ * "global_step40/x" are one role); the only file of a single-file checkpoint has the role of the other's only file. Tensors are
+ * matched by name, within matched files or in any other (ingest_names.c), and must agree in type and length; what finds no partner
+ * starts afresh.
  */
 #include "base/tpd.h"
 
@@ -106,46 +107,6 @@ static bool roles_find(const struct roles *roles, const char *text, uint32_t *ou
 	if (!found)
 		return false;
 	*out_file = found->file;
-	return true;
-}
-
-struct named {
-	const char *name;
-	uint32_t segment;
-};
-
-static int named_compare(const void *a, const void *b)
-{
-	return strcmp(((const struct named *)a)->name, ((const struct named *)b)->name);
-}
-
-/* Names of a file's segments from 1 on, sorted; fresh memory. */
-static struct named *names_of(const struct tpd_entry *entry)
-{
-	struct named *names = calloc(entry->segment_count + 1u, sizeof(*names));
-
-	if (!names)
-		return NULL;
-	for (uint32_t s = 1; s < entry->segment_count; s++)
-		names[s - 1] = (struct named){entry->about[s].name, s};
-	qsort(names, entry->segment_count - 1u, sizeof(*names), named_compare);
-	return names;
-}
-
-/* The segment of `entry` that has this name; "" is segment 0. */
-static bool names_find(const struct named *names, const struct tpd_entry *entry, const char *name, uint32_t *out_segment)
-{
-	const struct named key = {.name = name};
-	const struct named *found;
-
-	if (!*name) {
-		*out_segment = 0;
-		return true;
-	}
-	found = bsearch(&key, names, entry->segment_count - 1u, sizeof(key), named_compare);
-	if (!found)
-		return false;
-	*out_segment = found->segment;
 	return true;
 }
 
@@ -267,50 +228,33 @@ static enum tpd_status guess(struct tpd_ingest_job *job, struct tpd_file_work *f
 	return status ? status : tpd_plan_guess_dtype(job->codecs[0], &sample, &seg->dtype, err);
 }
 
-/* Row lengths, types of what is untyped, and the partners in the reference and in w1. */
-static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_work *file, const bool *typed,
-				  const struct tpd_entry *ref, uint32_t ref_file, const struct tpd_entry *w1, uint32_t w1_file,
-				  struct tpd_err *err)
+/* An earlier checkpoint, and what in it belongs to the file in work. */
+struct earlier {
+	struct tpd_chain *chain; /* NULL: none */
+	struct roles roles;
+	struct tpd_ingest_names names;
+	/* of the file in work */
+	const struct tpd_entry *entry; /* of the same role; NULL: none */
+	uint32_t file;
+};
+
+static enum tpd_status earlier_make(struct tpd_chain *chain, struct earlier *out, struct tpd_err *err)
 {
-	TPD_AUTO_FREE struct named *ref_names = ref ? names_of(ref) : NULL;
-	TPD_AUTO_FREE struct named *w1_names = w1 ? names_of(w1) : NULL;
-	struct tpd_entry *entry = file->entry;
-	uint64_t chunks = 0;
+	enum tpd_status status;
 
-	if ((ref && !ref_names) || (w1 && !w1_names))
-		return tpd_fail_nomem(err);
-	for (uint32_t s = 0; s < entry->segment_count; s++) {
-		struct tpd_segment *seg = &entry->segments[s];
-		struct tpd_segment_about *about = &entry->about[s];
-		uint32_t at = 0, w1_at = 0;
-		bool in_ref = ref && names_find(ref_names, ref, about->name, &at);
-		bool in_w1 = w1 && names_find(w1_names, w1, about->name, &w1_at);
-		enum tpd_status status = TPD_OK;
+	out->chain = chain;
+	if (!chain)
+		return TPD_OK;
+	status = roles_make(tpd_chain_manifest(chain), &out->roles, err);
+	return status ? status : tpd_ingest_names_make(tpd_chain_manifest(chain), &out->names, err);
+}
 
-		if (!typed[s]) { /* a type is inherited along the chain */
-			if (in_ref && ref->segments[at].length == seg->length)
-				seg->dtype = ref->segments[at].dtype;
-			else if (in_w1 && w1->segments[w1_at].length == seg->length)
-				seg->dtype = w1->segments[w1_at].dtype;
-			else
-				status = guess(job, file, seg, err);
-		}
-		if (status)
-			return status;
-		seg->first_chunk = chunks;
-		chunks += tpd_segment_chunks(seg);
-		about->row = tpd_format_row(about->ndim, about->dims, seg->length / tpd_dtype_width(seg->dtype));
-		seg->has_ref = in_ref && seg->length > 0 && ref->segments[at].dtype == seg->dtype &&
-			       (s == 0 ? ref->segments[at].length > 0 : ref->segments[at].length == seg->length);
-		seg->ref_file = ref_file;
-		seg->ref_segment = at;
-		file->segments[s].has_w1 = in_w1 && tpd_dtype_has_stats(seg->dtype) &&
-					   w1->segments[w1_at].dtype == seg->dtype &&
-					   w1->segments[w1_at].length == seg->length;
-		file->segments[s].w1_file = w1_file;
-		file->segments[s].w1_segment = w1_at;
-	}
-	return TPD_OK;
+static void earlier_release(struct earlier *earlier)
+{
+	roles_release(&earlier->roles);
+	tpd_ingest_names_release(&earlier->names);
+	if (earlier->chain)
+		tpd_chain_forget_names(earlier->chain);
 }
 
 static const struct tpd_entry *partner(const struct tpd_chain *chain, const struct roles *roles, const char *role,
@@ -322,6 +266,62 @@ static const struct tpd_entry *partner(const struct tpd_chain *chain, const stru
 		return NULL;
 	m = tpd_chain_manifest(chain);
 	return &m->entries[m->files[*out_file]];
+}
+
+/* The segment there that belongs to segment s of the file in work; NULL: none. */
+static const struct tpd_segment *counterpart(const struct earlier *earlier, const struct tpd_entry *entry, uint32_t s, bool typed,
+					     uint32_t *out_file, uint32_t *out_segment)
+{
+	const struct tpd_manifest *m;
+
+	*out_file = *out_segment = 0;
+	if (s == 0) { /* the glue of the same file, of whatever length */
+		*out_file = earlier->file;
+		return earlier->entry ? &earlier->entry->segments[0] : NULL;
+	}
+	if (!tpd_ingest_names_find(&earlier->names, entry->about[s].name, earlier->entry ? earlier->file : UINT32_MAX,
+				   &entry->segments[s], typed, out_file, out_segment))
+		return NULL;
+	m = tpd_chain_manifest(earlier->chain);
+	return &m->entries[m->files[*out_file]].segments[*out_segment];
+}
+
+/* Row lengths, types of what is untyped, and the partners in the reference and in w1. */
+static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_work *file, const bool *typed,
+				  const struct earlier *ref, const struct earlier *w1, struct tpd_err *err)
+{
+	struct tpd_entry *entry = file->entry;
+	uint64_t chunks = 0;
+
+	for (uint32_t s = 0; s < entry->segment_count; s++) {
+		struct tpd_segment *seg = &entry->segments[s];
+		struct tpd_segment_about *about = &entry->about[s];
+		struct tpd_segment_work *work = &file->segments[s];
+		uint32_t ref_file, ref_segment;
+		const struct tpd_segment *in_ref = counterpart(ref, entry, s, typed[s], &ref_file, &ref_segment);
+		const struct tpd_segment *in_w1 = counterpart(w1, entry, s, typed[s], &work->w1_file, &work->w1_segment);
+		enum tpd_status status = TPD_OK;
+
+		if (!typed[s]) { /* a type is inherited along the chain */
+			if (in_ref && in_ref->length == seg->length)
+				seg->dtype = in_ref->dtype;
+			else if (in_w1 && in_w1->length == seg->length)
+				seg->dtype = in_w1->dtype;
+			else
+				status = guess(job, file, seg, err);
+		}
+		if (status)
+			return status;
+		seg->first_chunk = chunks;
+		chunks += tpd_segment_chunks(seg);
+		about->row = tpd_format_row(about->ndim, about->dims, seg->length / tpd_dtype_width(seg->dtype));
+		seg->has_ref = in_ref && seg->length > 0 && in_ref->length > 0 && in_ref->dtype == seg->dtype;
+		seg->ref_file = ref_file;
+		seg->ref_segment = ref_segment;
+		/* Statistics are of tensors: what a file without any looks like says nothing to anybody. */
+		work->has_w1 = s > 0 && in_w1 && tpd_dtype_has_stats(seg->dtype) && in_w1->dtype == seg->dtype;
+	}
+	return TPD_OK;
 }
 
 /* What files say of others has to be known before any is parsed. *out_hints is the caller's to free, also on failure. */
@@ -342,7 +342,8 @@ static enum tpd_status read_hints(struct tpd_ingest_job *job, struct tpd_format_
 
 enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *err)
 {
-	struct roles own = {0}, ref = {0}, w1 = {0};
+	struct earlier ref = {0}, w1 = {0};
+	struct roles own = {0};
 	struct tpd_format_hints *hints = NULL;
 	enum tpd_status status = weigh_files(job, err);
 
@@ -350,17 +351,16 @@ enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *er
 		status = read_hints(job, &hints, err);
 	if (!status)
 		status = roles_make(&job->manifest, &own, err);
-	if (!status && job->ref)
-		status = roles_make(tpd_chain_manifest(job->ref), &ref, err);
-	if (!status && job->w1)
-		status = roles_make(tpd_chain_manifest(job->w1), &w1, err);
+	if (!status)
+		status = earlier_make(job->ref, &ref, err);
+	if (!status)
+		status = earlier_make(job->w1, &w1, err);
 	for (uint32_t i = 0; !status && i < own.count; i++) {
 		struct tpd_file_work *file = &job->files[own.items[i].file];
-		uint32_t ref_file = 0, w1_file = 0;
 		TPD_AUTO_FREE bool *typed = NULL;
-		const struct tpd_entry *ref_entry = partner(job->ref, &ref, own.items[i].text, &ref_file);
-		const struct tpd_entry *w1_entry = partner(job->w1, &w1, own.items[i].text, &w1_file);
 
+		ref.entry = partner(job->ref, &ref.roles, own.items[i].text, &ref.file);
+		w1.entry = partner(job->w1, &w1.roles, own.items[i].text, &w1.file);
 		status = parse_file(job, file, hints, &typed, err);
 		if (!status) {
 			file->segments = calloc(file->entry->segment_count, sizeof(*file->segments));
@@ -368,16 +368,12 @@ enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *er
 				status = tpd_fail_nomem(err);
 		}
 		if (!status)
-			status = match_file(job, file, typed, ref_entry, ref_file, w1_entry, w1_file, err);
+			status = match_file(job, file, typed, &ref, &w1, err);
 	}
 	tpd_format_hints_free(hints);
 	roles_release(&own);
-	roles_release(&ref);
-	roles_release(&w1);
-	if (job->ref)
-		tpd_chain_forget_names(job->ref);
-	if (job->w1)
-		tpd_chain_forget_names(job->w1);
+	earlier_release(&ref);
+	earlier_release(&w1);
 	return status;
 }
 

@@ -85,11 +85,12 @@ static enum tpd_status survey_slot(void *ctx, size_t item, unsigned worker, stru
 }
 
 /* Before the first chunk of a segment is merged. */
-static enum tpd_status open_segment(const struct tpd_segment *seg, struct tpd_segment_work *work, struct tpd_err *err)
+static enum tpd_status open_segment(const struct tpd_segment *seg, bool is_tensor, struct tpd_segment_work *work,
+				    struct tpd_err *err)
 {
 	struct geometry g = sample_geometry(seg);
 
-	if (tpd_dtype_has_stats(seg->dtype) && !work->stats) {
+	if (is_tensor && tpd_dtype_has_stats(seg->dtype) && !work->stats) {
 		enum tpd_status status = tpd_stats_new(seg->dtype, g.elements, work->has_w1, &work->stats, err);
 
 		if (status)
@@ -172,7 +173,7 @@ static enum tpd_status survey_file(struct tpd_ingest_job *job, struct tpd_file_w
 		struct planning planning = {.job = job, .segments = complete};
 
 		for (size_t i = 0; !status && i < n; i++)
-			status = open_segment(&file->entry->segments[job->slots[i].segment],
+			status = open_segment(&file->entry->segments[job->slots[i].segment], job->slots[i].segment > 0,
 					      &file->segments[job->slots[i].segment], err);
 		if (!status)
 			status = tpd_pool_run(job->options->pool, n, survey_slot, job, err);
