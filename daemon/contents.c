@@ -23,6 +23,8 @@
 #define HEADER_PARSED_MAX (16u << 20) /* larger headers are believed */
 #define ZIP_END 22                    /* bytes of the end record, without its comment */
 #define ZIP_TAIL (ZIP_END + 65535)
+#define ZIP_LOCAL 30    /* bytes of a member's header, without its name and extra field */
+#define PICKLE_HEAD 4096 /* bytes of a .ckpt that are looked at: its first two keys are epoch and global_step */
 #define DOCUMENT_MAX (64u << 20) /* trainer_state.json grows with the log history */
 
 static bool read_at(int fd, void *buf, size_t len, uint64_t offset)
@@ -105,6 +107,58 @@ bool tpd_recognise_whole_file(const char *path)
 	if (st.st_size >= 4 && read_at(fd, magic, 4, 0) && tpd_get_u32(magic) == 0x04034b50)
 		return zip_ends(fd, (uint64_t)st.st_size);
 	return st.st_size > 0;
+}
+
+/* --- the step in a torch file --- */
+
+/* An integer that is pickled at `at`, behind what remembers the string before it; false: something else is there. */
+static bool pickled_u64(const uint8_t *at, size_t len, uint64_t *out)
+{
+	size_t skip = len == 0 ? 0 : at[0] == 'q' ? 2 : at[0] == 'r' ? 5 : at[0] == 0x94 ? 1 : 0; /* BINPUT LONG_BINPUT MEMOIZE */
+
+	if (len < skip + 6)
+		return false;
+	at += skip;
+	switch (at[0]) {
+	case 'K': /* BININT1 */
+		*out = at[1];
+		return true;
+	case 'M': /* BININT2 */
+		*out = tpd_get_u16(at + 1);
+		return true;
+	case 'J': /* BININT: signed */
+		*out = tpd_get_u32(at + 1);
+		return *out <= INT32_MAX;
+	default: /* a step above 2^31 is told by no LONG1 that we have seen */
+		return false;
+	}
+}
+
+/* The first member is data.pkl, stored; Lightning's dictionary begins with "epoch" and "global_step". No pickle is run or parsed here. */
+bool tpd_recognise_file_step(const char *path, uint64_t *out_step)
+{
+	static const uint8_t keys[][16] = {"X\x0b\0\0\0global_step", "\x8c\x0bglobal_step"}; /* BINUNICODE, SHORT_BINUNICODE */
+	static const size_t key_lens[] = {16, 13};
+	static const char first[] = "/data.pkl";
+	TPD_AUTO_CLOSE int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	uint8_t head[PICKLE_HEAD];
+	ssize_t got = fd < 0 ? -1 : pread(fd, head, sizeof head, 0);
+	size_t len = got < 0 ? 0 : (size_t)got, name_len, begin;
+
+	if (len < ZIP_LOCAL || tpd_get_u32(head) != 0x04034b50 || tpd_get_u16(head + 8) != 0)
+		return false;
+	name_len = tpd_get_u16(head + 26);
+	begin = ZIP_LOCAL + name_len + tpd_get_u16(head + 28);
+	if (begin >= len || name_len < sizeof first - 1 ||
+	    memcmp(head + ZIP_LOCAL + name_len - (sizeof first - 1), first, sizeof first - 1) != 0)
+		return false;
+	for (size_t k = 0; k < TPD_ARRAY_LEN(keys); k++) {
+		const uint8_t *at = memmem(head + begin, len - begin, keys[k], key_lens[k]);
+
+		if (at && pickled_u64(at + key_lens[k], len - (size_t)(at - head) - key_lens[k], out_step))
+			return true;
+	}
+	return false;
 }
 
 /* --- JSON as Python writes it --- */

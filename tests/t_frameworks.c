@@ -199,6 +199,51 @@ START_TEST(own_marker)
 }
 END_TEST
 
+/* A torch file as Lightning begins it, with `step`, a pickled integer; whole: with its end record. */
+static void put_ckpt(const char *path, const char *step, size_t step_len, bool whole)
+{
+	static const char header[30] = "PK\3\4\0\0\x08\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\0\4"; /* 16: the name, 4: FB */
+	static const char start[] = "\x80\2}q\0(X\5\0\0\0epochq\1K\7X\x0b\0\0\0global_stepq\2", end[22] = "PK\5\6";
+	char data[256];
+	size_t len = 0;
+
+	memcpy(data + len, header, sizeof header), len += sizeof header;
+	memcpy(data + len, "archive/data.pklFB\0\0", 20), len += 20;
+	memcpy(data + len, start, sizeof start - 1), len += sizeof start - 1;
+	memcpy(data + len, step, step_len), len += step_len;
+	memset(data + len, 'x', 40), len += 40;
+	if (whole)
+		memcpy(data + len, end, sizeof end), len += sizeof end;
+	file_write(scratch("w/%s", path), data, len);
+}
+
+/* last.ckpt, with the step in it, written again and again. */
+START_TEST(lightning_last)
+{
+	put_ckpt("last.ckpt", "K\x0a", 2, false);
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count + result.note_count, 0); /* what it is cannot be told yet */
+	put_ckpt("last.ckpt", "K\x0a", 2, true);
+	expect_now("last.ckpt", 10, TPD_SEEN_SETTLING);
+	put_ckpt("last.ckpt", "M\x10\x27", 3, false); /* in place */
+	expect_waiting("last.ckpt", "no end yet");
+	put_ckpt("last.ckpt", "M\x10\x27", 3, true);
+	expect_now("last.ckpt", 10000, TPD_SEEN_SETTLING);
+	put_ckpt("last.ckpt", "J\x40\x42\x0f\0", 5, true);
+	expect_now("last.ckpt", 1000000, TPD_SEEN_SETTLING);
+	put_ckpt("last.ckpt", "J\xff\xff\xff\xff", 5, true); /* -1 */
+	look_at_all();
+	ck_assert(!seen("last.ckpt") && gone("last.ckpt"));
+	ck_assert_uint_eq(result.note_count, 1);
+	put_ckpt("other.ckpt", "G????????", 9, true); /* a float */
+	put_big("best.pt");
+	put("empty.ckpt", "");
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 0);
+	ck_assert_uint_eq(result.note_count, 2); /* what is empty may still become something */
+}
+END_TEST
+
 static void make_by_regex(void)
 {
 	complete_when = NULL;
@@ -243,6 +288,7 @@ int main(void)
 	tcase_add_test(tests, deepspeed);
 	tcase_add_test(tests, markers_beside);
 	tcase_add_test(tests, shards_of_any_index);
+	tcase_add_test(tests, lightning_last);
 	suite_add_tcase(suite, marker);
 	tcase_add_checked_fixture(marker, make_by_marker, drop_rules);
 	tcase_add_test(marker, own_marker);
