@@ -24,9 +24,10 @@ def check_one(tpded, trainers, scenario, say):
     original, restored = root / "kept" / run / name, root / "restored" / run / name
     shutil.rmtree(root / "restored" / run, ignore_errors=True)
     to = restored if original.is_dir() else restored.parent
-    done = tpded.tpdectl("restore", f"{run}@{record['step']}", "--to", to)
-    if done.returncode != 0:
-        return [f"{run}: '{name}' cannot be restored: {done.stderr.strip()}"]
+    stored = [item["name"] for item in tpded.listed() if item["source"] == record["path"] and item["step"] == record["step"]]
+    done = tpded.tpdectl("restore", stored[-1], "--to", to) if stored else None
+    if done is None or done.returncode != 0:
+        return [f"{run}: '{name}' cannot be restored: {done.stderr.strip() if done else 'it is not stored'}"]
     from_original, from_restored = losses(trainers, scenario, original), losses(trainers, scenario, restored)
     same = from_original == from_restored and len(set(from_original)) > 3
     say(f"resumed: {run}@{record['step']}, {len(from_original)} losses, {'the same' if same else 'NOT the same'}: "

@@ -17,7 +17,7 @@ SCENARIOS = [
     Scenario("hf-lora", "train_hf.py", 1, "HF Trainer with peft, rotation", 4),
     Scenario("hf-limit1", "train_hf.py", 1, "HF Trainer, save_total_limit=1, every 2 steps", 6),
     Scenario("hf-ranks", "train_hf.py", 2, "HF Trainer, two ranks, save_total_limit=1", 4),
-    Scenario("lightning", "train_lightning.py", 1, "Lightning, the best two by loss, and last", 4),
+    Scenario("lightning", "train_lightning.py", 1, "Lightning, the best two by score, and last.ckpt", 4),
     Scenario("torch-steps", "train_torch.py", 1, "torch.save, step_N.pt, some written again", 5),
     Scenario("torch-slow", "train_torch.py", 1, "torch.save, slowly, zip and legacy", 4),
     Scenario("dcp-sync", "train_dcp.py", 2, "DCP save, two ranks, the newest two kept", 4),

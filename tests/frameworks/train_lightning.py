@@ -3,7 +3,8 @@
     train_lightning.py ROOT lightning              trains
     train_lightning.py ROOT --resume CHECKPOINT    goes on from there, and prints the losses of six steps
 
-The loss that decides is made up: some checkpoints are among the best for long, some for a short time, some never.
+The score that decides is made up: some checkpoints are among the best for long, some for a short time, one never. last.ckpt is written
+again and again; its step is in it only.
 """
 import os
 import sys
