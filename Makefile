@@ -21,8 +21,8 @@ quote := '
 space := $(subst ,, )
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all tests demo check check-threads check-pairs-all check-runs check-memory check-layers check-headers bench install uninstall clean \
-	help FORCE
+.PHONY: all tests demo check check-threads check-pairs-all check-runs check-memory check-frameworks check-layers check-headers bench \
+	install uninstall clean help FORCE
 .DEFAULT_GOAL := all
 
 # Asked before anything is added to MAKEFLAGS: `make -n` must install nothing.
@@ -38,6 +38,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 GOALS := $(or $(MAKECMDGOALS),all)
 SETUP := $(sort $(if $(filter check check-threads check-headers check-pairs-all,$(GOALS)),build check) \
 	$(if $(filter demo,$(GOALS)),build demo) $(if $(filter bench,$(GOALS)),build bench) \
+	$(if $(filter check-frameworks,$(GOALS)),build python) \
 	$(if $(filter check-headers,$(GOALS)),clang))
 NEEDS_LIBS := $(filter-out clean help uninstall check-layers,$(GOALS))
 
@@ -200,6 +201,11 @@ check-memory: all
 	test -n '$(RUN)' || { echo 'usage: make check-memory RUN=DIR'; exit 2; }
 	BUILD=$(abspath $(BUILD)) tests/large/memory.sh '$(RUN)'
 
+# PyTorch, transformers, Lightning and DeepSpeed train small models while tpded watches. They come into $(BUILD)/frameworks/venv, or are
+# taken from FRAMEWORKS_VENV=DIR.
+check-frameworks: all
+	BUILD=$(abspath $(BUILD)) tests/frameworks/run.sh
+
 check-layers:
 	tools/check_layers.sh
 
@@ -263,6 +269,7 @@ help:
 #: make check-pairs-all     every pair of 16-bit values through the codec (takes long)
 #: make check-runs RUNS=DIR  whole training runs through store and daemon and back
 #: make check-memory RUN=DIR  peak memory on a file of 2 GB
+#: make check-frameworks    real frameworks train while tpded watches; installs PyTorch and others (or FRAMEWORKS_VENV=DIR)
 #: make check-layers        do the parts include only what they may?
 #: make check-headers       does each header compile alone, with gcc and clang?
 #: make bench               measures ratio and speed

@@ -23,7 +23,7 @@ bool tpd_recognise_ignored(const char *name);
 enum tpd_file_role {
 	TPD_FILE_OTHER = 0,
 	TPD_FILE_CHECKPOINT, /* *.pt *.pth *.bin *.ckpt *.safetensors with a step in its name */
-	TPD_FILE_UNNUMBERED, /* such a file whose name tells no step: last.ckpt */
+	TPD_FILE_UNNUMBERED, /* such a file whose name tells no step: last.ckpt; its contents may */
 	TPD_FILE_PART /* such a file that is known to be a part of something: optimizer.pt, a shard, a rank's state */
 };
 /* out_step is written for TPD_FILE_CHECKPOINT only. */
@@ -61,6 +61,8 @@ bool tpd_recognise_step_file(const char *name);
  * true.
  */
 bool tpd_recognise_whole_file(const char *path);
+/* The step that a file by torch.save() tells of itself (format.h): last.ckpt. false: none. */
+bool tpd_recognise_torch_step(const char *path, uint64_t *out_step);
 /* Is this a JSON document (NaN and Infinity, which Python writes, allowed)? */
 bool tpd_recognise_json(const char *path);
 /* The global_step of a trainer_state.json; false: it is no JSON document, or tells none. */

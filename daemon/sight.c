@@ -201,6 +201,34 @@ static bool file_is_one(struct tpd_node *node, struct tpd_file *file, const char
 	return tpd_framework_regex_step(node->root, path, &applies, &file->step);
 }
 
+/*
+ * last.ckpt: what it holds tells the step, once it is whole; until then an older one that was reported is one that is written again. Its
+ * step is read again at each look, so also at the one after which it counts as settled.
+ */
+static void report_unnumbered(struct tpd_scan *scan, struct tpd_node *node, struct tpd_file *file, const char *run,
+			      const char *directory)
+{
+	TPD_AUTO_FREE char *path = NULL;
+	bool whole;
+
+	if (asprintf(&path, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, file->name) < 0) {
+		path = NULL;
+		scan->result->status = TPD_NOMEM;
+		return;
+	}
+	whole = tpd_recognise_whole_file(path);
+	if (whole ? tpd_recognise_torch_step(path, &file->step) : file->known) {
+		report_file(scan, node, file, run, directory);
+		return;
+	}
+	if (file->known)
+		tpd_scan_gone(scan, strdup(path));
+	if (whole && !file->noted)
+		tpd_scan_note(scan, false, run, "'%s' is not stored: it tells no step", path);
+	file->noted = file->noted || whole;
+	file->changed = file->look = file->known = false;
+}
+
 static void report_files(struct tpd_scan *scan, struct tpd_node *node, const char *run, const char *path)
 {
 	for (size_t i = 0; i < node->file_count; i++) {
@@ -208,13 +236,12 @@ static void report_files(struct tpd_scan *scan, struct tpd_node *node, const cha
 
 		if (tpd_recognise_ignored(file->name))
 			continue;
-		if ((file->changed || file->look) && file_is_one(node, file, path)) {
+		if (!file->changed && !file->look)
+			continue;
+		if (file_is_one(node, file, path))
 			report_file(scan, node, file, run, path);
-		} else if (file->role == TPD_FILE_UNNUMBERED && !file->noted && !node->root->has_step_regex) {
-			tpd_scan_note(scan, false, run, "'%s/%s' is not stored: its name tells no step", path,
-				      file->name);
-			file->noted = true;
-		}
+		else if (file->role == TPD_FILE_UNNUMBERED && !node->root->has_step_regex)
+			report_unnumbered(scan, node, file, run, path);
 	}
 }
 

@@ -4,7 +4,9 @@
  */
 #include "base/tpd.h"
 
+#include "pickle_build.h"
 #include "scan_help.h"
+#include "zip_build.h"
 
 static const char *waits_for(const char *path)
 {
@@ -199,6 +201,56 @@ START_TEST(own_marker)
 }
 END_TEST
 
+/* A file by torch.save() of what Lightning saves, as far as matters here; whole: to its end. */
+static void put_ckpt(const char *path, const void *step, size_t step_len, bool whole)
+{
+	struct tpd_buf pickle = {0};
+	struct zip zip = {0};
+
+	pk_proto(&pickle, 2);
+	pk(&pickle, EMPTY_DICT);
+	pk(&pickle, MARK);
+	pk_str(&pickle, "epoch");
+	pk_int(&pickle, 7);
+	pk_str(&pickle, "global_step");
+	tpd_buf_put(&pickle, step, step_len);
+	pk(&pickle, SETITEMS);
+	pk(&pickle, STOP);
+	add_bytes(&zip, "archive/data.pkl", pickle.data, pickle.len, ALIGNED);
+	finish(&zip, false, "");
+	file_write(scratch("w/%s", path), zip.file.data, whole ? zip.file.len : zip.file.len - 30);
+	tpd_buf_release(&zip.file);
+	tpd_buf_release(&zip.central);
+	tpd_buf_release(&pickle);
+}
+
+/* last.ckpt, with the step in it, written again and again. */
+START_TEST(lightning_last)
+{
+	put_ckpt("last.ckpt", "K\x0a", 2, false);
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count + result.note_count, 0); /* what it is cannot be told yet */
+	put_ckpt("last.ckpt", "K\x0a", 2, true);
+	expect_now("last.ckpt", 10, TPD_SEEN_SETTLING);
+	put_ckpt("last.ckpt", "M\x10\x27", 3, false); /* in place */
+	expect_waiting("last.ckpt", "no end yet");
+	put_ckpt("last.ckpt", "M\x10\x27", 3, true);
+	expect_now("last.ckpt", 10000, TPD_SEEN_SETTLING);
+	put_ckpt("last.ckpt", "J\x40\x42\x0f\0", 5, true);
+	expect_now("last.ckpt", 1000000, TPD_SEEN_SETTLING);
+	put_ckpt("last.ckpt", "J\xff\xff\xff\xff", 5, true); /* -1 */
+	look_at_all();
+	ck_assert(!seen("last.ckpt") && gone("last.ckpt"));
+	ck_assert_uint_eq(result.note_count, 1);
+	put_ckpt("other.ckpt", "G????????", 9, true); /* a float */
+	put_big("best.pt");
+	put("empty.ckpt", "");
+	look_at_all();
+	ck_assert_uint_eq(result.seen_count, 0);
+	ck_assert_uint_eq(result.note_count, 2); /* what is empty may still become something */
+}
+END_TEST
+
 static void make_by_regex(void)
 {
 	complete_when = NULL;
@@ -243,6 +295,7 @@ int main(void)
 	tcase_add_test(tests, deepspeed);
 	tcase_add_test(tests, markers_beside);
 	tcase_add_test(tests, shards_of_any_index);
+	tcase_add_test(tests, lightning_last);
 	suite_add_tcase(suite, marker);
 	tcase_add_checked_fixture(marker, make_by_marker, drop_rules);
 	tcase_add_test(marker, own_marker);

@@ -3,7 +3,7 @@
 #
 #   build   compiler, make, pkg-config and the libraries (always)
 #   check   libcheck, the sqlite3 shell, Btrfs      demo    the sqlite3 shell
-#   clang   the second compiler                     python  python3 with venv (for the benchmarks)
+#   clang   the second compiler                     python  python3 with venv (benchmarks, frameworks)
 #   bench   as python
 #
 # It asks for the things themselves (a command, a pkg-config module), not for packages: a library installed in another

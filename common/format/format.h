@@ -105,6 +105,13 @@ enum tpd_status tpd_format_parse_torch_legacy(uint64_t size, tpd_format_read_fn 
 					      struct tpd_format_layout *out_layout, struct tpd_err *err);
 
 /*
+ * Which step a file by torch.save() says that it is of: a whole number under "global_step", "step" or "iteration" at the top of what
+ * was saved. *out_found false: none, or no such file. Fails with what the callback failed with, or TPD_NOMEM.
+ */
+enum tpd_status tpd_format_torch_step(uint64_t size, tpd_format_read_fn read, void *ctx, bool *out_found, uint64_t *out_step,
+				      struct tpd_err *err);
+
+/*
  * The codec's row length for a shape (codec/SPEC.md): the last dimension, outer ones merged until it has at
  * least 64 elements, split evenly above 8192; 1024 where there is no shape.  In [1, 8192].
  */
