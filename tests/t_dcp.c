@@ -1,5 +1,6 @@
 /*
- * t_dcp.c - distributed checkpoints: what .metadata says of .distcp files, and what becomes of the files when it lies.
+ * t_dcp.c - distributed checkpoints: what .metadata says of .distcp files, and what becomes of the files when it
+ * lies.
  */
 #include "base/tpd.h"
 
@@ -160,7 +161,8 @@ static void add_companion(struct tpd_format_hints *hints, const char *path, cons
 	ck_assert_int_eq(tpd_format_hints_read(hints, path, file.size, format_file_read, &file, &err), TPD_OK);
 }
 
-static struct tpd_format_layout parse_hinted(const char *path, const struct tpd_format_hints *hints, const struct tpd_buf *bytes)
+static struct tpd_format_layout parse_hinted(const char *path, const struct tpd_format_hints *hints,
+					     const struct tpd_buf *bytes)
 {
 	struct format_file file = {.data = bytes->data, .size = bytes->len};
 	struct tpd_format_layout layout;
@@ -172,7 +174,8 @@ static struct tpd_format_layout parse_hinted(const char *path, const struct tpd_
 }
 
 /* The layout of the file below `directory` after a .metadata of these items there. */
-static struct tpd_format_layout parse_items(const char *directory, const struct tpd_buf *file, const struct item *items, size_t count)
+static struct tpd_format_layout parse_items(const char *directory, const struct tpd_buf *file, const struct item *items,
+					    size_t count)
 {
 	struct tpd_format_hints *hints = tpd_format_hints_new(NULL);
 	struct tpd_buf metadata = {0};
@@ -425,7 +428,8 @@ START_TEST(failing_reads_end_it)
 		struct tpd_format_layout layout;
 
 		if (at == 1) {
-			ck_assert_int_eq(tpd_format_hints_read(hints, ".metadata", companion.size, format_file_read, &companion, NULL),
+			ck_assert_int_eq(tpd_format_hints_read(hints, ".metadata", companion.size, format_file_read,
+							       &companion, NULL),
 					 TPD_BUSY);
 			add_companion(hints, ".metadata", &metadata);
 		}

@@ -1,6 +1,6 @@
 /*
- * t_pickle.c - every opcode, read as symbols; what no pickler writes is doubted, for the reason that was made; and no pickle costs
- * more than three steps a byte.
+ * t_pickle.c - every opcode, read as symbols; what no pickler writes is doubted, for the reason that was made; and no
+ * pickle costs more than three steps a byte.
  */
 #include "base/tpd.h"
 
@@ -288,7 +288,8 @@ START_TEST(questions)
 	ck_assert(tpd_pickle_is_global(&pickle, pickle.nodes[model].u.call.callee, "collections", "OrderedDict"));
 	ck_assert(!tpd_pickle_is_global(&pickle, pickle.nodes[model].u.call.callee, "collections", "Ordered"));
 	weight = tpd_pickle_lookup(&pickle, model, "weight");
-	ck_assert(tpd_pickle_is_global(&pickle, pickle.nodes[weight].u.call.callee, "torch._utils", "_rebuild_tensor_v2"));
+	ck_assert(tpd_pickle_is_global(&pickle, pickle.nodes[weight].u.call.callee, "torch._utils",
+				       "_rebuild_tensor_v2"));
 	ck_assert(tpd_pickle_u64(&pickle, tpd_pickle_lookup(&pickle, pickle.root, "step"), &value));
 	ck_assert_uint_eq(value, 1000);
 	betas = tpd_pickle_lookup(&pickle, pickle.root, "betas");
@@ -450,7 +451,8 @@ START_TEST(steps_of_the_dearest)
 		enum pickle_op head, item, tail;
 	} dear[] = {
 		{NONE, NONE, TUPLE}, {NONE, NONE, LIST}, {NONE, NONE, FROZENSET}, {NONE, NONE, DICT}, {NONE, NONE, OBJ},
-		{EMPTY_LIST, NONE, APPENDS}, {EMPTY_DICT, NONE, SETITEMS}, {EMPTY_SET, NONE, ADDITEMS}, {NONE, NONE, POP_MARK},
+		{EMPTY_LIST, NONE, APPENDS}, {EMPTY_DICT, NONE, SETITEMS}, {EMPTY_SET, NONE, ADDITEMS},
+		{NONE, NONE, POP_MARK},
 	};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(dear); i++) {
