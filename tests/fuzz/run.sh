@@ -42,7 +42,7 @@ if [ -n "$profdata" ] && [ -n "$cov" ] && ls "$dir"/*.profraw >/dev/null 2>&1; t
 		objects+=(-object "$dir/$target")
 	done
 	"$cov" report "${objects[@]}" -instr-profile="$dir/all.profdata" common/format/*.c 2>/dev/null |
-		awk '/^-/ { next } NF >= 10 { printf "%-18s %6s lines %6s missed %8s\n", $1, $8, $9, $10 }'
+		awk 'NR == 1 || /^-/ { next } NF >= 10 { printf "%-18s %6s lines %6s missed %8s\n", $1, $8, $9, $10 }'
 fi
 if [ -e "$dir/failed" ]; then
 	echo "broken: $(tr '\n' ' ' <"$dir/failed")(logs and inputs in $dir)"
