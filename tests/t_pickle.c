@@ -18,7 +18,7 @@ static struct tpd_pickle read_bytes(const void *bytes, size_t len)
 	struct tpd_pickle pickle;
 	struct tpd_err err = {.status = TPD_OK};
 
-	ck_assert_int_eq(tpd_pickle_read(bytes, len, &pickle, &err), TPD_OK);
+	ck_assert_int_eq(tpd_pickle_read(bytes, len, TPD_PICKLE_MAX_OPS, &pickle, &err), TPD_OK);
 	ck_assert_uint_le(pickle.steps, 3 * (uint64_t)len + 1);
 	ck_assert_uint_le(pickle.length, len);
 	if (pickle.doubt) {
@@ -438,7 +438,7 @@ START_TEST(too_much)
 		pk(&buf, POP);
 	}
 	expect(&buf, "too many opcodes");
-	for (size_t i = 0; i < TPD_PICKLE_MAX_NODES / 3 + 1; i++)
+	for (size_t i = 0; i < TPD_PICKLE_MAX_OPS / 3 + 1; i++)
 		pk_global(&buf, "", ""); /* three values an opcode */
 	expect(&buf, "too many values");
 }

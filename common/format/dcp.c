@@ -208,7 +208,7 @@ static void read_bytes(struct tpd_format_hints *hints, const char *path, const u
 {
 	struct metadata m = {.hints = hints, .path = path};
 
-	if (tpd_pickle_read(bytes, len, &m.pickle, NULL)) {
+	if (tpd_pickle_read(bytes, len, TPD_PICKLE_MAX_OPS_LARGE, &m.pickle, NULL)) {
 		hints->nomem = true;
 		return;
 	}

@@ -41,7 +41,7 @@ struct machine {
 	uint32_t *stack, *memo;
 	size_t depth, stack_cap, node_cap, cell_cap, memo_cap;
 	uint32_t memo_next; /* MEMOIZE's index */
-	uint32_t ops;
+	uint32_t ops, max_ops;
 	bool nomem;
 };
 
@@ -112,7 +112,7 @@ static bool push_node(struct machine *m, struct tpd_pickle_node node, uint32_t *
 	void *array = m->pickle->nodes;
 
 	node.first = node.last = TPD_PICKLE_NOTHING;
-	if (m->pickle->node_count >= TPD_PICKLE_MAX_NODES)
+	if (m->pickle->node_count >= m->max_ops)
 		return doubt(m, "too many values");
 	if (!grow(m, &array, &m->node_cap, (size_t)m->pickle->node_count + 1, sizeof node))
 		return false;
@@ -507,7 +507,7 @@ static bool run(struct machine *m)
 	while ((op = tpd_rd_u8(&m->rd)) != OP_STOP || !tpd_rd_ok(&m->rd)) {
 		if (!tpd_rd_ok(&m->rd))
 			return doubt(m, "it ends too early");
-		if (++m->ops > TPD_PICKLE_MAX_OPS)
+		if (++m->ops > m->max_ops)
 			return doubt(m, "too many opcodes");
 		if (!step(m, op))
 			return false;
@@ -522,10 +522,15 @@ static bool run(struct machine *m)
 	return true;
 }
 
-enum tpd_status tpd_pickle_read(const void *bytes, size_t len, struct tpd_pickle *out_pickle, struct tpd_err *err)
+enum tpd_status tpd_pickle_read(const void *bytes, size_t len, uint32_t max_ops, struct tpd_pickle *out_pickle,
+				struct tpd_err *err)
 {
 	struct tpd_pickle pickle = {.root = TPD_PICKLE_NOTHING};
-	struct machine m = {.pickle = &pickle, .rd = tpd_rd_make(bytes, TPD_MIN(len, (size_t)TPD_PICKLE_MAX_BYTES))};
+	struct machine m = {
+		.pickle = &pickle,
+		.rd = tpd_rd_make(bytes, TPD_MIN(len, (size_t)TPD_PICKLE_MAX_BYTES)),
+		.max_ops = max_ops,
+	};
 	bool good = run(&m);
 
 	pickle.steps += m.ops;

@@ -58,7 +58,8 @@ static bool doubt(struct legacy *legacy, const char *why)
 /* The next pickle, which the caller releases; in *out_status whether there was memory. false: that, or a doubt. */
 static bool next_pickle(struct legacy *legacy, struct tpd_pickle *out, enum tpd_status *out_status, struct tpd_err *err)
 {
-	*out_status = tpd_pickle_read(legacy->bytes + legacy->at, legacy->len - legacy->at, out, err);
+	*out_status = tpd_pickle_read(legacy->bytes + legacy->at, legacy->len - legacy->at, TPD_PICKLE_MAX_OPS, out,
+				      err);
 	if (*out_status)
 		return false;
 	legacy->at += out->length;

@@ -531,7 +531,7 @@ enum tpd_status tpd_torch_pickle(const void *bytes, size_t len, struct tpd_torch
 {
 	struct tpd_torch_storages found = {0};
 	struct tpd_pickle pickle;
-	enum tpd_status status = tpd_pickle_read(bytes, len, &pickle, err);
+	enum tpd_status status = tpd_pickle_read(bytes, len, TPD_PICKLE_MAX_OPS, &pickle, err);
 
 	if (status)
 		return status;

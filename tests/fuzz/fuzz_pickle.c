@@ -9,7 +9,7 @@ static void check_graph(const uint8_t *data, size_t size)
 {
 	struct tpd_pickle pickle;
 
-	FUZZ_CHECK(tpd_pickle_read(data, size, &pickle, NULL) == TPD_OK);
+	FUZZ_CHECK(tpd_pickle_read(data, size, TPD_PICKLE_MAX_OPS, &pickle, NULL) == TPD_OK);
 	FUZZ_CHECK(pickle.steps <= 3 * (uint64_t)size + 1 && pickle.length <= size);
 	FUZZ_CHECK(pickle.doubt || pickle.root < pickle.node_count);
 	for (uint32_t i = 0; !pickle.doubt && i < pickle.cell_count; i++) {
