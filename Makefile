@@ -21,8 +21,8 @@ quote := '
 space := $(subst ,, )
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all tests demo check check-threads check-pairs-all check-runs check-memory check-frameworks check-layers check-headers bench \
-	install uninstall clean help FORCE
+.PHONY: all tests demo check check-threads check-pairs-all check-runs check-memory check-frameworks check-layers check-headers fuzz \
+	bench install uninstall clean help FORCE
 .DEFAULT_GOAL := all
 
 # Asked before anything is added to MAKEFLAGS: `make -n` must install nothing.
@@ -38,7 +38,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 GOALS := $(or $(MAKECMDGOALS),all)
 SETUP := $(sort $(if $(filter check check-threads check-headers check-pairs-all,$(GOALS)),build check) \
 	$(if $(filter demo,$(GOALS)),build demo) $(if $(filter bench,$(GOALS)),build bench) \
-	$(if $(filter check-frameworks,$(GOALS)),build python) \
+	$(if $(filter check-frameworks,$(GOALS)),build python) $(if $(filter fuzz,$(GOALS)),build fuzz) \
 	$(if $(filter check-headers,$(GOALS)),clang))
 NEEDS_LIBS := $(filter-out clean help uninstall check-layers,$(GOALS))
 
@@ -88,6 +88,10 @@ SRC_TESTS  := $(wildcard tests/*.c)
 MAIN_TESTS := $(filter tests/t_%,$(SRC_TESTS))
 # Programs of their own; every other file in tests/ is shared by the tests.
 LONE_TESTS := $(filter tests/exhaustive_%,$(SRC_TESTS))
+# Fuzz targets: each a program of its own for libFuzzer, all in one to replay the corpus.
+SRC_FUZZ   := $(wildcard tests/fuzz/*.c)
+FUZZ_NAMES := $(patsubst tests/fuzz/%.c,%,$(filter-out tests/fuzz/fuzz_corpus.c,$(SRC_FUZZ)))
+FUZZ_CORPUS := $(BUILD)/tests/fuzz_corpus
 # A test that includes a header of the daemon or of the tools is linked with their parts, too.
 WITH_DAEMON := $(if $(MAIN_TESTS),$(shell grep -lE '^\#include "(daemon/|scan_help)' $(MAIN_TESTS)))
 WITH_TOOLS  := $(if $(MAIN_TESTS),$(shell grep -l '^\#include "tools/' $(MAIN_TESTS)))
@@ -110,7 +114,7 @@ SCRIPTS  := $(sort $(wildcard tests/sh/*.sh))
 UNIT     := $(BUILD)/systemd/tpded.service
 
 all: $(LIB) $(PROGRAMS) $(UNIT)
-tests: $(TESTS) $(call prog,$(LONE_TESTS)) $(BENCHES)
+tests: $(TESTS) $(FUZZ_CORPUS) $(call prog,$(LONE_TESTS)) $(BENCHES)
 
 # ---- compiling and linking ----
 $(V).SILENT:
@@ -167,6 +171,11 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_PARTS) $(LIB)
 	$(LINK) -o $@ $< $(TEST_PARTS) $(filter $(DAEMON_PARTS) $(TOOLS_PARTS),$^) $(LIB) \
 		$(CORE_LDLIBS) $(DAEMON_LDLIBS) $(CHECK_LDLIBS)
 
+$(FUZZ_CORPUS): $(call obj,$(SRC_FUZZ)) $(LIB)
+	mkdir -p $(@D)
+	echo '  LINK    $@'
+	$(LINK) -o $@ $^ $(CORE_LDLIBS)
+
 $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tools/bench/%.o $(LIB)
 	mkdir -p $(@D)
 	echo '  LINK    $@'
@@ -175,13 +184,13 @@ $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tools/bench/%.o $(LIB)
 # Objects are kept, also those that only an implicit rule knows.
 .SECONDARY:
 
--include $(wildcard $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d)
+-include $(wildcard $(BUILD)/obj/*/*.d $(BUILD)/obj/*/*/*.d $(BUILD)/fuzz/obj/*/*/*.d)
 
 # ---- tests ----
 RUN_TESTS = BUILD=$(abspath $(BUILD)) CC='$(CC)' SAN='$(SAN)' tests/run.sh $(BUILD)/logs $(JOBS)
 
 check: all tests
-	$(RUN_TESTS) $(SCRIPTS) $(TESTS)
+	$(RUN_TESTS) $(SCRIPTS) $(TESTS) $(FUZZ_CORPUS)
 
 check-threads: all $(call prog,$(THREADED))
 	$(RUN_TESTS) $(wildcard tests/sh/daemon.sh) $(call prog,$(THREADED))
@@ -205,6 +214,24 @@ check-memory: all
 # taken from FRAMEWORKS_VENV=DIR.
 check-frameworks: all
 	BUILD=$(abspath $(BUILD)) tests/frameworks/run.sh
+
+# ---- fuzzing: libFuzzer, for FUZZ_SECONDS each, JOBS at a time; coverage of the parsers at the end ----
+FUZZ_SECONDS = 60
+FUZZ_DIR     = $(BUILD)/fuzz
+FUZZ_COMPILE = clang -std=c11 $(WARNINGS) -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+	-fprofile-instr-generate -fcoverage-mapping -pthread $(LIB_CFLAGS) $(CPPFLAGS)
+FUZZ_OBJECTS = $(patsubst %.c,$(FUZZ_DIR)/obj/%.o,$(filter common/base/% common/format/%,$(SRC_COMMON)))
+
+$(FUZZ_DIR)/obj/%.o: %.c
+	mkdir -p $(@D)
+	echo '  FUZZ CC $<'
+	$(FUZZ_COMPILE) -DFUZZ_ALONE -MMD -MP -Icommon $(if $(filter common/%,$<),,-I.) -c -o $@ $<
+$(FUZZ_DIR)/fuzz_%: $(FUZZ_DIR)/obj/tests/fuzz/fuzz_%.o $(FUZZ_OBJECTS)
+	echo '  LINK    $@'
+	clang -fsanitize=fuzzer,address,undefined -fprofile-instr-generate -pthread -o $@ $^ $(CORE_LDLIBS)
+
+fuzz: $(addprefix $(FUZZ_DIR)/,$(FUZZ_NAMES))
+	tests/fuzz/run.sh $(FUZZ_DIR) $(FUZZ_SECONDS) $(JOBS) $(FUZZ_NAMES)
 
 check-layers:
 	tools/check_layers.sh
@@ -270,6 +297,7 @@ help:
 #: make check-runs RUNS=DIR  whole training runs through store and daemon and back
 #: make check-memory RUN=DIR  peak memory on a file of 2 GB
 #: make check-frameworks    real frameworks train while tpded watches; installs PyTorch and others (or FRAMEWORKS_VENV=DIR)
+#: make fuzz                libFuzzer on the parsers of checkpoint files, FUZZ_SECONDS=60 each
 #: make check-layers        do the parts include only what they may?
 #: make check-headers       does each header compile alone, with gcc and clang?
 #: make bench               measures ratio and speed

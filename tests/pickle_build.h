@@ -1,6 +1,6 @@
 /*
- * pickle_build.h - writes pickles opcode by opcode, and what torch.save() writes for a tensor, for tests. Each function appends to
- * a buffer; a hostile pickle is one in which something is appended that no pickler would.
+ * pickle_build.h - writes pickles opcode by opcode, and what torch.save() writes for a tensor, for tests. Each
+ * function appends to a buffer; a hostile pickle is one in which something is appended that no pickler would.
  */
 #ifndef TPD_TESTS_PICKLE_BUILD_H
 #define TPD_TESTS_PICKLE_BUILD_H
@@ -12,10 +12,11 @@
 #include "base/bytes.h"
 
 enum pickle_op {
-	MARK = '(', STOP = '.', POP = '0', POP_MARK = '1', DUP = '2', NONE = 'N', TRUE_ = 0x88, FALSE_ = 0x89, REDUCE = 'R', BUILD = 'b',
-	BINPERSID = 'Q', EMPTY_TUPLE = ')', TUPLE = 't', TUPLE1 = 0x85, TUPLE2 = 0x86, TUPLE3 = 0x87, EMPTY_LIST = ']', LIST = 'l',
-	APPEND = 'a', APPENDS = 'e', EMPTY_DICT = '}', DICT = 'd', SETITEM = 's', SETITEMS = 'u', EMPTY_SET = 0x8f, ADDITEMS = 0x90,
-	FROZENSET = 0x91, NEWOBJ = 0x81, NEWOBJ_EX = 0x92, OBJ = 'o', STACK_GLOBAL = 0x93, MEMOIZE = 0x94
+	MARK = '(', STOP = '.', POP = '0', POP_MARK = '1', DUP = '2', NONE = 'N', TRUE_ = 0x88, FALSE_ = 0x89,
+	REDUCE = 'R', BUILD = 'b', BINPERSID = 'Q', EMPTY_TUPLE = ')', TUPLE = 't', TUPLE1 = 0x85, TUPLE2 = 0x86,
+	TUPLE3 = 0x87, EMPTY_LIST = ']', LIST = 'l', APPEND = 'a', APPENDS = 'e', EMPTY_DICT = '}', DICT = 'd',
+	SETITEM = 's', SETITEMS = 'u', EMPTY_SET = 0x8f, ADDITEMS = 0x90, FROZENSET = 0x91, NEWOBJ = 0x81,
+	NEWOBJ_EX = 0x92, OBJ = 'o', STACK_GLOBAL = 0x93, MEMOIZE = 0x94
 };
 
 TPD_UNUSED static void pk(struct tpd_buf *buf, enum pickle_op op)

@@ -1,5 +1,6 @@
 /*
- * t_gguf.c - headers as llama.cpp writes them are understood; each with one field that lies is opaque, for exactly that reason.
+ * t_gguf.c - headers as llama.cpp writes them are understood; each with one field that lies is opaque, for exactly
+ * that reason.
  */
 #include "base/tpd.h"
 
@@ -104,7 +105,8 @@ static void put_info(struct tpd_buf *buf, const struct info *info)
 /* *out_data: where the data begins. */
 static struct tpd_buf build(const struct model *model, size_t *out_data)
 {
-	static const struct info q = {"q", 2, {64, 2}, 8, 0}, h = {"h", 1, {64}, 1, 160}, w = {"wte", 2, {64, 3}, 0, 320};
+	static const struct info q = {"q", 2, {64, 2}, 8, 0}, h = {"h", 1, {64}, 1, 160},
+				 w = {"wte", 2, {64, 3}, 0, 320};
 	struct tpd_buf buf = {0};
 	size_t alignment = model->alignment ? model->alignment : 32;
 
@@ -196,6 +198,16 @@ START_TEST(model_of_each_kind)
 }
 END_TEST
 
+START_TEST(no_tensors)
+{
+	struct tpd_format_layout layout = parse_bytes("x", "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 24);
+
+	ck_assert_int_eq(layout.kind, TPD_FORMAT_GGUF);
+	ck_assert_uint_eq(layout.count, 0);
+	tpd_format_layout_release(&layout);
+}
+END_TEST
+
 START_TEST(truncated_anywhere)
 {
 	size_t data;
@@ -263,6 +275,7 @@ int main(void)
 	suite_add_tcase(suite, tests);
 	tcase_set_timeout(tests, 120);
 	tcase_add_loop_test(tests, model_of_each_kind, 0, (int)TPD_ARRAY_LEN(models));
+	tcase_add_test(tests, no_tensors);
 	tcase_add_test(tests, truncated_anywhere);
 	tcase_add_test(tests, any_byte_changed);
 	tcase_add_test(tests, failing_reads_end_the_parse);

@@ -1,5 +1,6 @@
 /*
- * t_onnx.c - initializers in models and beside them: honest ones are found, what lies is opaque, for exactly that reason.
+ * t_onnx.c - initializers in models and beside them: honest ones are found, what lies is opaque, for exactly that
+ * reason.
  */
 #include "base/tpd.h"
 
@@ -260,7 +261,8 @@ START_TEST(truncated_and_changed)
 			buf.data[at] = (uint8_t)value;
 			layout = parse_bytes("x.onnx", buf.data, buf.len);
 			tpd_format_layout_release(&layout);
-			ck_assert_int_eq(tpd_format_hints_read(hints, "x.onnx", buf.len, format_file_read, &file, NULL), TPD_OK);
+			ck_assert_int_eq(tpd_format_hints_read(hints, "x.onnx", buf.len, format_file_read, &file, NULL),
+					 TPD_OK);
 			tpd_format_hints_free(hints);
 		}
 		buf.data[at] = was;
@@ -271,10 +273,12 @@ END_TEST
 
 /* ---- tensors beside it ---- */
 
-static struct tpd_format_layout parse_data(const char *model_path, const struct tpd_buf *model, const char *path, uint64_t size)
+static struct tpd_format_layout parse_data(const char *model_path, const struct tpd_buf *model, const char *path,
+					   uint64_t size)
 {
 	struct tpd_format_hints *hints = tpd_format_hints_new(NULL);
-	struct format_file file = {.data = model->data, .size = model->len}, data = {.data = calloc(1, size + 1), .size = size};
+	struct format_file file = {.data = model->data, .size = model->len},
+			   data = {.data = calloc(1, size + 1), .size = size};
 	struct tpd_format_layout layout;
 
 	ck_assert_ptr_nonnull(data.data);
@@ -334,9 +338,11 @@ START_TEST(lies_about_data)
 		{{"w", {4, 5}, 1, 0, "", "0", "80"}, ""},
 		{{"w", {4, 5}, 1, 0, "x.data", "0", "81"}, ""},
 		{{"w", {4, 5}, 8, 0, "x.data", "0", NULL}, ""},
-		{{"w", {4, 5}, 1, 0, "x.data", "18446744073709551615", "80"}, "onnx data: tensors overlap or are out of bounds"},
+		{{"w", {4, 5}, 1, 0, "x.data", "18446744073709551615", "80"},
+		 "onnx data: tensors overlap or are out of bounds"},
 		{{"w", {4, 5}, 1, 0, "x.data", "79", "80"}, "onnx data: tensors overlap or are out of bounds"},
-		{{"w", {4, 5}, 8, 0, "x.data", "80", "18446744073709551614"}, "onnx data: tensors overlap or are out of bounds"},
+		{{"w", {4, 5}, 8, 0, "x.data", "80", "18446744073709551614"},
+		 "onnx data: tensors overlap or are out of bounds"},
 	};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(lies); i++) {
@@ -365,7 +371,8 @@ START_TEST(failing_reads_end_it)
 		struct format_file file = {.data = model.data, .size = model.len, .fail_at = at}, again = file;
 		struct tpd_format_layout layout;
 
-		ck_assert_int_eq(tpd_format_parse("x.onnx", file.size, format_file_read, &file, NULL, &layout, NULL), TPD_BUSY);
+		ck_assert_int_eq(tpd_format_parse("x.onnx", file.size, format_file_read, &file, NULL, &layout, NULL),
+				 TPD_BUSY);
 		ck_assert_int_eq(tpd_format_hints_read(hints, "x.onnx", again.size, format_file_read, &again, NULL),
 				 at < 3 ? TPD_BUSY : TPD_OK); /* no head is read */
 		ck_assert_uint_eq(hints->count, at < 3 ? 0 : 1);

@@ -1,6 +1,6 @@
 /*
- * t_pickle.c - every opcode, read as symbols; what no pickler writes is doubted, for the reason that was made; and no pickle costs
- * more than three steps a byte.
+ * t_pickle.c - every opcode, read as symbols; what no pickler writes is doubted, for the reason that was made; and no
+ * pickle costs more than three steps a byte.
  */
 #include "base/tpd.h"
 
@@ -18,7 +18,7 @@ static struct tpd_pickle read_bytes(const void *bytes, size_t len)
 	struct tpd_pickle pickle;
 	struct tpd_err err = {.status = TPD_OK};
 
-	ck_assert_int_eq(tpd_pickle_read(bytes, len, &pickle, &err), TPD_OK);
+	ck_assert_int_eq(tpd_pickle_read(bytes, len, TPD_PICKLE_MAX_OPS, &pickle, &err), TPD_OK);
 	ck_assert_uint_le(pickle.steps, 3 * (uint64_t)len + 1);
 	ck_assert_uint_le(pickle.length, len);
 	if (pickle.doubt) {
@@ -288,7 +288,8 @@ START_TEST(questions)
 	ck_assert(tpd_pickle_is_global(&pickle, pickle.nodes[model].u.call.callee, "collections", "OrderedDict"));
 	ck_assert(!tpd_pickle_is_global(&pickle, pickle.nodes[model].u.call.callee, "collections", "Ordered"));
 	weight = tpd_pickle_lookup(&pickle, model, "weight");
-	ck_assert(tpd_pickle_is_global(&pickle, pickle.nodes[weight].u.call.callee, "torch._utils", "_rebuild_tensor_v2"));
+	ck_assert(tpd_pickle_is_global(&pickle, pickle.nodes[weight].u.call.callee, "torch._utils",
+				       "_rebuild_tensor_v2"));
 	ck_assert(tpd_pickle_u64(&pickle, tpd_pickle_lookup(&pickle, pickle.root, "step"), &value));
 	ck_assert_uint_eq(value, 1000);
 	betas = tpd_pickle_lookup(&pickle, pickle.root, "betas");
@@ -437,7 +438,7 @@ START_TEST(too_much)
 		pk(&buf, POP);
 	}
 	expect(&buf, "too many opcodes");
-	for (size_t i = 0; i < TPD_PICKLE_MAX_NODES / 3 + 1; i++)
+	for (size_t i = 0; i < TPD_PICKLE_MAX_OPS / 3 + 1; i++)
 		pk_global(&buf, "", ""); /* three values an opcode */
 	expect(&buf, "too many values");
 }
@@ -450,7 +451,8 @@ START_TEST(steps_of_the_dearest)
 		enum pickle_op head, item, tail;
 	} dear[] = {
 		{NONE, NONE, TUPLE}, {NONE, NONE, LIST}, {NONE, NONE, FROZENSET}, {NONE, NONE, DICT}, {NONE, NONE, OBJ},
-		{EMPTY_LIST, NONE, APPENDS}, {EMPTY_DICT, NONE, SETITEMS}, {EMPTY_SET, NONE, ADDITEMS}, {NONE, NONE, POP_MARK},
+		{EMPTY_LIST, NONE, APPENDS}, {EMPTY_DICT, NONE, SETITEMS}, {EMPTY_SET, NONE, ADDITEMS},
+		{NONE, NONE, POP_MARK},
 	};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(dear); i++) {

@@ -1,6 +1,6 @@
 /*
- * t_torch_legacy.c - files as torch.save() wrote them before PyTorch 1.6: honest ones are understood, each with one thing wrong is
- * opaque, for exactly that reason.
+ * t_torch_legacy.c - files as torch.save() wrote them before PyTorch 1.6: honest ones are understood, each with one
+ * thing wrong is opaque, for exactly that reason.
  */
 #include "base/tpd.h"
 
@@ -51,12 +51,15 @@ static void put_system(struct tpd_buf *buf, bool big_endian)
 /* {"w": 5 x 6 floats in storage 711, "h": 64 halves in storage 255}, and the keys. */
 static void put_object(struct tpd_buf *buf, const struct wrong *wrong)
 {
-	struct pk_tensor w = {wrong->type ? wrong->type : "FloatStorage", "711", wrong->numel ? wrong->numel : 30, 0, 2, {5, 6},
-			      {6, 1}, NULL};
+	struct pk_tensor w = {"FloatStorage", "711", 30, 0, 2, {5, 6}, {6, 1}, NULL};
 	struct pk_tensor h = {"HalfStorage", "255", 64, 0, 1, {64}, {1}, NULL};
 	static const char *const keys[3] = {"711", "255", NULL};
 	const char *const *key = wrong->keys[0] ? wrong->keys : keys;
 
+	if (wrong->type)
+		w.type = wrong->type;
+	if (wrong->numel)
+		w.numel = wrong->numel;
 	pk_proto(buf, 2);
 	pk(buf, EMPTY_DICT);
 	pk(buf, MARK);

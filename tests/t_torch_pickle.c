@@ -1,6 +1,6 @@
 /*
- * t_torch_pickle.c - storages in pickles as torch.save() writes them get names, types and shapes; hostile ones cost no more than a
- * stated number of steps a byte.
+ * t_torch_pickle.c - storages in pickles as torch.save() writes them get names, types and shapes; hostile ones cost
+ * no more than a stated number of steps a byte.
  */
 #include "base/tpd.h"
 
@@ -36,7 +36,8 @@ static const struct tpd_torch_storage *find(const struct tpd_torch_storages *fou
 	return tpd_torch_find(found, key, strlen(key));
 }
 
-static void expect(const struct tpd_torch_storages *found, const char *key, const char *name, const char *dtype, const char *shape)
+static void expect(const struct tpd_torch_storages *found, const char *key, const char *name, const char *dtype,
+		   const char *shape)
 {
 	const struct tpd_torch_storage *storage = find(found, key);
 	struct tpd_buf text = {0};
@@ -123,7 +124,10 @@ END_TEST
 
 /* ---- names ---- */
 
-/* {"model": OrderedDict(a.weight=Parameter(t0), a.bias=t1), "optimizer": [{"state": {0: {"exp_avg": t2}}}], 7: (t3, t4)} */
+/*
+ * {"model": OrderedDict(a.weight=Parameter(t0), a.bias=t1), "optimizer": [{"state": {0: {"exp_avg": t2}}}],
+ *  7: (t3, t4), None: t5}
+ */
 START_TEST(names_in_containers)
 {
 	struct tpd_buf buf = {0};
@@ -309,7 +313,8 @@ START_TEST(names_that_are_none)
 		size_t len;
 		const char *name;
 	} keys[] = {
-		{"w", 1, "w"}, {"\xc3\xa4", 2, "\xc3\xa4"}, {"\xc3", 1, ""}, {"a\0b", 3, ""}, {"\xff", 1, ""}, {"", 0, ""},
+		{"w", 1, "w"}, {"\xc3\xa4", 2, "\xc3\xa4"}, {"\xc3", 1, ""}, {"a\0b", 3, ""}, {"\xff", 1, ""},
+		{"", 0, ""},
 	};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(keys); i++) {

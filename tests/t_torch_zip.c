@@ -95,7 +95,7 @@ START_TEST(honest_is_understood)
 }
 END_TEST
 
-/* A pickle of {"w": 25 floats in data/0, "x": {"w": 1 in data/1}, "x.w": 8 doubles in data/2}: two of the three have one name. */
+/* {"w": 25 floats in data/0, "x": {"w": 1 in data/1}, "x.w": 8 doubles in data/2}: two of three have one name. */
 static void put_pickle(struct tpd_buf *buf)
 {
 	struct pk_tensor w = {"FloatStorage", "0", 25, 0, 2, {5, 5}, {5, 1}, NULL};

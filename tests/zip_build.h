@@ -1,6 +1,6 @@
 /*
- * zip_build.h - builds zips as torch.save() and others build them, for tests: where each part lies is kept, so that a test can
- * change one field of it.
+ * zip_build.h - builds zips as torch.save() and others build them, for tests: where each part lies is kept, so that a
+ * test can change one field of it.
  */
 #ifndef TPD_TESTS_ZIP_BUILD_H
 #define TPD_TESTS_ZIP_BUILD_H

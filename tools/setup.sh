@@ -4,7 +4,7 @@
 #   build   compiler, make, pkg-config and the libraries (always)
 #   check   libcheck, the sqlite3 shell, Btrfs      demo    the sqlite3 shell
 #   clang   the second compiler                     python  python3 with venv (benchmarks, frameworks)
-#   bench   as python
+#   bench   as python                               fuzz    clang with libFuzzer, and llvm's coverage tools
 #
 # It asks for the things themselves (a command, a pkg-config module), not for packages: a library installed in another
 # way is as good. When all is there it is silent and takes some milliseconds. Else it names the packages that it is
@@ -31,6 +31,15 @@ need_build() {
 	need_module libcrypto libssl-dev
 }
 
+# libFuzzer and the sanitizers are a package of their own.
+need_fuzz() {
+	need_command clang clang
+	need_command llvm-cov llvm
+	echo 'int LLVMFuzzerTestOneInput(const char *p, unsigned long n); int LLVMFuzzerTestOneInput(const char *p, unsigned long n) { return !p + !n; }' |
+		clang -fsanitize=fuzzer,address -x c -o /dev/null - 2>/dev/null && return
+	missing+=(libclang-rt-dev)
+}
+
 need_build
 for group in "$@"; do
 	case $group in
@@ -38,9 +47,10 @@ for group in "$@"; do
 	check) need_module check check; need_command sqlite3 sqlite3; need_command mkfs.btrfs btrfs-progs ;;
 	demo) need_command sqlite3 sqlite3 ;;
 	clang) need_command clang clang ;;
+	fuzz) need_fuzz ;;
 	python | bench)
 		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv) ;;
-	*) fail "unknown group '$group' (build, check, demo, clang, python, bench)" ;;
+	*) fail "unknown group '$group' (build, check, demo, clang, fuzz, python, bench)" ;;
 	esac
 done
 [ ${#missing[@]} -gt 0 ] || exit 0

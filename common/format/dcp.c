@@ -2,19 +2,20 @@
  * dcp.c - PyTorch's distributed checkpoints (DCP; also Lightning, torchtitan, megatron-core's torch_dist).
  *
  *     .metadata       a pickle: Metadata(state_dict_metadata = {FQN: TensorStorageMetadata(chunks = [...], ...) or
- *                     BytesStorageMetadata()}, storage_data = {MetadataIndex(fqn, offset): _StorageInfo(relative_path, offset,
- *                     length)}, ...)
- *     __R_N.distcp    items, one behind the other, each a whole zip by torch.save(): of one tensor, a chunk of the tensor FQN that
- *                     begins at `offset` in it; or of any other value
+ *                     BytesStorageMetadata()}, storage_data = {MetadataIndex(fqn, offset):
+ *                     _StorageInfo(relative_path, offset, length)}, ...)
+ *     __R_N.distcp    items, one behind the other, each a whole zip by torch.save(): of one tensor, a chunk of the
+ *                     tensor FQN that begins at `offset` in it; or of any other value
  *
- * (torch/distributed/checkpoint/metadata.py, filesystem.py of PyTorch 2.13; the fields are those since 2.0.) A segment is called
- * after its FQN; where a tensor has several chunks, with the chunk's offset: "model.0.weight[17,0]". What lies in a zip that is no
- * tensor is called after the FQN and its own name: "rng.cpu". Types and shapes are in the zips, which speak for themselves; an
- * item whose zip is doubted stays glue, so that a .metadata that is older than the file makes it opaque.
+ * (torch/distributed/checkpoint/metadata.py, filesystem.py of PyTorch 2.13; the fields are those since 2.0.) A
+ * segment is called after its FQN; where a tensor has several chunks, with the chunk's offset:
+ * "model.0.weight[17,0]". What lies in a zip that is no tensor is called after the FQN and its own name: "rng.cpu".
+ * Types and shapes are in the zips, which speak for themselves; an item whose zip is doubted stays glue, so that a
+ * .metadata that is older than the file makes it opaque.
  *
- * Hostile input: lookups in what can be shared, fields of an object, are bounded in length; texts are resolved once for each time
- * that they stand in the pickle, not for each use. So about as many steps as the pickle has cells, times log2 for the sort of the
- * FQNs.
+ * Hostile input: lookups in what can be shared, fields of an object, are bounded in length; texts are resolved once
+ * for each time that they stand in the pickle, not for each use. So about as many steps as the pickle has cells,
+ * times log2 for the sort of the FQNs.
  */
 #include "base/tpd.h"
 
@@ -152,7 +153,8 @@ static bool make_name(struct metadata *m, uint32_t fqn, unsigned ndim, const uin
 		return true;
 	tpd_buf_put(&buf, node->u.text.at, length);
 	for (unsigned i = 0; i < ndim; i++)
-		tpd_buf_printf(&buf, "%c%llu%s", i ? ',' : '[', (unsigned long long)offsets[i], i + 1 == ndim ? "]" : "");
+		tpd_buf_printf(&buf, "%c%llu%s", i ? ',' : '[', (unsigned long long)offsets[i],
+			       i + 1 == ndim ? "]" : "");
 	tpd_buf_u8(&buf, 0);
 	if (tpd_buf_status(&buf, NULL)) {
 		m->hints->nomem = true;
@@ -206,7 +208,7 @@ static void read_bytes(struct tpd_format_hints *hints, const char *path, const u
 {
 	struct metadata m = {.hints = hints, .path = path};
 
-	if (tpd_pickle_read(bytes, len, &m.pickle, NULL)) {
+	if (tpd_pickle_read(bytes, len, TPD_PICKLE_MAX_OPS_LARGE, &m.pickle, NULL)) {
 		hints->nomem = true;
 		return;
 	}
@@ -228,8 +230,8 @@ static void read_bytes(struct tpd_format_hints *hints, const char *path, const u
 	tpd_pickle_release(&m.pickle);
 }
 
-enum tpd_status tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, uint64_t size, tpd_format_read_fn read,
-				   void *ctx, struct tpd_err *err)
+enum tpd_status tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, uint64_t size,
+				   tpd_format_read_fn read, void *ctx, struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint8_t *bytes = NULL;
 	enum tpd_status status;
@@ -270,8 +272,8 @@ static bool rename_segment(struct tpd_format_segment *segment, const char *item,
 }
 
 /* Takes the segments of an item over. A name that has become too long: they stay glue. */
-static enum tpd_status add_segments(struct shard *shard, const struct tpd_hint *item, struct tpd_format_segment *segments,
-				    size_t count, struct tpd_err *err)
+static enum tpd_status add_segments(struct shard *shard, const struct tpd_hint *item,
+				    struct tpd_format_segment *segments, size_t count, struct tpd_err *err)
 {
 	if (shard->count + count > shard->cap) {
 		size_t cap = 2 * (shard->count + count);

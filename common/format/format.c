@@ -96,8 +96,9 @@ static enum tpd_status number_name(struct tpd_format_segment *segment, size_t nu
 	return TPD_OK;
 }
 
-/* The second "w" of a file, in its order, becomes "w#2"; the first "" becomes "#1", since the name of the glue is "". */
-static enum tpd_status number_names(struct tpd_format_segment **sorted, size_t count, bool *out_unique, struct tpd_err *err)
+/* The second "w" of a file, in its order, becomes "w#2"; the first "" becomes "#1": the name of the glue is "". */
+static enum tpd_status number_names(struct tpd_format_segment **sorted, size_t count, bool *out_unique,
+				    struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
 	bool changed = false;
@@ -124,7 +125,8 @@ static enum tpd_status number_names(struct tpd_format_segment **sorted, size_t c
 	return status;
 }
 
-static enum tpd_status make_unique(struct tpd_format_segment *segments, size_t count, bool *out_unique, struct tpd_err *err)
+static enum tpd_status make_unique(struct tpd_format_segment *segments, size_t count, bool *out_unique,
+				   struct tpd_err *err)
 {
 	struct tpd_format_segment **sorted = reallocarray(NULL, count + 1, sizeof *sorted);
 	enum tpd_status status;

@@ -63,8 +63,8 @@ struct tpd_format_layout {
 typedef enum tpd_status (*tpd_format_read_fn)(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err);
 
 /*
- * What some files say of others: the .metadata of a distributed checkpoint of its .distcp files, an ONNX model of its external
- * data.  Where a checkpoint has several files:
+ * What some files say of others: the .metadata of a distributed checkpoint of its .distcp files, an ONNX model of its
+ * external data.  Where a checkpoint has several files:
  *
  *     hints = tpd_format_hints_new(&err);
  *     for each file:  tpd_format_hints_read(hints, path, size, read, ctx, &err);

@@ -1,19 +1,21 @@
 /*
  * gguf.c - the header of a GGUF file (llama.cpp), versions 2 and 3, little-endian.
  *
- *     | "GGUF" | u32 version | u64 tensors | u64 pairs | pairs ... | tensor infos ... | padding | tensor | padding | tensor ... |
- *     0                                                                              | multiple of general.alignment, or 32
+ *     | "GGUF" | u32 version | u64 tensors | u64 pairs | pairs ... | infos ... | padding | tensor | padding | ... |
+ *     0                                                       a multiple of general.alignment, or of 32 ^
  *
- *     string   u64 length, bytes                       pair   string key, u32 type, value
- *     array    u32 type, u64 count, values             info   string name, u32 n, u64 dims[n], u32 type, u64 offset from there
+ *     string   u64 length, bytes                  pair   string key, u32 type, value
+ *     array    u32 type, u64 count, values        info   string name, u32 n, u64 dims[n], u32 type, u64 offset there
  *
- * (ggml's docs/gguf.md; types and block sizes as in gguf-py/gguf/constants.py 0.19.) Pairs are skipped, with every length checked
- * against what is left; only the alignment is looked at. ggml has the innermost dimension first. Quantised tensors are bytes of
- * the length that their blocks have. A type that we do not know has no length, and makes the file opaque. So does an array of
- * arrays, which the format allows and nobody writes: skipping it would need a stack.
+ * (ggml's docs/gguf.md; types and block sizes as in gguf-py/gguf/constants.py 0.19.) Pairs are skipped, with every
+ * length checked against what is left; only the alignment is looked at. ggml has the innermost dimension first.
+ * Quantised tensors are bytes of the length that their blocks have. A type that we do not know has no length, and
+ * makes the file opaque. So does an array of arrays, which the format allows and nobody writes: skipping it would
+ * need a stack.
  *
- * A vocabulary in the pairs can have megabytes, so how long the header is shows only when it is read: a window at the file's beginning
- * is read, and a larger one where that was too short, at most TPD_FORMAT_MAX_GLUE. Each byte of it costs a step.
+ * A vocabulary in the pairs can have megabytes, so how long the header is shows only when it is read: a window at the
+ * file's beginning is read, and a larger one where that was too short, at most TPD_FORMAT_MAX_GLUE. Each byte of it
+ * costs a step.
  */
 #include "base/tpd.h"
 
@@ -32,8 +34,10 @@
 #define ALIGNMENT 32u
 #define INFO_MIN 24u /* bytes of a tensor info without name and dims */
 
-enum { TYPE_U8, TYPE_I8, TYPE_U16, TYPE_I16, TYPE_U32, TYPE_I32, TYPE_F32, TYPE_BOOL, TYPE_STRING, TYPE_ARRAY, TYPE_U64, TYPE_I64,
-       TYPE_F64 };
+enum {
+	TYPE_U8, TYPE_I8, TYPE_U16, TYPE_I16, TYPE_U32, TYPE_I32, TYPE_F32, TYPE_BOOL, TYPE_STRING, TYPE_ARRAY,
+	TYPE_U64, TYPE_I64, TYPE_F64
+};
 
 struct gguf {
 	struct tpd_rd rd;
@@ -61,8 +65,9 @@ static bool skip_string(struct gguf *gguf)
 /* Bytes of a value of this type; 0: it has a length of its own, or is unknown. */
 static unsigned width_of(uint32_t type)
 {
-	static const uint8_t widths[] = {[TYPE_U8] = 1, [TYPE_I8] = 1, [TYPE_U16] = 2, [TYPE_I16] = 2, [TYPE_U32] = 4,
-					 [TYPE_I32] = 4, [TYPE_F32] = 4, [TYPE_BOOL] = 1, [TYPE_U64] = 8, [TYPE_I64] = 8, [TYPE_F64] = 8};
+	static const uint8_t widths[] = {
+		[TYPE_U8] = 1,  [TYPE_I8] = 1,   [TYPE_U16] = 2, [TYPE_I16] = 2, [TYPE_U32] = 4, [TYPE_I32] = 4,
+		[TYPE_F32] = 4, [TYPE_BOOL] = 1, [TYPE_U64] = 8, [TYPE_I64] = 8, [TYPE_F64] = 8};
 
 	return type < TPD_ARRAY_LEN(widths) ? widths[type] : 0;
 }
@@ -180,7 +185,8 @@ static bool is_name(const uint8_t *bytes, uint64_t length)
 }
 
 /* Type, shape and length of a tensor whose dims are the innermost first. */
-static bool describe(struct gguf *gguf, struct tpd_format_segment *out, unsigned ndim, const uint64_t *dims, uint32_t number)
+static bool describe(struct gguf *gguf, struct tpd_format_segment *out, unsigned ndim, const uint64_t *dims,
+		     uint32_t number)
 {
 	const struct type *type = find_type(number);
 	uint64_t blocks;
@@ -261,7 +267,8 @@ static bool check_places(struct gguf *gguf, uint64_t header)
 {
 	uint64_t data = header + (gguf->alignment - header % gguf->alignment) % gguf->alignment, at = data;
 
-	qsort(gguf->segments, gguf->count, sizeof *gguf->segments, compare_places);
+	if (gguf->count > 1)
+		qsort(gguf->segments, gguf->count, sizeof *gguf->segments, compare_places);
 	for (size_t i = 0; i < gguf->count; i++) {
 		struct tpd_format_segment *segment = &gguf->segments[i];
 
@@ -324,7 +331,8 @@ static enum tpd_status parse_window(uint64_t size, size_t window, tpd_format_rea
 	*out_short = !gguf.nomem && !gguf.doubt;
 	if (gguf.nomem)
 		return tpd_fail_nomem(err);
-	return tpd_format_opaque(out_layout, "gguf: %s", gguf.doubt ? gguf.doubt : "the header ends too early, or is too long");
+	return tpd_format_opaque(out_layout, "gguf: %s",
+				 gguf.doubt ? gguf.doubt : "the header ends too early, or is too long");
 }
 
 enum tpd_status tpd_format_parse_gguf(uint64_t size, tpd_format_read_fn read, void *ctx,

@@ -1,10 +1,11 @@
 /*
  * hints.c - see hints.h and format.h.
  *
- * Some formats keep what a file consists of in another file: PyTorch DCP in .metadata, ONNX in the model. Companions are read first;
- * what they say is kept as a list of ranges, sorted by file and place, and a parser of the file itself checks it against the
- * bytes. A companion that is doubted has said nothing. Texts are compared only in the sort of the paths, each of which was in a
- * companion once, so that a path that a million ranges share costs no more than one that is used once.
+ * Some formats keep what a file consists of in another file: PyTorch DCP in .metadata, ONNX in the model. Companions
+ * are read first; what they say is kept as a list of ranges, sorted by file and place, and a parser of the file
+ * itself checks it against the bytes. A companion that is doubted has said nothing. Texts are compared only in the
+ * sort of the paths, each of which was in a companion once, so that a path that a million ranges share costs no more
+ * than one that is used once.
  */
 #include "base/tpd.h"
 
@@ -236,8 +237,8 @@ static read_companion_fn *reader_of(const char *path)
 	return NULL;
 }
 
-enum tpd_status tpd_format_hints_read(struct tpd_format_hints *hints, const char *path, uint64_t size, tpd_format_read_fn read,
-				      void *ctx, struct tpd_err *err)
+enum tpd_status tpd_format_hints_read(struct tpd_format_hints *hints, const char *path, uint64_t size,
+				      tpd_format_read_fn read, void *ctx, struct tpd_err *err)
 {
 	size_t file_count = hints->file_count, count = hints->count, text = hints->text;
 	read_companion_fn *reader = reader_of(path);

@@ -1,9 +1,10 @@
 /*
- * hints.h - what companion files say of their siblings: named ranges. Private to format/; what callers see is in format.h.
+ * hints.h - what companion files say of their siblings: named ranges. Private to format/; what callers see is in
+ * format.h.
  *
- * A reader of companions (dcp.c, onnx.c) calls tpd_hints_file() once for each sibling and tpd_hints_add() for each range in it. Both
- * return false when something is wrong: hints->nomem, or else hints->doubt says what; the reader ends then, and
- * tpd_format_hints_read() takes back all that this companion has added.
+ * A reader of companions (dcp.c, onnx.c) calls tpd_hints_file() once for each sibling and tpd_hints_add() for each
+ * range in it. Both return false when something is wrong: hints->nomem, or else hints->doubt says what; the reader
+ * ends then, and tpd_format_hints_read() takes back all that this companion has added.
  */
 #ifndef TPD_FORMAT_HINTS_H
 #define TPD_FORMAT_HINTS_H
@@ -23,7 +24,7 @@ struct tpd_hint {
 };
 
 struct tpd_format_hints {
-	char **files; /* paths as tpd_format_parse() gets them; owned, as is each. Ascending, once read; several may be equal */
+	char **files; /* paths as tpd_format_parse() gets them; owned, as is each. Ascending, once read; may be equal */
 	size_t file_count, file_cap;
 	struct tpd_hint *items; /* by file, then offset, once read */
 	size_t count, cap;
@@ -33,8 +34,8 @@ struct tpd_format_hints {
 };
 
 /*
- * The sibling that the companion calls `relative`, below the companion's directory. It need not exist. false also when that is no
- * path that stays below it.
+ * The sibling that the companion calls `relative`, below the companion's directory. It need not exist. false also
+ * when that is no path that stays below it.
  */
 bool tpd_hints_file(struct tpd_format_hints *hints, const char *companion, const char *relative, size_t length,
 		    uint32_t *out_file);
@@ -44,10 +45,10 @@ bool tpd_hints_add(struct tpd_format_hints *hints, struct tpd_hint *hint);
 const struct tpd_hint *tpd_hints_find(const struct tpd_format_hints *hints, const char *path, size_t *out_count);
 
 /* Readers of companions. Fail as the callback does; a lack of memory may also be noted in hints->nomem. */
-enum tpd_status tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, uint64_t size, tpd_format_read_fn read,
-				   void *ctx, struct tpd_err *err);
-enum tpd_status tpd_hints_read_onnx(struct tpd_format_hints *hints, const char *path, uint64_t size, tpd_format_read_fn read,
-				    void *ctx, struct tpd_err *err);
+enum tpd_status tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *path, uint64_t size,
+				   tpd_format_read_fn read, void *ctx, struct tpd_err *err);
+enum tpd_status tpd_hints_read_onnx(struct tpd_format_hints *hints, const char *path, uint64_t size,
+				    tpd_format_read_fn read, void *ctx, struct tpd_err *err);
 
 /* Parsers of the files themselves. Contract as in format.h. */
 enum tpd_status tpd_format_parse_distcp(uint64_t size, tpd_format_read_fn read, void *ctx, const struct tpd_hint *items,

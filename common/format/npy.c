@@ -1,12 +1,14 @@
 /*
  * npy.c - numpy arrays: one in a .npy file, several in a .npz, which is a zip of stored .npy members.
  *
- *     | \x93NUMPY | u8 major, 0 | u16 length (major 1) or u32 | {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } \n | data |
+ *     | \x93NUMPY | u8 major, 0 | u16 length (major 1) or u32 | header \n | data |
+ *     header: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }
  *
- * (numpy/lib/format.py: versions 1.0 to 3.0.) The header is a Python literal; only what numpy writes is understood: three keys, each
- * once, in any order. The data must be as long as shape and type say, to the end of the file or member. Types that we do not have, and
- * big-endian ones, give a segment without a type; where the width is not known either (records, pickled objects) it is the
- * rest. An array in Fortran's order is in memory one of the reversed shape.
+ * (numpy/lib/format.py: versions 1.0 to 3.0.) The header is a Python literal; only what numpy writes is understood:
+ * three keys, each once, in any order. The data must be as long as shape and type say, to the end of the file or
+ * member. Types that we do not have, and big-endian ones, give a segment without a type; where the width is not known
+ * either (records, pickled objects) it is the rest. An array in Fortran's order is in memory one of the reversed
+ * shape.
  *
  * A member that is doubted stays glue; a .npy file that is doubted is opaque.
  */
@@ -78,7 +80,8 @@ static bool read_number(struct text *text, uint64_t *out)
 	skip_space(text);
 	begin = text->at;
 	for (; text->at < text->end && *text->at >= '0' && *text->at <= '9'; text->at++) {
-		if (TPD_MUL_OVERFLOW(value, 10u, &value) || TPD_ADD_OVERFLOW(value, (uint64_t)(*text->at - '0'), &value))
+		if (TPD_MUL_OVERFLOW(value, 10u, &value) ||
+		    TPD_ADD_OVERFLOW(value, (uint64_t)(*text->at - '0'), &value))
 			return false;
 	}
 	*out = value;
@@ -112,11 +115,13 @@ static void read_type(const char *descr, size_t length, struct array *out)
 	struct text number = {descr + TPD_MIN(length, (size_t)2), descr + length};
 	uint64_t width;
 
-	if (length < 3 || !memchr("<>|=", descr[0], 4) || !memchr("fiubcSVUMm", descr[1], 10) || !read_number(&number, &width))
+	if (length < 3 || !memchr("<>|=", descr[0], 4) || !memchr("fiubcSVUMm", descr[1], 10) ||
+	    !read_number(&number, &width))
 		return;
 	out->width = descr[1] == 'U' && width > UINT64_MAX / 4 ? 0 : descr[1] == 'U' ? 4 * width : width;
 	for (size_t i = 0; i < TPD_ARRAY_LEN(types); i++) {
-		if (length == 3 && memcmp(descr + 1, types[i].name, 2) == 0 && (descr[0] == '<' || (descr[0] == '|' && width == 1))) {
+		if (length == 3 && memcmp(descr + 1, types[i].name, 2) == 0 &&
+		    (descr[0] == '<' || (descr[0] == '|' && width == 1))) {
 			out->typed = true;
 			out->dtype = types[i].dtype;
 		}
@@ -225,7 +230,8 @@ static bool read_header(struct text *text, struct array *out)
 
 static void fill(const struct array *array, uint64_t begin, uint64_t length, struct tpd_format_segment *out)
 {
-	*out = (struct tpd_format_segment){.offset = begin, .length = length, .typed = array->typed, .dtype = array->dtype};
+	*out = (struct tpd_format_segment){
+		.offset = begin, .length = length, .typed = array->typed, .dtype = array->dtype};
 	if (!array->typed || array->ndim > TPD_FORMAT_MAX_DIMS)
 		return;
 	out->ndim = array->ndim;

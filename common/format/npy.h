@@ -9,8 +9,8 @@
 #include "format/zip.h"
 
 /*
- * The data of a .npy of `size` bytes by this callback, as a segment without a name; or *out_reason, why it is none. Fails as the
- * callback does, or with TPD_NOMEM.
+ * The data of a .npy of `size` bytes by this callback, as a segment without a name; or *out_reason, why it is none.
+ * Fails as the callback does, or with TPD_NOMEM.
  */
 enum tpd_status tpd_npy_read(uint64_t size, tpd_format_read_fn read, void *ctx, struct tpd_format_segment *out_segment,
 			     const char **out_reason, struct tpd_err *err);

@@ -4,13 +4,13 @@
  *     ModelProto.graph (7) -> GraphProto.initializer (5) -> TensorProto: dims 1, data_type 2, name 8, raw_data 9,
  *     external_data 13 -> {key 1, value 2}: "location", "offset", "length"; data_location 14 (1: external)
  *
- * (onnx/onnx.proto of 1.23.) A protobuf has no magic number, so only what is called .onnx is looked at. A model can have 2 GB, so
- * it is not read whole: fields are read through a small buffer, and what is not asked for is stepped over. A field that must be
- * there once and comes twice is a doubt, although protobuf would take the last; so are groups, which are long gone. Tensors in
- * branches of If and Loop, and data in other fields than raw_data, stay glue.
+ * (onnx/onnx.proto of 1.23.) A protobuf has no magic number, so only what is called .onnx is looked at. A model can
+ * have 2 GB, so it is not read whole: fields are read through a small buffer, and what is not asked for is stepped
+ * over. A field that must be there once and comes twice is a doubt, although protobuf would take the last; so are
+ * groups, which are long gone. Tensors in branches of If and Loop, and data in other fields than raw_data, stay glue.
  *
- * Bounds: what is read rather than stepped over is at most TPD_FORMAT_MAX_GLUE bytes, as more would be too much glue, and costs a
- * step a byte; nesting is three functions deep, not as deep as the input says.
+ * Bounds: what is read rather than stepped over is at most TPD_FORMAT_MAX_GLUE bytes, as more would be too much glue,
+ * and costs a step a byte; nesting is three functions deep, not as deep as the input says.
  */
 #include "base/tpd.h"
 
@@ -215,7 +215,8 @@ static bool read_external(struct onnx *onnx, const struct field *entry)
 	while (onnx->at < behind) {
 		if (!next_field(onnx, behind, &field))
 			return false;
-		if (field.number == 1 && field.length <= sizeof key - 1 && !read_text(onnx, &field, sizeof key - 1, key, &length))
+		if (field.number == 1 && field.length <= sizeof key - 1 &&
+		    !read_text(onnx, &field, sizeof key - 1, key, &length))
 			return false;
 		if (field.number == 2)
 			value = field;
@@ -239,14 +240,16 @@ static bool read_tensor_field(struct onnx *onnx, const struct field *field)
 		return read_dims(onnx, field);
 	case 2:
 		onnx->tensor.type = field->value;
-		return once(onnx, &onnx->tensor.has_type) && (field->wire == VARINT || doubt(onnx, "a type that is no number"));
+		return once(onnx, &onnx->tensor.has_type) &&
+			(field->wire == VARINT || doubt(onnx, "a type that is no number"));
 	case 8:
 		return once(onnx, &onnx->tensor.has_name) &&
 		       read_text(onnx, field, TPD_FORMAT_MAX_NAME, onnx->name, &onnx->tensor.name_length);
 	case 9:
 		onnx->tensor.raw_at = field->value;
 		onnx->tensor.raw_length = field->length;
-		return once(onnx, &onnx->tensor.has_raw) && (field->wire == BYTES || doubt(onnx, "raw_data that is none"));
+		return once(onnx, &onnx->tensor.has_raw) &&
+			(field->wire == BYTES || doubt(onnx, "raw_data that is none"));
 	case 13: {
 		uint64_t behind = onnx->at;
 
@@ -267,11 +270,13 @@ static bool read_tensor_field(struct onnx *onnx, const struct field *field)
 static bool type_of(uint64_t number, enum tpd_dtype *out)
 {
 	static const enum tpd_dtype types[] = {
-		[1] = TPD_DTYPE_F32,      [2] = TPD_DTYPE_U8,       [3] = TPD_DTYPE_I8,           [4] = TPD_DTYPE_U16,
-		[5] = TPD_DTYPE_I16,      [6] = TPD_DTYPE_I32,      [7] = TPD_DTYPE_I64,          [9] = TPD_DTYPE_BOOL,
-		[10] = TPD_DTYPE_F16,     [11] = TPD_DTYPE_F64,     [12] = TPD_DTYPE_U32,         [13] = TPD_DTYPE_U64,
-		[14] = TPD_DTYPE_C64,     [16] = TPD_DTYPE_BF16,    [17] = TPD_DTYPE_F8_E4M3,     [18] = TPD_DTYPE_F8_E4M3FNUZ,
-		[19] = TPD_DTYPE_F8_E5M2, [20] = TPD_DTYPE_F8_E5M2FNUZ, [24] = TPD_DTYPE_F8_E8M0,
+		[1] = TPD_DTYPE_F32,          [2] = TPD_DTYPE_U8,       [3] = TPD_DTYPE_I8,
+		[4] = TPD_DTYPE_U16,          [5] = TPD_DTYPE_I16,      [6] = TPD_DTYPE_I32,
+		[7] = TPD_DTYPE_I64,          [9] = TPD_DTYPE_BOOL,     [10] = TPD_DTYPE_F16,
+		[11] = TPD_DTYPE_F64,         [12] = TPD_DTYPE_U32,     [13] = TPD_DTYPE_U64,
+		[14] = TPD_DTYPE_C64,         [16] = TPD_DTYPE_BF16,    [17] = TPD_DTYPE_F8_E4M3,
+		[18] = TPD_DTYPE_F8_E4M3FNUZ, [19] = TPD_DTYPE_F8_E5M2, [20] = TPD_DTYPE_F8_E5M2FNUZ,
+		[24] = TPD_DTYPE_F8_E8M0,
 	};
 
 	if (number >= TPD_ARRAY_LEN(types) || types[number] == TPD_DTYPE_BYTES)
@@ -451,7 +456,8 @@ static bool take_external(struct onnx *onnx)
 
 	if (!onnx->tensor.is_external || !onnx->tensor.has_location)
 		return true;
-	if (!describe(onnx, onnx->tensor.offset, onnx->tensor.has_length ? onnx->tensor.length : UINT64_MAX, &hint.segment))
+	if (!describe(onnx, onnx->tensor.offset, onnx->tensor.has_length ? onnx->tensor.length : UINT64_MAX,
+		      &hint.segment))
 		return false;
 	if (length > 2 && memcmp(location, "./", 2) == 0) {
 		location += 2;
@@ -468,8 +474,8 @@ static bool take_external(struct onnx *onnx)
 	return hint.segment.name && tpd_hints_add(beside->hints, &hint);
 }
 
-enum tpd_status tpd_hints_read_onnx(struct tpd_format_hints *hints, const char *path, uint64_t size, tpd_format_read_fn read,
-				    void *ctx, struct tpd_err *err)
+enum tpd_status tpd_hints_read_onnx(struct tpd_format_hints *hints, const char *path, uint64_t size,
+				    tpd_format_read_fn read, void *ctx, struct tpd_err *err)
 {
 	TPD_AUTO_FREE struct onnx *onnx = open_model(size, read, ctx, err);
 	struct beside beside = {.hints = hints, .path = path};
@@ -486,7 +492,8 @@ enum tpd_status tpd_hints_read_onnx(struct tpd_format_hints *hints, const char *
 /* Padding before a tensor as a segment: it may be too much for the glue. */
 static bool add_gap(struct found *found, uint64_t at, const struct tpd_format_segment *before)
 {
-	struct tpd_format_segment gap = {.offset = at, .length = before->offset - at, .typed = true, .dtype = TPD_DTYPE_BYTES};
+	struct tpd_format_segment gap = {
+		.offset = at, .length = before->offset - at, .typed = true, .dtype = TPD_DTYPE_BYTES};
 
 	if (asprintf(&gap.name, "%.*s#before", TPD_FORMAT_MAX_NAME - 16, before->name) < 0)
 		return false;
@@ -519,7 +526,8 @@ enum tpd_status tpd_format_parse_ranges(uint64_t size, const struct tpd_hint *it
 		const struct tpd_format_segment *range = &items[i].segment;
 
 		/* Tensors that share their data share the segment. */
-		if (i > 0 && range->offset == items[i - 1].segment.offset && range->length == items[i - 1].segment.length)
+		if (i > 0 && range->offset == items[i - 1].segment.offset &&
+		    range->length == items[i - 1].segment.length)
 			continue;
 		if (range->offset < at || range->offset > size || range->length > size - range->offset) {
 			reason = "onnx data: tensors overlap or are out of bounds";

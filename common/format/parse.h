@@ -17,8 +17,9 @@ enum tpd_status tpd_format_opaque(struct tpd_format_layout *out_layout, const ch
 
 /*
  * The layout of a file of `size` bytes with these segments, which must ascend and be disjoint.  Takes them over.
- * Those below TPD_FORMAT_MIN_SEGMENT are dropped, a name that comes again gets "#2" (an empty one "#1"); with too many segments, or
- * too much glue, or where a name that is made is there already, the file is opaque. Fails with TPD_NOMEM only.
+ * Those below TPD_FORMAT_MIN_SEGMENT are dropped, a name that comes again gets "#2" (an empty one "#1"); with too
+ * many segments, or too much glue, or where a name that is made is there already, the file is opaque. Fails with
+ * TPD_NOMEM only.
  */
 enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd_format_kind kind, uint64_t size,
 				  struct tpd_format_segment *segments, size_t count, struct tpd_err *err);

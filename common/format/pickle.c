@@ -1,15 +1,15 @@
 /*
  * pickle.c - a pickle machine whose values are symbols.
  *
- * A pickle is a program for a stack machine. This one runs it on numbers of nodes: every opcode that would build a value appends a
- * node, every one that would import or call something appends a node that says so. So the worst that a hostile pickle can do is to
- * be long, and that is bounded.
+ * A pickle is a program for a stack machine. This one runs it on numbers of nodes: every opcode that would build a
+ * value appends a node, every one that would import or call something appends a node that says so. So the worst that
+ * a hostile pickle can do is to be long, and that is bounded.
  *
  *     stack   numbers of nodes, a MARK among them where MARK was read
- *     memo    index -> number of a node; an index can only grow the table by as much as the opcodes that could have filled it
+ *     memo    index -> number of a node; an index is never above the number of opcodes that could have filled it
  *
- * Items of lists and dicts are chains of cells, so that appending to a list of any length costs the same; a node that is put
- * into many lists costs a cell in each.
+ * Items of lists and dicts are chains of cells, so that appending to a list of any length costs the same; a node that
+ * is put into many lists costs a cell in each.
  */
 #include "base/tpd.h"
 
@@ -21,15 +21,16 @@
 #include "base/bytes.h"
 
 enum opcode {
-	OP_MARK = '(', OP_STOP = '.', OP_POP = '0', OP_POP_MARK = '1', OP_DUP = '2', OP_BINBYTES = 'B', OP_SHORT_BINBYTES = 'C',
-	OP_BINFLOAT = 'G', OP_BININT = 'J', OP_BININT1 = 'K', OP_BININT2 = 'M', OP_NONE = 'N', OP_BINPERSID = 'Q', OP_REDUCE = 'R',
-	OP_BINSTRING = 'T', OP_SHORT_BINSTRING = 'U', OP_BINUNICODE = 'X', OP_EMPTY_LIST = ']', OP_APPEND = 'a', OP_BUILD = 'b',
-	OP_GLOBAL = 'c', OP_DICT = 'd', OP_APPENDS = 'e', OP_BINGET = 'h', OP_LONG_BINGET = 'j', OP_LIST = 'l', OP_OBJ = 'o',
-	OP_BINPUT = 'q', OP_LONG_BINPUT = 'r', OP_SETITEM = 's', OP_TUPLE = 't', OP_SETITEMS = 'u', OP_EMPTY_DICT = '}',
-	OP_EMPTY_TUPLE = ')', OP_PROTO = 0x80, OP_NEWOBJ = 0x81, OP_TUPLE1 = 0x85, OP_TUPLE2 = 0x86, OP_TUPLE3 = 0x87,
-	OP_NEWTRUE = 0x88, OP_NEWFALSE = 0x89, OP_LONG1 = 0x8a, OP_LONG4 = 0x8b, OP_SHORT_BINUNICODE = 0x8c, OP_BINUNICODE8 = 0x8d,
-	OP_BINBYTES8 = 0x8e, OP_EMPTY_SET = 0x8f, OP_ADDITEMS = 0x90, OP_FROZENSET = 0x91, OP_NEWOBJ_EX = 0x92,
-	OP_STACK_GLOBAL = 0x93, OP_MEMOIZE = 0x94, OP_FRAME = 0x95, OP_BYTEARRAY8 = 0x96
+	OP_MARK = '(', OP_STOP = '.', OP_POP = '0', OP_POP_MARK = '1', OP_DUP = '2', OP_BINBYTES = 'B',
+	OP_SHORT_BINBYTES = 'C', OP_BINFLOAT = 'G', OP_BININT = 'J', OP_BININT1 = 'K', OP_BININT2 = 'M', OP_NONE = 'N',
+	OP_BINPERSID = 'Q', OP_REDUCE = 'R', OP_BINSTRING = 'T', OP_SHORT_BINSTRING = 'U', OP_BINUNICODE = 'X',
+	OP_EMPTY_LIST = ']', OP_APPEND = 'a', OP_BUILD = 'b', OP_GLOBAL = 'c', OP_DICT = 'd', OP_APPENDS = 'e',
+	OP_BINGET = 'h', OP_LONG_BINGET = 'j', OP_LIST = 'l', OP_OBJ = 'o', OP_BINPUT = 'q', OP_LONG_BINPUT = 'r',
+	OP_SETITEM = 's', OP_TUPLE = 't', OP_SETITEMS = 'u', OP_EMPTY_DICT = '}', OP_EMPTY_TUPLE = ')', OP_PROTO = 0x80,
+	OP_NEWOBJ = 0x81, OP_TUPLE1 = 0x85, OP_TUPLE2 = 0x86, OP_TUPLE3 = 0x87, OP_NEWTRUE = 0x88, OP_NEWFALSE = 0x89,
+	OP_LONG1 = 0x8a, OP_LONG4 = 0x8b, OP_SHORT_BINUNICODE = 0x8c, OP_BINUNICODE8 = 0x8d, OP_BINBYTES8 = 0x8e,
+	OP_EMPTY_SET = 0x8f, OP_ADDITEMS = 0x90, OP_FROZENSET = 0x91, OP_NEWOBJ_EX = 0x92, OP_STACK_GLOBAL = 0x93,
+	OP_MEMOIZE = 0x94, OP_FRAME = 0x95, OP_BYTEARRAY8 = 0x96
 };
 
 #define PROTOCOL_MAX 5
@@ -40,7 +41,7 @@ struct machine {
 	uint32_t *stack, *memo;
 	size_t depth, stack_cap, node_cap, cell_cap, memo_cap;
 	uint32_t memo_next; /* MEMOIZE's index */
-	uint32_t ops;
+	uint32_t ops, max_ops;
 	bool nomem;
 };
 
@@ -111,7 +112,7 @@ static bool push_node(struct machine *m, struct tpd_pickle_node node, uint32_t *
 	void *array = m->pickle->nodes;
 
 	node.first = node.last = TPD_PICKLE_NOTHING;
-	if (m->pickle->node_count >= TPD_PICKLE_MAX_NODES)
+	if (m->pickle->node_count >= m->max_ops)
 		return doubt(m, "too many values");
 	if (!grow(m, &array, &m->node_cap, (size_t)m->pickle->node_count + 1, sizeof node))
 		return false;
@@ -152,8 +153,8 @@ static bool add_item(struct machine *m, uint32_t holder, uint32_t item)
 }
 
 /*
- * Picklers number what they remember from 0 or 1 on, so no index is above the number of opcodes before it. Without that bound six
- * bytes could have a table of a million entries made.
+ * Picklers number what they remember from 0 or 1 on, so no index is above the number of opcodes before it. Without
+ * that bound six bytes could have a table of a million entries made.
  */
 static bool put_memo(struct machine *m, uint32_t index)
 {
@@ -354,9 +355,9 @@ static bool push_call(struct machine *m, unsigned arguments)
 		return false;
 	if (!pop(m, &tuple) || !pop(m, &callee))
 		return false;
-	return push_node(m,
-			 (struct tpd_pickle_node){.kind = TPD_PICKLE_CALL, .u.call = {callee, tuple, TPD_PICKLE_NOTHING}},
-			 NULL);
+	return push_node(
+		m, (struct tpd_pickle_node){.kind = TPD_PICKLE_CALL, .u.call = {callee, tuple, TPD_PICKLE_NOTHING}},
+		NULL);
 }
 
 /* OBJ: a mark, the class, its arguments. */
@@ -506,7 +507,7 @@ static bool run(struct machine *m)
 	while ((op = tpd_rd_u8(&m->rd)) != OP_STOP || !tpd_rd_ok(&m->rd)) {
 		if (!tpd_rd_ok(&m->rd))
 			return doubt(m, "it ends too early");
-		if (++m->ops > TPD_PICKLE_MAX_OPS)
+		if (++m->ops > m->max_ops)
 			return doubt(m, "too many opcodes");
 		if (!step(m, op))
 			return false;
@@ -521,10 +522,15 @@ static bool run(struct machine *m)
 	return true;
 }
 
-enum tpd_status tpd_pickle_read(const void *bytes, size_t len, struct tpd_pickle *out_pickle, struct tpd_err *err)
+enum tpd_status tpd_pickle_read(const void *bytes, size_t len, uint32_t max_ops, struct tpd_pickle *out_pickle,
+				struct tpd_err *err)
 {
 	struct tpd_pickle pickle = {.root = TPD_PICKLE_NOTHING};
-	struct machine m = {.pickle = &pickle, .rd = tpd_rd_make(bytes, TPD_MIN(len, (size_t)TPD_PICKLE_MAX_BYTES))};
+	struct machine m = {
+		.pickle = &pickle,
+		.rd = tpd_rd_make(bytes, TPD_MIN(len, (size_t)TPD_PICKLE_MAX_BYTES)),
+		.max_ops = max_ops,
+	};
 	bool good = run(&m);
 
 	pickle.steps += m.ops;

@@ -2,21 +2,24 @@
  * pickle.h - what a pickle says, read as symbols: nothing is imported, called or run. Private to format/.
  *
  *     struct tpd_pickle pickle;
- *     tpd_pickle_read(bytes, len, &pickle, &err)     TPD_OK; pickle.doubt is NULL or why it is not to be trusted
- *     ... walk from pickle.root with tpd_pickle_first/next/node ...
+ *     tpd_pickle_read(bytes, len, TPD_PICKLE_MAX_OPS, &pickle, &err)
+ *     ... pickle.doubt is NULL, or why it is not to be trusted; else walk from pickle.root, nodes[], cells[] ...
  *     tpd_pickle_release(&pickle);
  *
- * The result is a graph of nodes, named by their number. A name that is imported is a GLOBAL, a call is a CALL with what is
- * called, its arguments, and what was put into it afterwards (BUILD's state; items of an OrderedDict or a subclass of list).
- * A value that is remembered and used again is the same node, so the graph may have many paths to one node, and cycles: a walk
- * must bound itself (tpd_pickle.cells is as many steps as it takes to see everything once).
+ * The result is a graph of nodes, named by their number. A name that is imported is a GLOBAL, a call is a CALL with
+ * what is called, its arguments, and what was put into it afterwards (BUILD's state; items of an OrderedDict or a
+ * subclass of list). A value that is remembered and used again is the same node, so the graph may have many paths to
+ * one node, and cycles: a walk must bound itself (tpd_pickle.cells is as many steps as it takes to see everything
+ * once).
  *
- * Bounds: TPD_PICKLE_MAX_BYTES of pickle, TPD_PICKLE_MAX_OPS opcodes, TPD_PICKLE_MAX_NODES values. Each opcode costs a constant
- * amount of work and memory, but for those that take many items from the stack, which cost two steps an item that was put
- * there by an opcode of its own. So at most three steps a byte of pickle (tpd_pickle.steps counts them), and at most 52 MB: 32 of
- * nodes, 8 of cells, 8 of memo, 4 of stack (and 16 more for the moment in which the nodes are moved).
+ * Bounds: TPD_PICKLE_MAX_BYTES of pickle, and as many opcodes and values as the caller allows. Each opcode costs a
+ * constant amount of work and memory, but for those that take many items from the stack, which cost two steps an item
+ * that was put there by an opcode of its own. So at most three steps a byte of pickle (tpd_pickle.steps counts them),
+ * and for 2^20 opcodes at most 52 MB: 32 of nodes, 8 of cells, 8 of memo, 4 of stack (and 16 more for the moment in
+ * which the nodes are moved).
  *
- * Source: CPython's Lib/pickletools.py, protocols 2 to 5 without text opcodes, extension registry and out-of-band buffers.
+ * Source: CPython's Lib/pickletools.py, protocols 2 to 5 without text opcodes, extension registry and out-of-band
+ * buffers.
  */
 #ifndef TPD_FORMAT_PICKLE_H
 #define TPD_FORMAT_PICKLE_H
@@ -24,8 +27,8 @@
 #include "base/tpd.h"
 
 #define TPD_PICKLE_MAX_BYTES (64u << 20)
-#define TPD_PICKLE_MAX_OPS (1u << 20) /* a checkpoint of 10,000 tensors has about 600,000 */
-#define TPD_PICKLE_MAX_NODES (1u << 20)
+#define TPD_PICKLE_MAX_OPS (1u << 20)       /* torch.save() writes about 31 a storage: 33,000 storages */
+#define TPD_PICKLE_MAX_OPS_LARGE (1u << 22) /* .metadata has about 85 a chunk: 49,000 chunks */
 
 enum tpd_pickle_kind {
 	TPD_PICKLE_NONE = 0,
@@ -80,8 +83,12 @@ struct tpd_pickle {
 	const char *doubt; /* NULL, or why not; then there are no nodes */
 };
 
-/* Fails with TPD_NOMEM only. bytes must outlive the pickle. Release it after TPD_OK, also when there is a doubt. */
-enum tpd_status tpd_pickle_read(const void *bytes, size_t len, struct tpd_pickle *out_pickle, struct tpd_err *err);
+/*
+ * max_ops: opcodes, and values, that it may have at most; below 2^31. Fails with TPD_NOMEM only. bytes must outlive the
+ * pickle. Release it after TPD_OK, also when there is a doubt.
+ */
+enum tpd_status tpd_pickle_read(const void *bytes, size_t len, uint32_t max_ops, struct tpd_pickle *out_pickle,
+				struct tpd_err *err);
 void tpd_pickle_release(struct tpd_pickle *pickle);
 
 /* The n-th item of a tuple, list, or other with items; TPD_PICKLE_NOTHING when there are fewer. For small n. */
@@ -96,14 +103,14 @@ enum tpd_pickle_kind tpd_pickle_kind_of(const struct tpd_pickle *pickle, uint32_
 /* The value of a string key in a DICT (or CALL with pairs), by a linear search; TPD_PICKLE_NOTHING. */
 uint32_t tpd_pickle_lookup(const struct tpd_pickle *pickle, uint32_t dict, const char *key);
 /*
- * A field of an object: the value of this key in the dict that is the state of a CALL; TPD_PICKLE_NOTHING. Looks at no more than
- * TPD_PICKLE_MAX_FIELDS keys: one state may be that of a million objects.
+ * A field of an object: the value of this key in the dict that is the state of a CALL; TPD_PICKLE_NOTHING. Looks at
+ * no more than TPD_PICKLE_MAX_FIELDS keys: one state may be that of a million objects.
  */
 #define TPD_PICKLE_MAX_FIELDS 32
 uint32_t tpd_pickle_field(const struct tpd_pickle *pickle, uint32_t object, const char *key);
 /*
- * The numbers of a tuple of integers >= 0 (or of a call with one as its only argument, as torch.Size is) into out, which has room
- * for max. false: something else, or more of them.
+ * The numbers of a tuple of integers >= 0 (or of a call with one as its only argument, as torch.Size is) into out,
+ * which has room for max. false: something else, or more of them.
  */
 bool tpd_pickle_sizes(const struct tpd_pickle *pickle, uint32_t node, unsigned max, unsigned *out_count, uint64_t *out);
 

@@ -1,15 +1,16 @@
 /*
  * torch_legacy.c - files by torch.save() before PyTorch 1.6, or with _use_new_zipfile_serialization=False.
  *
- *     | pickle: magic | pickle: 1001 | pickle: system | pickle: object | pickle: [key, ...] | u64 count, data | u64 count, data ...
- *     0                                                                                                                         size
+ *     | magic | 1001 | system | object | [key, ...] | u64 count, data | u64 count, data | ...
+ *     0 five pickles                                | of the first key, of the second         size
  *
- * (torch/serialization.py, _legacy_save, of PyTorch 2.13.) The data comes in the order of the keys; count is the storage's number of
- * elements, whose type only the object's pickle tells. So a storage that the pickle does not speak of, or says another count
- * of, makes the file opaque: where the next one begins is not known. So does data that does not reach exactly to the end.
+ * (torch/serialization.py, _legacy_save, of PyTorch 2.13.) The data comes in the order of the keys; count is the
+ * storage's number of elements, whose type only the object's pickle tells. So a storage that the pickle does not
+ * speak of, or says another count of, makes the file opaque: where the next one begins is not known. So does data
+ * that does not reach exactly to the end.
  *
- * How long the pickles are is not known before they are read: a window at the file's beginning is read, and a larger one where
- * that was too short, at most TPD_FORMAT_MAX_GLUE, since all of it is glue. Big-endian files are opaque.
+ * How long the pickles are is not known before they are read: a window at the file's beginning is read, and a larger
+ * one where that was too short, at most TPD_FORMAT_MAX_GLUE, since all of it is glue. Big-endian files are opaque.
  */
 #include "base/tpd.h"
 
@@ -28,7 +29,8 @@
 #define WINDOW_GROWTH 8u
 #define PROTOCOL 1001u
 
-static const uint8_t magic[] = {0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, '.'}; /* LONG1, STOP */
+/* LONG1, 119547037146038801333356, STOP */
+static const uint8_t magic[] = {0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, '.'};
 
 bool tpd_format_is_torch_legacy(const uint8_t *head, size_t len)
 {
@@ -56,7 +58,8 @@ static bool doubt(struct legacy *legacy, const char *why)
 /* The next pickle, which the caller releases; in *out_status whether there was memory. false: that, or a doubt. */
 static bool next_pickle(struct legacy *legacy, struct tpd_pickle *out, enum tpd_status *out_status, struct tpd_err *err)
 {
-	*out_status = tpd_pickle_read(legacy->bytes + legacy->at, legacy->len - legacy->at, out, err);
+	*out_status = tpd_pickle_read(legacy->bytes + legacy->at, legacy->len - legacy->at, TPD_PICKLE_MAX_OPS, out,
+				      err);
 	if (*out_status)
 		return false;
 	legacy->at += out->length;
@@ -109,7 +112,8 @@ static bool read_pickles(struct legacy *legacy, enum tpd_status *out_status, str
 	legacy->at += legacy->storages.length;
 	if (!next_pickle(legacy, &legacy->keys, out_status, err))
 		return false;
-	return tpd_pickle_kind_of(&legacy->keys, legacy->keys.root) == TPD_PICKLE_LIST || doubt(legacy, "its keys are no list");
+	return tpd_pickle_kind_of(&legacy->keys, legacy->keys.root) == TPD_PICKLE_LIST ||
+		doubt(legacy, "its keys are no list");
 }
 
 static void release(struct legacy *legacy)
@@ -127,12 +131,14 @@ static char *name_of(const struct tpd_torch_storage *storage, size_t number)
 
 	if (storage->name[0])
 		return strdup(storage->name);
-	return asprintf(&name, "data/%zu", number) < 0 ? NULL : name; /* the key is an address: different in every file */
+	/* The key is an address, different in every file. */
+	return asprintf(&name, "data/%zu", number) < 0 ? NULL : name;
 }
 
 /* The storage of the number-th key, whose count is at `at`; or a doubt, which is set. */
 static enum tpd_status read_storage(struct legacy *legacy, uint32_t key, size_t number, uint64_t size, uint64_t at,
-				    tpd_format_read_fn read, void *ctx, struct tpd_format_segment *out, struct tpd_err *err)
+				    tpd_format_read_fn read, void *ctx, struct tpd_format_segment *out,
+				    struct tpd_err *err)
 {
 	const struct tpd_pickle_node *node = &legacy->keys.nodes[key];
 	const struct tpd_torch_storage *storage = NULL;
@@ -198,8 +204,9 @@ static enum tpd_status read_data(struct legacy *legacy, uint64_t size, tpd_forma
 }
 
 /* The whole, with the pickles within the first `window` bytes. */
-static enum tpd_status parse_window(uint64_t size, size_t window, tpd_format_read_fn read, void *ctx, const char **out_doubt,
-				    bool *out_in_pickles, struct tpd_format_layout *out_layout, struct tpd_err *err)
+static enum tpd_status parse_window(uint64_t size, size_t window, tpd_format_read_fn read, void *ctx,
+				    const char **out_doubt, bool *out_in_pickles, struct tpd_format_layout *out_layout,
+				    struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint8_t *bytes = malloc(window);
 	struct legacy legacy = {.bytes = bytes, .len = window};
@@ -226,7 +233,8 @@ enum tpd_status tpd_format_parse_torch_legacy(uint64_t size, tpd_format_read_fn 
 	for (;;) {
 		const char *why = NULL;
 		bool in_pickles = false;
-		enum tpd_status status = parse_window(size, (size_t)window, read, ctx, &why, &in_pickles, out_layout, err);
+		enum tpd_status status =
+			parse_window(size, (size_t)window, read, ctx, &why, &in_pickles, out_layout, err);
 
 		if (status || !why)
 			return status;

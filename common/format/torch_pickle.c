@@ -1,17 +1,19 @@
 /*
  * torch_pickle.c - see torch_pickle.h.
  *
- * What torch.save() writes for a tensor is a call of one of torch._utils' rebuild functions with a persistent id in it:
+ * What torch.save() writes for a tensor is a call of one of torch._utils' rebuild functions with a persistent id in
+ * it:
  *
  *     _rebuild_tensor_v2(('storage', FloatStorage, '17', 'cpu', numel), offset, size, stride, requires_grad, hooks)
- *     _rebuild_tensor_v3(('storage', UntypedStorage, '17', 'cpu', bytes), offset, size, stride, requires_grad, hooks, dtype, ...)
+ *     _rebuild_tensor_v3(('storage', UntypedStorage, '17', 'cpu', bytes), offset, size, stride, requires_grad, hooks,
+ *                        dtype, ...)
  *
- * or, of a subclass or a tensor with attributes, torch._tensor._rebuild_from_type_v2(one of these, type, its arguments, state).
- * (torch/_utils.py, torch/_tensor.py, torch/serialization.py of PyTorch 2.13.) Everything around it, dicts, lists, parameters,
- * objects of any class, is gone through for the sake of the names only. The walk keeps a stack of its own, goes into each
- * container once, and is bounded in depth, so that neither cycles nor values with 2^60 ways to them cost more. A name is put
- * together only where a tensor is found, and is paid from a budget: a key of 4 KB with a million tensors below it is four
- * bytes of pickle for each.
+ * or, of a subclass or a tensor with attributes, torch._tensor._rebuild_from_type_v2(one of these, type, its
+ * arguments, state). (torch/_utils.py, torch/_tensor.py, torch/serialization.py of PyTorch 2.13.) Everything around
+ * it, dicts, lists, parameters, objects of any class, is gone through for the sake of the names only. The walk keeps
+ * a stack of its own, goes into each container once, and is bounded in depth, so that neither cycles nor values with
+ * 2^60 ways to them cost more. A name is put together only where a tensor is found, and is paid from a budget: a key
+ * of 4 KB with a million tensors below it is four bytes of pickle for each.
  */
 #include "base/tpd.h"
 
@@ -96,9 +98,9 @@ struct frame {
 	uint32_t node, cell; /* the container, and its cell that is next */
 	uint32_t index;      /* of that cell */
 	uint8_t phase;       /* CALL: arguments, items, state */
-	bool arguments;      /* the tuple of a CALL: its first item is no level of the name, as in a parameter of a tensor */
-	enum { UNNAMED, KEY, NUMBER } level; /* what the child that is being looked at adds to the name: nothing, `part` as a key ... */
-	uint32_t part;
+	bool arguments;      /* the tuple of a CALL: its first item is no level of the name, as in a parameter */
+	enum { UNNAMED, KEY, NUMBER } level; /* what the child that is being looked at adds to the name */
+	uint32_t part;       /* KEY: a node; NUMBER: it */
 };
 
 struct walk {
@@ -214,7 +216,8 @@ static bool read_storage(const struct walk *walk, uint32_t node, struct tpd_torc
 		return false;
 	id = pickle->nodes[node].u.id;
 	key = tpd_pickle_item(pickle, id, 2);
-	if (kind_of(walk, id) != TPD_PICKLE_TUPLE || !tpd_pickle_is_string(pickle, tpd_pickle_item(pickle, id, 0), "storage") ||
+	if (kind_of(walk, id) != TPD_PICKLE_TUPLE ||
+	    !tpd_pickle_is_string(pickle, tpd_pickle_item(pickle, id, 0), "storage") ||
 	    kind_of(walk, key) != TPD_PICKLE_STRING || pickle->nodes[key].u.text.length > KEY_MAX ||
 	    !tpd_pickle_u64(pickle, tpd_pickle_item(pickle, id, 4), &numel))
 		return false;
@@ -238,8 +241,12 @@ static bool read_sizes(const struct walk *walk, uint32_t node, unsigned *out_cou
 	return tpd_pickle_sizes(walk->pickle, node, TPD_FORMAT_MAX_DIMS, out_count, out);
 }
 
-/* Does a tensor of this size and stride fill the storage, in any order of its dimensions? Then dims become those of the memory. */
-static bool fills(uint64_t elements, unsigned ndim, uint64_t dims[TPD_FORMAT_MAX_DIMS], uint64_t strides[TPD_FORMAT_MAX_DIMS])
+/*
+ * Does a tensor of this size and stride fill the storage, in any order of its dimensions? Then dims become those of the
+ * memory.
+ */
+static bool fills(uint64_t elements, unsigned ndim, uint64_t dims[TPD_FORMAT_MAX_DIMS],
+		  uint64_t strides[TPD_FORMAT_MAX_DIMS])
 {
 	uint64_t expected = 1;
 
@@ -413,11 +420,12 @@ static void visit(struct walk *walk, uint32_t node)
 	default:
 		return;
 	}
-	if (!first_visit(walk, node) || take_tensor(walk, node) || kind == TPD_PICKLE_PERSISTENT || walk->depth == DEPTH_MAX)
+	if (!first_visit(walk, node) || take_tensor(walk, node) || kind == TPD_PICKLE_PERSISTENT ||
+	    walk->depth == DEPTH_MAX)
 		return;
 	frame.cell = nodes[node].first;
-	frame.arguments = above && nodes[above->node].kind == TPD_PICKLE_CALL && above->phase == 1 && above->level == UNNAMED &&
-			  node == nodes[above->node].u.call.arguments;
+	frame.arguments = above && nodes[above->node].kind == TPD_PICKLE_CALL && above->phase == 1 &&
+		above->level == UNNAMED && node == nodes[above->node].u.call.arguments;
 	walk->frames[walk->depth++] = frame;
 }
 
@@ -502,7 +510,8 @@ static bool one_a_storage(struct tpd_torch_storages *found)
 	return true;
 }
 
-static enum tpd_status walk_pickle(const struct tpd_pickle *pickle, struct tpd_torch_storages *found, struct tpd_err *err)
+static enum tpd_status walk_pickle(const struct tpd_pickle *pickle, struct tpd_torch_storages *found,
+				   struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint8_t *seen = calloc(pickle->node_count / 8 + 1, 1);
 	TPD_AUTO_FREE struct walk *walk = calloc(1, sizeof *walk);
@@ -517,11 +526,12 @@ static enum tpd_status walk_pickle(const struct tpd_pickle *pickle, struct tpd_t
 	return TPD_OK;
 }
 
-enum tpd_status tpd_torch_pickle(const void *bytes, size_t len, struct tpd_torch_storages *out_storages, struct tpd_err *err)
+enum tpd_status tpd_torch_pickle(const void *bytes, size_t len, struct tpd_torch_storages *out_storages,
+				 struct tpd_err *err)
 {
 	struct tpd_torch_storages found = {0};
 	struct tpd_pickle pickle;
-	enum tpd_status status = tpd_pickle_read(bytes, len, &pickle, err);
+	enum tpd_status status = tpd_pickle_read(bytes, len, TPD_PICKLE_MAX_OPS, &pickle, err);
 
 	if (status)
 		return status;
@@ -546,7 +556,8 @@ void tpd_torch_storages_release(struct tpd_torch_storages *storages)
 	*storages = (struct tpd_torch_storages){0};
 }
 
-const struct tpd_torch_storage *tpd_torch_find(const struct tpd_torch_storages *storages, const char *key, size_t length)
+const struct tpd_torch_storage *tpd_torch_find(const struct tpd_torch_storages *storages, const char *key,
+					       size_t length)
 {
 	const struct tpd_torch_storage wanted = {.key = key, .key_length = (uint32_t)length};
 

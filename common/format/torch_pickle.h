@@ -1,13 +1,14 @@
 /*
- * torch_pickle.h - the storages that a pickle by torch.save() speaks of: name, element type, shape. Private to format/.
+ * torch_pickle.h - the storages that a pickle by torch.save() speaks of: name, element type, shape. Private to
+ * format/.
  *
- * Names are the way to the tensor in what was saved, parts joined by dots: "model.layers.0.weight", "state.3.exp_avg",
- * "optimizer_states.0.state.3.exp_avg". Of several tensors in one storage the first gives the name (tied weights), and one that is
- * the whole storage in its memory order gives the shape.
+ * Names are the way to the tensor in what was saved, parts joined by dots: "model.layers.0.weight",
+ * "state.3.exp_avg", "optimizer_states.0.state.3.exp_avg". Of several tensors in one storage the first gives the name
+ * (tied weights), and one that is the whole storage in its memory order gives the shape.
  *
- * Bounds: those of pickle.h; each container is gone into once, at most 100 deep; names together take TPD_TORCH_NAMES_MAX steps and
- * bytes, and storages after that have none. So at most six steps a byte of pickle, and TPD_TORCH_NAMES_MAX (steps counts them); 60 MB beside
- * those of pickle.h.
+ * Bounds: those of pickle.h; each container is gone into once, at most 100 deep; names together take
+ * TPD_TORCH_NAMES_MAX steps and bytes, and storages after that have none. So at most six steps a byte of pickle, and
+ * TPD_TORCH_NAMES_MAX (steps counts them); 60 MB beside those of pickle.h.
  */
 #ifndef TPD_FORMAT_TORCH_PICKLE_H
 #define TPD_FORMAT_TORCH_PICKLE_H
@@ -16,8 +17,8 @@
 #include "base/tpd.h"
 #include "format/format.h"
 
-#define TPD_TORCH_NAMES_MAX (16u << 20)   /* 250,000 names of 60 bytes */
-#define TPD_TORCH_TENSORS_MAX (1u << 17) /* more than opcodes suffice for in honest pickles; those after it are not described */
+#define TPD_TORCH_NAMES_MAX (16u << 20)  /* 250,000 names of 60 bytes */
+#define TPD_TORCH_TENSORS_MAX (1u << 17) /* honest pickles run out of opcodes before; others are not described */
 
 struct tpd_torch_storage {
 	const char *key; /* "17", of the member data/17; borrowed from the pickle; no final zero */
@@ -40,10 +41,12 @@ struct tpd_torch_storages {
 };
 
 /* Fails with TPD_NOMEM only. bytes must outlive the result. Release it after TPD_OK. */
-enum tpd_status tpd_torch_pickle(const void *bytes, size_t len, struct tpd_torch_storages *out_storages, struct tpd_err *err);
+enum tpd_status tpd_torch_pickle(const void *bytes, size_t len, struct tpd_torch_storages *out_storages,
+				 struct tpd_err *err);
 void tpd_torch_storages_release(struct tpd_torch_storages *storages);
 /* NULL: the pickle does not speak of it. */
-const struct tpd_torch_storage *tpd_torch_find(const struct tpd_torch_storages *storages, const char *key, size_t length);
+const struct tpd_torch_storage *tpd_torch_find(const struct tpd_torch_storages *storages, const char *key,
+					       size_t length);
 
 /* The type that torch calls "bfloat16", or that "BFloat16Storage" has. False: none that we have. */
 bool tpd_torch_dtype(const char *name, size_t length, enum tpd_dtype *out_dtype);

@@ -89,8 +89,8 @@ static const char *find_torch(const struct tpd_zip *zip, struct torch *out)
 }
 
 /* The bytes of a stored member of at most `max` bytes, fresh; NULL in *out when it is larger or deflated. */
-static enum tpd_status read_member(const struct tpd_zip_member *member, uint64_t max, tpd_format_read_fn read, void *ctx,
-				   uint8_t **out, struct tpd_err *err)
+static enum tpd_status read_member(const struct tpd_zip_member *member, uint64_t max, tpd_format_read_fn read,
+				   void *ctx, uint8_t **out, struct tpd_err *err)
 {
 	uint8_t *bytes;
 	enum tpd_status status = TPD_OK;
@@ -155,8 +155,9 @@ static bool add_segment(struct tpd_format_segment *segment, const struct tpd_zip
 	return segment->name && describe(segment, tpd_torch_find(storages, name + 5, len - 5), big_endian);
 }
 
-static enum tpd_status collect(const struct tpd_zip *zip, const struct torch *torch, const struct tpd_torch_storages *storages,
-			       bool big_endian, struct tpd_format_segment **out_segments, size_t *out_count, struct tpd_err *err)
+static enum tpd_status collect(const struct tpd_zip *zip, const struct torch *torch,
+			       const struct tpd_torch_storages *storages, bool big_endian,
+			       struct tpd_format_segment **out_segments, size_t *out_count, struct tpd_err *err)
 {
 	struct tpd_format_segment *segments = calloc(zip->count, sizeof *segments);
 	size_t count = 0;
@@ -178,8 +179,9 @@ static enum tpd_status collect(const struct tpd_zip *zip, const struct torch *to
 	return TPD_OK;
 }
 
-static enum tpd_status read_torch(const struct tpd_zip *zip, const struct torch *torch, tpd_format_read_fn read, void *ctx,
-				  struct tpd_format_segment **out_segments, size_t *out_count, struct tpd_err *err)
+static enum tpd_status read_torch(const struct tpd_zip *zip, const struct torch *torch, tpd_format_read_fn read,
+				  void *ctx, struct tpd_format_segment **out_segments, size_t *out_count,
+				  struct tpd_err *err)
 {
 	struct tpd_torch_storages storages = {0};
 	TPD_AUTO_FREE uint8_t *bytes = NULL; /* what the storages' keys point into */
@@ -197,8 +199,8 @@ static enum tpd_status read_torch(const struct tpd_zip *zip, const struct torch 
 }
 
 enum tpd_status tpd_torch_zip_segments(const struct tpd_zip *zip, tpd_format_read_fn read, void *ctx,
-				       struct tpd_format_segment **out_segments, size_t *out_count, const char **out_reason,
-				       struct tpd_err *err)
+				       struct tpd_format_segment **out_segments, size_t *out_count,
+				       const char **out_reason, struct tpd_err *err)
 {
 	struct torch torch;
 

@@ -1,0 +1,16 @@
+/* fuzz_zip.c - any bytes as a zip: by torch.save(), or of numpy arrays. */
+#include "base/tpd.h"
+
+#include "tests/fuzz/fuzz.h"
+
+FUZZ_TARGET(zip)
+{
+	struct fuzz_file file = {.data = data, .size = size};
+	struct tpd_format_layout layout;
+
+	FUZZ_CHECK(tpd_format_parse_zip(size, fuzz_read, &file, &layout, NULL) == TPD_OK);
+	fuzz_check_layout(&layout, size);
+	FUZZ_CHECK(file.bytes_read <= 4 * (uint64_t)size);
+	tpd_format_layout_release(&layout);
+	return 0;
+}
