@@ -49,14 +49,14 @@ START_TEST(distributed_checkpoint)
 		for (size_t i = 0; i < TPD_ARRAY_LEN(entries); i++)
 			io->close(io, entries[i].fd);
 	}
-	ck_assert_int_eq(tpd_store_manifest(store, &result.id, &m, &err), TPD_OK);
+	ck_assert_int_eq(tpd_store_manifest_keep(store, &result.id, TPD_MANIFEST_ALL, &m, &err), TPD_OK);
 	ck_assert_uint_eq(m.file_count, 2);
 	ck_assert_int_eq(m.entries[m.files[0]].format, TPD_FORMAT_OPAQUE);
 	entry = &m.entries[m.files[1]];
 	ck_assert_int_eq(entry->format, TPD_FORMAT_TORCH_DISTCP);
 	ck_assert_uint_eq(entry->segment_count, TPD_ARRAY_LEN(names));
 	for (uint32_t s = 0; s < entry->segment_count; s++) {
-		ck_assert_str_eq(entry->segments[s].name, names[s]);
+		ck_assert_str_eq(entry->about[s].name, names[s]);
 		ck_assert_int_eq(entry->segments[s].dtype, s == 0 ? TPD_DTYPE_BYTES : TPD_DTYPE_F32);
 	}
 	tpd_manifest_release(&m);

@@ -59,7 +59,7 @@ enum tpd_status tpd_format_torch_step(uint64_t size, tpd_format_read_fn read, vo
 			 : member->length == 0 ? TPD_OK
 					       : read(ctx, bytes, (size_t)member->length, member->data, err);
 		if (!status)
-			status = tpd_pickle_read(bytes, (size_t)member->length, &pickle, err);
+			status = tpd_pickle_read(bytes, (size_t)member->length, TPD_PICKLE_MAX_OPS, &pickle, err);
 		if (!status) {
 			*out_found = step_in(&pickle, out_step);
 			tpd_pickle_release(&pickle);
