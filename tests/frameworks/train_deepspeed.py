@@ -17,8 +17,9 @@ from recorder import Recorder
 
 STEPS, EVERY, PAUSE = 10, 2, 0.7
 
-# Its shared-memory reduction is a C++ extension that it would compile now, for a minute; gloo does without.
-deepspeed.comm.torch.build_shm_op = lambda: None
+# Its shared-memory reduction is a C++ extension that it would compile now, for a minute; gloo does without. (As an attribute of
+# deepspeed.comm, `torch` is PyTorch.)
+sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
 
 
 def main():
