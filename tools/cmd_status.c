@@ -122,20 +122,34 @@ static const char *field(const struct facts *facts, const char *path)
 	return value ? value : "?";
 }
 
+/* A line that no control character of what it tells can leave, nor bytes that are no UTF-8. */
+static void line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void line(const char *fmt, ...)
+{
+	TPD_AUTO_FREE char *text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	va_end(ap);
+	puts(text ? tpd_text_scrub(text) : "out of memory");
+}
+
 static void print_job(const struct facts *facts)
 {
 	uint64_t done = tpd_reply_u64(&facts->reply, "job.done"), total = tpd_reply_u64(&facts->reply, "job.total");
 	uint64_t rate = tpd_reply_u64(&facts->reply, "job.rate");
-	char text[TPD_TEXT_SIZE];
+	char text[TPD_TEXT_SIZE], share[16] = "";
 
 	if (!tpd_reply_get(&facts->reply, "job.run"))
 		return;
-	printf("            storing %s@%s", field(facts, "job.run"), field(facts, "job.step"));
 	if (total > 0)
-		printf(": %u %%", (unsigned)(100 * TPD_MIN((double)done / (double)total, 1)));
+		snprintf(share, sizeof(share), ": %u %%", (unsigned)(100 * TPD_MIN((double)done / (double)total, 1)));
 	if (rate > 0)
-		printf(", %s left", tpd_text_duration((double)(total - TPD_MIN(done, total)) / (double)rate, text));
-	putchar('\n');
+		tpd_text_duration((double)(total - TPD_MIN(done, total)) / (double)rate, text);
+	line("            storing %s@%s%s%s%s%s", field(facts, "job.run"), field(facts, "job.step"), share,
+	     rate > 0 ? ", " : "", rate > 0 ? text : "", rate > 0 ? " left" : "");
 }
 
 static enum tpd_status print_watches(const struct facts *facts, struct tpd_err *err)
@@ -168,26 +182,21 @@ static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
 	char time[TPD_TEXT_SIZE];
 
 	if (!facts->json) {
-		TPD_AUTO_FREE char *why = tpd_text_clean(facts->absent.text);
-
 		if (facts->absent.status == TPD_NOT_FOUND)
-			printf("daemon      not running (nobody listens at '%s')\n", ctl->socket);
+			line("daemon      not running (nobody listens at '%s')", ctl->socket);
 		else
-			printf("daemon      no answer: %s\n", why ? why : "out of memory");
+			line("daemon      no answer: %s", facts->absent.text);
 		return;
 	}
-	printf("daemon      %s: pid %s, version %s, since %s UTC\n", field(facts, "state"), field(facts, "pid"),
-	       field(facts, "version"), tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "since"), time));
+	line("daemon      %s: pid %s, version %s, since %s UTC", field(facts, "state"), field(facts, "pid"),
+	     field(facts, "version"), tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "since"), time));
 	if (facts->other_store)
-		printf("            but it serves another store, '%s'\n", field(facts, "store"));
+		line("            but it serves another store, '%s'", field(facts, "store"));
 	print_job(facts);
-	if (tpd_reply_get(&facts->reply, "last_error.text")) {
-		TPD_AUTO_FREE char *text = tpd_text_clean(field(facts, "last_error.text"));
-
-		printf("            last error, %s: %s\n",
-		       tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "last_error.time"), time),
-		       text ? text : "out of memory");
-	}
+	if (tpd_reply_get(&facts->reply, "last_error.text"))
+		line("            last error, %s: %s",
+		     tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "last_error.time"), time),
+		     field(facts, "last_error.text"));
 }
 
 /* All but what the daemon is at. */
@@ -202,8 +211,8 @@ static void print_unfinished(const struct facts *facts)
 
 		if (in_work && strcmp(item->run, in_work) == 0)
 			continue;
-		printf("unfinished  %s@%llu: %s, taken up when this step is stored again\n", item->run,
-		       (unsigned long long)item->step, tpd_text_bytes(item->bytes, size));
+		line("unfinished  %s@%llu: %s, taken up when this step is stored again", item->run,
+		     (unsigned long long)item->step, tpd_text_bytes(item->bytes, size));
 		any = true;
 	}
 	if (any)
@@ -216,10 +225,10 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts 
 	enum tpd_status status;
 
 	print_daemon(ctl, facts);
-	printf("store       %s\n", ctl->store);
-	printf("            %llu run%s, %llu checkpoint%s: %s\n", (unsigned long long)facts->runs,
-	       facts->runs == 1 ? "" : "s", (unsigned long long)facts->checkpoints, facts->checkpoints == 1 ? "" : "s",
-	       tpd_text_saving(facts->size, facts->stored, saving));
+	line("store       %s", ctl->store);
+	line("            %llu run%s, %llu checkpoint%s: %s", (unsigned long long)facts->runs,
+	     facts->runs == 1 ? "" : "s", (unsigned long long)facts->checkpoints, facts->checkpoints == 1 ? "" : "s",
+	     tpd_text_saving(facts->size, facts->stored, saving));
 	print_unfinished(facts);
 	printf("queue       %llu waiting, %llu in work, %llu failed\n", (unsigned long long)facts->totals.jobs_queued,
 	       (unsigned long long)facts->totals.jobs_running, (unsigned long long)facts->totals.jobs_failed);

@@ -149,7 +149,7 @@ enum tpd_status tpd_table_print(const struct tpd_table *table, unsigned indent, 
 
 /* Columns that a terminal needs for UTF-8 text. */
 size_t tpd_text_width(const char *s);
-/* Fresh copy without control characters and ill-formed UTF-8 (each byte of them becomes '?'); NULL: out of memory. */
+/* A copy that tpd_text_scrub() went over; fresh memory, NULL: out of memory. */
 char *tpd_text_clean(const char *s);
 /* "758 kB stored as 401 kB (1.89x, 47.1 % saved)" */
 #define TPD_SAVING_TEXT 96

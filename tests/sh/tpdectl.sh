@@ -120,6 +120,12 @@ expect 0 "${base[@]}" restore odd@3 --to "$dir/odd"
 rm "$dir/odd-3/fifo"
 diff -r --no-dereference "$dir/odd-3" "$dir/odd" >"$dir/out" || fail "odd names differ: $(cat -v "$dir/out")"
 
+expect 0 "${base[@]}" status --socket "$dir/"$'no\033\377body'; says "no??body"
+if [ -x "$build/tpded" ]; then # the log: neither raw bytes of a name nor what commands a terminal
+	"$build/tpded" --config "$dir/"$'no\377\033[31m\nfile' >"$dir/out" 2>"$dir/err" && fail 'tpded takes a configuration that is not there'
+	complains 'no??[31m?file'
+fi
+
 # --- restore: what is there stays, unless --force ---
 mkdir "$dir/there"; echo mine >"$dir/there/config.json"
 expect 1 "${base[@]}" restore demo@60 --to "$dir/there"; complains 'config.json'; complains '--force'
