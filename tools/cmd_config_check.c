@@ -64,7 +64,7 @@ int tpd_cmd_config_check(struct tpd_ctl *ctl, int argc, char **argv)
 	struct tpd_err err = {0};
 	int code = TPD_EXIT_DONE;
 
-	if (tpd_config_read(file, TPD_CONFIG_PATHS, &config, &err))
+	if (tpd_ctl_read_config(file, TPD_CONFIG_PATHS, &config, &err))
 		return tpd_ctl_fail(ctl, &err);
 	if (ctl->json)
 		code = print_json(ctl, &config);

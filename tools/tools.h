@@ -44,7 +44,8 @@ struct tpd_ctl {
 	int64_t lock_timeout_ms;
 	bool has_lock_timeout; /* it was given */
 	/* options of commands */
-	const char *run, *to, *file;
+	const char *run, *to;
+	const char **files; /* each --file, ended by NULL; owned; NULL: none */
 	uint64_t step;
 	bool has_step, force, tensors, runs;
 
@@ -65,9 +66,12 @@ void tpd_ctl_note(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__
 void tpd_ctl_warn(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Print the JSON text in `buf` and a newline, release it; returns `code`, or the exit code of what failed. */
 int tpd_ctl_print_json(const struct tpd_ctl *ctl, struct tpd_buf *buf, int code);
+/* tpd_config_read(); a file that is not there or cannot be read is TPD_USAGE, too, as it is for tpded. */
+enum tpd_status tpd_ctl_read_config(const char *file, enum tpd_config_check check, struct tpd_config *out,
+				    struct tpd_err *err);
 /*
- * Find store, catalog and socket: --store, else $TPDED_STORE, else [store] path= of --config or, when it is there, of
- * /etc/tpded/tpded.conf, else /var/lib/tpded. That file is read only when neither names the store.
+ * Find store, catalog and socket: --store, else [store] path= of --config, else $TPDED_STORE, else, when it is there,
+ * as /etc/tpded/tpded.conf says, else /var/lib/tpded. That file is read only when nothing before it names the store.
  */
 enum tpd_status tpd_ctl_locate(struct tpd_ctl *ctl, struct tpd_err *err);
 /* Locate and open. */
@@ -116,6 +120,9 @@ struct tpd_rows {
  * catalog that is absent or behind makes no difference. A checkpoint that cannot be read keeps its row.
  */
 enum tpd_status tpd_rows_read(struct tpd_archive *archive, const char *name, struct tpd_rows *out, struct tpd_err *err);
+/* The manifest of a checkpoint that refs name. That it is not in the store is damage then: TPD_CORRUPT. */
+enum tpd_status tpd_named_manifest(struct tpd_archive *archive, const struct tpd_archive_name *name,
+				   struct tpd_manifest *out, struct tpd_err *err);
 /* No rows, only what names references need. */
 enum tpd_status tpd_rows_names(struct tpd_archive *archive, struct tpd_rows *out, struct tpd_err *err);
 void tpd_rows_release(struct tpd_rows *rows); /* safe on a zeroed struct */

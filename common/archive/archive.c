@@ -297,10 +297,10 @@ bool tpd_archive_lost(struct tpd_archive *archive, const char *run, const char *
 	return !forgotten;
 }
 
-enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to, const char *file,
-				    bool force, const struct tpd_progress *progress, struct tpd_err *err)
+enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to,
+				    const char *const *files, bool force, const struct tpd_progress *progress, struct tpd_err *err)
 {
-	struct tpd_restore_options options = {.pool = archive->pool, .file = file, .force = force};
+	struct tpd_restore_options options = {.pool = archive->pool, .files = files, .force = force};
 
 	if (progress)
 		options.progress = *progress;

@@ -91,8 +91,9 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
  */
 enum tpd_status tpd_archive_discard(struct tpd_archive *archive, const char *run, uint64_t step, int64_t timeout_ms,
 				    uint64_t *out_bytes, struct tpd_err *err);
-enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to, const char *file,
-				    bool force, const struct tpd_progress *progress, struct tpd_err *err);
+enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to,
+				    const char *const *files /* as in restore.h */, bool force, const struct tpd_progress *progress,
+				    struct tpd_err *err);
 enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd_id *id, const struct tpd_progress *progress,
 				   struct tpd_err *err);
 
