@@ -134,6 +134,17 @@ expect 0 "${base[@]}" restore demo@60 --to "$dir/there" --force; diff -r "$run/c
 expect 0 "${base[@]}" restore demo@60 --to "$dir/one" --file model.safetensors --json; is_json "$dir/out"; says '"files":1'
 [ "$(ls -A "$dir/one")" = model.safetensors ] || fail "--file: not one file: $(ls -A "$dir/one")"
 expect 4 "${base[@]}" restore demo@60 --to "$dir/none" --file nothing; complains "holds no 'nothing'"
+expect 4 "${base[@]}" restore demo@60 --to "$dir/none" --file config.json --file nothing; complains "holds no 'nothing'"
+[ ! -e "$dir/none" ] || fail '--file: wrote before it looked for all of them'
+expect 0 "${base[@]}" restore demo@60 --to "$dir/two" --file ./config.json --file model.safetensors; says ': 2 files ('; says 'SHA-256 equal'
+[ "$(ls -A "$dir/two" | tr '\n' ' ')" = 'config.json model.safetensors ' ] || fail "--file twice: $(ls -A "$dir/two")"
+mkdir "$dir/deep-1"; mkdir -p "$dir/deep-1/a/b" "$dir/deep-1/hollow" "$dir/deep-1/ab"; echo 1 >"$dir/deep-1/a/b/one"; echo 2 >"$dir/deep-1/a/two"
+echo 3 >"$dir/deep-1/ab/three"; ln -s a/two "$dir/deep-1/link"
+expect 0 "${base[@]}" ingest "$dir/deep-1" --run deep
+expect 0 "${base[@]}" restore deep@1 --to "$dir/deep" --file a/; says ': 2 files ('
+[ "$(cd "$dir/deep" && find . | sort | tr '\n' ' ')" = '. ./a ./a/b ./a/b/one ./a/two ' ] || fail "--file a/: $(find "$dir/deep")"
+expect 0 "${base[@]}" restore deep@1 --to "$dir/deep" --file link; says ': 1 link'; ! grep -q 'SHA\|file' "$dir/out" || fail "a link: $(cat "$dir/out")"
+expect 0 "${base[@]}" restore deep@1 --to "$dir/deep" --file hollow --json; says '"files":0,"links":0,"directories":1,"size":0'
 expect 2 "${base[@]}" restore demo@60; complains '--to DIR'
 rm -rf "$dir/there"; mkdir -p "$dir/there/config.json"
 expect 1 "${base[@]}" restore demo@60 --to "$dir/there" --force; complains 'is a directory'; empty "$dir/there"
@@ -170,7 +181,11 @@ mkdir "$dir/foreign"; echo x >"$dir/foreign/file"
 expect 4 --store "$dir/foreign" verify; complains "$dir/foreign"
 ctl --store "$dir/foreign" ingest "$run/checkpoint-20" --run demo && fail 'a foreign directory became a store'
 [ "$(ls -A "$dir/foreign")" = file ] || fail "a foreign directory was written to: $(ls -A "$dir/foreign")"
-expect 4 --config "$dir/absent.conf" list; complains 'absent.conf'
+expect 2 --config "$dir/absent.conf" list; complains 'absent.conf'
+expect 2 config-check "$dir/absent.conf"; complains 'absent.conf'
+TPDED_STORE=$store ctl --config "$dir/tpded.conf" list --runs --json || fail '--config beside TPDED_STORE'
+says '"checkpoints":1,' # that of --config: what is typed wins over the environment
+TPDED_STORE=$dir/absent ctl --config "$dir/tpded.conf" --store "$store" list demo || fail '--store does not win'
 
 # --- config-check ---
 mkdir "$dir/watched"
@@ -199,6 +214,10 @@ truncate -s -1000 "$part"; damaged
 copy; truncate -s 100000 "$part"; damaged
 copy; printf '\377\376\375' | dd of="$part" bs=1 seek=50000 conv=notrunc status=none; damaged
 copy; rm "$part"; damaged
+expect 5 "${hurt[@]}" verify demo@20; says 'storing that checkpoint again'
+expect 0 "${hurt[@]}" ingest "$run/checkpoint-20" --run demo; says 'demo@20~1  was damaged and is repaired'
+expect 0 "${hurt[@]}" verify; ! grep -q again "$dir/out" || fail 'a hint for what is sound'
+expect 0 "${hurt[@]}" ingest "$run/checkpoint-20" --run demo --json; says '"existed":true,"repaired":false'
 copy; truncate -s -1 "$(object "$first")/manifest"; damaged
 expect 0 "${base[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'the copy was damaged, and the original suffered'
 copy; flip=$(stat -c %s "$dir/hurt/refs/demo") # one byte in the middle of a run's names; all objects are sound
@@ -212,6 +231,15 @@ done
 expect 5 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'; complains "run 'demo'"
 expect 5 "${hurt[@]}" verify; complains "run 'demo'"; says 'that no run names'
 cp "$dir/hurt/refs/demo" "$dir/damaged"
+copy2() { rm -rf "$dir/gone"; cp -a "$store" "$dir/gone"; rm -r "$dir"/gone/objects/??/"$first".0; }
+copy2; gone=(--store "$dir/gone") # refs name it, and it is not there: corrupt, whoever asks
+for line in 'show demo@20' 'list demo' 'list demo --json' "restore demo@20 --to $dir/target" 'verify demo@20' 'rebuild-catalog' 'list demo' 'show demo@20'; do
+	read -ra words <<<"$line"
+	wanted=5; [ "$line" != rebuild-catalog ] || wanted=3
+	expect $wanted "${gone[@]}" "${words[@]}"
+done
+complains 'demo@20~1'
+expect 4 "${gone[@]}" show demo@21
 expect 0 "${hurt[@]}" rebuild-catalog --json; is_json "$dir/out"; says "\"checkpoints\":$total"; says '"repaired":1'
 cmp -s "$dir/damaged" "$dir/hurt/refs-damaged/demo@1" || fail 'the damaged refs were not kept'
 expect 0 "${hurt[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'rebuild-catalog did not bring all names back'
@@ -247,7 +275,8 @@ if command -v sqlite3 >/dev/null; then # somebody holds the catalog: what is in 
 		sqlite3 "$dir/hurt/catalog.sqlite" <"$dir/sql" >"$dir/held" 2>&1 &
 		exec 9>"$dir/sql"; echo "BEGIN IMMEDIATE; SELECT 'held';" >&9
 		for ((i = 0; i < 100; i++)); do grep -q held "$dir/held" && break; sleep 0.1; done
-		expect 0 "${hurt[@]}" --lock-timeout 0.2 ingest "$run/checkpoint-60" --run late $option; says 'late@60~1'
+		expect 0 "${hurt[@]}" --lock-timeout 0.2 ingest "$run/checkpoint-60" --run late $option
+		if [ $option = --json ]; then says 'late@60~1'; elif [ -s "$dir/out" ]; then fail "--quiet, and it speaks: $(cat "$dir/out")"; fi
 		if [ $option = --json ]; then silent; says '"recorded":false'; else complains 'not in the catalog yet'; fi
 		echo 'ROLLBACK;' >&9; exec 9>&-; wait $!
 		expect 0 "${hurt[@]}" ingest "$run/checkpoint-80" --run late --json; says '"recorded":true'
