@@ -92,7 +92,7 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 	if (status == TPD_OK)
 		status = tpd_rows_read(archive, NULL, &rows, err);
 	if (status == TPD_OK)
-		tpd_archive_check_runs(archive, &facts->unreadable);
+		tpd_archive_check_runs(archive, NULL, &facts->unreadable);
 	if (status == TPD_OK)
 		status = tpd_store_unfinished(tpd_archive_store(archive), &facts->unfinished, &facts->unfinished_count, err);
 	for (size_t i = 0; i < rows.count; i++) {

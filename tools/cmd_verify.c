@@ -159,8 +159,8 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 		status = tpd_archive_select(archive, argc > 0 ? argv[0] : NULL, &names, &count, &err);
 	if (status == TPD_OK)
 		status = verify_all(ctl, archive, names, count, &tally, &out, &err);
-	if (status == TPD_OK && argc == 0)
-		tpd_archive_check_runs(archive, &tally.unreadable);
+	if (status == TPD_OK)
+		tpd_archive_check_runs(archive, argc > 0 ? argv[0] : NULL, &tally.unreadable);
 	/* What a file names that cannot even be opened is not known to be without a name. */
 	if (status == TPD_OK && argc == 0 && tally.unreadable.status != TPD_IO)
 		status = tpd_archive_unnamed(archive, &tally.unnamed, &err);

@@ -149,6 +149,14 @@ enum tpd_status tpd_rows_names(struct tpd_archive *archive, struct tpd_rows *out
 	return TPD_OK;
 }
 
+/* Sorted by run: the name of the run that they are all of, or NULL. */
+static const char *only_run(const struct tpd_rows *rows)
+{
+	const struct tpd_row *first = rows->rows, *last = rows->rows + rows->count;
+
+	return rows->count > 0 && !strcmp(first->name.run, last[-1].name.run) ? first->name.run : NULL;
+}
+
 enum tpd_status tpd_rows_read(struct tpd_archive *archive, const char *name, struct tpd_rows *out, struct tpd_err *err)
 {
 	struct tpd_rows rows = {0};
@@ -168,7 +176,7 @@ enum tpd_status tpd_rows_read(struct tpd_archive *archive, const char *name, str
 	}
 	for (size_t i = 0; i < rows.count; i++)
 		rows.rows[i].name = chosen[i];
-	status = read_catalog(archive, name && rows.count ? chosen[0].run : NULL, &rows, err);
+	status = read_catalog(archive, only_run(&rows), &rows, err);
 	for (size_t i = 0; status == TPD_OK && i < rows.count; i++) {
 		struct tpd_row *row = &rows.rows[i];
 

@@ -62,7 +62,7 @@ static const struct command {
 	int (*run)(struct tpd_ctl *ctl, int argc, char **argv);
 } commands[] = {
 	{"status", "", "the daemon, the store, the queue, the last events", BIT(O_SOCKET), 0, 0, tpd_cmd_status},
-	{"list", "[RUN]", "the stored checkpoints", BIT(O_RUNS), 0, 1, tpd_cmd_list},
+	{"list", "[RUN]", "the stored checkpoints, of a run or of all", BIT(O_RUNS), 0, 1, tpd_cmd_list},
 	{"show", "RUN@STEP", "one checkpoint: files, digests, encodings, tensors", BIT(O_TENSORS), 1, 1, tpd_cmd_show},
 	{"ingest", "PATH --run NAME", "store a checkpoint (a directory or a file)", BIT(O_RUN) | BIT(O_STEP), 1, 1,
 	 tpd_cmd_ingest},
@@ -72,7 +72,7 @@ static const struct command {
 	{"discard", "RUN@STEP", "remove a checkpoint that was never finished", 0, 1, 1, tpd_cmd_discard},
 	{"stats", "RUN", "the sparsity of a run, step by step", 0, 1, 1, tpd_cmd_stats},
 	{"rebuild-catalog", "", "make the catalog again from the store", 0, 0, 0, tpd_cmd_rebuild},
-	{"config-check", "FILE", "check a configuration of tpded", 0, 0, 1, tpd_cmd_config_check},
+	{"config-check", "[FILE]", "check a configuration of tpded", 0, 0, 1, tpd_cmd_config_check},
 };
 
 static atomic_bool cancelled;

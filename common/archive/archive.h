@@ -64,17 +64,18 @@ struct tpd_archive_name {
 enum tpd_status tpd_archive_resolve(struct tpd_archive *archive, const char *name, struct tpd_archive_name *out,
 				    struct tpd_err *err);
 /*
- * Every version that NAME covers: all of a run (RUN), all versions of a step... NULL: everything. Sorted by run, step, version.
+ * Every version that NAME covers: all of a run (RUN) and of the runs below it (RUN/...), all versions of a step... NULL:
+ * everything. Sorted by run, step, version.
  * The caller frees the array.
  */
 enum tpd_status tpd_archive_select(struct tpd_archive *archive, const char *name_or_null, struct tpd_archive_name **out,
 				   size_t *out_count, struct tpd_err *err);
 
 /*
- * Can every run's refs be read? tpd_archive_select() of everything leaves out those that cannot. The status of the
- * first one, with a sentence that names it.
+ * Can the refs be read of every run that NAME covers (NULL: of all)? tpd_archive_select() leaves out those below NAME
+ * that cannot. The status of the first one, with a sentence that names it.
  */
-enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, struct tpd_err *err);
+enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, const char *name_or_null, struct tpd_err *err);
 
 /*
  * Store a capture as RUN@step and record it. Uses a run lock of its own and, in any thread, a catalog handle of its

@@ -261,7 +261,26 @@ for line in 'list' 'verify' 'show demo@20' 'status' 'rebuild-catalog'; do
 	expect 1 "${hurt[@]}" "${words[@]}"; complains 'version'
 done
 
-# --- catalog: missing, behind ---
+# --- runs below a name ---
+for name in sweep/a sweep/b größe sweeping; do expect 0 "${base[@]}" ingest "$run/checkpoint-20" --run $name; done
+expect 0 "${base[@]}" list sweep; says 'sweep/a@20'; says 'sweep/b@20'; ! grep -q sweeping "$dir/out" || fail 'a run that only begins so'
+expect 0 "${base[@]}" list sweep --json; says '"run":"sweep/b"'
+expect 0 "${base[@]}" verify sweep; says '2 checkpoints verified'
+expect 4 "${base[@]}" stats sweep; complains "such as 'sweep/a'"
+expect 4 "${base[@]}" show sweep@20
+expect 0 "${base[@]}" verify; says 'ok       größe@20~1       758 kB'; says 'ok       sweep/a@20~1     758 kB'
+copy; printf '\252' | dd of="$dir/hurt/refs/sweep%2Fb" bs=1 seek=20 conv=notrunc status=none
+expect 5 "${hurt[@]}" list sweep; says 'sweep/a@20'; complains "run 'sweep/b'"
+expect 5 "${hurt[@]}" verify sweep; says 'sweep/a@20'; complains "run 'sweep/b'"
+total=$((total + 4))
+
+# --- catalog: missing, behind, of another version ---
+if command -v sqlite3 >/dev/null; then
+	copy; sqlite3 "$dir/hurt/catalog.sqlite" 'PRAGMA user_version = 99'
+	expect 1 "${hurt[@]}" rebuild-catalog; complains 'has version 99'; complains 'move it away'
+	mv "$dir/hurt/catalog.sqlite" "$dir/newer"
+	expect 0 "${hurt[@]}" rebuild-catalog; says "$total checkpoints"
+fi
 copy; rm "$dir/hurt/catalog.sqlite"
 expect 0 "${hurt[@]}" list demo; says 'demo@40~2'; says 'keyframe'
 [ ! -e "$dir/hurt/catalog.sqlite" ] || fail 'list wrote a catalog'
