@@ -159,6 +159,8 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 
 	if (status == TPD_OK)
 		status = tpd_rows_read(archive, argc > 0 ? argv[0] : NULL, &rows, &err);
+	if (status == TPD_OK)
+		tpd_ctl_tell_catalog(ctl, &rows.catalog_fault);
 	tpd_json_begin_array(&json);
 	if (status == TPD_OK && ctl->runs)
 		status = print_runs(ctl, &rows, &json, &err);

@@ -286,6 +286,8 @@ int tpd_cmd_stats(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		status = tpd_fail(&err, TPD_NOT_FOUND, "'%s' is several runs: give one, such as '%s'", argv[0], names[0].run);
 	if (status == TPD_OK)
 		status = tpd_catalog_stats(tpd_archive_catalog(archive), argv[0], collect, &rows, &err);
+	if (status == TPD_CORRUPT)
+		tpd_err_prefix(&err, "'tpdectl rebuild-catalog' makes the catalog again");
 	if (status == TPD_OK && !ctl->json)
 		status = print_text(&rows, &err);
 	if (status)

@@ -17,6 +17,7 @@
 
 #define ANSWER_MS 3000
 #define LAST_EVENTS 5
+#define WAITING_MAX 10 /* rows; --json has all that the daemon gives */
 
 struct facts {
 	/* the daemon */
@@ -30,6 +31,7 @@ struct facts {
 	struct tpd_unfinished *unfinished; /* owned */
 	size_t unfinished_count;
 	struct tpd_catalog_totals totals;
+	struct tpd_err catalog_fault; /* why totals and events are not all there; TPD_OK: they are */
 	struct tpd_table events;
 	struct tpd_buf events_json;
 	struct tpd_json_out out;
@@ -70,8 +72,8 @@ static enum tpd_status add_event(void *arg, int64_t time_ns, const char *level, 
 	tpd_table_add(&facts->events, text);
 
 	tpd_json_begin_object(&facts->out);
-	tpd_json_key(&facts->out, "time");
-	tpd_json_put_i64(&facts->out, time_ns / 1000000000);
+	tpd_json_key(&facts->out, "time_ns");
+	tpd_json_put_i64(&facts->out, time_ns);
 	tpd_json_key(&facts->out, "level");
 	tpd_json_put_string(&facts->out, level);
 	tpd_json_key(&facts->out, "run");
@@ -80,6 +82,23 @@ static enum tpd_status add_event(void *arg, int64_t time_ns, const char *level, 
 	tpd_json_put_string(&facts->out, text);
 	tpd_json_end_object(&facts->out);
 	return TPD_OK;
+}
+
+/* Queue and events; a damaged catalog ends neither the command nor the table of what could be read. */
+static enum tpd_status ask_catalog(struct tpd_catalog *catalog, struct facts *facts, struct tpd_err *err)
+{
+	struct tpd_err fault = {0};
+	enum tpd_status status = tpd_catalog_totals(catalog, &facts->totals, &fault);
+
+	if (status == TPD_OK)
+		status = tpd_catalog_events(catalog, LAST_EVENTS, add_event, facts, &fault);
+	if (status == TPD_CORRUPT) {
+		facts->catalog_fault = fault;
+		return TPD_OK;
+	}
+	if (status && err)
+		*err = fault;
+	return status;
 }
 
 static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd_err *err)
@@ -102,11 +121,10 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 		facts->stored += rows.rows[i].stored;
 	}
 	catalog = status == TPD_OK ? tpd_archive_catalog(archive) : NULL;
+	facts->catalog_fault = rows.catalog_fault;
 	tpd_json_begin_array(&facts->out);
 	if (catalog)
-		status = tpd_catalog_totals(catalog, &facts->totals, err);
-	if (catalog && status == TPD_OK)
-		status = tpd_catalog_events(catalog, LAST_EVENTS, add_event, facts, err);
+		status = ask_catalog(catalog, facts, err);
 	tpd_json_end_array(&facts->out);
 	tpd_rows_release(&rows);
 	tpd_archive_close(archive);
@@ -199,6 +217,58 @@ static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
 		     field(facts, "last_error.text"));
 }
 
+/* "0:05", "2:03": how long nothing of it has changed. */
+static void add_unchanged(struct tpd_table *table, const char *ms_text)
+{
+	char text[TPD_TEXT_SIZE];
+	uint64_t ms = 0;
+
+	if (ms_text && tpd_text_parse_u64(ms_text, &ms))
+		tpd_table_add(table, tpd_text_duration((double)ms / 1000, text));
+	else
+		tpd_table_add(table, "?");
+}
+
+static bool add_waiting(struct tpd_table *table, const struct tpd_reply *reply, unsigned i)
+{
+	const char *run = tpd_reply_get(reply, "unfinished.%u.run", i), *step = tpd_reply_get(reply, "unfinished.%u.step", i);
+	const char *framework = tpd_reply_get(reply, "unfinished.%u.framework", i);
+	const char *waits = tpd_reply_get(reply, "unfinished.%u.waits_for", i);
+
+	if (!run)
+		return false;
+	tpd_table_addf(table, "%s@%s", run, step ? step : "?");
+	tpd_table_add(table, framework ? framework : "");
+	add_unchanged(table, tpd_reply_get(reply, "unfinished.%u.unchanged_ms", i));
+	tpd_table_add(table, waits ? waits : "no further change");
+	return true;
+}
+
+/* What the daemon has seen of checkpoints that are not complete, and what each waits for. */
+static enum tpd_status print_waiting(const struct facts *facts, struct tpd_err *err)
+{
+	static const char *const titles[] = {"INCOMPLETE", "FRAMEWORK", ">UNCHANGED", "WAITS FOR"};
+	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
+	enum tpd_status status = TPD_OK;
+	uint64_t all = 0, of_watch;
+	unsigned shown = 0;
+	const char *text;
+
+	while (shown < WAITING_MAX && add_waiting(&table, &facts->reply, shown))
+		shown++;
+	/* The daemon lists only so many; how many there are it tells by watch. */
+	for (unsigned i = 0; (text = tpd_reply_get(&facts->reply, "watches.%u.unfinished", i)) != NULL; i++)
+		all += tpd_text_parse_u64(text, &of_watch) ? of_watch : 0;
+	if (shown > 0) {
+		putchar('\n');
+		status = tpd_table_print(&table, 0, err);
+		if (status == TPD_OK && all > shown)
+			printf("and %llu more\n", (unsigned long long)(all - shown));
+	}
+	tpd_table_release(&table);
+	return status;
+}
+
 /* All but what the daemon is at. */
 static void print_unfinished(const struct facts *facts)
 {
@@ -233,6 +303,8 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts 
 	printf("queue       %llu waiting, %llu in work, %llu failed\n", (unsigned long long)facts->totals.jobs_queued,
 	       (unsigned long long)facts->totals.jobs_running, (unsigned long long)facts->totals.jobs_failed);
 	status = print_watches(facts, err);
+	if (status == TPD_OK)
+		status = print_waiting(facts, err);
 	if (status == TPD_OK && facts->events.cells > 0) {
 		putchar('\n');
 		status = tpd_table_print(&facts->events, 0, err);
@@ -307,6 +379,8 @@ int tpd_cmd_status(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNU
 	status = look(ctl, &facts, &err);
 	if (status == TPD_OK)
 		ask_daemon(ctl, &facts);
+	if (status == TPD_OK)
+		tpd_ctl_tell_catalog(ctl, &facts.catalog_fault);
 	if (status == TPD_OK && !ctl->json)
 		status = print_text(ctl, &facts, &err);
 	if (status)

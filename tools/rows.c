@@ -121,8 +121,10 @@ static enum tpd_status read_catalog(struct tpd_archive *archive, const char *run
 {
 	struct tpd_catalog *catalog = tpd_archive_catalog(archive);
 	struct lookup lookup = {.count = rows->count};
+	struct tpd_err fault = {0};
 	enum tpd_status status;
 
+	rows->catalog_fault = *tpd_archive_catalog_fault(archive);
 	if (!catalog || rows->count == 0)
 		return TPD_OK;
 	lookup.by_id = calloc(rows->count, sizeof(struct tpd_row *));
@@ -131,9 +133,15 @@ static enum tpd_status read_catalog(struct tpd_archive *archive, const char *run
 	for (size_t i = 0; i < rows->count; i++)
 		lookup.by_id[i] = &rows->rows[i];
 	qsort(lookup.by_id, lookup.count, sizeof(struct tpd_row *), by_row_id);
-	status = tpd_catalog_list(catalog, run, from_catalog, &lookup, err);
+	status = tpd_catalog_list(catalog, run, from_catalog, &lookup, &fault);
 	free(lookup.by_id);
-	return status == TPD_CORRUPT ? TPD_OK : status; /* the manifests know it all */
+	if (status == TPD_CORRUPT) { /* the manifests know it all */
+		rows->catalog_fault = fault;
+		return TPD_OK;
+	}
+	if (status && err)
+		*err = fault;
+	return status;
 }
 
 enum tpd_status tpd_rows_names(struct tpd_archive *archive, struct tpd_rows *out, struct tpd_err *err)

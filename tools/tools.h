@@ -74,9 +74,11 @@ enum tpd_status tpd_ctl_read_config(const char *file, enum tpd_config_check chec
  * as /etc/tpded/tpded.conf says, else /var/lib/tpded. That file is read only when nothing before it names the store.
  */
 enum tpd_status tpd_ctl_locate(struct tpd_ctl *ctl, struct tpd_err *err);
-/* Locate and open. */
+/* Locate and open. A catalog that was damaged and put aside for it is told of. */
 enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, struct tpd_archive **out_archive,
 			     struct tpd_err *err);
+/* Why the catalog was not used, if it was not and should have been: a line, for commands that read it. */
+void tpd_ctl_tell_catalog(const struct tpd_ctl *ctl, const struct tpd_err *fault);
 /*
  * From here on the first SIGINT, SIGTERM or SIGHUP asks the work to stop (for struct tpd_progress), so that it can
  * clean up; a second one kills.
@@ -113,6 +115,7 @@ struct tpd_rows {
 	size_t count;
 	struct tpd_archive_name *all; /* of the whole store, by id: to name references; owned */
 	size_t all_count;
+	struct tpd_err catalog_fault; /* why the catalog was not asked, or not to its end; TPD_OK: it was, or there is none */
 };
 
 /*

@@ -326,7 +326,17 @@ enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, st
 	archive.max_depth = ctl->has_config ? ctl->config.max_depth : TPD_DEFAULT_MAX_DEPTH;
 	archive.part_size = ctl->has_config ? ctl->config.part_size : 0;
 	archive.tip_cache = ctl->has_config ? ctl->config.tip_cache : 0;
-	return tpd_archive_open(&archive, out_archive, err);
+	status = tpd_archive_open(&archive, out_archive, err);
+	if (status == TPD_OK && mode != TPD_ARCHIVE_READ && tpd_archive_catalog_fault(*out_archive)->status)
+		tpd_ctl_warn(ctl, "%s", tpd_archive_catalog_fault(*out_archive)->text);
+	return status;
+}
+
+void tpd_ctl_tell_catalog(const struct tpd_ctl *ctl, const struct tpd_err *fault)
+{
+	if (fault->status)
+		tpd_ctl_warn(ctl, "the catalog is not used: %s%s", fault->text,
+			     fault->status == TPD_CORRUPT ? " ('tpdectl rebuild-catalog' makes a new one)" : "");
 }
 
 static void on_signal(int number)

@@ -66,6 +66,7 @@ static enum tpd_status open_or_replace_catalog(struct tpd_archive *archive, bool
 	struct tpd_err fault = {0};
 	enum tpd_status status = open_catalog(archive, out, &fault);
 
+	archive->catalog_fault = (struct tpd_err){0};
 	if (!status && doubt) {
 		status = tpd_catalog_check(*out, &fault);
 		if (status)
@@ -73,8 +74,14 @@ static enum tpd_status open_or_replace_catalog(struct tpd_archive *archive, bool
 	}
 	if (status == TPD_CORRUPT && archive->options.mode != TPD_ARCHIVE_READ) {
 		status = put_aside(archive, err);
-		return status ? status : open_catalog(archive, out, err);
+		if (status)
+			return status;
+		tpd_fail(&archive->catalog_fault, TPD_CORRUPT, "the catalog was damaged: it is kept as '%s.damaged', and "
+			 "made again from the store", archive->catalog_path);
+		return open_catalog(archive, out, err);
 	}
+	if (status && status != TPD_NOT_FOUND)
+		archive->catalog_fault = fault;
 	if (status && err)
 		*err = fault;
 	return status;
@@ -152,6 +159,11 @@ void tpd_archive_close(struct tpd_archive *archive)
 struct tpd_store *tpd_archive_store(struct tpd_archive *archive)
 {
 	return archive->store;
+}
+
+const struct tpd_err *tpd_archive_catalog_fault(const struct tpd_archive *archive)
+{
+	return &archive->catalog_fault;
 }
 
 struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive)

@@ -46,6 +46,11 @@ enum tpd_status tpd_archive_open(const struct tpd_archive_options *options, stru
 void tpd_archive_close(struct tpd_archive *archive);
 struct tpd_store *tpd_archive_store(struct tpd_archive *archive);
 struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive);
+/*
+ * What was wrong with the catalog's file when it was opened last, a sentence for people; its status is TPD_OK: nothing. After
+ * a READ opening that file is left alone and not used, otherwise it is kept under the name that the sentence gives.
+ */
+const struct tpd_err *tpd_archive_catalog_fault(const struct tpd_archive *archive);
 /* Is the catalog's file another one than when it was opened, or gone? */
 bool tpd_archive_catalog_lost(const struct tpd_archive *archive);
 /*

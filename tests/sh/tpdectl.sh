@@ -247,13 +247,14 @@ ctl "${base[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" >"$di
 expect 0 "${hurt[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" | cmp -s - "$dir/before" || fail 'other names than before'
 expect 0 "${hurt[@]}" rebuild-catalog; says "$total checkpoints"; ! grep -q repaired "$dir/out" || fail 'repaired twice'
 copy; rm "$dir/hurt/catalog.sqlite"; printf 'not a database, but long enough to look at it twice' >"$dir/hurt/catalog.sqlite"
-expect 0 "${hurt[@]}" list demo; says 'demo@20'
-expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'
+expect 0 "${hurt[@]}" list demo; says 'demo@20'; complains 'catalog is not used'
+expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'; complains 'catalog is not used'
 expect 0 "${hurt[@]}" stats demo; [ -e "$dir/hurt/catalog.sqlite.damaged" ] || fail 'stats did not put the damaged catalog aside'
+complains "warning: the catalog was damaged: it is kept as '$dir/hurt/catalog.sqlite.damaged'"
 expect 0 "${hurt[@]}" rebuild-catalog --json; says "\"checkpoints\":$total"
 copy; head -c 20000 /dev/urandom | dd of="$dir/hurt/catalog.sqlite" bs=1 seek=8192 conv=notrunc status=none # pages in its middle
 expect 0 "${hurt[@]}" list demo; says 'demo@40~2'
-expect 0 "${hurt[@]}" rebuild-catalog --json; says "\"checkpoints\":$total"
+expect 0 "${hurt[@]}" rebuild-catalog; says "$total checkpoints"; complains 'catalog.sqlite.damaged'
 expect 0 "${hurt[@]}" stats demo; silent
 copy; sed -i '1s/1$/9/' "$dir/hurt/format"
 for line in 'list' 'verify' 'show demo@20' 'status' 'rebuild-catalog'; do
@@ -301,6 +302,38 @@ if command -v sqlite3 >/dev/null; then # somebody holds the catalog: what is in 
 		expect 0 "${hurt[@]}" ingest "$run/checkpoint-80" --run late --json; says '"recorded":true'
 		[ "$(sqlite3 "$dir/hurt/catalog.sqlite" "SELECT count(*) FROM chain WHERE run = 'late'")" -eq 2 ] || fail 'the next ingest did not record what was left out'
 	done
+fi
+
+# --- status: what the daemon waits for, and events ---
+if [ -x "$build/tpded" ]; then
+	copy; mkdir "$dir/waits"
+	for ((i = 1; i <= 12; i++)); do
+		mkdir "$dir/waits/checkpoint-$i"; cp "$run"/checkpoint-20/{config.json,model.safetensors} "$dir/waits/checkpoint-$i"
+	done
+	printf '[store]\npath = %s\n[daemon]\ncontrol_socket = %s\n[watch:waits]\npath = %s\ncomplete_when = DONE\n' "$dir/hurt" "$dir/socket" "$dir/waits" >"$dir/waits.conf"
+	"$build/tpded" --config "$dir/waits.conf" >"$dir/log" 2>&1 &
+	daemon=$!
+	for ((i = 0; i < 100; i++)); do
+		ctl --config "$dir/waits.conf" status && grep -q '^and 2 more' "$dir/out" && break
+		sleep 0.1
+	done
+	expect 0 --config "$dir/waits.conf" status; says 'WAITS FOR'; says 'DONE'; says 'and 2 more'
+	[ "$(grep -c '^waits@' "$dir/out")" -eq 10 ] || fail "not ten rows: $(cat "$dir/out")"
+	expect 0 --config "$dir/waits.conf" status --json; is_json "$dir/out"; says '"unfinished":[],'; says '"waits_for":"'
+	kill $daemon; wait $daemon
+	printf '[store]\npath = %s\n[daemon]\ncontrol_socket = %s\n' "$dir/hurt" "$dir/socket" >"$dir/none.conf"
+	expect 0 config-check "$dir/none.conf"; says '0 watches'; complains 'watches nothing'
+	expect 0 --config "$dir/none.conf" config-check; complains 'watches nothing'
+	"$build/tpded" --config "$dir/none.conf" >"$dir/log" 2>&1 &
+	daemon=$!
+	for ((i = 0; i < 100; i++)); do grep -q 'watches nothing' "$dir/log" && break; sleep 0.1; done
+	kill $daemon; wait $daemon
+	grep -q 'warning: .*watches nothing' "$dir/log" || fail "tpded watches nothing without a word: $(cat "$dir/log")"
+fi
+if command -v sqlite3 >/dev/null; then
+	sqlite3 "$dir/hurt/catalog.sqlite" "INSERT INTO events (time_ns, level, text) VALUES (1700000000123456789, 'info', 'x')" 2>"$dir/err"
+	silent
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody" --json; says '"time_ns":1700000000123456789,"level":"info"'
 fi
 
 # --- discard ---
