@@ -324,6 +324,8 @@ int tpd_daemon_run(struct tpd_daemon_options *options)
 	}
 	signal(SIGPIPE, SIG_IGN);
 	daemon->config = *options->config;
+	if (daemon->config.watch_count == 0)
+		tpd_log(TPD_LOG_WARNING, "'%s' watches nothing: it has no [watch:NAME] section", daemon->config.file);
 	*options->config = (struct tpd_config){0};
 	daemon->since_ns = tpd_clock_wall_ns();
 	tpd_io_count_init(&daemon->io, tpd_io_posix());

@@ -3,8 +3,8 @@
  *
  * A line is put together in a buffer of its own and leaves by one system call, so that lines of several threads never
  * mix. The journal's native protocol is one datagram of FIELD=value lines; it needs no library. A value that holds a
- * newline would need its length in binary, so newlines (they can come from file names) become spaces. Rejected:
- * syslog() (blocks, loses fields), libsystemd.
+ * newline would need its length in binary; names of files can hold one, and what commands a terminal, so controls and
+ * ill-formed UTF-8 become '?'. Rejected: syslog() (blocks, loses fields), libsystemd.
  */
 #include "base/tpd.h"
 
@@ -18,6 +18,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "base/text.h"
 
 #define LINE 2048
 #define JOURNAL_SOCKET "/run/systemd/journal/socket"
@@ -64,20 +66,12 @@ void tpd_log_close(void)
 	logger.journal = -1;
 }
 
-static void one_line(char *text)
-{
-	for (; *text; text++) {
-		if ((unsigned char)*text < 0x20)
-			*text = ' ';
-	}
-}
-
 static void write_line(enum tpd_log_level level, const char *run, bool has_step, uint64_t step, char *text)
 {
 	char line[LINE + 512];
 	int len;
 
-	one_line(text);
+	tpd_text_scrub(text);
 	if (logger.journal >= 0) {
 		len = snprintf(line, sizeof line, "MESSAGE=%s\nPRIORITY=%d\nSYSLOG_IDENTIFIER=tpded\n", text,
 			       (int)level);

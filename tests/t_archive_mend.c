@@ -311,7 +311,7 @@ START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 	ingest_step(10);
 	OK(ingest(scratch("checkpoint-10"), "other", 10, NULL));
 	OK(ingest(scratch("checkpoint-10"), "run", 11, NULL));
-	OK(tpd_archive_check_runs(archive, &err));
+	OK(tpd_archive_check_runs(archive, NULL, &err));
 	archive_close();
 	file_flip(scratch("store/refs/run"), 20);
 	archive_open(16, 0, 1);
@@ -319,7 +319,7 @@ START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 	OK(tpd_archive_select(archive, NULL, &all, &count, &err));
 	ck_assert_uint_eq(count, 2);
 	free(all);
-	ck_assert_int_eq(tpd_archive_check_runs(archive, &err), TPD_CORRUPT);
+	ck_assert_int_eq(tpd_archive_check_runs(archive, NULL, &err), TPD_CORRUPT);
 	ck_assert_ptr_nonnull(strstr(err.text, "run 'run'"));
 	ck_assert_int_eq(tpd_archive_resolve(archive, "run@10", &out, &err), TPD_CORRUPT);
 	ck_assert_int_eq(tpd_archive_resolve(archive, "00000000", &out, &err), TPD_CORRUPT); /* may be one of them */
@@ -328,7 +328,7 @@ START_TEST(one_runs_damaged_refs_leave_the_others_alone)
 	ck_assert_uint_eq(built.done, 4);
 	ck_assert_uint_eq(built.failed, 0);
 	ck_assert_uint_eq(built.repaired, 1);
-	OK(tpd_archive_check_runs(archive, &err));
+	OK(tpd_archive_check_runs(archive, NULL, &err));
 	assert_restores("run@10~1", scratch("checkpoint-10"));
 	assert_restores("run@11~1", scratch("checkpoint-10"));
 	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
@@ -408,7 +408,7 @@ START_TEST(refs_that_may_not_be_opened)
 		ck_assert_uint_eq(rows, 1 + (unsigned)forbidden);
 		OK(ingest(scratch("checkpoint-10"), "other", 10 + (uint64_t)forbidden, NULL));
 		ck_assert_int_eq(ingest(scratch("checkpoint-10"), "run", 99, NULL), TPD_IO);
-		ck_assert_int_eq(tpd_archive_check_runs(archive, &err), forbidden == 1 ? TPD_OK : TPD_IO);
+		ck_assert_int_eq(tpd_archive_check_runs(archive, NULL, &err), forbidden == 1 ? TPD_OK : TPD_IO);
 		OK(tpd_archive_select(archive, NULL, &all, &count, &err));
 		ck_assert_uint_eq(count, 3); /* two and one of run, or all three of other */
 		free(all);

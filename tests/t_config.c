@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "files.h"
 #include "wire/config.h"
@@ -222,6 +223,22 @@ START_TEST(paths)
 	snprintf(message, sizeof message, "2: [store] path: directory '%s': No such file or directory",
 		 scratch("none"));
 	expect_paths(scratch("none/new"), scratch("run"), message);
+	/* a link leads into another watch, or into the store, as well */
+	ck_assert_int_eq(mkdir(scratch("run/deeper"), 0755), 0);
+	ck_assert_int_eq(symlink(scratch("run/deeper"), scratch("link")), 0);
+	snprintf(message, sizeof message, "[watch:a]\npath=%s\n[watch:b]\npath=%s\n", scratch("run"), scratch("link"));
+	ck_assert_int_eq(parse(message, TPD_CONFIG_SYNTAX), TPD_OK);
+	tpd_config_release(&config);
+	ck_assert_int_eq(parse(message, TPD_CONFIG_PATHS), TPD_USAGE);
+	snprintf(message, sizeof message, "%s:4: [watch:b] path: '%s' and '%s' of [watch:a] lie in one another",
+		 scratch("c.conf"), scratch("link"), scratch("run"));
+	ck_assert_str_eq(err.text, message);
+	snprintf(message, sizeof message, "5: [watch:a] path: '%s' lies in the store '%s'", scratch("link"), scratch("run"));
+	expect_paths(scratch("run"), scratch("link"), message);
+	snprintf(message, sizeof message, "5: [watch:a] path: '%s' lies in the store '%s'", scratch("run/deeper"),
+		 scratch("link"));
+	expect_paths(scratch("link"), scratch("run/deeper"), message);
+	ck_assert_int_eq(unlink(scratch("link")), 0);
 	/* only the syntax: nothing needs to exist */
 	ck_assert_int_eq(parse("[store]\npath=/none/none\n[watch:a]\npath=/none\n", TPD_CONFIG_SYNTAX), TPD_OK);
 	tpd_config_release(&config);

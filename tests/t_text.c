@@ -25,6 +25,27 @@ START_TEST(bytes_are_written)
 }
 END_TEST
 
+START_TEST(nothing_in_it_commands_a_terminal)
+{
+	static const char *const cases[][2] = {
+		{"", ""},
+		{"größe 模型", "größe 模型"},
+		{"a\033[31mb\nc\x7f", "a?[31mb?c?"},
+		{"c1 \xc2\x9b 2J", "c1 ? 2J"},
+		{"\xe2\x80\xaereversed", "?reversed"},
+		{"\xff\xfe \xc3", "?? ?"},
+	};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(cases); i++) {
+		char text[64];
+
+		strcpy(text, cases[i][0]);
+		ck_assert_str_eq(tpd_text_scrub(text), cases[i][1]);
+	}
+	ck_assert_uint_eq(tpd_text_code_point("\xe6\xa8\xa1", 3), 0x6a21);
+}
+END_TEST
+
 START_TEST(durations_are_written)
 {
 	char out[TPD_TEXT_SIZE];
@@ -258,6 +279,7 @@ int main(void)
 
 	suite_add_tcase(suite, tests);
 	tcase_add_test(tests, bytes_are_written);
+	tcase_add_test(tests, nothing_in_it_commands_a_terminal);
 	tcase_add_test(tests, durations_are_written);
 	tcase_add_test(tests, times_are_written);
 	tcase_add_loop_test(tests, sizes_are_read, 0, (int)TPD_ARRAY_LEN(sizes));

@@ -64,8 +64,10 @@ int tpd_cmd_config_check(struct tpd_ctl *ctl, int argc, char **argv)
 	struct tpd_err err = {0};
 	int code = TPD_EXIT_DONE;
 
-	if (tpd_config_read(file, TPD_CONFIG_PATHS, &config, &err))
+	if (tpd_ctl_read_config(file, TPD_CONFIG_PATHS, &config, &err))
 		return tpd_ctl_fail(ctl, &err);
+	if (config.watch_count == 0)
+		tpd_ctl_warn(ctl, "'%s' watches nothing: it has no [watch:NAME] section", file);
 	if (ctl->json)
 		code = print_json(ctl, &config);
 	else if (print_text(&config, &err))

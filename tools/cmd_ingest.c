@@ -14,6 +14,7 @@ struct stored {
 	struct tpd_err unrecorded; /* why the catalog has no row of it; TPD_OK: it has */
 	uint64_t size, stored;
 	uint32_t depth;
+	bool repaired; /* it had its name already, and was damaged */
 };
 
 static enum tpd_status look_up(struct tpd_archive *archive, struct stored *out, struct tpd_err *err)
@@ -33,6 +34,18 @@ static enum tpd_status look_up(struct tpd_archive *archive, struct stored *out, 
 	return status;
 }
 
+/*
+ * Stored anew though the store had given it a name before `names` was read: it was there and could not be read. (What is
+ * sound is not stored again.)
+ */
+static bool had_name(const struct tpd_archive_name *names, size_t count, const struct tpd_id *id)
+{
+	for (size_t i = 0; i < count; i++)
+		if (tpd_id_equal(&names[i].id, id))
+			return true;
+	return false;
+}
+
 static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *capture, struct stored *out,
 			      struct tpd_err *err)
 {
@@ -40,6 +53,8 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 	struct tpd_archive *archive = NULL;
 	struct tpd_progress progress;
 	struct tpd_bar bar;
+	TPD_AUTO_FREE struct tpd_archive_name *names = NULL;
+	size_t count = 0;
 	char label[TPD_NAME_TEXT];
 	enum tpd_status status = tpd_ctl_locate(ctl, err);
 
@@ -52,10 +67,12 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 	if (!was_there)
 		tpd_ctl_note(ctl, "made a new store in '%s'", ctl->store);
 	snprintf(label, sizeof(label), "%.200s@%llu", out->name.run, (unsigned long long)out->name.step);
+	tpd_archive_select(archive, label, &names, &count, NULL); /* none when there is no such step */
 	progress = tpd_bar_start(&bar, ctl, label, tpd_capture_bytes(capture));
 	status = tpd_archive_ingest(archive, out->name.run, out->name.step, capture, &progress, &out->result,
 				    &out->unrecorded, err);
 	tpd_bar_finish(&bar);
+	out->repaired = status == TPD_OK && !out->result.existed && had_name(names, count, &out->result.id);
 	if (status == TPD_OK)
 		status = look_up(archive, out, err);
 	tpd_archive_close(archive);
@@ -82,6 +99,8 @@ static int print_json(const struct tpd_ctl *ctl, const struct stored *stored)
 	tpd_json_put_string(&out, id);
 	tpd_json_key(&out, "existed");
 	tpd_json_put_bool(&out, stored->result.existed);
+	tpd_json_key(&out, "repaired");
+	tpd_json_put_bool(&out, stored->repaired);
 	tpd_json_key(&out, "recorded");
 	tpd_json_put_bool(&out, stored->unrecorded.status == TPD_OK);
 	tpd_json_key(&out, "size");
@@ -122,8 +141,12 @@ int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		return tpd_ctl_fail(ctl, &err);
 	if (ctl->json)
 		return print_json(ctl, &stored);
-	printf("%s  %s%s\n", tpd_name_text(&stored.name, name), stored.result.existed ? "is already stored: " : "",
-	       tpd_text_saving(stored.size, stored.stored, saving));
+	if (!ctl->quiet)
+		printf("%s  %s%s\n", tpd_name_text(&stored.name, name),
+		       stored.result.existed ? "is already stored: "
+		       : stored.repaired     ? "was damaged and is repaired: "
+					     : "",
+		       tpd_text_saving(stored.size, stored.stored, saving));
 	if (stored.unrecorded.status)
 		tpd_ctl_warn(ctl, "it is stored, but not in the catalog yet (the next ingest puts it in): %s",
 			     stored.unrecorded.text);

@@ -159,6 +159,8 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 
 	if (status == TPD_OK)
 		status = tpd_rows_read(archive, argc > 0 ? argv[0] : NULL, &rows, &err);
+	if (status == TPD_OK)
+		tpd_ctl_tell_catalog(ctl, &rows.catalog_fault);
 	tpd_json_begin_array(&json);
 	if (status == TPD_OK && ctl->runs)
 		status = print_runs(ctl, &rows, &json, &err);
@@ -174,8 +176,8 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 	}
 	tpd_json_end_array(&json);
 	/* A run whose refs cannot be read has no rows: that must not look as if it had no checkpoints. */
-	if (status == TPD_OK && argc == 0)
-		tpd_archive_check_runs(archive, &fault);
+	if (status == TPD_OK)
+		tpd_archive_check_runs(archive, argc > 0 ? argv[0] : NULL, &fault);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);
 	else if (fault.status)

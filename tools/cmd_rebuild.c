@@ -36,17 +36,29 @@ static int print_json(const struct tpd_ctl *ctl, const struct tpd_archive_rebuil
 	return tpd_ctl_print_json(ctl, &buf, code);
 }
 
+static enum tpd_status rebuild(const struct tpd_ctl *ctl, struct tpd_archive *archive, struct tpd_archive_rebuilt *built,
+			       struct tpd_err *err)
+{
+	struct tpd_progress progress = {.cancel = tpd_ctl_cancellable()};
+	bool told = tpd_archive_catalog_fault(archive)->status != TPD_OK; /* by tpd_ctl_open() */
+	enum tpd_status status = tpd_archive_rebuild(archive, &progress, built, err);
+
+	/* Damage behind its beginning is found only now. */
+	if (!told && tpd_archive_catalog_fault(archive)->status)
+		tpd_ctl_warn(ctl, "%s", tpd_archive_catalog_fault(archive)->text);
+	return status;
+}
+
 int tpd_cmd_rebuild(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNUSED)
 {
 	struct tpd_archive *archive = NULL;
 	struct tpd_archive_rebuilt built = {0};
-	struct tpd_progress progress = {.cancel = tpd_ctl_cancellable()};
 	struct tpd_err err = {0};
 	int code = TPD_EXIT_DONE;
 	enum tpd_status status = tpd_ctl_open(ctl, TPD_ARCHIVE_WRITE, &archive, &err);
 
 	if (status == TPD_OK)
-		status = tpd_archive_rebuild(archive, &progress, &built, &err);
+		status = rebuild(ctl, archive, &built, &err);
 	tpd_archive_close(archive);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);

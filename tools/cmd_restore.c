@@ -1,30 +1,32 @@
 /*
- * cmd_restore.c - `tpdectl restore RUN@STEP --to DIR [--file NAME] [--force]`.
+ * cmd_restore.c - `tpdectl restore RUN@STEP --to DIR [--file NAME]... [--force]`.
  */
 #include "base/tpd.h"
 
 #include "tools/tools.h"
 
 #include <stdio.h>
-#include <string.h>
 
 struct restored {
 	struct tpd_archive_name name;
-	uint64_t files, size;
+	uint64_t files, size, links, directories;
 };
 
-static enum tpd_status count(struct tpd_archive *archive, const char *file, struct restored *out, struct tpd_err *err)
+static enum tpd_status count(struct tpd_archive *archive, const char *const *files, struct restored *out,
+			     struct tpd_err *err)
 {
 	struct tpd_manifest m = {0};
-	enum tpd_status status = tpd_store_manifest(tpd_archive_store(archive), &out->name.id, &m, err);
+	enum tpd_status status = tpd_named_manifest(archive, &out->name, TPD_MANIFEST_SEGMENTS, &m, err);
 
-	for (uint32_t f = 0; status == TPD_OK && f < m.file_count; f++) {
-		const struct tpd_entry *entry = &m.entries[m.files[f]];
+	for (uint32_t i = 0; status == TPD_OK && i < m.entry_count; i++) {
+		const struct tpd_entry *entry = &m.entries[i];
 
-		if (file && strcmp(file, entry->path) != 0)
+		if (!tpd_restore_wants(files, entry->path))
 			continue;
-		out->files++;
-		out->size += entry->size;
+		out->files += entry->type == TPD_ENTRY_FILE;
+		out->links += entry->type == TPD_ENTRY_SYMLINK;
+		out->directories += entry->type == TPD_ENTRY_DIR;
+		out->size += entry->type == TPD_ENTRY_FILE ? entry->size : 0;
 	}
 	tpd_manifest_release(&m);
 	return status;
@@ -36,20 +38,44 @@ static enum tpd_status restore(struct tpd_ctl *ctl, const char *name, struct res
 	char label[TPD_NAME_TEXT];
 	struct tpd_progress progress;
 	struct tpd_bar bar;
+	const char *const *files = (const char *const *)ctl->files;
 	enum tpd_status status = tpd_ctl_open(ctl, TPD_ARCHIVE_READ, &archive, err);
 
 	if (status)
 		return status;
 	status = tpd_archive_resolve(archive, name, &out->name, err);
 	if (status == TPD_OK)
-		status = count(archive, ctl->file, out, err);
+		status = count(archive, files, out, err);
 	if (status == TPD_OK) {
 		progress = tpd_bar_start(&bar, ctl, tpd_name_text(&out->name, label), out->size);
-		status = tpd_archive_restore(archive, &out->name.id, ctl->to, ctl->file, ctl->force, &progress, err);
+		status = tpd_archive_restore(archive, &out->name.id, ctl->to, files, ctl->force, &progress, err);
 		tpd_bar_finish(&bar);
 	}
 	tpd_archive_close(archive);
 	return status;
+}
+
+static void put_count(struct tpd_buf *text, uint64_t n, const char *one, const char *many)
+{
+	if (n > 0)
+		tpd_buf_printf(text, "%s%llu %s", text->len > 0 ? ", " : "", (unsigned long long)n, n == 1 ? one : many);
+}
+
+/* "3 files (12.3 MB, SHA-256 equal), 1 link": of what there is, for a link has no digest to be equal. */
+static void print_text(const struct tpd_ctl *ctl, const char *name, const struct restored *done)
+{
+	struct tpd_buf text = {0};
+	TPD_AUTO_FREE char *to = tpd_text_clean(ctl->to);
+	char size[TPD_TEXT_SIZE];
+
+	put_count(&text, done->files, "file", "files");
+	if (done->files > 0)
+		tpd_buf_printf(&text, " (%s, SHA-256 equal)", tpd_text_bytes(done->size, size));
+	put_count(&text, done->links, "link", "links");
+	put_count(&text, done->directories, "directory", "directories");
+	tpd_buf_u8(&text, 0);
+	printf("%s restored to '%s': %s\n", name, to ? to : "?", text.failed ? "out of memory" : (const char *)text.data);
+	tpd_buf_release(&text);
 }
 
 int tpd_cmd_restore(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
@@ -58,7 +84,7 @@ int tpd_cmd_restore(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 	struct tpd_buf buf = {0};
 	struct tpd_json_out out = tpd_json_out_make(&buf);
 	struct tpd_err err = {0};
-	char name[TPD_NAME_TEXT], id[TPD_ID_HEX], size[TPD_TEXT_SIZE];
+	char name[TPD_NAME_TEXT], id[TPD_ID_HEX];
 
 	if (!ctl->to)
 		return tpd_ctl_usage(ctl, "'restore' needs --to DIR");
@@ -68,9 +94,7 @@ int tpd_cmd_restore(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 	tpd_id_hex(&done.name.id, id);
 	if (!ctl->json) {
 		if (!ctl->quiet)
-			printf("%s restored to '%s': %llu file%s, %s, SHA-256 equal\n", name, ctl->to,
-			       (unsigned long long)done.files, done.files == 1 ? "" : "s",
-			       tpd_text_bytes(done.size, size));
+			print_text(ctl, name, &done);
 		return TPD_EXIT_DONE;
 	}
 	tpd_json_begin_object(&out);
@@ -82,6 +106,10 @@ int tpd_cmd_restore(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 	tpd_json_put_string(&out, ctl->to);
 	tpd_json_key(&out, "files");
 	tpd_json_put_u64(&out, done.files);
+	tpd_json_key(&out, "links");
+	tpd_json_put_u64(&out, done.links);
+	tpd_json_key(&out, "directories");
+	tpd_json_put_u64(&out, done.directories);
 	tpd_json_key(&out, "size");
 	tpd_json_put_u64(&out, done.size);
 	tpd_json_end_object(&out);

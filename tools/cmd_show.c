@@ -328,7 +328,7 @@ int tpd_cmd_show(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 	if (status == TPD_OK)
 		status = tpd_archive_resolve(archive, argv[0], &name, &err);
 	if (status == TPD_OK)
-		status = tpd_store_manifest_keep(tpd_archive_store(archive), &name.id, TPD_MANIFEST_ALL, &m, &err);
+		status = tpd_named_manifest(archive, &name, TPD_MANIFEST_ALL, &m, &err);
 	if (status == TPD_OK)
 		status = tpd_store_object_bytes(tpd_archive_store(archive), &name.id, &stored, &err);
 	if (status == TPD_OK && m.has_ref) {

@@ -17,6 +17,7 @@
 
 #define ANSWER_MS 3000
 #define LAST_EVENTS 5
+#define WAITING_MAX 10 /* rows; --json has all that the daemon gives */
 
 struct facts {
 	/* the daemon */
@@ -30,6 +31,7 @@ struct facts {
 	struct tpd_unfinished *unfinished; /* owned */
 	size_t unfinished_count;
 	struct tpd_catalog_totals totals;
+	struct tpd_err catalog_fault; /* why totals and events are not all there; TPD_OK: they are */
 	struct tpd_table events;
 	struct tpd_buf events_json;
 	struct tpd_json_out out;
@@ -70,8 +72,8 @@ static enum tpd_status add_event(void *arg, int64_t time_ns, const char *level, 
 	tpd_table_add(&facts->events, text);
 
 	tpd_json_begin_object(&facts->out);
-	tpd_json_key(&facts->out, "time");
-	tpd_json_put_i64(&facts->out, time_ns / 1000000000);
+	tpd_json_key(&facts->out, "time_ns");
+	tpd_json_put_i64(&facts->out, time_ns);
 	tpd_json_key(&facts->out, "level");
 	tpd_json_put_string(&facts->out, level);
 	tpd_json_key(&facts->out, "run");
@@ -80,6 +82,23 @@ static enum tpd_status add_event(void *arg, int64_t time_ns, const char *level, 
 	tpd_json_put_string(&facts->out, text);
 	tpd_json_end_object(&facts->out);
 	return TPD_OK;
+}
+
+/* Queue and events; a damaged catalog ends neither the command nor the table of what could be read. */
+static enum tpd_status ask_catalog(struct tpd_catalog *catalog, struct facts *facts, struct tpd_err *err)
+{
+	struct tpd_err fault = {0};
+	enum tpd_status status = tpd_catalog_totals(catalog, &facts->totals, &fault);
+
+	if (status == TPD_OK)
+		status = tpd_catalog_events(catalog, LAST_EVENTS, add_event, facts, &fault);
+	if (status == TPD_CORRUPT) {
+		facts->catalog_fault = fault;
+		return TPD_OK;
+	}
+	if (status && err)
+		*err = fault;
+	return status;
 }
 
 static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd_err *err)
@@ -92,7 +111,7 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 	if (status == TPD_OK)
 		status = tpd_rows_read(archive, NULL, &rows, err);
 	if (status == TPD_OK)
-		tpd_archive_check_runs(archive, &facts->unreadable);
+		tpd_archive_check_runs(archive, NULL, &facts->unreadable);
 	if (status == TPD_OK)
 		status = tpd_store_unfinished(tpd_archive_store(archive), &facts->unfinished, &facts->unfinished_count, err);
 	for (size_t i = 0; i < rows.count; i++) {
@@ -102,11 +121,10 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 		facts->stored += rows.rows[i].stored;
 	}
 	catalog = status == TPD_OK ? tpd_archive_catalog(archive) : NULL;
+	facts->catalog_fault = rows.catalog_fault;
 	tpd_json_begin_array(&facts->out);
 	if (catalog)
-		status = tpd_catalog_totals(catalog, &facts->totals, err);
-	if (catalog && status == TPD_OK)
-		status = tpd_catalog_events(catalog, LAST_EVENTS, add_event, facts, err);
+		status = ask_catalog(catalog, facts, err);
 	tpd_json_end_array(&facts->out);
 	tpd_rows_release(&rows);
 	tpd_archive_close(archive);
@@ -122,20 +140,34 @@ static const char *field(const struct facts *facts, const char *path)
 	return value ? value : "?";
 }
 
+/* A line that no control character of what it tells can leave, nor bytes that are no UTF-8. */
+static void line(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void line(const char *fmt, ...)
+{
+	TPD_AUTO_FREE char *text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	va_end(ap);
+	puts(text ? tpd_text_scrub(text) : "out of memory");
+}
+
 static void print_job(const struct facts *facts)
 {
 	uint64_t done = tpd_reply_u64(&facts->reply, "job.done"), total = tpd_reply_u64(&facts->reply, "job.total");
 	uint64_t rate = tpd_reply_u64(&facts->reply, "job.rate");
-	char text[TPD_TEXT_SIZE];
+	char text[TPD_TEXT_SIZE], share[16] = "";
 
 	if (!tpd_reply_get(&facts->reply, "job.run"))
 		return;
-	printf("            storing %s@%s", field(facts, "job.run"), field(facts, "job.step"));
 	if (total > 0)
-		printf(": %u %%", (unsigned)(100 * TPD_MIN((double)done / (double)total, 1)));
+		snprintf(share, sizeof(share), ": %u %%", (unsigned)(100 * TPD_MIN((double)done / (double)total, 1)));
 	if (rate > 0)
-		printf(", %s left", tpd_text_duration((double)(total - TPD_MIN(done, total)) / (double)rate, text));
-	putchar('\n');
+		tpd_text_duration((double)(total - TPD_MIN(done, total)) / (double)rate, text);
+	line("            storing %s@%s%s%s%s%s", field(facts, "job.run"), field(facts, "job.step"), share,
+	     rate > 0 ? ", " : "", rate > 0 ? text : "", rate > 0 ? " left" : "");
 }
 
 static enum tpd_status print_watches(const struct facts *facts, struct tpd_err *err)
@@ -168,26 +200,73 @@ static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
 	char time[TPD_TEXT_SIZE];
 
 	if (!facts->json) {
-		TPD_AUTO_FREE char *why = tpd_text_clean(facts->absent.text);
-
 		if (facts->absent.status == TPD_NOT_FOUND)
-			printf("daemon      not running (nobody listens at '%s')\n", ctl->socket);
+			line("daemon      not running (nobody listens at '%s')", ctl->socket);
 		else
-			printf("daemon      no answer: %s\n", why ? why : "out of memory");
+			line("daemon      no answer: %s", facts->absent.text);
 		return;
 	}
-	printf("daemon      %s: pid %s, version %s, since %s UTC\n", field(facts, "state"), field(facts, "pid"),
-	       field(facts, "version"), tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "since"), time));
+	line("daemon      %s: pid %s, version %s, since %s UTC", field(facts, "state"), field(facts, "pid"),
+	     field(facts, "version"), tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "since"), time));
 	if (facts->other_store)
-		printf("            but it serves another store, '%s'\n", field(facts, "store"));
+		line("            but it serves another store, '%s'", field(facts, "store"));
 	print_job(facts);
-	if (tpd_reply_get(&facts->reply, "last_error.text")) {
-		TPD_AUTO_FREE char *text = tpd_text_clean(field(facts, "last_error.text"));
+	if (tpd_reply_get(&facts->reply, "last_error.text"))
+		line("            last error, %s: %s",
+		     tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "last_error.time"), time),
+		     field(facts, "last_error.text"));
+}
 
-		printf("            last error, %s: %s\n",
-		       tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "last_error.time"), time),
-		       text ? text : "out of memory");
+/* "0:05", "2:03": how long nothing of it has changed. */
+static void add_unchanged(struct tpd_table *table, const char *ms_text)
+{
+	char text[TPD_TEXT_SIZE];
+	uint64_t ms = 0;
+
+	if (ms_text && tpd_text_parse_u64(ms_text, &ms))
+		tpd_table_add(table, tpd_text_duration((double)ms / 1000, text));
+	else
+		tpd_table_add(table, "?");
+}
+
+static bool add_waiting(struct tpd_table *table, const struct tpd_reply *reply, unsigned i)
+{
+	const char *run = tpd_reply_get(reply, "unfinished.%u.run", i), *step = tpd_reply_get(reply, "unfinished.%u.step", i);
+	const char *framework = tpd_reply_get(reply, "unfinished.%u.framework", i);
+	const char *waits = tpd_reply_get(reply, "unfinished.%u.waits_for", i);
+
+	if (!run)
+		return false;
+	tpd_table_addf(table, "%s@%s", run, step ? step : "?");
+	tpd_table_add(table, framework ? framework : "");
+	add_unchanged(table, tpd_reply_get(reply, "unfinished.%u.unchanged_ms", i));
+	tpd_table_add(table, waits ? waits : "no further change");
+	return true;
+}
+
+/* What the daemon has seen of checkpoints that are not complete, and what each waits for. */
+static enum tpd_status print_waiting(const struct facts *facts, struct tpd_err *err)
+{
+	static const char *const titles[] = {"INCOMPLETE", "FRAMEWORK", ">UNCHANGED", "WAITS FOR"};
+	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
+	enum tpd_status status = TPD_OK;
+	uint64_t all = 0, of_watch;
+	unsigned shown = 0;
+	const char *text;
+
+	while (shown < WAITING_MAX && add_waiting(&table, &facts->reply, shown))
+		shown++;
+	/* The daemon lists only so many; how many there are it tells by watch. */
+	for (unsigned i = 0; (text = tpd_reply_get(&facts->reply, "watches.%u.unfinished", i)) != NULL; i++)
+		all += tpd_text_parse_u64(text, &of_watch) ? of_watch : 0;
+	if (shown > 0) {
+		putchar('\n');
+		status = tpd_table_print(&table, 0, err);
+		if (status == TPD_OK && all > shown)
+			printf("and %llu more\n", (unsigned long long)(all - shown));
 	}
+	tpd_table_release(&table);
+	return status;
 }
 
 /* All but what the daemon is at. */
@@ -202,8 +281,8 @@ static void print_unfinished(const struct facts *facts)
 
 		if (in_work && strcmp(item->run, in_work) == 0)
 			continue;
-		printf("unfinished  %s@%llu: %s, taken up when this step is stored again\n", item->run,
-		       (unsigned long long)item->step, tpd_text_bytes(item->bytes, size));
+		line("unfinished  %s@%llu: %s, taken up when this step is stored again", item->run,
+		     (unsigned long long)item->step, tpd_text_bytes(item->bytes, size));
 		any = true;
 	}
 	if (any)
@@ -216,14 +295,16 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts 
 	enum tpd_status status;
 
 	print_daemon(ctl, facts);
-	printf("store       %s\n", ctl->store);
-	printf("            %llu run%s, %llu checkpoint%s: %s\n", (unsigned long long)facts->runs,
-	       facts->runs == 1 ? "" : "s", (unsigned long long)facts->checkpoints, facts->checkpoints == 1 ? "" : "s",
-	       tpd_text_saving(facts->size, facts->stored, saving));
+	line("store       %s", ctl->store);
+	line("            %llu run%s, %llu checkpoint%s: %s", (unsigned long long)facts->runs,
+	     facts->runs == 1 ? "" : "s", (unsigned long long)facts->checkpoints, facts->checkpoints == 1 ? "" : "s",
+	     tpd_text_saving(facts->size, facts->stored, saving));
 	print_unfinished(facts);
 	printf("queue       %llu waiting, %llu in work, %llu failed\n", (unsigned long long)facts->totals.jobs_queued,
 	       (unsigned long long)facts->totals.jobs_running, (unsigned long long)facts->totals.jobs_failed);
 	status = print_watches(facts, err);
+	if (status == TPD_OK)
+		status = print_waiting(facts, err);
 	if (status == TPD_OK && facts->events.cells > 0) {
 		putchar('\n');
 		status = tpd_table_print(&facts->events, 0, err);
@@ -298,6 +379,8 @@ int tpd_cmd_status(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNU
 	status = look(ctl, &facts, &err);
 	if (status == TPD_OK)
 		ask_daemon(ctl, &facts);
+	if (status == TPD_OK)
+		tpd_ctl_tell_catalog(ctl, &facts.catalog_fault);
 	if (status == TPD_OK && !ctl->json)
 		status = print_text(ctl, &facts, &err);
 	if (status)

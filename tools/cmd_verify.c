@@ -25,7 +25,7 @@ static enum tpd_status verify_one(struct tpd_ctl *ctl, struct tpd_archive *archi
 	struct tpd_manifest m = {0};
 	struct tpd_progress progress;
 	struct tpd_bar bar;
-	enum tpd_status status = tpd_store_manifest(tpd_archive_store(archive), &name->id, &m, err);
+	enum tpd_status status = tpd_named_manifest(archive, name, TPD_MANIFEST_SEGMENTS, &m, err);
 
 	*out_size = status == TPD_OK ? tpd_manifest_size(&m) : 0;
 	tpd_manifest_release(&m);
@@ -34,8 +34,6 @@ static enum tpd_status verify_one(struct tpd_ctl *ctl, struct tpd_archive *archi
 		status = tpd_archive_verify(archive, &name->id, &progress, err);
 		tpd_bar_finish(&bar);
 	}
-	if (status == TPD_NOT_FOUND)
-		err->status = status = TPD_CORRUPT;
 	return status;
 }
 
@@ -59,16 +57,17 @@ static void put_json(struct tpd_json_out *out, const char *label, const struct t
 	tpd_json_end_object(out);
 }
 
-static void print_line(const struct tpd_ctl *ctl, const char *label, int width, uint64_t size,
+static void print_line(const struct tpd_ctl *ctl, const char *label, size_t width, uint64_t size,
 		       const struct tpd_err *err)
 {
+	size_t pad = width - TPD_MIN(width, tpd_text_width(label));
 	TPD_AUTO_FREE char *text = tpd_text_clean(err->text);
 	char bytes[TPD_TEXT_SIZE];
 
 	if (!err->status && ctl->quiet)
 		return;
 	if (!err->status)
-		printf("ok       %-*s  %8s\n", width, label, tpd_text_bytes(size, bytes));
+		printf("ok       %s%*s  %8s\n", label, (int)pad, "", tpd_text_bytes(size, bytes));
 	else
 		printf("%s  %s: %s\n", tpd_ctl_exit_code(err->status) == TPD_EXIT_CORRUPT ? "CORRUPT" : "FAILED ",
 		       label, text ? text : "out of memory");
@@ -80,10 +79,10 @@ static enum tpd_status verify_all(struct tpd_ctl *ctl, struct tpd_archive *archi
 				  struct tpd_json_out *out, struct tpd_err *err)
 {
 	char label[TPD_NAME_TEXT];
-	int width = 0;
+	size_t width = 0;
 
 	for (size_t i = 0; i < count; i++)
-		width = TPD_MAX(width, (int)strlen(tpd_name_text(&names[i], label)));
+		width = TPD_MAX(width, tpd_text_width(tpd_name_text(&names[i], label)));
 	for (size_t i = 0; i < count; i++) {
 		struct tpd_err fault = {0};
 		uint64_t size = 0;
@@ -134,6 +133,8 @@ static void print_sum(const struct tally *tally)
 	if (tally->failed > 0)
 		printf(", %llu failed", (unsigned long long)tally->failed);
 	putchar('\n');
+	if (tally->corrupt > 0)
+		puts("what is corrupt is mended by storing that checkpoint again from its source: 'tpdectl ingest'");
 	if (tally->unnamed > 0)
 		printf("%llu more in the store that no run names: refs are damaged or lost, 'tpdectl rebuild-catalog' repairs them\n",
 		       (unsigned long long)tally->unnamed);
@@ -158,8 +159,8 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 		status = tpd_archive_select(archive, argc > 0 ? argv[0] : NULL, &names, &count, &err);
 	if (status == TPD_OK)
 		status = verify_all(ctl, archive, names, count, &tally, &out, &err);
-	if (status == TPD_OK && argc == 0)
-		tpd_archive_check_runs(archive, &tally.unreadable);
+	if (status == TPD_OK)
+		tpd_archive_check_runs(archive, argc > 0 ? argv[0] : NULL, &tally.unreadable);
 	/* What a file names that cannot even be opened is not known to be without a name. */
 	if (status == TPD_OK && argc == 0 && tally.unreadable.status != TPD_IO)
 		status = tpd_archive_unnamed(archive, &tally.unnamed, &err);

@@ -59,10 +59,46 @@ static enum tpd_status from_catalog(void *arg, const struct tpd_catalog_row *in,
 	return fill(row, in->kind, in->source, in->ref_id) ? TPD_OK : tpd_fail_nomem(err);
 }
 
-static enum tpd_status from_manifest(struct tpd_store *store, struct tpd_row *row, struct tpd_err *err)
+/* A name that leads nowhere: the store gave the name, so it has lost the checkpoint. */
+static enum tpd_status lost(const struct tpd_archive_name *name, struct tpd_err *err)
 {
+	char text[TPD_NAME_TEXT], hex[TPD_ID_HEX];
+
+	tpd_id_hex(&name->id, hex);
+	return tpd_fail(err, TPD_CORRUPT, "%s has a name, but its checkpoint %.16s is not in the store any more",
+			tpd_name_text(name, text), hex);
+}
+
+enum tpd_status tpd_named_manifest(struct tpd_archive *archive, const struct tpd_archive_name *name,
+				   enum tpd_manifest_keep keep, struct tpd_manifest *out, struct tpd_err *err)
+{
+	enum tpd_status status = tpd_store_manifest_keep(tpd_archive_store(archive), &name->id, keep, out, err);
+
+	return status == TPD_NOT_FOUND ? lost(name, err) : status;
+}
+
+/* What the catalog knows may be lost all the same. */
+static enum tpd_status check_there(struct tpd_store *store, const struct tpd_archive_name *name, struct tpd_err *err)
+{
+	struct tpd_err fault = {0};
+	int dir;
+
+	switch (tpd_store_object_dir(store, &name->id, &dir, &fault)) {
+	case TPD_OK:
+		tpd_store_io(store)->close(tpd_store_io(store), dir);
+		return TPD_OK;
+	case TPD_NOT_FOUND:
+		return lost(name, err);
+	default: /* not to be told here; reading it will */
+		return TPD_OK;
+	}
+}
+
+static enum tpd_status from_manifest(struct tpd_archive *archive, struct tpd_row *row, struct tpd_err *err)
+{
+	struct tpd_store *store = tpd_archive_store(archive);
 	struct tpd_manifest m = {0};
-	enum tpd_status status = tpd_store_manifest(store, &row->name.id, &m, err);
+	enum tpd_status status = tpd_named_manifest(archive, &row->name, TPD_MANIFEST_SEGMENTS, &m, err);
 	char ref[TPD_ID_HEX];
 
 	if (status == TPD_OK)
@@ -85,8 +121,10 @@ static enum tpd_status read_catalog(struct tpd_archive *archive, const char *run
 {
 	struct tpd_catalog *catalog = tpd_archive_catalog(archive);
 	struct lookup lookup = {.count = rows->count};
+	struct tpd_err fault = {0};
 	enum tpd_status status;
 
+	rows->catalog_fault = *tpd_archive_catalog_fault(archive);
 	if (!catalog || rows->count == 0)
 		return TPD_OK;
 	lookup.by_id = calloc(rows->count, sizeof(struct tpd_row *));
@@ -95,9 +133,15 @@ static enum tpd_status read_catalog(struct tpd_archive *archive, const char *run
 	for (size_t i = 0; i < rows->count; i++)
 		lookup.by_id[i] = &rows->rows[i];
 	qsort(lookup.by_id, lookup.count, sizeof(struct tpd_row *), by_row_id);
-	status = tpd_catalog_list(catalog, run, from_catalog, &lookup, err);
+	status = tpd_catalog_list(catalog, run, from_catalog, &lookup, &fault);
 	free(lookup.by_id);
-	return status == TPD_CORRUPT ? TPD_OK : status; /* the manifests know it all */
+	if (status == TPD_CORRUPT) { /* the manifests know it all */
+		rows->catalog_fault = fault;
+		return TPD_OK;
+	}
+	if (status && err)
+		*err = fault;
+	return status;
 }
 
 enum tpd_status tpd_rows_names(struct tpd_archive *archive, struct tpd_rows *out, struct tpd_err *err)
@@ -111,6 +155,14 @@ enum tpd_status tpd_rows_names(struct tpd_archive *archive, struct tpd_rows *out
 		qsort(rows.all, rows.all_count, sizeof(*rows.all), by_id);
 	*out = rows;
 	return TPD_OK;
+}
+
+/* Sorted by run: the name of the run that they are all of, or NULL. */
+static const char *only_run(const struct tpd_rows *rows)
+{
+	const struct tpd_row *first = rows->rows, *last = rows->rows + rows->count;
+
+	return rows->count > 0 && !strcmp(first->name.run, last[-1].name.run) ? first->name.run : NULL;
 }
 
 enum tpd_status tpd_rows_read(struct tpd_archive *archive, const char *name, struct tpd_rows *out, struct tpd_err *err)
@@ -132,12 +184,14 @@ enum tpd_status tpd_rows_read(struct tpd_archive *archive, const char *name, str
 	}
 	for (size_t i = 0; i < rows.count; i++)
 		rows.rows[i].name = chosen[i];
-	status = read_catalog(archive, name && rows.count ? chosen[0].run : NULL, &rows, err);
+	status = read_catalog(archive, only_run(&rows), &rows, err);
 	for (size_t i = 0; status == TPD_OK && i < rows.count; i++) {
 		struct tpd_row *row = &rows.rows[i];
 
-		if (!row->kind)
-			row->status = from_manifest(tpd_archive_store(archive), row, err);
+		if (row->kind)
+			row->status = check_there(tpd_archive_store(archive), &row->name, err);
+		else
+			row->status = from_manifest(archive, row, err);
 		if (row->status == TPD_NOMEM)
 			status = TPD_NOMEM;
 	}

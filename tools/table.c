@@ -19,25 +19,9 @@
 
 #define GAP 2 /* spaces between columns */
 
-static uint32_t code_point(const char *s, size_t len)
-{
-	static const uint8_t mask[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
-	uint32_t c = (uint8_t)s[0] & mask[len];
-
-	for (size_t i = 1; i < len; i++)
-		c = c << 6 | ((uint8_t)s[i] & 0x3f);
-	return c;
-}
-
 static bool in(uint32_t c, uint32_t first, uint32_t last)
 {
 	return c >= first && c <= last;
-}
-
-/* Controls of both kinds, and what turns the direction of writing around. */
-static bool is_control(uint32_t c)
-{
-	return c < 0x20 || in(c, 0x7f, 0x9f) || in(c, 0x200e, 0x200f) || in(c, 0x2028, 0x202e) || in(c, 0x2066, 0x2069);
 }
 
 static unsigned columns_of(uint32_t c)
@@ -58,7 +42,7 @@ size_t tpd_text_width(const char *s)
 	while (left > 0) {
 		size_t n = tpd_text_utf8(s, left);
 
-		width += n ? columns_of(code_point(s, n)) : 1;
+		width += n ? columns_of(tpd_text_code_point(s, n)) : 1;
 		n = n ? n : 1;
 		s += n;
 		left -= n;
@@ -68,26 +52,9 @@ size_t tpd_text_width(const char *s)
 
 char *tpd_text_clean(const char *s)
 {
-	size_t left = strlen(s), at = 0;
-	char *copy = malloc(left + 1);
+	char *copy = strdup(s);
 
-	if (!copy)
-		return NULL;
-	while (left > 0) {
-		size_t n = tpd_text_utf8(s, left);
-
-		if (n == 0 || is_control(code_point(s, n))) {
-			copy[at++] = '?';
-			n = n ? n : 1;
-		} else {
-			memcpy(copy + at, s, n);
-			at += n;
-		}
-		s += n;
-		left -= n;
-	}
-	copy[at] = 0;
-	return copy;
+	return copy ? tpd_text_scrub(copy) : NULL;
 }
 
 double tpd_text_ratio(uint64_t size, uint64_t stored)

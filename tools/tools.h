@@ -44,7 +44,8 @@ struct tpd_ctl {
 	int64_t lock_timeout_ms;
 	bool has_lock_timeout; /* it was given */
 	/* options of commands */
-	const char *run, *to, *file;
+	const char *run, *to;
+	const char **files; /* each --file, ended by NULL; owned; NULL: none */
 	uint64_t step;
 	bool has_step, force, tensors, runs;
 
@@ -65,14 +66,19 @@ void tpd_ctl_note(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__
 void tpd_ctl_warn(const struct tpd_ctl *ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Print the JSON text in `buf` and a newline, release it; returns `code`, or the exit code of what failed. */
 int tpd_ctl_print_json(const struct tpd_ctl *ctl, struct tpd_buf *buf, int code);
+/* tpd_config_read(); a file that is not there or cannot be read is TPD_USAGE, too, as it is for tpded. */
+enum tpd_status tpd_ctl_read_config(const char *file, enum tpd_config_check check, struct tpd_config *out,
+				    struct tpd_err *err);
 /*
- * Find store, catalog and socket: --store, else $TPDED_STORE, else [store] path= of --config or, when it is there, of
- * /etc/tpded/tpded.conf, else /var/lib/tpded. That file is read only when neither names the store.
+ * Find store, catalog and socket: --store, else [store] path= of --config, else $TPDED_STORE, else, when it is there,
+ * as /etc/tpded/tpded.conf says, else /var/lib/tpded. That file is read only when nothing before it names the store.
  */
 enum tpd_status tpd_ctl_locate(struct tpd_ctl *ctl, struct tpd_err *err);
-/* Locate and open. */
+/* Locate and open. A catalog that was damaged and put aside for it is told of. */
 enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, struct tpd_archive **out_archive,
 			     struct tpd_err *err);
+/* Why the catalog was not used, if it was not and should have been: a line, for commands that read it. */
+void tpd_ctl_tell_catalog(const struct tpd_ctl *ctl, const struct tpd_err *fault);
 /*
  * From here on the first SIGINT, SIGTERM or SIGHUP asks the work to stop (for struct tpd_progress), so that it can
  * clean up; a second one kills.
@@ -109,6 +115,7 @@ struct tpd_rows {
 	size_t count;
 	struct tpd_archive_name *all; /* of the whole store, by id: to name references; owned */
 	size_t all_count;
+	struct tpd_err catalog_fault; /* why the catalog was not asked, or not to its end; TPD_OK: it was, or there is none */
 };
 
 /*
@@ -116,6 +123,9 @@ struct tpd_rows {
  * catalog that is absent or behind makes no difference. A checkpoint that cannot be read keeps its row.
  */
 enum tpd_status tpd_rows_read(struct tpd_archive *archive, const char *name, struct tpd_rows *out, struct tpd_err *err);
+/* The manifest of a checkpoint that refs name. That it is not in the store is damage then: TPD_CORRUPT. */
+enum tpd_status tpd_named_manifest(struct tpd_archive *archive, const struct tpd_archive_name *name,
+				   enum tpd_manifest_keep keep, struct tpd_manifest *out, struct tpd_err *err);
 /* No rows, only what names references need. */
 enum tpd_status tpd_rows_names(struct tpd_archive *archive, struct tpd_rows *out, struct tpd_err *err);
 void tpd_rows_release(struct tpd_rows *rows); /* safe on a zeroed struct */
@@ -149,7 +159,7 @@ enum tpd_status tpd_table_print(const struct tpd_table *table, unsigned indent, 
 
 /* Columns that a terminal needs for UTF-8 text. */
 size_t tpd_text_width(const char *s);
-/* Fresh copy without control characters and ill-formed UTF-8 (each byte of them becomes '?'); NULL: out of memory. */
+/* A copy that tpd_text_scrub() went over; fresh memory, NULL: out of memory. */
 char *tpd_text_clean(const char *s);
 /* "758 kB stored as 401 kB (1.89x, 47.1 % saved)" */
 #define TPD_SAVING_TEXT 96

@@ -36,7 +36,7 @@ static const struct {
 	const char *name, *argument, *help;
 	char letter;
 } options[O_COUNT] = {
-	[O_STORE] = {"store", "DIR", "the store (else $TPDED_STORE, or as configured)", 0},
+	[O_STORE] = {"store", "DIR", "the store (else that of --config, or $TPDED_STORE)", 0},
 	[O_CATALOG] = {"catalog", "FILE", "the catalog (else as configured, or in the store)", 0},
 	[O_CONFIG] = {"config", "FILE", "the configuration (else /etc/tpded/tpded.conf)", 0},
 	[O_JSON] = {"json", NULL, "print JSON", 0},
@@ -48,7 +48,7 @@ static const struct {
 	[O_RUN] = {"run", "NAME", "the run that the checkpoint belongs to", 0},
 	[O_STEP] = {"step", "N", "its step (else by trainer_state.json or its name)", 0},
 	[O_TO] = {"to", "DIR", "where to put the files; made when missing", 0},
-	[O_FILE] = {"file", "NAME", "only this file of it", 0},
+	[O_FILE] = {"file", "NAME", "only this file or directory of it; may be repeated", 0},
 	[O_FORCE] = {"force", NULL, "replace files that are there", 0},
 	[O_TENSORS] = {"tensors", NULL, "list the tensors too", 0},
 	[O_RUNS] = {"runs", NULL, "one line a run", 0},
@@ -62,7 +62,7 @@ static const struct command {
 	int (*run)(struct tpd_ctl *ctl, int argc, char **argv);
 } commands[] = {
 	{"status", "", "the daemon, the store, the queue, the last events", BIT(O_SOCKET), 0, 0, tpd_cmd_status},
-	{"list", "[RUN]", "the stored checkpoints", BIT(O_RUNS), 0, 1, tpd_cmd_list},
+	{"list", "[RUN]", "the stored checkpoints, of a run or of all", BIT(O_RUNS), 0, 1, tpd_cmd_list},
 	{"show", "RUN@STEP", "one checkpoint: files, digests, encodings, tensors", BIT(O_TENSORS), 1, 1, tpd_cmd_show},
 	{"ingest", "PATH --run NAME", "store a checkpoint (a directory or a file)", BIT(O_RUN) | BIT(O_STEP), 1, 1,
 	 tpd_cmd_ingest},
@@ -72,7 +72,7 @@ static const struct command {
 	{"discard", "RUN@STEP", "remove a checkpoint that was never finished", 0, 1, 1, tpd_cmd_discard},
 	{"stats", "RUN", "the sparsity of a run, step by step", 0, 1, 1, tpd_cmd_stats},
 	{"rebuild-catalog", "", "make the catalog again from the store", 0, 0, 0, tpd_cmd_rebuild},
-	{"config-check", "FILE", "check a configuration of tpded", 0, 0, 1, tpd_cmd_config_check},
+	{"config-check", "[FILE]", "check a configuration of tpded", 0, 0, 1, tpd_cmd_config_check},
 };
 
 static atomic_bool cancelled;
@@ -261,9 +261,20 @@ static void print_help(const struct command *command)
 
 /* --- store, configuration, signals --- */
 
+enum tpd_status tpd_ctl_read_config(const char *file, enum tpd_config_check check, struct tpd_config *out,
+				    struct tpd_err *err)
+{
+	enum tpd_status status = tpd_config_read(file, check, out, err);
+
+	/* As tpded has it: what is wrong with the configuration, or that it is not there, is a matter of usage. */
+	if (status && status != TPD_NOMEM)
+		err->status = status = TPD_USAGE;
+	return status;
+}
+
 static enum tpd_status read_config(struct tpd_ctl *ctl, const char *file, struct tpd_err *err)
 {
-	enum tpd_status status = tpd_config_read(file, TPD_CONFIG_SYNTAX, &ctl->config, err);
+	enum tpd_status status = tpd_ctl_read_config(file, TPD_CONFIG_SYNTAX, &ctl->config, err);
 
 	ctl->has_config = status == TPD_OK;
 	return status;
@@ -277,7 +288,8 @@ enum tpd_status tpd_ctl_locate(struct tpd_ctl *ctl, struct tpd_err *err)
 
 	if (ctl->located)
 		return TPD_OK;
-	if (!ctl->store && environment && *environment)
+	/* What is typed wins over the environment: --store, and the store of a --config too. */
+	if (!ctl->store && !ctl->config_file && environment && *environment)
 		ctl->store = environment;
 	if (ctl->config_file)
 		status = read_config(ctl, ctl->config_file, err);
@@ -314,7 +326,17 @@ enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, st
 	archive.max_depth = ctl->has_config ? ctl->config.max_depth : TPD_DEFAULT_MAX_DEPTH;
 	archive.part_size = ctl->has_config ? ctl->config.part_size : 0;
 	archive.tip_cache = ctl->has_config ? ctl->config.tip_cache : 0;
-	return tpd_archive_open(&archive, out_archive, err);
+	status = tpd_archive_open(&archive, out_archive, err);
+	if (status == TPD_OK && mode != TPD_ARCHIVE_READ && tpd_archive_catalog_fault(*out_archive)->status)
+		tpd_ctl_warn(ctl, "%s", tpd_archive_catalog_fault(*out_archive)->text);
+	return status;
+}
+
+void tpd_ctl_tell_catalog(const struct tpd_ctl *ctl, const struct tpd_err *fault)
+{
+	if (fault->status)
+		tpd_ctl_warn(ctl, "the catalog is not used: %s%s", fault->text,
+			     fault->status == TPD_CORRUPT ? " ('tpdectl rebuild-catalog' makes a new one)" : "");
 }
 
 static void on_signal(int number)
@@ -339,6 +361,22 @@ const atomic_bool *tpd_ctl_cancellable(void)
 }
 
 /* --- parsing --- */
+
+static bool add_file(struct tpd_ctl *ctl, const char *name)
+{
+	const char **grown;
+	size_t count = 0;
+
+	while (ctl->files && ctl->files[count])
+		count++;
+	grown = reallocarray(ctl->files, count + 2, sizeof(*grown));
+	if (!grown)
+		return false;
+	ctl->files = grown;
+	grown[count] = name;
+	grown[count + 1] = NULL;
+	return true;
+}
 
 static int set_option(struct tpd_ctl *ctl, unsigned option, const char *value)
 {
@@ -382,7 +420,8 @@ static int set_option(struct tpd_ctl *ctl, unsigned option, const char *value)
 		ctl->to = value;
 		break;
 	case O_FILE:
-		ctl->file = value;
+		if (!add_file(ctl, value))
+			return tpd_ctl_usage(ctl, "out of memory");
 		break;
 	case O_FORCE:
 		ctl->force = true;
@@ -503,5 +542,6 @@ int main(int argc, char **argv)
 	}
 	if (ctl.has_config)
 		tpd_config_release(&ctl.config);
+	free(ctl.files);
 	return code;
 }

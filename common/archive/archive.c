@@ -59,6 +59,7 @@ static enum tpd_status open_or_replace_catalog(struct tpd_archive *archive, bool
 	struct tpd_err fault = {0};
 	enum tpd_status status = open_catalog(archive, out, &fault);
 
+	archive->catalog_fault = (struct tpd_err){0};
 	if (!status && doubt) {
 		status = tpd_catalog_check(*out, &fault);
 		if (status)
@@ -66,8 +67,14 @@ static enum tpd_status open_or_replace_catalog(struct tpd_archive *archive, bool
 	}
 	if (status == TPD_CORRUPT && archive->options.mode != TPD_ARCHIVE_READ) {
 		status = put_aside(archive, err);
-		return status ? status : open_catalog(archive, out, err);
+		if (status)
+			return status;
+		tpd_fail(&archive->catalog_fault, TPD_CORRUPT, "the catalog was damaged: it is kept as '%s.damaged', and "
+			 "made again from the store", archive->catalog_path);
+		return open_catalog(archive, out, err);
 	}
+	if (status && status != TPD_NOT_FOUND)
+		archive->catalog_fault = fault;
 	if (status && err)
 		*err = fault;
 	return status;
@@ -145,6 +152,11 @@ void tpd_archive_close(struct tpd_archive *archive)
 struct tpd_store *tpd_archive_store(struct tpd_archive *archive)
 {
 	return archive->store;
+}
+
+const struct tpd_err *tpd_archive_catalog_fault(const struct tpd_archive *archive)
+{
+	return &archive->catalog_fault;
 }
 
 struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive)
@@ -290,10 +302,10 @@ bool tpd_archive_lost(struct tpd_archive *archive, const char *run, const char *
 	return !forgotten;
 }
 
-enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to, const char *file,
-				    bool force, const struct tpd_progress *progress, struct tpd_err *err)
+enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to,
+				    const char *const *files, bool force, const struct tpd_progress *progress, struct tpd_err *err)
 {
-	struct tpd_restore_options options = {.pool = archive->pool, .file = file, .force = force};
+	struct tpd_restore_options options = {.pool = archive->pool, .files = files, .force = force};
 
 	if (progress)
 		options.progress = *progress;

@@ -13,6 +13,7 @@ struct tpd_archive {
 	struct tpd_catalog *catalog; /* of the thread that opened it; NULL in READ mode without a readable one */
 	struct tpd_pool *pool;
 	char *catalog_path;
+	struct tpd_err catalog_fault; /* see tpd_archive_catalog_fault() */
 	dev_t catalog_device; /* of its file when it was opened */
 	ino_t catalog_inode;
 	struct tpd_archive_options options; /* strings are not to be used after open */

@@ -64,36 +64,45 @@ static enum tpd_status add_run(struct tpd_archive *archive, const char *run, str
 	return status;
 }
 
-/* Every version of one run, or of all; sorted. */
-static enum tpd_status gather(struct tpd_archive *archive, const char *run_or_null, struct list *list, struct tpd_err *err)
+static bool is_below(const char *run, const char *above_or_null)
+{
+	size_t len = above_or_null ? strlen(above_or_null) : 0;
+
+	return !above_or_null || (strncmp(run, above_or_null, len) == 0 && run[len] == '/');
+}
+
+static void sort(struct list *list)
+{
+	if (list->count > 1)
+		qsort(list->items, list->count, sizeof(*list->items), compare_names);
+}
+
+/* Every version of the runs below a name, or of all. */
+static enum tpd_status add_below(struct tpd_archive *archive, const char *above_or_null, struct list *list,
+				 struct tpd_err *err)
 {
 	char **names = NULL;
 	size_t count = 0;
-	enum tpd_status status;
+	enum tpd_status status = tpd_store_runs(archive->store, &names, &count, err);
 
-	if (run_or_null) {
-		status = add_run(archive, run_or_null, list, err);
-	} else {
-		status = tpd_store_runs(archive->store, &names, &count, err);
-		for (size_t i = 0; i < count; i++) {
-			struct tpd_err fault = {0};
+	for (size_t i = 0; i < count; i++) {
+		struct tpd_err fault = {0};
 
-			if (!status && (status = add_run(archive, names[i], list, &fault)) != TPD_OK) {
-				if (tpd_archive_is_local(&fault)) /* hides no other run; check_runs tells of it */
-					status = TPD_OK;
-				else if (err)
-					*err = fault;
-			}
-			free(names[i]);
+		if (!status && is_below(names[i], above_or_null) &&
+		    (status = add_run(archive, names[i], list, &fault)) != TPD_OK) {
+			if (tpd_archive_is_local(&fault)) /* hides no other run; check_runs tells of it */
+				status = TPD_OK;
+			else if (err)
+				*err = fault;
 		}
-		free(names);
+		free(names[i]);
 	}
-	if (!status && list->count > 1)
-		qsort(list->items, list->count, sizeof(*list->items), compare_names);
+	free(names);
+	sort(list);
 	return status;
 }
 
-enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, struct tpd_err *err)
+enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, const char *name_or_null, struct tpd_err *err)
 {
 	char **names = NULL;
 	size_t count = 0, bad = 0;
@@ -106,7 +115,9 @@ enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, struct tpd_e
 		struct tpd_run run = {0};
 		struct tpd_err fault = {0};
 
-		status = tpd_store_run_read(archive->store, names[i], &run, &fault);
+		status = TPD_OK;
+		if (is_below(names[i], name_or_null) || strcmp(names[i], name_or_null) == 0)
+			status = tpd_store_run_read(archive->store, names[i], &run, &fault);
 		if (status && status != TPD_NOT_FOUND && bad++ == 0) {
 			first = fault;
 			tpd_err_prefix(&first, "run '%s' cannot be read", names[i]);
@@ -177,7 +188,7 @@ static enum tpd_status by_prefix(struct tpd_archive *archive, const char *prefix
 {
 	struct list list = {0};
 	size_t hits = 0;
-	enum tpd_status status = gather(archive, NULL, &list, err);
+	enum tpd_status status = add_below(archive, NULL, &list, err);
 
 	for (size_t i = 0; !status && i < list.count; i++) {
 		char hex[TPD_ID_HEX];
@@ -192,7 +203,7 @@ static enum tpd_status by_prefix(struct tpd_archive *archive, const char *prefix
 	}
 	free(list.items);
 	if (!status && hits == 0) /* it may be one of a run that cannot be read */
-		status = tpd_archive_check_runs(archive, err);
+		status = tpd_archive_check_runs(archive, NULL, err);
 	*out_found = hits > 0;
 	if (!status && hits > 1)
 		status = tpd_fail(err, TPD_NOT_FOUND, "id '%s' is not unique", prefix);
@@ -239,10 +250,13 @@ static enum tpd_status lookup(struct tpd_archive *archive, const char *name, str
 		return tpd_fail_nomem(err);
 	if (!tpd_text_is_run_name(run))
 		return tpd_fail(err, TPD_USAGE, "'%s' is not a name like RUN@STEP", name);
-	status = gather(archive, run, list, err);
-	if (status == TPD_NOT_FOUND)
-		return no_run(archive, run, err);
-	if (status)
+	status = add_run(archive, run, list, err);
+	if (status && status != TPD_NOT_FOUND)
+		return status;
+	sort(list);
+	if (!at) /* a watch of several runs has none of its own name */
+		status = add_below(archive, run, list, err);
+	if (status && status != TPD_NOT_FOUND)
 		return status;
 	*out_first = 0;
 	*out_count = list->count;
@@ -287,7 +301,7 @@ enum tpd_status tpd_archive_select(struct tpd_archive *archive, const char *name
 	enum tpd_status status;
 
 	if (!name_or_null) {
-		status = gather(archive, NULL, &list, err);
+		status = add_below(archive, NULL, &list, err);
 		count = list.count;
 	} else {
 		bool found = false;

@@ -206,6 +206,49 @@ size_t tpd_text_utf8(const char *s, size_t len)
 	return n;
 }
 
+uint32_t tpd_text_code_point(const char *s, size_t len)
+{
+	static const uint8_t mask[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+	uint32_t c = (uint8_t)s[0] & mask[len];
+
+	for (size_t i = 1; i < len; i++)
+		c = c << 6 | ((uint8_t)s[i] & 0x3f);
+	return c;
+}
+
+static bool in(uint32_t c, uint32_t first, uint32_t last)
+{
+	return c >= first && c <= last;
+}
+
+/* Controls of both kinds, and what turns the direction of writing around. */
+static bool is_control(uint32_t c)
+{
+	return c < 0x20 || in(c, 0x7f, 0x9f) || in(c, 0x200e, 0x200f) || in(c, 0x2028, 0x202e) || in(c, 0x2066, 0x2069);
+}
+
+char *tpd_text_scrub(char *s)
+{
+	size_t left = strlen(s);
+	char *to = s; /* never ahead of what is read: a character becomes itself or one byte */
+
+	for (const char *from = s; left > 0;) {
+		size_t n = tpd_text_utf8(from, left);
+
+		if (n == 0 || is_control(tpd_text_code_point(from, n))) {
+			*to++ = '?';
+			n = n ? n : 1;
+		} else {
+			memmove(to, from, n);
+			to += n;
+		}
+		from += n;
+		left -= n;
+	}
+	*to = 0;
+	return s;
+}
+
 bool tpd_text_is_run_name(const char *s)
 {
 	size_t len = strlen(s);

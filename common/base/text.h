@@ -27,6 +27,13 @@ bool tpd_text_parse_bool(const char *s, bool *out_v); /* yes/no true/false on/of
 
 /* Bytes (1..4) of the well-formed UTF-8 character at s, of which len bytes are there; 0: ill-formed, or len is 0. */
 size_t tpd_text_utf8(const char *s, size_t len);
+/* The character of the `len` bytes at s, as tpd_text_utf8() counted them. */
+uint32_t tpd_text_code_point(const char *s, size_t len);
+/*
+ * In place: every control character, every one that turns the direction of writing, and every byte of ill-formed UTF-8
+ * becomes one '?'. For text that reaches a terminal or a log. Returns s.
+ */
+char *tpd_text_scrub(char *s);
 /*
  * Is s a valid run name: 1..200 bytes of UTF-8 without control characters, '@', '~' or '\\'; '/' may divide it into
  * parts ("sweep/lr3"), none of which is empty or begins with '.' or '-'.

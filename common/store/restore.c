@@ -127,27 +127,57 @@ static enum tpd_status restore_file(struct restoring *r, struct tpd_err *err)
 	return TPD_OK;
 }
 
+bool tpd_restore_covers(const char *name, const char *path)
+{
+	size_t len;
+
+	while (name[0] == '.' && (name[1] == '/' || name[1] == 0))
+		name += name[1] == 0 ? 1 : 1 + strspn(name + 1, "/");
+	len = strlen(name);
+	while (len > 0 && name[len - 1] == '/')
+		len--;
+	return len == 0 || (strncmp(name, path, len) == 0 && (path[len] == 0 || path[len] == '/'));
+}
+
+bool tpd_restore_wants(const char *const *files, const char *path)
+{
+	for (size_t i = 0; files && files[i]; i++)
+		if (tpd_restore_covers(files[i], path))
+			return true;
+	return !files;
+}
+
 static bool wanted(const struct restoring *r, const struct tpd_entry *entry)
 {
-	return !r->options->file || strcmp(r->options->file, entry->path) == 0;
+	return tpd_restore_wants(r->options->files, entry->path);
+}
+
+static enum tpd_status check_names(const struct restoring *r, const struct tpd_manifest *m, struct tpd_err *err)
+{
+	const char *const *files = r->options->files;
+
+	for (size_t f = 0; files && files[f]; f++) {
+		uint32_t i = 0;
+
+		while (i < m->entry_count && !tpd_restore_covers(files[f], m->entries[i].path))
+			i++;
+		if (i == m->entry_count)
+			return tpd_fail(err, TPD_NOT_FOUND, "%s@%llu holds no '%s'", m->run, (unsigned long long)m->step,
+					files[f]);
+	}
+	return TPD_OK;
 }
 
 static enum tpd_status restore_all(struct restoring *r, const char *to, struct tpd_err *err)
 {
 	const struct tpd_manifest *m = tpd_chain_manifest(r->chain);
-	bool found = false;
-	enum tpd_status status = TPD_OK;
+	enum tpd_status status = check_names(r, m, err);
 
-	for (uint32_t i = 0; i < m->entry_count; i++) {
-		if (!wanted(r, &m->entries[i]))
-			continue;
-		found = true;
-		if (m->entries[i].type == TPD_ENTRY_FILE)
+	if (status)
+		return status;
+	for (uint32_t i = 0; i < m->entry_count; i++)
+		if (m->entries[i].type == TPD_ENTRY_FILE && wanted(r, &m->entries[i]))
 			r->total += m->entries[i].size;
-	}
-	if (!found)
-		return tpd_fail(err, TPD_NOT_FOUND, "%s@%llu holds no '%s'", m->run, (unsigned long long)m->step,
-				r->options->file ? r->options->file : "");
 	status = tpd_place_open(to, &r->place, err);
 	for (uint32_t i = 0; !status && i < m->entry_count; i++)
 		if (wanted(r, &m->entries[i]))

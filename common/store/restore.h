@@ -11,10 +11,19 @@
 
 struct tpd_restore_options {
 	struct tpd_pool *pool;
-	const char *file; /* only this entry (its path), or NULL for all */
+	/*
+	 * Only these entries and, where one is a directory, all below it: paths in the checkpoint, ended by NULL. NULL
+	 * for all. One that names nothing is TPD_NOT_FOUND before anything is written.
+	 */
+	const char *const *files;
 	bool force;       /* replace what is there */
 	struct tpd_progress progress; /* bytes written */
 };
+
+/* Does `name` of `files` cover the entry `path`? "./name" is "name", "name/" too, "." is everything. */
+bool tpd_restore_covers(const char *name, const char *path);
+/* Does any of `files`, or is it NULL? */
+bool tpd_restore_wants(const char *const *files, const char *path);
 
 /*
  * Put the checkpoint's files directly into directory `to` (made when missing). Each file is written under a temporary name

@@ -451,36 +451,89 @@ static unsigned key_line(const struct section *section, const char *name)
 	return section->line;
 }
 
+/*
+ * A watch must not lie in the store, nor in another one: a checkpoint below both would be stored twice. paths: of the
+ * watches as they are to be compared (as configured, or with links followed); store likewise. What is said names the
+ * configured ones.
+ */
+static enum tpd_status check_nesting(struct parse *parse, const struct section *section, char *const *paths,
+				     const char *store)
+{
+	struct tpd_config *config = parse->config;
+	size_t w = section->watch;
+	char text[TPD_ERR_TEXT + 64];
+
+	if (is_inside(paths[w], store)) {
+		snprintf(text, sizeof text, "'%s' lies in the store '%s'", config->watches[w].path, config->store_path);
+		return key_mistake(parse, key_line(section, "path"), section, "path", text);
+	}
+	for (size_t k = 0; k < w; k++) {
+		const struct tpd_config_watch *other = &config->watches[k];
+
+		if (!is_inside(paths[w], paths[k]) && !is_inside(paths[k], paths[w]))
+			continue;
+		snprintf(text, sizeof text, "'%s' and '%s' of [watch:%s] lie in one another", config->watches[w].path,
+			 other->path, other->name);
+		return key_mistake(parse, key_line(section, "path"), section, "path", text);
+	}
+	return TPD_OK;
+}
+
 static enum tpd_status check_watches(struct parse *parse)
 {
 	struct tpd_config *config = parse->config;
-	char text[TPD_ERR_TEXT + 64];
+	TPD_AUTO_FREE char **paths = calloc(config->watch_count + 1, sizeof *paths);
+	enum tpd_status status = paths ? TPD_OK : no_memory(parse);
 
-	for (size_t i = 0; i < parse->section_count; i++) {
+	for (size_t w = 0; status == TPD_OK && w < config->watch_count; w++)
+		paths[w] = config->watches[w].path;
+	for (size_t i = 0; i < parse->section_count && status == TPD_OK; i++) {
 		const struct section *section = &parse->sections[i];
-		const struct tpd_config_watch *watch;
 
 		if (section->kind != SECTION_WATCH)
 			continue;
-		watch = &config->watches[section->watch];
-		if (!watch->path)
+		if (!paths[section->watch])
 			return key_mistake(parse, key_line(section, "path"), section, "path", "is missing");
-		if (is_inside(watch->path, config->store_path)) {
-			snprintf(text, sizeof text, "'%s' lies in the store '%s'", watch->path, config->store_path);
-			return key_mistake(parse, key_line(section, "path"), section, "path", text);
-		}
-		for (size_t k = 0; k < section->watch; k++) {
-			const struct tpd_config_watch *other = &config->watches[k];
-
-			/* A checkpoint below both would be stored twice. */
-			if (!is_inside(watch->path, other->path) && !is_inside(other->path, watch->path))
-				continue;
-			snprintf(text, sizeof text, "'%s' and '%s' of [watch:%s] lie in one another", watch->path,
-				 other->path, other->name);
-			return key_mistake(parse, key_line(section, "path"), section, "path", text);
-		}
+		status = check_nesting(parse, section, paths, config->store_path);
 	}
-	return TPD_OK;
+	return status;
+}
+
+/* A path without links in it, in fresh memory; of a store that is still to be made, that of its parent and its name. */
+static char *without_links(const char *path)
+{
+	char *real = realpath(path, NULL), *joined = NULL;
+	const char *name = strrchr(path, '/');
+	TPD_AUTO_FREE char *parent = NULL;
+	TPD_AUTO_FREE char *real_parent = NULL;
+
+	if (real)
+		return real;
+	parent = strndup(path, name == path ? 1 : (size_t)(name - path));
+	real_parent = parent ? realpath(parent, NULL) : NULL;
+	if (!real_parent || asprintf(&joined, "%s%s", strcmp(real_parent, "/") ? real_parent : "", name) < 0)
+		return strdup(path); /* it cannot be said better */
+	return joined;
+}
+
+/* Once more, when the directories are there: a link leads from one into another as well. */
+static enum tpd_status check_links(struct parse *parse)
+{
+	struct tpd_config *config = parse->config;
+	TPD_AUTO_FREE char *store = without_links(config->store_path);
+	char **paths = calloc(config->watch_count + 1, sizeof *paths);
+	enum tpd_status status = paths && store ? TPD_OK : no_memory(parse);
+
+	for (size_t w = 0; status == TPD_OK && w < config->watch_count; w++)
+		if (!(paths[w] = without_links(config->watches[w].path)))
+			status = no_memory(parse);
+	for (size_t i = 0; i < parse->section_count && status == TPD_OK; i++)
+		if (parse->sections[i].kind == SECTION_WATCH)
+			status = check_nesting(parse, &parse->sections[i], paths, store);
+	for (size_t w = 0; paths && w < config->watch_count; w++)
+		free(paths[w]);
+	free(paths);
+	return status;
 }
 
 /* NULL when `path` is a directory, else why not. */
@@ -604,6 +657,8 @@ enum tpd_status tpd_config_read(const char *file, enum tpd_config_check check, s
 		status = check_watches(&parse);
 	if (status == TPD_OK && check == TPD_CONFIG_PATHS)
 		status = check_paths(&parse);
+	if (status == TPD_OK && check == TPD_CONFIG_PATHS)
+		status = check_links(&parse);
 	free(parse.sections);
 	if (status != TPD_OK) {
 		tpd_config_release(&config);

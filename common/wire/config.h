@@ -44,7 +44,8 @@ struct tpd_config {
 
 enum tpd_config_check {
 	TPD_CONFIG_SYNTAX = 0, /* sections, keys, values */
-	TPD_CONFIG_PATHS = 1   /* and that watched directories, and the parent of the store, exist */
+	/* and that watched directories, and the parent of the store, exist, and none leads into another by links either */
+	TPD_CONFIG_PATHS = 1
 };
 
 /* TPD_NOT_FOUND: no such file; TPD_USAGE: the first mistake, "FILE:LINE: [section] key: what is wrong". */

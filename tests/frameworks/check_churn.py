@@ -15,7 +15,6 @@ from recorder import describe
 FILES, DIRECTORIES = 100_000, 40
 STILL_AT = FILES // 2
 STILL_FILES = 20_000  # each of them is several events, and the kernel's queue has room for 16,384
-SECONDS = 90  # for one storm, on a machine that does other work, too
 # After both storms, over what it was before: the allocator keeps some megabytes, now more, now less; a leak of 80 bytes a file is more.
 GROWTH_KB = 16384
 
@@ -74,8 +73,6 @@ def check(build, root, say):
             done = tpded.tpdectl("restore", f"churn@{step}", "--to", root / f"restored-{step}")
             if done.returncode != 0 or describe(root / f"restored-{step}") != describe(checkpoint):
                 failures.append(f"churn: the checkpoint among the files is not stored: {done.stderr.strip()}")
-            if seconds > SECONDS:
-                failures.append(f"churn: {FILES} files took {seconds:.0f} s: that is no storm")
             say(f"churn: {FILES} files in {seconds:.0f} s, then {memory[-1]} kB resident, {descriptors[-1]} descriptors")
         extra = {item["name"] for item in tpded.listed()} - {"churn@10~1", "churn@20~1"}
         overflows = tpded.log_text().count("overflow")

@@ -120,6 +120,12 @@ expect 0 "${base[@]}" restore odd@3 --to "$dir/odd"
 rm "$dir/odd-3/fifo"
 diff -r --no-dereference "$dir/odd-3" "$dir/odd" >"$dir/out" || fail "odd names differ: $(cat -v "$dir/out")"
 
+expect 0 "${base[@]}" status --socket "$dir/"$'no\033\377body'; says "no??body"
+if [ -x "$build/tpded" ]; then # the log: neither raw bytes of a name nor what commands a terminal
+	"$build/tpded" --config "$dir/"$'no\377\033[31m\nfile' >"$dir/out" 2>"$dir/err" && fail 'tpded takes a configuration that is not there'
+	complains 'no??[31m?file'
+fi
+
 # --- restore: what is there stays, unless --force ---
 mkdir "$dir/there"; echo mine >"$dir/there/config.json"
 expect 1 "${base[@]}" restore demo@60 --to "$dir/there"; complains 'config.json'; complains '--force'
@@ -128,6 +134,17 @@ expect 0 "${base[@]}" restore demo@60 --to "$dir/there" --force; diff -r "$run/c
 expect 0 "${base[@]}" restore demo@60 --to "$dir/one" --file model.safetensors --json; is_json "$dir/out"; says '"files":1'
 [ "$(ls -A "$dir/one")" = model.safetensors ] || fail "--file: not one file: $(ls -A "$dir/one")"
 expect 4 "${base[@]}" restore demo@60 --to "$dir/none" --file nothing; complains "holds no 'nothing'"
+expect 4 "${base[@]}" restore demo@60 --to "$dir/none" --file config.json --file nothing; complains "holds no 'nothing'"
+[ ! -e "$dir/none" ] || fail '--file: wrote before it looked for all of them'
+expect 0 "${base[@]}" restore demo@60 --to "$dir/two" --file ./config.json --file model.safetensors; says ': 2 files ('; says 'SHA-256 equal'
+[ "$(ls -A "$dir/two" | tr '\n' ' ')" = 'config.json model.safetensors ' ] || fail "--file twice: $(ls -A "$dir/two")"
+mkdir "$dir/deep-1"; mkdir -p "$dir/deep-1/a/b" "$dir/deep-1/hollow" "$dir/deep-1/ab"; echo 1 >"$dir/deep-1/a/b/one"; echo 2 >"$dir/deep-1/a/two"
+echo 3 >"$dir/deep-1/ab/three"; ln -s a/two "$dir/deep-1/link"
+expect 0 "${base[@]}" ingest "$dir/deep-1" --run deep
+expect 0 "${base[@]}" restore deep@1 --to "$dir/deep" --file a/; says ': 2 files ('
+[ "$(cd "$dir/deep" && find . | sort | tr '\n' ' ')" = '. ./a ./a/b ./a/b/one ./a/two ' ] || fail "--file a/: $(find "$dir/deep")"
+expect 0 "${base[@]}" restore deep@1 --to "$dir/deep" --file link; says ': 1 link'; ! grep -q 'SHA\|file' "$dir/out" || fail "a link: $(cat "$dir/out")"
+expect 0 "${base[@]}" restore deep@1 --to "$dir/deep" --file hollow --json; says '"files":0,"links":0,"directories":1,"size":0'
 expect 2 "${base[@]}" restore demo@60; complains '--to DIR'
 rm -rf "$dir/there"; mkdir -p "$dir/there/config.json"
 expect 1 "${base[@]}" restore demo@60 --to "$dir/there" --force; complains 'is a directory'; empty "$dir/there"
@@ -164,7 +181,11 @@ mkdir "$dir/foreign"; echo x >"$dir/foreign/file"
 expect 4 --store "$dir/foreign" verify; complains "$dir/foreign"
 ctl --store "$dir/foreign" ingest "$run/checkpoint-20" --run demo && fail 'a foreign directory became a store'
 [ "$(ls -A "$dir/foreign")" = file ] || fail "a foreign directory was written to: $(ls -A "$dir/foreign")"
-expect 4 --config "$dir/absent.conf" list; complains 'absent.conf'
+expect 2 --config "$dir/absent.conf" list; complains 'absent.conf'
+expect 2 config-check "$dir/absent.conf"; complains 'absent.conf'
+TPDED_STORE=$store ctl --config "$dir/tpded.conf" list --runs --json || fail '--config beside TPDED_STORE'
+says '"checkpoints":1,' # that of --config: what is typed wins over the environment
+TPDED_STORE=$dir/absent ctl --config "$dir/tpded.conf" --store "$store" list demo || fail '--store does not win'
 
 # --- config-check ---
 mkdir "$dir/watched"
@@ -193,6 +214,10 @@ truncate -s -1000 "$part"; damaged
 copy; truncate -s 100000 "$part"; damaged
 copy; printf '\377\376\375' | dd of="$part" bs=1 seek=50000 conv=notrunc status=none; damaged
 copy; rm "$part"; damaged
+expect 5 "${hurt[@]}" verify demo@20; says 'storing that checkpoint again'
+expect 0 "${hurt[@]}" ingest "$run/checkpoint-20" --run demo; says 'demo@20~1  was damaged and is repaired'
+expect 0 "${hurt[@]}" verify; ! grep -q again "$dir/out" || fail 'a hint for what is sound'
+expect 0 "${hurt[@]}" ingest "$run/checkpoint-20" --run demo --json; says '"existed":true,"repaired":false'
 copy; truncate -s -1 "$(object "$first")/manifest"; damaged
 expect 0 "${base[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'the copy was damaged, and the original suffered'
 copy; flip=$(stat -c %s "$dir/hurt/refs/demo") # one byte in the middle of a run's names; all objects are sound
@@ -206,6 +231,15 @@ done
 expect 5 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'; complains "run 'demo'"
 expect 5 "${hurt[@]}" verify; complains "run 'demo'"; says 'that no run names'
 cp "$dir/hurt/refs/demo" "$dir/damaged"
+copy2() { rm -rf "$dir/gone"; cp -a "$store" "$dir/gone"; rm -r "$dir"/gone/objects/??/"$first".0; }
+copy2; gone=(--store "$dir/gone") # refs name it, and it is not there: corrupt, whoever asks
+for line in 'show demo@20' 'list demo' 'list demo --json' "restore demo@20 --to $dir/target" 'verify demo@20' 'rebuild-catalog' 'list demo' 'show demo@20'; do
+	read -ra words <<<"$line"
+	wanted=5; [ "$line" != rebuild-catalog ] || wanted=3
+	expect $wanted "${gone[@]}" "${words[@]}"
+done
+complains 'demo@20~1'
+expect 4 "${gone[@]}" show demo@21
 expect 0 "${hurt[@]}" rebuild-catalog --json; is_json "$dir/out"; says "\"checkpoints\":$total"; says '"repaired":1'
 cmp -s "$dir/damaged" "$dir/hurt/refs-damaged/demo@1" || fail 'the damaged refs were not kept'
 expect 0 "${hurt[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'rebuild-catalog did not bring all names back'
@@ -213,13 +247,14 @@ ctl "${base[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" >"$di
 expect 0 "${hurt[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" | cmp -s - "$dir/before" || fail 'other names than before'
 expect 0 "${hurt[@]}" rebuild-catalog; says "$total checkpoints"; ! grep -q repaired "$dir/out" || fail 'repaired twice'
 copy; rm "$dir/hurt/catalog.sqlite"; printf 'not a database, but long enough to look at it twice' >"$dir/hurt/catalog.sqlite"
-expect 0 "${hurt[@]}" list demo; says 'demo@20'
-expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'
+expect 0 "${hurt[@]}" list demo; says 'demo@20'; complains 'catalog is not used'
+expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'; complains 'catalog is not used'
 expect 0 "${hurt[@]}" stats demo; [ -e "$dir/hurt/catalog.sqlite.damaged" ] || fail 'stats did not put the damaged catalog aside'
+complains "warning: the catalog was damaged: it is kept as '$dir/hurt/catalog.sqlite.damaged'"
 expect 0 "${hurt[@]}" rebuild-catalog --json; says "\"checkpoints\":$total"
 copy; head -c 20000 /dev/urandom | dd of="$dir/hurt/catalog.sqlite" bs=1 seek=8192 conv=notrunc status=none # pages in its middle
 expect 0 "${hurt[@]}" list demo; says 'demo@40~2'
-expect 0 "${hurt[@]}" rebuild-catalog --json; says "\"checkpoints\":$total"
+expect 0 "${hurt[@]}" rebuild-catalog; says "$total checkpoints"; complains 'catalog.sqlite.damaged'
 expect 0 "${hurt[@]}" stats demo; silent
 copy; sed -i '1s/1$/9/' "$dir/hurt/format"
 for line in 'list' 'verify' 'show demo@20' 'status' 'rebuild-catalog'; do
@@ -227,7 +262,26 @@ for line in 'list' 'verify' 'show demo@20' 'status' 'rebuild-catalog'; do
 	expect 1 "${hurt[@]}" "${words[@]}"; complains 'version'
 done
 
-# --- catalog: missing, behind ---
+# --- runs below a name ---
+for name in sweep/a sweep/b größe sweeping; do expect 0 "${base[@]}" ingest "$run/checkpoint-20" --run $name; done
+expect 0 "${base[@]}" list sweep; says 'sweep/a@20'; says 'sweep/b@20'; ! grep -q sweeping "$dir/out" || fail 'a run that only begins so'
+expect 0 "${base[@]}" list sweep --json; says '"run":"sweep/b"'
+expect 0 "${base[@]}" verify sweep; says '2 checkpoints verified'
+expect 4 "${base[@]}" stats sweep; complains "such as 'sweep/a'"
+expect 4 "${base[@]}" show sweep@20
+expect 0 "${base[@]}" verify; says 'ok       größe@20~1       758 kB'; says 'ok       sweep/a@20~1     758 kB'
+copy; printf '\252' | dd of="$dir/hurt/refs/sweep%2Fb" bs=1 seek=20 conv=notrunc status=none
+expect 5 "${hurt[@]}" list sweep; says 'sweep/a@20'; complains "run 'sweep/b'"
+expect 5 "${hurt[@]}" verify sweep; says 'sweep/a@20'; complains "run 'sweep/b'"
+total=$((total + 4))
+
+# --- catalog: missing, behind, of another version ---
+if command -v sqlite3 >/dev/null; then
+	copy; sqlite3 "$dir/hurt/catalog.sqlite" 'PRAGMA user_version = 99'
+	expect 1 "${hurt[@]}" rebuild-catalog; complains 'has version 99'; complains 'move it away'
+	mv "$dir/hurt/catalog.sqlite" "$dir/newer"
+	expect 0 "${hurt[@]}" rebuild-catalog; says "$total checkpoints"
+fi
 copy; rm "$dir/hurt/catalog.sqlite"
 expect 0 "${hurt[@]}" list demo; says 'demo@40~2'; says 'keyframe'
 [ ! -e "$dir/hurt/catalog.sqlite" ] || fail 'list wrote a catalog'
@@ -241,12 +295,45 @@ if command -v sqlite3 >/dev/null; then # somebody holds the catalog: what is in 
 		sqlite3 "$dir/hurt/catalog.sqlite" <"$dir/sql" >"$dir/held" 2>&1 &
 		exec 9>"$dir/sql"; echo "BEGIN IMMEDIATE; SELECT 'held';" >&9
 		for ((i = 0; i < 100; i++)); do grep -q held "$dir/held" && break; sleep 0.1; done
-		expect 0 "${hurt[@]}" --lock-timeout 0.2 ingest "$run/checkpoint-60" --run late $option; says 'late@60~1'
+		expect 0 "${hurt[@]}" --lock-timeout 0.2 ingest "$run/checkpoint-60" --run late $option
+		if [ $option = --json ]; then says 'late@60~1'; elif [ -s "$dir/out" ]; then fail "--quiet, and it speaks: $(cat "$dir/out")"; fi
 		if [ $option = --json ]; then silent; says '"recorded":false'; else complains 'not in the catalog yet'; fi
 		echo 'ROLLBACK;' >&9; exec 9>&-; wait $!
 		expect 0 "${hurt[@]}" ingest "$run/checkpoint-80" --run late --json; says '"recorded":true'
 		[ "$(sqlite3 "$dir/hurt/catalog.sqlite" "SELECT count(*) FROM chain WHERE run = 'late'")" -eq 2 ] || fail 'the next ingest did not record what was left out'
 	done
+fi
+
+# --- status: what the daemon waits for, and events ---
+if [ -x "$build/tpded" ]; then
+	copy; mkdir "$dir/waits"
+	for ((i = 1; i <= 12; i++)); do
+		mkdir "$dir/waits/checkpoint-$i"; cp "$run"/checkpoint-20/{config.json,model.safetensors} "$dir/waits/checkpoint-$i"
+	done
+	printf '[store]\npath = %s\n[daemon]\ncontrol_socket = %s\n[watch:waits]\npath = %s\ncomplete_when = DONE\n' "$dir/hurt" "$dir/socket" "$dir/waits" >"$dir/waits.conf"
+	"$build/tpded" --config "$dir/waits.conf" >"$dir/log" 2>&1 &
+	daemon=$!
+	for ((i = 0; i < 100; i++)); do
+		ctl --config "$dir/waits.conf" status && grep -q '^and 2 more' "$dir/out" && break
+		sleep 0.1
+	done
+	expect 0 --config "$dir/waits.conf" status; says 'WAITS FOR'; says 'DONE'; says 'and 2 more'
+	[ "$(grep -c '^waits@' "$dir/out")" -eq 10 ] || fail "not ten rows: $(cat "$dir/out")"
+	expect 0 --config "$dir/waits.conf" status --json; is_json "$dir/out"; says '"unfinished":[],'; says '"waits_for":"'
+	kill $daemon; wait $daemon
+	printf '[store]\npath = %s\n[daemon]\ncontrol_socket = %s\n' "$dir/hurt" "$dir/socket" >"$dir/none.conf"
+	expect 0 config-check "$dir/none.conf"; says '0 watches'; complains 'watches nothing'
+	expect 0 --config "$dir/none.conf" config-check; complains 'watches nothing'
+	"$build/tpded" --config "$dir/none.conf" >"$dir/log" 2>&1 &
+	daemon=$!
+	for ((i = 0; i < 100; i++)); do grep -q 'watches nothing' "$dir/log" && break; sleep 0.1; done
+	kill $daemon; wait $daemon
+	grep -q 'warning: .*watches nothing' "$dir/log" || fail "tpded watches nothing without a word: $(cat "$dir/log")"
+fi
+if command -v sqlite3 >/dev/null; then
+	sqlite3 "$dir/hurt/catalog.sqlite" "INSERT INTO events (time_ns, level, text) VALUES (1700000000123456789, 'info', 'x')" 2>"$dir/err"
+	silent
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody" --json; says '"time_ns":1700000000123456789,"level":"info"'
 fi
 
 # --- discard ---

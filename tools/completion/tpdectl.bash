@@ -44,7 +44,7 @@ _tpdectl_names() {
 _tpdectl_unfinished() {
 	local place
 	_tpdectl_place
-	tpdectl "${place[@]}" --json status 2>/dev/null | grep -o '"unfinished": *\[[^]]*\]' | tr '{}' '\n\n' |
+	tpdectl "${place[@]}" --json status 2>/dev/null | grep -o '"unfinished": *\[[^]]*\]' | head -n 1 | tr '{}' '\n\n' |
 		sed -n 's/^"run": *"\([^"]*\)", *"step": *\([0-9]*\).*/\1@\2/p'
 }
 
