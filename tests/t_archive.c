@@ -222,6 +222,7 @@ END_TEST
 
 START_TEST(restore_stays_inside_and_refuses_to_overwrite)
 {
+	const char *const one[] = {"trainer_state.json", NULL}, *const none[] = {"nothing", NULL};
 	struct tpd_archive_name which;
 
 	archive_open(16, 0, 1);
@@ -231,10 +232,10 @@ START_TEST(restore_stays_inside_and_refuses_to_overwrite)
 	file_write(scratch("to/optimizer.pt"), "mine", 4);
 	ck_assert_int_eq(tpd_archive_restore(archive, &which.id, scratch("to"), NULL, false, NULL, &err), TPD_CONFLICT);
 	ck_assert(!file_exists(scratch("to/model.safetensors")));
-	OK(tpd_archive_restore(archive, &which.id, scratch("to"), (const char *const[]){"trainer_state.json", NULL}, false, NULL, &err));
+	OK(tpd_archive_restore(archive, &which.id, scratch("to"), one, false, NULL, &err));
 	ck_assert(file_exists(scratch("to/trainer_state.json")));
 	ck_assert(!file_exists(scratch("to/model.safetensors")));
-	ck_assert_int_eq(tpd_archive_restore(archive, &which.id, scratch("to"), (const char *const[]){"nothing", NULL}, false, NULL, &err), TPD_NOT_FOUND);
+	ck_assert_int_eq(tpd_archive_restore(archive, &which.id, scratch("to"), none, false, NULL, &err), TPD_NOT_FOUND);
 	OK(tpd_archive_restore(archive, &which.id, scratch("to"), NULL, true, NULL, &err));
 	ck_assert(file_equal(scratch("to/optimizer.pt"), scratch("checkpoint-10/optimizer.pt")));
 }

@@ -233,7 +233,8 @@ START_TEST(paths)
 	snprintf(message, sizeof message, "%s:4: [watch:b] path: '%s' and '%s' of [watch:a] lie in one another",
 		 scratch("c.conf"), scratch("link"), scratch("run"));
 	ck_assert_str_eq(err.text, message);
-	snprintf(message, sizeof message, "5: [watch:a] path: '%s' lies in the store '%s'", scratch("link"), scratch("run"));
+	snprintf(message, sizeof message, "5: [watch:a] path: '%s' lies in the store '%s'", scratch("link"),
+		 scratch("run"));
 	expect_paths(scratch("run"), scratch("link"), message);
 	snprintf(message, sizeof message, "5: [watch:a] path: '%s' lies in the store '%s'", scratch("run/deeper"),
 		 scratch("link"));

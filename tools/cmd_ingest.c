@@ -35,8 +35,8 @@ static enum tpd_status look_up(struct tpd_archive *archive, struct stored *out, 
 }
 
 /*
- * Stored anew though the store had given it a name before `names` was read: it was there and could not be read. (What is
- * sound is not stored again.)
+ * Stored anew though the store had given it a name before `names` was read: it was there and could not be read.
+ * (What is sound is not stored again.)
  */
 static bool had_name(const struct tpd_archive_name *names, size_t count, const struct tpd_id *id)
 {

@@ -36,8 +36,8 @@ static int print_json(const struct tpd_ctl *ctl, const struct tpd_archive_rebuil
 	return tpd_ctl_print_json(ctl, &buf, code);
 }
 
-static enum tpd_status rebuild(const struct tpd_ctl *ctl, struct tpd_archive *archive, struct tpd_archive_rebuilt *built,
-			       struct tpd_err *err)
+static enum tpd_status rebuild(const struct tpd_ctl *ctl, struct tpd_archive *archive,
+			       struct tpd_archive_rebuilt *built, struct tpd_err *err)
 {
 	struct tpd_progress progress = {.cancel = tpd_ctl_cancellable()};
 	bool told = tpd_archive_catalog_fault(archive)->status != TPD_OK; /* by tpd_ctl_open() */

@@ -58,7 +58,8 @@ static enum tpd_status restore(struct tpd_ctl *ctl, const char *name, struct res
 static void put_count(struct tpd_buf *text, uint64_t n, const char *one, const char *many)
 {
 	if (n > 0)
-		tpd_buf_printf(text, "%s%llu %s", text->len > 0 ? ", " : "", (unsigned long long)n, n == 1 ? one : many);
+		tpd_buf_printf(text, "%s%llu %s", text->len > 0 ? ", " : "", (unsigned long long)n,
+			       n == 1 ? one : many);
 }
 
 /* "3 files (12.3 MB, SHA-256 equal), 1 link": of what there is, for a link has no digest to be equal. */
@@ -74,7 +75,8 @@ static void print_text(const struct tpd_ctl *ctl, const char *name, const struct
 	put_count(&text, done->links, "link", "links");
 	put_count(&text, done->directories, "directory", "directories");
 	tpd_buf_u8(&text, 0);
-	printf("%s restored to '%s': %s\n", name, to ? to : "?", text.failed ? "out of memory" : (const char *)text.data);
+	printf("%s restored to '%s': %s\n", name, to ? to : "?",
+	       text.failed ? "out of memory" : (const char *)text.data);
 	tpd_buf_release(&text);
 }
 

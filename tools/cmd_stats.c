@@ -281,9 +281,10 @@ int tpd_cmd_stats(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		return tpd_ctl_usage(ctl, "'%s' is not the name of a run", argv[0]);
 	status = open_with_catalog(ctl, &archive, &err);
 	if (status == TPD_OK)
-		status = tpd_archive_select(archive, argv[0], &names, &count, &err); /* says when there is no such run */
+		status = tpd_archive_select(archive, argv[0], &names, &count, &err);
 	if (status == TPD_OK && strcmp(names[0].run, argv[0]) != 0) /* the run itself comes before those below it */
-		status = tpd_fail(&err, TPD_NOT_FOUND, "'%s' is several runs: give one, such as '%s'", argv[0], names[0].run);
+		status = tpd_fail(&err, TPD_NOT_FOUND, "'%s' is several runs: give one, such as '%s'", argv[0],
+				  names[0].run);
 	if (status == TPD_OK)
 		status = tpd_catalog_stats(tpd_archive_catalog(archive), argv[0], collect, &rows, &err);
 	if (status == TPD_CORRUPT)

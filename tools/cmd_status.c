@@ -231,7 +231,8 @@ static void add_unchanged(struct tpd_table *table, const char *ms_text)
 
 static bool add_waiting(struct tpd_table *table, const struct tpd_reply *reply, unsigned i)
 {
-	const char *run = tpd_reply_get(reply, "unfinished.%u.run", i), *step = tpd_reply_get(reply, "unfinished.%u.step", i);
+	const char *run = tpd_reply_get(reply, "unfinished.%u.run", i);
+	const char *step = tpd_reply_get(reply, "unfinished.%u.step", i);
 	const char *framework = tpd_reply_get(reply, "unfinished.%u.framework", i);
 	const char *waits = tpd_reply_get(reply, "unfinished.%u.waits_for", i);
 

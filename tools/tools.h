@@ -115,7 +115,7 @@ struct tpd_rows {
 	size_t count;
 	struct tpd_archive_name *all; /* of the whole store, by id: to name references; owned */
 	size_t all_count;
-	struct tpd_err catalog_fault; /* why the catalog was not asked, or not to its end; TPD_OK: it was, or there is none */
+	struct tpd_err catalog_fault; /* why the catalog was not asked to its end; TPD_OK: it was, or is not there */
 };
 
 /*

@@ -69,8 +69,9 @@ static enum tpd_status open_or_replace_catalog(struct tpd_archive *archive, bool
 		status = put_aside(archive, err);
 		if (status)
 			return status;
-		tpd_fail(&archive->catalog_fault, TPD_CORRUPT, "the catalog was damaged: it is kept as '%s.damaged', and "
-			 "made again from the store", archive->catalog_path);
+		tpd_fail(&archive->catalog_fault, TPD_CORRUPT,
+			 "the catalog was damaged: it is kept as '%s.damaged', and made again from the store",
+			 archive->catalog_path);
 		return open_catalog(archive, out, err);
 	}
 	if (status && status != TPD_NOT_FOUND)
@@ -303,7 +304,8 @@ bool tpd_archive_lost(struct tpd_archive *archive, const char *run, const char *
 }
 
 enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to,
-				    const char *const *files, bool force, const struct tpd_progress *progress, struct tpd_err *err)
+				    const char *const *files, bool force, const struct tpd_progress *progress,
+				    struct tpd_err *err)
 {
 	struct tpd_restore_options options = {.pool = archive->pool, .files = files, .force = force};
 

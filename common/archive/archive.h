@@ -47,8 +47,8 @@ void tpd_archive_close(struct tpd_archive *archive);
 struct tpd_store *tpd_archive_store(struct tpd_archive *archive);
 struct tpd_catalog *tpd_archive_catalog(struct tpd_archive *archive);
 /*
- * What was wrong with the catalog's file when it was opened last, a sentence for people; its status is TPD_OK: nothing. After
- * a READ opening that file is left alone and not used, otherwise it is kept under the name that the sentence gives.
+ * What was wrong with the catalog's file when it was opened last, a sentence for people; its status is TPD_OK: nothing.
+ * After a READ opening that file is left alone and not used, otherwise it is kept under the name that the sentence gives.
  */
 const struct tpd_err *tpd_archive_catalog_fault(const struct tpd_archive *archive);
 /* Is the catalog's file another one than when it was opened, or gone? */
@@ -69,8 +69,8 @@ struct tpd_archive_name {
 enum tpd_status tpd_archive_resolve(struct tpd_archive *archive, const char *name, struct tpd_archive_name *out,
 				    struct tpd_err *err);
 /*
- * Every version that NAME covers: all of a run (RUN) and of the runs below it (RUN/...), all versions of a step... NULL:
- * everything. Sorted by run, step, version.
+ * Every version that NAME covers: all of a run (RUN) and of the runs below it (RUN/...), all versions of a step...
+ * NULL: everything. Sorted by run, step, version.
  * The caller frees the array.
  */
 enum tpd_status tpd_archive_select(struct tpd_archive *archive, const char *name_or_null, struct tpd_archive_name **out,
@@ -98,8 +98,8 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 enum tpd_status tpd_archive_discard(struct tpd_archive *archive, const char *run, uint64_t step, int64_t timeout_ms,
 				    uint64_t *out_bytes, struct tpd_err *err);
 enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tpd_id *id, const char *to,
-				    const char *const *files /* as in restore.h */, bool force, const struct tpd_progress *progress,
-				    struct tpd_err *err);
+				    const char *const *files /* as in restore.h */, bool force,
+				    const struct tpd_progress *progress, struct tpd_err *err);
 enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd_id *id, const struct tpd_progress *progress,
 				   struct tpd_err *err);
 

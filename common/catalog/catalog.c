@@ -79,8 +79,10 @@ static enum tpd_status check_mark(struct tpd_catalog *catalog, const struct mark
 	if (mark->application != APPLICATION_ID || mark->version < 1)
 		return tpd_fail(err, TPD_CORRUPT, "'%s' is a database, but not a catalog", catalog->path);
 	if (mark->version > TPD_CATALOG_VERSION)
-		return tpd_fail(err, TPD_UNSUPPORTED, "catalog '%s' has version %lld; this tpded knows %d: move it away, and "
-				"'tpdectl rebuild-catalog' makes a new one", catalog->path, (long long)mark->version, TPD_CATALOG_VERSION);
+		return tpd_fail(err, TPD_UNSUPPORTED,
+				"catalog '%s' has version %lld; this tpded knows %d: move it away, and "
+				"'tpdectl rebuild-catalog' makes a new one",
+				catalog->path, (long long)mark->version, TPD_CATALOG_VERSION);
 	return TPD_OK;
 }
 

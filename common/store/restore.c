@@ -162,8 +162,8 @@ static enum tpd_status check_names(const struct restoring *r, const struct tpd_m
 		while (i < m->entry_count && !tpd_restore_covers(files[f], m->entries[i].path))
 			i++;
 		if (i == m->entry_count)
-			return tpd_fail(err, TPD_NOT_FOUND, "%s@%llu holds no '%s'", m->run, (unsigned long long)m->step,
-					files[f]);
+			return tpd_fail(err, TPD_NOT_FOUND, "%s@%llu holds no '%s'", m->run,
+					(unsigned long long)m->step, files[f]);
 	}
 	return TPD_OK;
 }

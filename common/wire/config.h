@@ -44,7 +44,7 @@ struct tpd_config {
 
 enum tpd_config_check {
 	TPD_CONFIG_SYNTAX = 0, /* sections, keys, values */
-	/* and that watched directories, and the parent of the store, exist, and none leads into another by links either */
+	/* and that watched directories, and the parent of the store, exist; none leads into another by links either */
 	TPD_CONFIG_PATHS = 1
 };
 
