@@ -51,8 +51,13 @@ static enum tpd_status check_whole(const struct tpd_capture_task *task, struct t
 	/* The path was found without following links; a link put there since may lead to what others may not read. */
 	if (strcmp(source->origin, task->path) != 0)
 		return tpd_fail(err, TPD_USAGE, "'%s' is a link to '%s'", task->path, source->origin);
-	for (size_t i = 0; i < source->count; i++)
+	for (size_t i = 0; i < source->count; i++) {
 		files += source->entries[i].type == TPD_ENTRY_FILE;
+		/* Replaced or written between the look and the opening: its step, too, may be another. */
+		if (source->entries[i].type == TPD_ENTRY_FILE && source->entries[i].mtime_ns > task->newest_ns)
+			return tpd_fail(err, TPD_CONFLICT, "'%s' in '%s' is newer than when it was looked at",
+					source->entries[i].path, task->path);
+	}
 	if (files < task->count || tpd_capture_bytes(task->capture) < task->bytes)
 		return tpd_fail(err, TPD_CONFLICT, "less of '%s' was there when it was opened than before", task->path);
 	return TPD_OK;

@@ -25,6 +25,7 @@ struct tpd_capture_task {
 	/* asked */
 	char *path, *run; /* owned */
 	uint64_t step, quiet_ms, count, bytes;
+	int64_t newest_ns;
 	uint32_t watch, generation;
 	/* answered */
 	struct tpd_capture *capture; /* owned by the task; NULL: none */

@@ -241,6 +241,7 @@ static void begin_capture(struct tpd_daemon *daemon, const struct tpd_settle_ord
 	task->quiet_ms = order->quiet_ms;
 	task->count = order->count;
 	task->bytes = order->bytes;
+	task->newest_ns = order->newest_ns;
 	daemon->capturing++;
 	daemon->capturing_files += task->count;
 	tpd_capturer_send(daemon->capturer, task);

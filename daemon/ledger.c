@@ -103,19 +103,31 @@ static enum tpd_status take_job(void *arg, const struct tpd_job *job, struct tpd
 	return taken->run && taken->path ? TPD_OK : tpd_fail_nomem(err);
 }
 
-static enum tpd_status open_archive(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
+static enum tpd_status read_jobs(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 {
 	unsigned states = 1u << TPD_JOB_QUEUED | 1u << TPD_JOB_RUNNING | 1u << TPD_JOB_FAILED;
 	struct left left = {.call = call};
 	uint64_t recovered;
+	enum tpd_status status;
 
+	ledger->catalog = tpd_archive_catalog(ledger->archive);
+	status = tpd_catalog_jobs(ledger->catalog, states, take_job, &left, &call->err);
+	if (status == TPD_OK)
+		status = tpd_catalog_jobs_recover(ledger->catalog, tpd_clock_wall_ns(), &recovered, &call->err);
+	return status;
+}
+
+static enum tpd_status open_archive(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
+{
 	call->status = tpd_archive_open(&ledger->options.archive, &ledger->archive, &call->err);
 	if (call->status != TPD_OK)
 		return call->status;
-	ledger->catalog = tpd_archive_catalog(ledger->archive);
-	call->status = tpd_catalog_jobs(ledger->catalog, states, take_job, &left, &call->err);
-	if (call->status == TPD_OK)
-		call->status = tpd_catalog_jobs_recover(ledger->catalog, tpd_clock_wall_ns(), &recovered, &call->err);
+	call->status = read_jobs(ledger, call);
+	if (call->status == TPD_CORRUPT && call->job_count == 0 &&
+	    tpd_archive_reopen_catalog(ledger->archive, &call->err) == TPD_OK)
+		call->status = read_jobs(ledger, call);
+	if (tpd_archive_catalog_fault(ledger->archive)->status != TPD_OK)
+		tpd_log(TPD_LOG_WARNING, "%s", tpd_archive_catalog_fault(ledger->archive)->text);
 	call->archive = ledger->archive;
 	return call->status;
 }

@@ -396,6 +396,7 @@ static struct tpd_settle_order order_for(const struct tpd_settle *settle, const 
 		.quiet_ms = quiet_ms - TPD_MIN(quiet_ms, past_ms),
 		.count = entry->seen.count,
 		.bytes = entry->seen.bytes,
+		.newest_ns = entry->seen.newest_ns,
 		.waits = entry->seen.waits.text,
 	};
 }

@@ -69,6 +69,7 @@ struct tpd_settle_order {
 	uint32_t watch, generation;
 	uint64_t quiet_ms;     /* watch the descriptors for that long */
 	uint64_t count, bytes; /* what the capture must hold to be whole */
+	int64_t newest_ns;     /* and nothing in it may be newer: else it is not what was judged */
 	const char *waits;     /* STALLED: for what */
 };
 
