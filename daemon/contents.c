@@ -155,31 +155,6 @@ bool tpd_recognise_json(const char *path)
 	return true;
 }
 
-bool tpd_recognise_trainer_step(const char *path, uint64_t *out_step)
-{
-	size_t len;
-	TPD_AUTO_FREE char *text = read_document(path, &len);
-	struct tpd_json js;
-	enum tpd_json_kind kind;
-	bool found = false;
-
-	if (!text)
-		return false;
-	js = tpd_json_make(text, len);
-	if (tpd_json_next(&js) != TPD_JSON_OBJECT)
-		return false;
-	while ((kind = tpd_json_next(&js)) == TPD_JSON_KEY) {
-		bool wanted = tpd_json_is(&js, "global_step");
-
-		kind = tpd_json_next(&js);
-		if (wanted && kind == TPD_JSON_NUMBER)
-			found = tpd_json_u64(&js, out_step);
-		else if (!tpd_json_skip(&js, kind))
-			return false;
-	}
-	return found && kind == TPD_JSON_OBJECT_END && tpd_json_next(&js) == TPD_JSON_END;
-}
-
 /* The object behind "weight_map": tensor name -> file name. */
 static bool check_weight_map(struct tpd_json *js, bool (*has)(void *arg, const char *name), void *arg)
 {

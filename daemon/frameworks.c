@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "archive/capture.h"
 #include "base/text.h"
 
 #define MARKER "trainer_state.json"
@@ -331,7 +332,7 @@ static bool trainer_step(struct tpd_node *node, const char *path, uint64_t *out_
 	if (marker && !marker->checked) {
 		TPD_AUTO_FREE char *full = join(path, MARKER);
 
-		marker->valid = full && tpd_recognise_trainer_step(full, &marker->step);
+		marker->valid = full && tpd_capture_trainer_step(full, &marker->step);
 		marker->checked = full != NULL;
 	}
 	if (marker && marker->valid) {

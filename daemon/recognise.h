@@ -65,8 +65,6 @@ bool tpd_recognise_whole_file(const char *path);
 bool tpd_recognise_torch_step(const char *path, uint64_t *out_step);
 /* Is this a JSON document (NaN and Infinity, which Python writes, allowed)? */
 bool tpd_recognise_json(const char *path);
-/* The global_step of a trainer_state.json; false: it is no JSON document, or tells none. */
-bool tpd_recognise_trainer_step(const char *path, uint64_t *out_step);
 /*
  * The shards that a *.index.json names: fn is asked for each; false when one is missing (fn said false) or the index
  * cannot be read.

@@ -515,6 +515,13 @@ static enum tpd_status read_state(const char *file, bool *out_found, uint64_t *o
 	return TPD_OK;
 }
 
+bool tpd_capture_trainer_step(const char *file, uint64_t *out_step)
+{
+	bool found = false;
+
+	return read_state(file, &found, out_step, NULL) == TPD_OK && found;
+}
+
 enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tpd_err *err)
 {
 	TPD_AUTO_FREE char *real = realpath(path, NULL);
