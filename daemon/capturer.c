@@ -8,10 +8,12 @@
 
 #include "daemon/capturer.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "daemon/recognise.h"
 
 struct tpd_capturer {
 	struct tpd_mailbox box;
@@ -42,6 +44,19 @@ static void answer(struct tpd_capturer *capturer, struct tpd_capture_task *task)
 	capturer->wake(capturer->wake_arg);
 }
 
+/* In a directory of the checkpoint that looks leave out (.cache): they do not know how new it is. */
+static bool in_ignored(const char *path)
+{
+	char name[256];
+
+	for (const char *slash; (slash = strchr(path, '/')) != NULL; path = slash + 1) {
+		snprintf(name, sizeof name, "%.*s", (int)TPD_MIN((size_t)(slash - path), sizeof name - 1), path);
+		if (tpd_recognise_ignored(name))
+			return true;
+	}
+	return false;
+}
+
 /* Is all that was seen in what was opened? */
 static enum tpd_status check_whole(const struct tpd_capture_task *task, struct tpd_err *err)
 {
@@ -54,7 +69,8 @@ static enum tpd_status check_whole(const struct tpd_capture_task *task, struct t
 	for (size_t i = 0; i < source->count; i++) {
 		files += source->entries[i].type == TPD_ENTRY_FILE;
 		/* Replaced or written between the look and the opening: its step, too, may be another. */
-		if (source->entries[i].type == TPD_ENTRY_FILE && source->entries[i].mtime_ns > task->newest_ns)
+		if (source->entries[i].type == TPD_ENTRY_FILE && source->entries[i].mtime_ns > task->newest_ns &&
+		    !in_ignored(source->entries[i].path))
 			return tpd_fail(err, TPD_CONFLICT, "'%s' in '%s' is newer than when it was looked at",
 					source->entries[i].path, task->path);
 	}

@@ -98,7 +98,7 @@ static void warn_fixed(const struct tpd_config *now, const struct tpd_config *wa
 			"changes in [store], control_socket= and threads= take effect at the next start");
 }
 
-/* Of the new configuration only the watches and the scan interval; the rest of the old one is in use. */
+/* Of the new configuration only the watches, the scan interval and low_space; the rest of the old one is in use. */
 static void take_config(struct tpd_daemon *daemon)
 {
 	struct tpd_config *now = &daemon->config, *wanted = &daemon->new_config;
@@ -110,6 +110,7 @@ static void take_config(struct tpd_daemon *daemon)
 	now->watches = wanted->watches;
 	now->watch_count = wanted->watch_count;
 	now->scan_interval_ms = wanted->scan_interval_ms;
+	now->low_space = wanted->low_space;
 	wanted->watches = watches;
 	wanted->watch_count = count;
 	if (tpd_intake_configure(daemon, &err) != TPD_OK)

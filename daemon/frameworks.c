@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "archive/capture.h"
@@ -113,8 +114,10 @@ static bool shards_there(struct tpd_node *node, const char *path, struct tpd_wai
 static bool has_temporary(const struct tpd_node *node)
 {
 	for (size_t i = 0; i < node->file_count; i++) {
-		if (tpd_recognise_ignored(node->files[i].name) && strcmp(node->files[i].name, ".metadata") != 0 &&
-		    strcmp(node->files[i].name, ".complete") != 0)
+		const char *name = node->files[i].name;
+
+		/* Names that begin with another dot are no half-made files: .metadata, .zarray, what a network file system leaves. */
+		if (tpd_recognise_ignored(name) && (name[0] != '.' || strncmp(name, ".tmp", 4) == 0))
 			return true;
 	}
 	for (const struct tpd_node *child = node->children; child; child = child->next) {
@@ -126,6 +129,12 @@ static bool has_temporary(const struct tpd_node *node)
 
 /* --- PyTorch's distributed checkpoint: __R_N.distcp, then .metadata by rename --- */
 
+static bool is_no_shard(const char *name)
+{
+	return !has_suffix(name, ".distcp") && !has_suffix(name, ".safetensors");
+}
+
+/* What is written after it on purpose: the markers of those who put more on top. */
 static bool is_metadata(const char *name)
 {
 	return strcmp(name, ".metadata") == 0 || strcmp(name, "metadata.json") == 0 || strcmp(name, "meta.pt") == 0;
@@ -149,9 +158,10 @@ static enum tpd_readiness dcp_complete(struct tpd_node *node, TPD_UNUSED const c
 
 	if (!metadata)
 		return wait_for(why, "%s/.metadata is not there yet", node->name);
-	if (metadata->mtime_ns < newest(node, is_metadata))
+	if (metadata->mtime_ns < newest(node, is_no_shard))
 		return wait_for(why, "%s/.metadata is older than its shards", node->name);
-	return TPD_SEEN_COMPLETE;
+	/* Something of the trainer's own that follows it: nothing says when that is whole. */
+	return metadata->mtime_ns < newest(node, is_metadata) ? TPD_SEEN_SETTLING : TPD_SEEN_COMPLETE;
 }
 
 /* Directories of Lightning with FSDP or model-parallel strategies: a distributed checkpoint, then meta.pt. */
@@ -165,13 +175,13 @@ static enum tpd_readiness lightning_complete(struct tpd_node *node, const char *
 	struct tpd_file *meta = tpd_tree_file(node, "meta.pt");
 	enum tpd_readiness readiness = dcp_complete(node, path, why);
 
-	if (readiness != TPD_SEEN_COMPLETE)
+	if (readiness == TPD_SEEN_WAITING)
 		return readiness;
-	if (!meta || meta->mtime_ns < newest(node, is_metadata))
+	if (!meta || meta->mtime_ns < newest(node, is_no_shard))
 		return wait_for(why, "%s/meta.pt is not there yet", node->name);
 	if (!check_once(meta, path, tpd_recognise_whole_file))
 		return wait_for(why, "%s/meta.pt has no end yet", node->name);
-	return TPD_SEEN_COMPLETE;
+	return readiness;
 }
 
 /* megatron-core's torch_dist: common.pt, shards, .metadata, then metadata.json. */
@@ -185,11 +195,11 @@ static enum tpd_readiness megatron_complete(struct tpd_node *node, const char *p
 	struct tpd_file *last = tpd_tree_file(node, "metadata.json");
 	enum tpd_readiness readiness = dcp_complete(node, path, why);
 
-	if (readiness != TPD_SEEN_COMPLETE)
+	if (readiness == TPD_SEEN_WAITING)
 		return readiness;
-	if (!last || last->mtime_ns < newest(node, is_metadata) || !check_once(last, path, tpd_recognise_json))
+	if (!last || last->mtime_ns < newest(node, is_no_shard) || !check_once(last, path, tpd_recognise_json))
 		return wait_for(why, "%s/metadata.json is not there yet", node->name);
-	return TPD_SEEN_COMPLETE;
+	return readiness;
 }
 
 /* Accelerate with FSDP: a directory of several distributed checkpoints, with time between them and no marker for the whole. */
@@ -205,7 +215,7 @@ static bool holds_dcp(const struct tpd_node *node)
 static enum tpd_readiness accelerate_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
 {
 	for (struct tpd_node *child = node->children; child; child = child->next) {
-		if (is_dcp(child) && dcp_complete(child, path, why) != TPD_SEEN_COMPLETE)
+		if (is_dcp(child) && dcp_complete(child, path, why) == TPD_SEEN_WAITING)
 			return TPD_SEEN_WAITING;
 	}
 	return TPD_SEEN_SETTLING;
@@ -240,16 +250,18 @@ static bool deepspeed_rank(const char *name, uint64_t *out_rank)
 	return tpd_text_parse_u64(digits, out_rank);
 }
 
-/* Does the file at path name this directory, or one of a later step? */
-static bool is_latest(const char *path, const char *name)
+/* Does the file at path name this directory, or one of a later step? Since when: *out_ns. */
+static bool is_latest(const char *path, const char *name, int64_t *out_ns)
 {
 	char text[LATEST_MAX + 1];
 	TPD_AUTO_CLOSE int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	ssize_t len = fd < 0 ? -1 : pread(fd, text, LATEST_MAX, 0);
 	uint64_t said, own;
+	struct stat st;
 
-	if (len <= 0)
+	if (len <= 0 || fstat(fd, &st) < 0)
 		return false;
+	*out_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 	text[len] = 0;
 	text[strcspn(text, " \t\r\n")] = 0;
 	if (strcmp(text, name) == 0)
@@ -261,10 +273,11 @@ static enum tpd_readiness deepspeed_complete(struct tpd_node *node, const char *
 {
 	uint64_t ranks = 0, span = 0, rank;
 	TPD_AUTO_FREE char *latest = NULL;
+	int64_t latest_ns = 0;
 
 	if (asprintf(&latest, "%.*s/latest", (int)(strlen(path) - strlen(node->name) - 1), path) < 0)
 		latest = NULL;
-	if (!latest || !is_latest(latest, node->name))
+	if (!latest || !is_latest(latest, node->name, &latest_ns))
 		return wait_for(why, "the file 'latest' does not name %s yet", node->name);
 	for (size_t i = 0; i < node->file_count; i++) {
 		struct tpd_file *file = &node->files[i];
@@ -278,7 +291,11 @@ static enum tpd_readiness deepspeed_complete(struct tpd_node *node, const char *
 	}
 	if (ranks < span)
 		return wait_for(why, "states of %llu of %llu ranks are there", (unsigned long long)ranks, (unsigned long long)span);
-	return TPD_SEEN_COMPLETE;
+	/*
+	 * An older `latest` is of another save: of a later step that the run was put back before, or of the one that is being
+	 * over-written. A rank that closes its file after it was written makes it look so, too: then time tells.
+	 */
+	return latest_ns < newest(node, NULL) ? TPD_SEEN_SETTLING : TPD_SEEN_COMPLETE;
 }
 
 /* --- the Trainer of transformers: weights, optimizer, scheduler, the ranks' random states, trainer_state.json --- */
@@ -401,9 +418,10 @@ static enum tpd_readiness settles(struct tpd_node *node, const char *path, struc
 }
 
 /* complete_when= of the watch: patterns, one of which must match a name in the directory, or with %s beside it. */
-static bool marked(const struct tpd_node *node, const char *pattern, int64_t *out_ns)
+static bool marked(const struct tpd_node *node, const char *pattern, int64_t *newest_ns)
 {
 	const struct tpd_node *in = node;
+	bool found = false;
 	char name[512];
 	const char *percent;
 
@@ -417,24 +435,25 @@ static bool marked(const struct tpd_node *node, const char *pattern, int64_t *ou
 	else
 		snprintf(name, sizeof name, "%s", pattern);
 	for (size_t i = 0; i < in->file_count; i++) {
-		if (fnmatch(name, in->files[i].name, 0) == 0) {
-			*out_ns = in->files[i].mtime_ns;
-			return true;
-		}
+		if (fnmatch(name, in->files[i].name, 0) != 0)
+			continue;
+		*newest_ns = TPD_MAX(*newest_ns, in->files[i].mtime_ns);
+		found = true;
 	}
-	return false;
+	return found;
 }
 
 static enum tpd_readiness user_complete(struct tpd_node *node, TPD_UNUSED const char *path, struct tpd_waits *why)
 {
 	TPD_AUTO_FREE char *patterns = strdup(node->root->complete_when);
-	int64_t marker_ns = 0;
+	int64_t marker_ns = INT64_MIN;
+	bool found = false;
 	char *save = NULL;
 
-	for (char *pattern = patterns ? strtok_r(patterns, " \t", &save) : NULL; pattern; pattern = strtok_r(NULL, " \t", &save)) {
-		if (marked(node, pattern, &marker_ns))
-			return marker_ns < newest(node, NULL) ? TPD_SEEN_SETTLING : TPD_SEEN_COMPLETE;
-	}
+	for (char *pattern = patterns ? strtok_r(patterns, " \t", &save) : NULL; pattern; pattern = strtok_r(NULL, " \t", &save))
+		found = marked(node, pattern, &marker_ns) || found;
+	if (found)
+		return marker_ns < newest(node, NULL) ? TPD_SEEN_SETTLING : TPD_SEEN_COMPLETE;
 	return wait_for(why, "nothing matches complete_when=%s", node->root->complete_when);
 }
 

@@ -55,17 +55,22 @@ struct low {
 	const char *directory;
 };
 
-/* Only what is deleted takes room that closing gives back. */
+/*
+ * Only what is deleted, or replaced under its name, takes room that closing gives back. The descriptors say so; a local file's do at
+ * once, and where they may not, on a network, whoever holds a file there keeps no deleted one.
+ */
 static bool tip_takes_room(void *arg, const struct tpd_tip *tip)
 {
 	const struct low *low = arg;
 
-	return is_below(tip->path, low->directory) && !tpd_settle_is_there(low->daemon->settle, tip->path);
+	return is_below(tip->path, low->directory) &&
+	       tpd_capture_takes_room(tip->capture, tpd_settle_is_there(low->daemon->settle, tip->path));
 }
 
 static bool item_takes_room(const struct low *low, const struct tpd_queue_item *item)
 {
-	return item->capture && is_below(item->path, low->directory) && !tpd_settle_is_there(low->daemon->settle, item->path);
+	return item->capture && is_below(item->path, low->directory) &&
+	       tpd_capture_takes_room(item->capture, tpd_settle_is_there(low->daemon->settle, item->path));
 }
 
 /* The waiting capture that was queued first; its job's number grows with time. */

@@ -24,6 +24,9 @@
 #define DEFAULT_SETTLE_MS 5000
 #define DEFAULT_STALL_MS 600000
 #define LOOK_AGAIN_MS 200            /* at least, when a look brought nothing */
+#define VOIDS_AT_ONCE 3               /* captures that come to nothing though nothing changes: looked at again at once, ... */
+#define VOID_MS 500                  /* then after this, twice as long each time, up to a minute */
+#define VOID_MAX_MS 60000
 #define RETRY_MIN_MS 5000            /* what cannot be read: tried again after this, ... */
 #define RETRY_MAX_MS 600000          /* ... up to this */
 #define QUIET_KNOWN_MAX_MS 86400000u /* longer at rest makes no difference */
@@ -56,6 +59,7 @@ struct entry {
 	uint64_t due_ms;       /* GROWING: when to look or decide; UINT64_MAX: only when something changes */
 	uint64_t retry_ms;     /* not to be captured before, unless it changes; 0: at any time */
 	unsigned failures;     /* captures that failed since it changed */
+	unsigned voids;        /* captures that were void since it changed */
 	bool stalled;          /* that it waits in vain was told since it changed */
 	struct tpd_seen seen;  /* its strings are not used */
 	struct tpd_seen taken; /* what the current or last capture was to hold */
@@ -335,7 +339,7 @@ enum tpd_status tpd_settle_seen(struct tpd_settle *settle, const struct tpd_seen
 	if (changed) {
 		entry->changed_ms = (int64_t)now_ms - (int64_t)TPD_MIN(seen->quiet_ms, (uint64_t)QUIET_KNOWN_MAX_MS);
 		entry->retry_ms = 0;
-		entry->failures = 0;
+		entry->failures = entry->voids = 0;
 		entry->stalled = false;
 	}
 	switch (entry->state) {
@@ -466,12 +470,19 @@ static struct entry *find_capture(struct tpd_settle *settle, const char *path, u
 
 static void back_to_growing(struct tpd_settle *settle, struct entry *entry, uint64_t now_ms)
 {
+	uint64_t delay_ms = VOID_MS;
+
 	entry->state = GROWING;
 	entry->changed_ms = (int64_t)now_ms;
 	entry->looked_ms = 0;
-	/* The next look decides; it is due at once, since what was seen last is known to be old. */
-	entry->due_ms = now_ms;
-	settle->due_ms = TPD_MIN(settle->due_ms, now_ms);
+	/* The next look decides; it is due at once, since what was seen last is known to be old. If it is not, it may be so for long. */
+	if (++entry->voids > VOIDS_AT_ONCE) {
+		for (unsigned i = VOIDS_AT_ONCE + 1; i < entry->voids && delay_ms < VOID_MAX_MS; i++)
+			delay_ms *= 2;
+		entry->retry_ms = later(now_ms, TPD_MIN(delay_ms, (uint64_t)VOID_MAX_MS));
+	}
+	entry->due_ms = TPD_MAX(now_ms, entry->retry_ms);
+	settle->due_ms = TPD_MIN(settle->due_ms, entry->due_ms);
 }
 
 bool tpd_settle_captured(struct tpd_settle *settle, const char *path, uint32_t generation)
@@ -483,7 +494,7 @@ bool tpd_settle_captured(struct tpd_settle *settle, const char *path, uint32_t g
 	if (entry->taken.step >= entry->run->ranks_step) {
 		entry->run->has_ranks = true;
 		entry->run->ranks_step = entry->taken.step;
-		entry->run->ranks = entry->taken.rank_span;
+		entry->run->ranks = TPD_MAX(entry->taken.rank_span, entry->taken.ranks); /* files: a rank may write several */
 	}
 	entry->state = CAPTURED;
 	entry->wanted = false;

@@ -92,6 +92,9 @@ START_TEST(distributed_checkpoint)
 	expect_waiting("step-10", "older than its shards");
 	set_time("step-10/.metadata", 200);
 	expect_now("step-10", 10, TPD_SEEN_COMPLETE);
+	/* What the trainer adds of its own, afterwards. */
+	put_big("step-10/extra_state.pt");
+	expect_now("step-10", 10, TPD_SEEN_SETTLING);
 }
 END_TEST
 
@@ -145,14 +148,27 @@ START_TEST(deepspeed)
 	put("global_step5/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "PK\3\4 and no end");
 	expect_waiting("global_step5", "has no end");
 	put("global_step5/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "whole");
+	expect_now("global_step5", 5, TPD_SEEN_SETTLING); /* a rank that was late: after latest */
+	set_time("global_step5/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", 0);
 	expect_now("global_step5", 5, TPD_SEEN_COMPLETE);
 	ck_assert_uint_eq(seen("global_step5")->ranks, 2);
 	ck_assert_uint_eq(seen("global_step5")->rank_span, 2);
+	/* A `latest` of another time: the run was put back, or the same tag is saved again. */
+	set_time("latest", 100);
+	put("global_step5/mp_rank_00_model_states.pt", "saved again");
+	expect_now("global_step5", 5, TPD_SEEN_SETTLING);
+	/* Two files a rank, with model parallelism: the files count. */
+	put("global_step5/bf16_zero_pp_rank_0_mp_rank_01_optim_states.pt", "whole");
+	put("global_step5/bf16_zero_pp_rank_1_mp_rank_01_optim_states.pt", "whole");
+	put("latest", "global_step5");
+	expect_now("global_step5", 5, TPD_SEEN_COMPLETE);
+	ck_assert_uint_eq(seen("global_step5")->ranks, 4);
 	/* A later one does not take the word back. */
 	put("global_step6/mp_rank_00_model_states.pt", "whole");
 	put("latest", "global_step6");
 	expect_now("global_step6", 6, TPD_SEEN_COMPLETE);
 	put("global_step5/zero_to_fp32.py", "x");
+	put("latest", "global_step6");
 	expect_now("global_step5", 5, TPD_SEEN_COMPLETE);
 }
 END_TEST
@@ -166,6 +182,7 @@ START_TEST(markers_beside)
 	expect_now("step-4", 4, TPD_SEEN_SETTLING);
 	put_big("8/default/manifest.ocdbt");
 	put("8/_CHECKPOINT_METADATA", "{}");
+	put("8/params/.zarray", "{}"); /* no half-made file */
 	expect_now("8", 8, TPD_SEEN_COMPLETE);
 }
 END_TEST

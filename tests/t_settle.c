@@ -331,6 +331,28 @@ START_TEST(unreadable_is_tried_again_later)
 }
 END_TEST
 
+/* Captures that come to nothing though nothing changes must not keep a CPU busy. */
+START_TEST(void_again_and_again)
+{
+	uint64_t now = 10;
+
+	see(sight(TPD_SEEN_COMPLETE, 1), now);
+	for (unsigned i = 1; i <= 12; i++) {
+		uint64_t due;
+
+		tpd_settle_void(settle, PATH, expect_capture(now), now);
+		due = tpd_settle_due(settle);
+		ck_assert_uint_eq(due - now, i <= 3 ? 0 : TPD_MIN(500ull << (i - 4), 60000ull));
+		now = due;
+		expect_look(now);
+		see(sight(TPD_SEEN_COMPLETE, 1), now);
+	}
+	tpd_settle_void(settle, PATH, expect_capture(now), now);
+	see(sight(TPD_SEEN_COMPLETE, 2), now + 1); /* it did change */
+	expect_capture(now + 1);
+}
+END_TEST
+
 /* Gone while it was captured, and the capture came to nothing: somebody must say so. */
 START_TEST(lost_during_capture_is_told)
 {
@@ -635,6 +657,7 @@ int main(void)
 	tcase_add_test(tests, change_during_capture_voids_it);
 	tcase_add_test(tests, unreadable_is_tried_again_later);
 	tcase_add_test(tests, lost_during_capture_is_told);
+	tcase_add_test(tests, void_again_and_again);
 	tcase_add_test(tests, change_seen_during_capture_is_looked_at_afterwards);
 	tcase_add_test(tests, rewritten_after_stored);
 	tcase_add_test(tests, rewritten_while_queued);

@@ -453,6 +453,19 @@ enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_
 	return TPD_OK;
 }
 
+bool tpd_capture_takes_room(const struct tpd_capture *capture, bool there)
+{
+	if (capture->detached)
+		return !there;
+	for (size_t i = 0; i < capture->source.count; i++) {
+		struct stat st;
+
+		if (capture->entries[i].type == TPD_ENTRY_FILE && fstat(capture->entries[i].fd, &st) == 0 && st.st_nlink == 0)
+			return true;
+	}
+	return false;
+}
+
 void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FINGERPRINT_LEN])
 {
 	struct tpd_buf buf = {0};

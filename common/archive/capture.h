@@ -35,6 +35,11 @@ enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_
  */
 bool tpd_capture_clone(struct tpd_capture *capture, int spool);
 enum tpd_status tpd_capture_detach(struct tpd_capture *capture, struct tpd_err *err);
+/*
+ * Do its files take room that closing them gives back: was one of them deleted, or replaced? Clones cannot tell that themselves: they do
+ * unless a checkpoint is `there`, at its path, whose blocks they share.
+ */
+bool tpd_capture_takes_room(const struct tpd_capture *capture, bool there);
 /* Hex XXH3-128 over names, sizes and mtimes: the same again is the same content, as far as one can tell without reading. */
 #define TPD_FINGERPRINT_LEN 33
 void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FINGERPRINT_LEN]);

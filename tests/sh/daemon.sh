@@ -139,6 +139,12 @@ trainer "$dir/one/checkpoint-140"
 rm -rf "$dir/one/checkpoint-120" "$dir/one/checkpoint-5"
 until_true stored one@120 && same one@120 "$dir/keep-120"
 until_true stored one@140 && same one@140 "$dir/one/checkpoint-140"
+# something in a directory that looks leave out, newer than all else
+trainer "$dir/one/checkpoint-150"
+mkdir "$dir/one/checkpoint-150/.cache"
+sleep 0.05
+echo x >"$dir/one/checkpoint-150/.cache/x.metadata"
+until_true stored one@150 && same one@150 "$dir/one/checkpoint-150"
 # arrives by rename
 trainer "$dir/tmp-checkpoint-160"
 mv "$dir/tmp-checkpoint-160" "$dir/one/checkpoint-160"
