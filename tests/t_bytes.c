@@ -177,8 +177,10 @@ START_TEST(room_is_kept)
 	first = buffer;
 	ck_assert_int_eq(tpd_room(&buffer, &cap, 7, NULL), TPD_OK);
 	ck_assert(buffer == first && cap == 100);
+#ifndef __SANITIZE_ADDRESS__ /* which ends the program over such a size, and shall: nothing of ours asks for one */
 	ck_assert_int_eq(tpd_room(&buffer, &cap, SIZE_MAX / 2, NULL), TPD_NOMEM);
 	ck_assert(!buffer && cap == 0);
+#endif
 	ck_assert_int_eq(tpd_room(&buffer, &cap, 1, NULL), TPD_OK);
 	free(buffer);
 }
