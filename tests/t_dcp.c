@@ -249,6 +249,36 @@ START_TEST(many_items)
 }
 END_TEST
 
+/* A long name before each of thousands of small zips: the names of a file are bounded, whoever pays for them. */
+START_TEST(many_long_names)
+{
+	enum { COUNT = 4200 };
+	static char name[4001];
+	struct tpd_hint *hints = calloc(COUNT, sizeof *hints);
+	struct tpd_buf one = {0}, file = {0};
+	struct item items[ITEMS];
+	struct tpd_format_layout layout;
+	struct format_file source;
+
+	memset(name, 'n', sizeof name - 1);
+	build(&one, items);
+	for (size_t i = 0; i < COUNT; i++) {
+		hints[i] = (struct tpd_hint){.zip = true, .segment = {.name = name, .offset = file.len, .length = items[0].length}};
+		tpd_buf_put(&file, one.data + items[0].at, items[0].length);
+	}
+	source = (struct format_file){.data = file.data, .size = file.len};
+	ck_assert_int_eq(tpd_format_parse_distcp(file.len, format_file_read, &source, hints, COUNT, &layout, NULL), TPD_OK);
+	ck_assert_str_eq(layout.reason, "torch distcp: too many tensors, or too long names");
+	tpd_format_layout_release(&layout);
+	ck_assert_int_eq(tpd_format_parse_distcp(file.len, format_file_read, &source, hints, 100, &layout, NULL), TPD_OK);
+	ck_assert_uint_ge(layout.count, 100);
+	tpd_format_layout_release(&layout);
+	free(hints);
+	tpd_buf_release(&one);
+	tpd_buf_release(&file);
+}
+END_TEST
+
 /* Two companions that speak of one file, and files in any order. */
 START_TEST(many_companions)
 {
@@ -324,6 +354,7 @@ int main(void)
 	tcase_add_test(tests, metadata_truncated_and_damaged);
 	tcase_add_test(tests, file_truncated);
 	tcase_add_test(tests, many_items);
+	tcase_add_test(tests, many_long_names);
 	tcase_add_test(tests, many_companions);
 	tcase_add_test(tests, failing_reads_end_it);
 	srunner_run_all(runner, CK_ENV);

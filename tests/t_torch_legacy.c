@@ -124,6 +124,7 @@ static const struct {
 	{{.type = "DoubleStorage"}, 0, "a storage reaches past the end of the file"}, /* the second, then */
 	{{.keys = {"711", "712"}}, 0, "a storage of unknown length"},
 	{{.keys = {"711"}}, 0, "bytes follow the last storage"},
+	{{.keys = {"711", "711"}}, 0, "a storage twice"},
 	{{.numel = 31}, 0, "a storage of two lengths"},
 	{{.count = 31}, 0, "a storage of two lengths"},
 	{{.count = UINT64_MAX}, 0, "a storage of two lengths"},

@@ -249,12 +249,16 @@ enum tpd_status tpd_hints_read_dcp(struct tpd_format_hints *hints, const char *p
 
 /* --- a .distcp file --- */
 
+#define NAMES_MAX TPD_FORMAT_MAX_GLUE /* bytes of all names of a file: as much text as any file may hold */
+
 struct shard {
 	uint64_t size;
 	tpd_format_read_fn read;
 	void *ctx;
 	struct tpd_format_segment *segments; /* so far */
 	size_t count, cap;
+	size_t text;  /* bytes of their names: a name of 4 KiB may stand before those of a thousand members */
+	bool crowded; /* more of either than a file may have */
 };
 
 /* The name of a storage in an item: the item's, or below it. The old one is freed. */
@@ -287,10 +291,17 @@ static enum tpd_status add_segments(struct shard *shard, const struct tpd_hint *
 	for (size_t i = 0; i < count; i++) {
 		struct tpd_format_segment *segment = &segments[i];
 
+		if (segment->length < TPD_FORMAT_MIN_SEGMENT)
+			continue; /* glue in any case: not worth a name */
 		if (!rename_segment(segment, item->segment.name, item->many || count > 1)) {
 			if (!segment->name)
 				return tpd_fail_nomem(err);
 			continue;
+		}
+		shard->text += strlen(segment->name) + 1;
+		if (shard->text > NAMES_MAX || shard->count >= TPD_FORMAT_MAX_SEGMENTS) {
+			shard->crowded = true;
+			return TPD_OK;
 		}
 		segment->offset += item->segment.offset;
 		shard->segments[shard->count++] = *segment;
@@ -337,6 +348,10 @@ enum tpd_status tpd_format_parse_distcp(uint64_t size, tpd_format_read_fn read, 
 		if (status) {
 			tpd_format_segments_free(shard.segments, shard.count);
 			return status;
+		}
+		if (shard.crowded) {
+			tpd_format_segments_free(shard.segments, shard.count);
+			return tpd_format_opaque(out_layout, "torch distcp: too many tensors, or too long names");
 		}
 	}
 	return tpd_format_accept(out_layout, TPD_FORMAT_TORCH_DISTCP, size, shard.segments, shard.count, err);

@@ -135,9 +135,9 @@ static char *name_of(const struct tpd_torch_storage *storage, size_t number)
 	return asprintf(&name, "data/%zu", number) < 0 ? NULL : name;
 }
 
-/* The storage of the number-th key, whose count is at `at`; or a doubt, which is set. */
+/* The storage of the number-th key, whose count is at `at`; or a doubt, which is set. taken: of each storage, had it been before? */
 static enum tpd_status read_storage(struct legacy *legacy, uint32_t key, size_t number, uint64_t size, uint64_t at,
-				    tpd_format_read_fn read, void *ctx, struct tpd_format_segment *out,
+				    tpd_format_read_fn read, void *ctx, bool *taken, struct tpd_format_segment *out,
 				    struct tpd_err *err)
 {
 	const struct tpd_pickle_node *node = &legacy->keys.nodes[key];
@@ -151,6 +151,11 @@ static enum tpd_status read_storage(struct legacy *legacy, uint32_t key, size_t 
 		doubt(legacy, "a storage of unknown length");
 		return TPD_OK;
 	}
+	if (taken[storage - legacy->storages.items]) { /* a key that comes again costs two bytes, a storage's name up to 4 KiB */
+		doubt(legacy, "a storage twice");
+		return TPD_OK;
+	}
+	taken[storage - legacy->storages.items] = true;
 	if (size - at < sizeof count || storage->bytes > size - at - sizeof count) {
 		doubt(legacy, "a storage reaches past the end of the file");
 		return TPD_OK;
@@ -178,17 +183,21 @@ static enum tpd_status read_data(struct legacy *legacy, uint64_t size, tpd_forma
 				 struct tpd_format_layout *out_layout, struct tpd_err *err)
 {
 	const struct tpd_pickle *keys = &legacy->keys;
-	struct tpd_format_segment *segments = calloc(keys->cell_count + 1u, sizeof *segments);
+	/* One a storage, and one for the key at which a doubt ends it. */
+	struct tpd_format_segment *segments = calloc(legacy->storages.count + 1, sizeof *segments);
+	TPD_AUTO_FREE bool *taken = calloc(legacy->storages.count + 1, sizeof *taken);
 	enum tpd_status status = TPD_OK;
 	uint64_t at = legacy->at;
 	size_t count = 0;
 
-	if (!segments)
+	if (!segments || !taken) {
+		free(segments);
 		return tpd_fail_nomem(err);
+	}
 	for (uint32_t cell = keys->nodes[keys->root].first; cell != TPD_PICKLE_NOTHING; cell = keys->cells[cell].next) {
 		struct tpd_format_segment *segment = &segments[count];
 
-		status = read_storage(legacy, keys->cells[cell].node, count, size, at, read, ctx, segment, err);
+		status = read_storage(legacy, keys->cells[cell].node, count, size, at, read, ctx, taken, segment, err);
 		if (status || legacy->doubt)
 			break;
 		at = segment->offset + segment->length;
