@@ -275,7 +275,7 @@ static bool rename_segment(struct tpd_format_segment *segment, const char *item,
 	return name && strlen(name) <= TPD_FORMAT_MAX_NAME;
 }
 
-/* Takes the segments of an item over. A name that has become too long: they stay glue. */
+/* Takes the segments of an item over. A name that has become too long: they stay glue, up to NAMES_MAX of them. */
 static enum tpd_status add_segments(struct shard *shard, const struct tpd_hint *item,
 				    struct tpd_format_segment *segments, size_t count, struct tpd_err *err)
 {
@@ -290,19 +290,21 @@ static enum tpd_status add_segments(struct shard *shard, const struct tpd_hint *
 	}
 	for (size_t i = 0; i < count; i++) {
 		struct tpd_format_segment *segment = &segments[i];
+		bool fits;
 
 		if (segment->length < TPD_FORMAT_MIN_SEGMENT)
 			continue; /* glue in any case: not worth a name */
-		if (!rename_segment(segment, item->segment.name, item->many || count > 1)) {
-			if (!segment->name)
-				return tpd_fail_nomem(err);
-			continue;
-		}
+		fits = rename_segment(segment, item->segment.name, item->many || count > 1);
+		if (!segment->name)
+			return tpd_fail_nomem(err);
+		/* One that is too long, too: it is held until the end of the item, which may have 200,000 members. */
 		shard->text += strlen(segment->name) + 1;
 		if (shard->text > NAMES_MAX || shard->count >= TPD_FORMAT_MAX_SEGMENTS) {
 			shard->crowded = true;
 			return TPD_OK;
 		}
+		if (!fits)
+			continue;
 		segment->offset += item->segment.offset;
 		shard->segments[shard->count++] = *segment;
 		segment->name = NULL;

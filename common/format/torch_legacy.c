@@ -135,7 +135,10 @@ static char *name_of(const struct tpd_torch_storage *storage, size_t number)
 	return asprintf(&name, "data/%zu", number) < 0 ? NULL : name;
 }
 
-/* The storage of the number-th key, whose count is at `at`; or a doubt, which is set. taken: of each storage, had it been before? */
+/*
+ * The storage of the number-th key, whose count is at `at`; or a doubt, which is set.
+ * taken: of each storage, whether a key before was its.
+ */
 static enum tpd_status read_storage(struct legacy *legacy, uint32_t key, size_t number, uint64_t size, uint64_t at,
 				    tpd_format_read_fn read, void *ctx, bool *taken, struct tpd_format_segment *out,
 				    struct tpd_err *err)
@@ -151,7 +154,8 @@ static enum tpd_status read_storage(struct legacy *legacy, uint32_t key, size_t 
 		doubt(legacy, "a storage of unknown length");
 		return TPD_OK;
 	}
-	if (taken[storage - legacy->storages.items]) { /* a key that comes again costs two bytes, a storage's name up to 4 KiB */
+	/* A key that comes again costs two bytes, a storage's name up to 4 KiB. */
+	if (taken[storage - legacy->storages.items]) {
 		doubt(legacy, "a storage twice");
 		return TPD_OK;
 	}
