@@ -241,7 +241,8 @@ static enum tpd_status start_threads(struct tpd_daemon *daemon, struct tpd_err *
 		.wake_arg = daemon,
 	};
 	enum tpd_status status =
-		tpd_capturer_start(tpd_store_dir(daemon->guard), &daemon->inbox, tpd_intake_on_task, tpd_daemon_wake, daemon, &daemon->capturer, err);
+		tpd_capturer_start(tpd_store_dir(daemon->guard), &daemon->inbox, tpd_intake_on_task, tpd_daemon_wake,
+				   daemon, &daemon->capturer, err);
 
 	return status == TPD_OK ? tpd_ledger_start(&options, &daemon->ledger, err) : status;
 }

@@ -39,25 +39,11 @@ static enum tpd_readiness wait_for(struct tpd_waits *why, const char *fmt, ...)
 	return TPD_SEEN_WAITING;
 }
 
-static bool has_suffix(const char *s, const char *suffix)
-{
-	size_t len = strlen(s), n = strlen(suffix);
-
-	return len >= n && strcmp(s + len - n, suffix) == 0;
-}
-
 static bool has_file(void *arg, const char *name)
 {
 	const struct tpd_node *node = arg;
 
 	return tpd_tree_file(node, name) != NULL;
-}
-
-static char *join(const char *path, const char *name)
-{
-	char *joined = NULL;
-
-	return asprintf(&joined, "%s/%s", strcmp(path, "/") == 0 ? "" : path, name) < 0 ? NULL : joined;
 }
 
 static bool name_step(struct tpd_node *node, TPD_UNUSED const char *path, uint64_t *out_step)
@@ -85,7 +71,7 @@ static int64_t newest(const struct tpd_node *node, bool (*skip)(const char *name
 static bool check_once(struct tpd_file *file, const char *path, bool (*check)(const char *path))
 {
 	if (!file->checked) {
-		TPD_AUTO_FREE char *full = join(path, file->name);
+		TPD_AUTO_FREE char *full = tpd_tree_join(path, file->name);
 
 		file->valid = full && check(full);
 		file->checked = full != NULL;
@@ -99,9 +85,9 @@ static bool shards_there(struct tpd_node *node, const char *path, struct tpd_wai
 	for (size_t i = 0; i < node->file_count; i++) {
 		TPD_AUTO_FREE char *index = NULL;
 
-		if (!has_suffix(node->files[i].name, ".index.json"))
+		if (!tpd_text_has_suffix(node->files[i].name, ".index.json"))
 			continue;
-		index = join(path, node->files[i].name);
+		index = tpd_tree_join(path, node->files[i].name);
 		if (index && tpd_recognise_shards(index, has_file, node))
 			continue;
 		wait_for(why, "a shard that %s names is missing", node->files[i].name);
@@ -131,7 +117,7 @@ static bool has_temporary(const struct tpd_node *node)
 
 static bool is_no_shard(const char *name)
 {
-	return !has_suffix(name, ".distcp") && !has_suffix(name, ".safetensors");
+	return !tpd_text_has_suffix(name, ".distcp") && !tpd_text_has_suffix(name, ".safetensors");
 }
 
 /* What is written after it on purpose: the markers of those who put more on top. */
@@ -145,7 +131,7 @@ static bool is_dcp(const struct tpd_node *node)
 	if (tpd_tree_file(node, ".metadata"))
 		return true;
 	for (size_t i = 0; i < node->file_count; i++) {
-		if (has_suffix(node->files[i].name, ".distcp"))
+		if (tpd_text_has_suffix(node->files[i].name, ".distcp"))
 			return true;
 	}
 	return false;
@@ -167,7 +153,7 @@ static enum tpd_readiness dcp_complete(struct tpd_node *node, TPD_UNUSED const c
 /* Directories of Lightning with FSDP or model-parallel strategies: a distributed checkpoint, then meta.pt. */
 static bool is_lightning_dir(const struct tpd_node *node)
 {
-	return is_dcp(node) && (tpd_tree_file(node, "meta.pt") || has_suffix(node->name, ".ckpt"));
+	return is_dcp(node) && (tpd_tree_file(node, "meta.pt") || tpd_text_has_suffix(node->name, ".ckpt"));
 }
 
 static enum tpd_readiness lightning_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
@@ -226,7 +212,9 @@ static enum tpd_readiness accelerate_complete(struct tpd_node *node, const char 
 static bool is_deepspeed(const struct tpd_node *node)
 {
 	for (size_t i = 0; i < node->file_count; i++) {
-		if (has_suffix(node->files[i].name, "_optim_states.pt") || has_suffix(node->files[i].name, "_model_states.pt"))
+		const char *name = node->files[i].name;
+
+		if (tpd_text_has_suffix(name, "_optim_states.pt") || tpd_text_has_suffix(name, "_model_states.pt"))
 			return true;
 	}
 	return false;
@@ -239,7 +227,7 @@ static bool deepspeed_rank(const char *name, uint64_t *out_rank)
 	char digits[24];
 	size_t n;
 
-	if (!at || !has_suffix(name, "_optim_states.pt"))
+	if (!at || !tpd_text_has_suffix(name, "_optim_states.pt"))
 		return false;
 	at += strlen("zero_pp_rank_");
 	n = strspn(at, "0123456789");
@@ -286,7 +274,7 @@ static enum tpd_readiness deepspeed_complete(struct tpd_node *node, const char *
 			ranks++;
 			span = TPD_MAX(span, rank + 1);
 		}
-		if (has_suffix(file->name, ".pt") && !check_once(file, path, tpd_recognise_whole_file))
+		if (tpd_text_has_suffix(file->name, ".pt") && !check_once(file, path, tpd_recognise_whole_file))
 			return wait_for(why, "%s/%s has no end yet", node->name, file->name);
 	}
 	if (ranks < span)
@@ -347,7 +335,7 @@ static bool trainer_step(struct tpd_node *node, const char *path, uint64_t *out_
 	struct tpd_file *marker = tpd_tree_file(node, MARKER);
 
 	if (marker && !marker->checked) {
-		TPD_AUTO_FREE char *full = join(path, MARKER);
+		TPD_AUTO_FREE char *full = tpd_tree_join(path, MARKER);
 
 		marker->valid = full && tpd_capture_trainer_step(full, &marker->step);
 		marker->checked = full != NULL;
@@ -385,17 +373,12 @@ static enum tpd_readiness trainer_complete(struct tpd_node *node, const char *pa
 	if (has_temporary(node) || marker->mtime_ns < newest(node, is_late))
 		return TPD_SEEN_SETTLING;
 	for (struct tpd_node *child = node->children; child; child = child->next) {
-		TPD_AUTO_FREE char *below = join(path, child->name);
+		TPD_AUTO_FREE char *below = tpd_tree_join(path, child->name);
 
 		if (below && is_deepspeed(child) && deepspeed_complete(child, below, why) == TPD_SEEN_WAITING)
 			return TPD_SEEN_WAITING;
 	}
 	return TPD_SEEN_COMPLETE;
-}
-
-static bool trainer_rank(const char *name, uint64_t *out_rank)
-{
-	return tpd_recognise_rank(name, out_rank);
 }
 
 /* --- Orbax: the directory gets its name when it is complete --- */
@@ -460,7 +443,7 @@ static enum tpd_readiness user_complete(struct tpd_node *node, TPD_UNUSED const 
 /* --- the table --- */
 
 static const struct tpd_framework frameworks[] = {
-	{"hf-trainer", is_trainer, trainer_step, trainer_complete, trainer_rank},
+	{"hf-trainer", is_trainer, trainer_step, trainer_complete, tpd_recognise_rank},
 	{"lightning", is_lightning_dir, name_step, lightning_complete, NULL},
 	{"megatron", is_megatron, name_step, megatron_complete, NULL},
 	{"dcp", is_dcp, name_step, dcp_complete, NULL},

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 #define DELAY_MS 5000 /* after the first failure; doubled with each */
 #define DELAY_MAX_MS 600000
 
@@ -174,9 +176,5 @@ size_t tpd_queue_retrying(const struct tpd_queue *queue)
 
 uint64_t tpd_queue_delay_ms(unsigned attempts)
 {
-	uint64_t delay = DELAY_MS;
-
-	for (unsigned i = 1; i < attempts && delay < DELAY_MAX_MS; i++)
-		delay *= 2;
-	return TPD_MIN(delay, (uint64_t)DELAY_MAX_MS);
+	return tpd_clock_backoff_ms(DELAY_MS, DELAY_MAX_MS, attempts > 0 ? attempts - 1 : 0);
 }

@@ -22,13 +22,6 @@ static bool has_prefix(const char *s, const char *prefix)
 	return strncmp(s, prefix, strlen(prefix)) == 0;
 }
 
-static bool has_suffix(const char *s, const char *suffix)
-{
-	size_t len = strlen(s), n = strlen(suffix);
-
-	return len >= n && strcmp(s + len - n, suffix) == 0;
-}
-
 static bool is_digit(char c)
 {
 	return c >= '0' && c <= '9';
@@ -46,7 +39,7 @@ bool tpd_recognise_ignored(const char *name)
 	if (name[0] == '.' || has_prefix(name, "tmp-") || strstr(name, ".orbax-checkpoint-tmp"))
 		return true;
 	for (size_t i = 0; i < TPD_ARRAY_LEN(suffixes); i++) {
-		if (has_suffix(name, suffixes[i]))
+		if (tpd_text_has_suffix(name, suffixes[i]))
 			return true;
 	}
 	return false;
@@ -108,7 +101,7 @@ static char *checkpoint_stem(const char *name)
 	static const char *const extensions[] = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(extensions); i++) {
-		if (has_suffix(name, extensions[i]) && strlen(name) > strlen(extensions[i]))
+		if (tpd_text_has_suffix(name, extensions[i]) && strlen(name) > strlen(extensions[i]))
 			return strndup(name, strlen(name) - strlen(extensions[i]));
 	}
 	return NULL;
@@ -166,7 +159,7 @@ bool tpd_recognise_rank(const char *name, uint64_t *out_rank)
 	TPD_AUTO_FREE char *digits = NULL;
 	size_t prefix = strlen("rng_state_"), len = strlen(name);
 
-	if (!has_prefix(name, "rng_state_") || !has_suffix(name, ".pth") || len <= prefix + 4)
+	if (!has_prefix(name, "rng_state_") || !tpd_text_has_suffix(name, ".pth") || len <= prefix + 4)
 		return false;
 	digits = strndup(name + prefix, len - prefix - 4);
 	return digits && tpd_text_parse_u64(digits, out_rank);
@@ -181,7 +174,7 @@ bool tpd_recognise_payload(const char *name, uint64_t size)
 	if (size < TPD_PAYLOAD_MIN || tpd_recognise_ignored(name) || has_prefix(name, "events.out.tfevents"))
 		return false;
 	for (size_t i = 0; i < TPD_ARRAY_LEN(others); i++) {
-		if (has_suffix(name, others[i]))
+		if (tpd_text_has_suffix(name, others[i]))
 			return false;
 	}
 	return true;
@@ -192,7 +185,8 @@ bool tpd_recognise_weights(const char *name)
 	static const char *const prefixes[] = {"model",    "pytorch_model", "adapter_model", "diffusion_pytorch_model",
 					       "tf_model", "flax_model"};
 
-	if (!has_suffix(name, ".safetensors") && !has_suffix(name, ".bin") && !has_suffix(name, ".pt"))
+	if (!tpd_text_has_suffix(name, ".safetensors") && !tpd_text_has_suffix(name, ".bin") &&
+	    !tpd_text_has_suffix(name, ".pt"))
 		return false;
 	for (size_t i = 0; i < TPD_ARRAY_LEN(prefixes); i++) {
 		if (has_prefix(name, prefixes[i]))

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/digest.h"
 
 #define BUCKETS 4096
@@ -470,17 +471,13 @@ static struct entry *find_capture(struct tpd_settle *settle, const char *path, u
 
 static void back_to_growing(struct tpd_settle *settle, struct entry *entry, uint64_t now_ms)
 {
-	uint64_t delay_ms = VOID_MS;
-
 	entry->state = GROWING;
 	entry->changed_ms = (int64_t)now_ms;
 	entry->looked_ms = 0;
 	/* The next look decides; it is due at once, since what was seen last is known to be old. If it is not, it may be so for long. */
-	if (++entry->voids > VOIDS_AT_ONCE) {
-		for (unsigned i = VOIDS_AT_ONCE + 1; i < entry->voids && delay_ms < VOID_MAX_MS; i++)
-			delay_ms *= 2;
-		entry->retry_ms = later(now_ms, TPD_MIN(delay_ms, (uint64_t)VOID_MAX_MS));
-	}
+	if (++entry->voids > VOIDS_AT_ONCE)
+		entry->retry_ms =
+			later(now_ms, tpd_clock_backoff_ms(VOID_MS, VOID_MAX_MS, entry->voids - VOIDS_AT_ONCE - 1));
 	entry->due_ms = TPD_MAX(now_ms, entry->retry_ms);
 	settle->due_ms = TPD_MIN(settle->due_ms, entry->due_ms);
 }
@@ -519,15 +516,13 @@ uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t
 			   unsigned *out_tries)
 {
 	struct entry *entry = find_capture(settle, path, generation);
-	uint64_t delay_ms = RETRY_MIN_MS;
+	uint64_t delay_ms;
 
 	if (!entry || entry->gone) {
 		tpd_settle_void(settle, path, generation, now_ms);
 		return 0;
 	}
-	for (unsigned i = 0; i < entry->failures && delay_ms < RETRY_MAX_MS; i++)
-		delay_ms *= 2;
-	delay_ms = TPD_MIN(delay_ms, (uint64_t)RETRY_MAX_MS);
+	delay_ms = tpd_clock_backoff_ms(RETRY_MIN_MS, RETRY_MAX_MS, entry->failures);
 	*out_tries = ++entry->failures;
 	entry->state = GROWING;
 	entry->retry_ms = later(now_ms, delay_ms);

@@ -165,10 +165,9 @@ static void report_file(struct tpd_scan *scan, struct tpd_node *node, struct tpd
 			const char *directory)
 {
 	struct tpd_seen seen = {.step = file->step, .watch = node->root->id, .framework = "file"};
-	TPD_AUTO_FREE char *path = NULL;
+	TPD_AUTO_FREE char *path = tpd_tree_join(directory, file->name);
 
-	if (asprintf(&path, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, file->name) < 0) {
-		path = NULL;
+	if (!path) {
 		scan->result->status = TPD_NOMEM;
 		return;
 	}
@@ -194,11 +193,8 @@ static bool file_is_one(struct tpd_node *node, struct tpd_file *file, const char
 
 	if (!node->root->has_step_regex)
 		return file->role == TPD_FILE_CHECKPOINT;
-	if (asprintf(&path, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, file->name) < 0) {
-		path = NULL;
-		return false;
-	}
-	return tpd_framework_regex_step(node->root, path, &applies, &file->step);
+	path = tpd_tree_join(directory, file->name);
+	return path && tpd_framework_regex_step(node->root, path, &applies, &file->step);
 }
 
 /*
@@ -208,11 +204,10 @@ static bool file_is_one(struct tpd_node *node, struct tpd_file *file, const char
 static void report_unnumbered(struct tpd_scan *scan, struct tpd_node *node, struct tpd_file *file, const char *run,
 			      const char *directory)
 {
-	TPD_AUTO_FREE char *path = NULL;
+	TPD_AUTO_FREE char *path = tpd_tree_join(directory, file->name);
 	bool whole;
 
-	if (asprintf(&path, "%s/%s", strcmp(directory, "/") == 0 ? "" : directory, file->name) < 0) {
-		path = NULL;
+	if (!path) {
 		scan->result->status = TPD_NOMEM;
 		return;
 	}
@@ -251,12 +246,11 @@ static void report_children(struct tpd_scan *scan, struct tpd_node *node, const 
 		const struct tpd_framework *framework = NULL;
 		const char *nameless = NULL;
 		uint64_t step = 0;
-		char *child_path = NULL, *child_run = NULL;
+		char *child_path, *child_run = NULL;
 
 		if (!child->stirred && !child->waiting)
 			continue;
-		if (asprintf(&child_path, "%s/%s", strcmp(path, "/") == 0 ? "" : path, child->name) < 0)
-			child_path = NULL;
+		child_path = tpd_tree_join(path, child->name);
 		if (asprintf(&child_run, "%s/%s", run, child->name) < 0)
 			child_run = NULL;
 		if (child_path)

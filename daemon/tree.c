@@ -97,24 +97,21 @@ void tpd_tree_remove(struct tpd_scan *scan, struct tpd_node *node)
 	forget(scan, node);
 }
 
+char *tpd_tree_join(const char *path, const char *name)
+{
+	char *joined = NULL;
+
+	return asprintf(&joined, "%s/%s", strcmp(path, "/") == 0 ? "" : path, name) < 0 ? NULL : joined;
+}
+
 char *tpd_tree_path(const struct tpd_node *node, const char *file_or_null)
 {
-	char *above, *path = NULL;
+	TPD_AUTO_FREE char *above = NULL;
 
-	if (file_or_null) {
-		above = tpd_tree_path(node, NULL);
-		if (above && asprintf(&path, "%s/%s", above, file_or_null) < 0)
-			path = NULL;
-		free(above);
-		return path;
-	}
-	if (!node->parent)
+	if (!file_or_null && !node->parent)
 		return strdup(node->name);
-	above = tpd_tree_path(node->parent, NULL);
-	if (above && asprintf(&path, "%s/%s", strcmp(above, "/") == 0 ? "" : above, node->name) < 0)
-		path = NULL;
-	free(above);
-	return path;
+	above = tpd_tree_path(file_or_null ? node : node->parent, NULL);
+	return above ? tpd_tree_join(above, file_or_null ? file_or_null : node->name) : NULL;
 }
 
 /* --- inotify --- */

@@ -94,7 +94,9 @@ struct tpd_node *tpd_tree_add(struct tpd_scan *scan, struct tpd_root *root, stru
 /* Take a node and all below it out of the tree; what settle knows of them is reported as gone. */
 void tpd_tree_remove(struct tpd_scan *scan, struct tpd_node *node);
 void tpd_tree_clear_files(struct tpd_node *node);
-/* Its full path in fresh memory. */
+/* A name in a directory, which may be "/", in fresh memory. NULL: out of memory. */
+char *tpd_tree_join(const char *path, const char *name);
+/* Its full path in fresh memory. NULL: out of memory. */
 char *tpd_tree_path(const struct tpd_node *node, const char *file_or_null);
 /* inotify's watch on a directory: add (path is its own), or remove. */
 void tpd_tree_watch(struct tpd_scan *scan, struct tpd_node *node, const char *path);

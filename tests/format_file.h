@@ -77,6 +77,23 @@ TPD_UNUSED static struct tpd_format_layout parse_bytes(const char *path, const v
 	return layout;
 }
 
+/* Parse the file with each of its first `count` bytes set to each value in turn. */
+TPD_UNUSED static void change_each_byte(const char *path, uint8_t *data, size_t size, size_t count)
+{
+	for (size_t at = 0; at < count; at++) {
+		uint8_t was = data[at];
+
+		for (unsigned value = 0; value < 256; value++) {
+			struct tpd_format_layout layout;
+
+			data[at] = (uint8_t)value;
+			layout = parse_bytes(path, data, size);
+			tpd_format_layout_release(&layout);
+		}
+		data[at] = was;
+	}
+}
+
 /* The same numbers on every machine. */
 TPD_UNUSED static uint32_t next_random(uint64_t *state)
 {

@@ -229,18 +229,7 @@ START_TEST(any_byte_changed)
 	size_t data;
 	struct tpd_buf buf = build(&models[0].model, &data);
 
-	for (size_t at = 0; at < data; at++) {
-		uint8_t was = buf.data[at];
-
-		for (unsigned value = 0; value < 256; value++) {
-			struct tpd_format_layout layout;
-
-			buf.data[at] = (uint8_t)value;
-			layout = parse_bytes("x", buf.data, buf.len);
-			tpd_format_layout_release(&layout);
-		}
-		buf.data[at] = was;
-	}
+	change_each_byte("x", buf.data, buf.len, data);
 	tpd_buf_release(&buf);
 }
 END_TEST

@@ -178,18 +178,7 @@ START_TEST(any_byte_changed)
 {
 	struct tpd_buf buf = build(&files[0].wrong);
 
-	for (size_t at = 0; at < buf.len; at++) {
-		uint8_t was = buf.data[at];
-
-		for (unsigned value = 0; value < 256; value++) {
-			struct tpd_format_layout layout;
-
-			buf.data[at] = (uint8_t)value;
-			layout = parse_bytes("x", buf.data, buf.len);
-			tpd_format_layout_release(&layout);
-		}
-		buf.data[at] = was;
-	}
+	change_each_byte("x", buf.data, buf.len, buf.len);
 	tpd_buf_release(&buf);
 }
 END_TEST

@@ -22,3 +22,12 @@ int64_t tpd_clock_steady_ms(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
+
+uint64_t tpd_clock_backoff_ms(uint64_t first_ms, uint64_t max_ms, unsigned times)
+{
+	uint64_t delay_ms = first_ms;
+
+	for (unsigned i = 0; i < times && delay_ms < max_ms; i++)
+		delay_ms *= 2;
+	return TPD_MIN(delay_ms, max_ms);
+}

@@ -287,6 +287,13 @@ bool tpd_text_is_safe_path(const char *s)
 	}
 }
 
+bool tpd_text_has_suffix(const char *s, const char *suffix)
+{
+	size_t len = strlen(s), n = strlen(suffix);
+
+	return len >= n && strcmp(s + len - n, suffix) == 0;
+}
+
 static bool is_plain(char c)
 {
 	return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || is_digit(c) || c == '.' || c == '_' || c == '-';

@@ -42,6 +42,8 @@ bool tpd_text_is_run_name(const char *s);
 /* Is s a relative path that stays below its root: no empty, "." or ".." component, no leading '/', no
    zero, <= 4095 bytes. */
 bool tpd_text_is_safe_path(const char *s);
+/* Does s end in suffix (or is it that)? */
+bool tpd_text_has_suffix(const char *s, const char *suffix);
 /* Percent-encode s into one path element of [A-Za-z0-9._-] (never "." or ".."); fresh memory, NULL: out of memory. */
 char *tpd_text_escape(const char *s);
 /* The last run of decimal digits in s as a number ("checkpoint-120" -> 120, "step=20.ckpt" -> 20). false: none. */

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/text.h"
 #include "format/hints.h"
 #include "format/npy.h"
 #include "format/parse.h"
@@ -179,13 +180,6 @@ enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd
 	return TPD_OK;
 }
 
-static bool ends_with(const char *s, const char *tail)
-{
-	size_t len = strlen(s), tail_len = strlen(tail);
-
-	return len >= tail_len && strcmp(s + len - tail_len, tail) == 0;
-}
-
 enum tpd_status tpd_range_read(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
 {
 	const struct tpd_range *range = ctx;
@@ -237,7 +231,7 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 	if (memcmp(head, "PK\3\4", 4) == 0) {
 		if (items && items->zip)
 			return tpd_format_parse_distcp(size, read, ctx, items, count, out_layout, err);
-		if (path && ends_with(path, ".distcp"))
+		if (path && tpd_text_has_suffix(path, ".distcp"))
 			return tpd_format_opaque(out_layout, "torch distcp: no .metadata speaks of it");
 		return tpd_format_parse_zip(size, read, ctx, out_layout, err);
 	}
@@ -248,9 +242,9 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 	if (tpd_format_is_torch_legacy(head, head_len))
 		return tpd_format_parse_torch_legacy(size, read, ctx, out_layout, err);
 	if ((head[8] == '{' && tpd_get_u64(head) <= SAFETENSORS_HEADER_MAX) ||
-	    (path && ends_with(path, ".safetensors")))
+	    (path && tpd_text_has_suffix(path, ".safetensors")))
 		return tpd_format_parse_safetensors(size, read, ctx, out_layout, err);
-	if (path && ends_with(path, ".onnx"))
+	if (path && tpd_text_has_suffix(path, ".onnx"))
 		return tpd_format_parse_onnx(size, read, ctx, out_layout, err);
 	*out_layout = (struct tpd_format_layout){.kind = TPD_FORMAT_OPAQUE};
 	return TPD_OK;

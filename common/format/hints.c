@@ -220,19 +220,12 @@ const struct tpd_hint *tpd_hints_find(const struct tpd_format_hints *hints, cons
 typedef enum tpd_status read_companion_fn(struct tpd_format_hints *hints, const char *path, uint64_t size,
 					  tpd_format_read_fn read, void *ctx, struct tpd_err *err);
 
-static bool ends_with(const char *s, const char *tail)
-{
-	size_t len = strlen(s), tail_len = strlen(tail);
-
-	return len >= tail_len && strcmp(s + len - tail_len, tail) == 0;
-}
-
 /* Which reader a companion has, by its name; NULL: it is none. */
 static read_companion_fn *reader_of(const char *path)
 {
 	if (strcmp(base_of(path), ".metadata") == 0)
 		return tpd_hints_read_dcp;
-	if (ends_with(path, ".onnx"))
+	if (tpd_text_has_suffix(path, ".onnx"))
 		return tpd_hints_read_onnx;
 	return NULL;
 }
