@@ -252,12 +252,39 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "4.parts", 0);
 }
 
+static void build_tie(struct tpd_buf *out, const char *name, uint8_t kind, uint64_t state, uint64_t owner, uint64_t elements,
+		      uint8_t checked)
+{
+	static const char *const fields[] = {"state.file",    "state.segment", "state.first", "owner.file",
+					     "owner.segment", "owner.first",   "elements"};
+	const uint64_t values[] = {1, 1, state, 1, 2, owner, elements};
+	char label[64];
+
+	snprintf(label, sizeof(label), "%s.kind", name);
+	u8(out, label, kind);
+	for (size_t i = 0; i < TPD_ARRAY_LEN(values); i++) {
+		snprintf(label, sizeof(label), "%s.%s", name, fields[i]);
+		varint(out, label, values[i]);
+	}
+	snprintf(label, sizeof(label), "%s.checked", name);
+	u8(out, label, checked);
+}
+
+/* Of elements of tensors 1 and 2 of the second file; not in version 1. */
+static void build_ties(struct tpd_buf *out)
+{
+	varint(out, "ties", 2);
+	build_tie(out, "t0", 5, 0, 10, 1000, 1);
+	build_tie(out, "t1", 1, 1000, 5000, T2_LEN / 2 - 5000, 0);
+}
+
 static struct tpd_buf build_body(size_t *out_logical)
 {
 	struct tpd_buf out = {0};
 
 	*out_logical = build_logical(&out);
 	build_physical(&out);
+	build_ties(&out);
 	ck_assert_int_eq(tpd_buf_status(&out, NULL), TPD_OK);
 	return out;
 }
@@ -276,7 +303,7 @@ static struct tpd_buf wrap(const uint8_t *body, size_t len)
 
 	ck_assert_int_eq(tpd_zstd_pack(body, len, &frame, &frame_len, NULL), TPD_OK);
 	tpd_buf_put(&out, "TPDMANI1", 8);
-	tpd_buf_u32(&out, 1);
+	tpd_buf_u32(&out, 2);
 	tpd_buf_u32(&out, 0);
 	tpd_buf_u64(&out, frame_len);
 	tpd_buf_u64(&out, len);

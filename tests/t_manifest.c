@@ -196,6 +196,29 @@ static const struct change changes[] = {
 	{.label = "3.p0.bytes", .number = 96 + 2 * 56 - 1, .expect = C},
 	{.label = "3.p0.bytes", .number = UINT64_MAX, .expect = C},
 	{.label = "4.parts", .overlong = true, .expect = C},
+	{.label = "ties", .number = 1, .expect = C}, /* and something behind it */
+	{.label = "ties", .number = 3, .expect = C},
+	{.label = "ties", .number = UINT32_MAX, .expect = C},
+	{.label = "t0.kind", .number = 0, .expect = U},
+	{.label = "t0.kind", .number = TPD_STATE_KINDS, .expect = U},
+	{.label = "t0.state.file", .number = 2, .expect = C}, /* an empty file */
+	{.label = "t0.state.file", .number = 3, .expect = C},
+	{.label = "t0.state.file", .number = 1ull << 32, .expect = C},
+	{.label = "t0.state.segment", .number = 0, .expect = C}, /* glue */
+	{.label = "t0.state.segment", .number = 2, .expect = C}, /* its own owner, and descending */
+	{.label = "t0.state.segment", .number = 3, .expect = C},
+	{.label = "t0.owner.segment", .number = 0, .expect = C},
+	{.label = "t0.owner.segment", .number = 1, .expect = C},
+	{.label = "t0.state.first", .number = 1, .expect = C}, /* one element into the next tie */
+	{.label = "t0.state.first", .number = UINT64_MAX, .expect = C},
+	{.label = "t1.state.first", .number = 999, .expect = C},
+	{.label = "t1.state.first", .number = T1_LEN / 4 - T2_LEN / 2 + 5000, .expect = TPD_OK},
+	{.label = "t1.state.first", .number = T1_LEN / 4 - T2_LEN / 2 + 5001, .expect = C},
+	{.label = "t1.owner.first", .number = 5001, .expect = C},
+	{.label = "t0.elements", .number = 0, .expect = C},
+	{.label = "t0.elements", .number = UINT64_MAX, .expect = C},
+	{.label = "t0.owner.first", .overlong = true, .expect = C},
+	{.label = "t0.checked", .number = 2, .expect = U},
 };
 
 START_TEST(one_field_changed)
@@ -264,6 +287,7 @@ START_TEST(no_tensor_is_empty)
 
 	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
 	entry = &m.entries[3];
+	m.tie_count = 0;
 	for (uint64_t length = 0; length <= 2; length += 2) {
 		entry->segments[0].length = GLUE + T2_LEN - length;
 		entry->segments[2].length = length;
@@ -341,8 +365,8 @@ struct header_change {
 static const struct header_change header_changes[] = {
 	{0, 1, 'X', true, C},
 	{7, 1, '2', true, C},
-	{8, 4, 2, true, U},
-	{8, 4, 2, false, C}, /* a flipped bit is no newer version */
+	{8, 4, 3, true, U},
+	{8, 4, 3, false, C}, /* a flipped bit is no newer version */
 	{8, 4, 0, true, C},
 	{12, 4, 1, true, U},
 	{12, 4, 1, false, C},

@@ -1,5 +1,5 @@
 /*
- * t_manifest_limits.c - how much a manifest may hold, and how much of it a reader keeps.
+ * t_manifest_limits.c - how much a manifest may hold, how much of it a reader keeps, and earlier versions.
  */
 #include "base/tpd.h"
 
@@ -137,6 +137,57 @@ START_TEST(kept_in_part)
 }
 END_TEST
 
+/* Version 1 is this without ties. */
+START_TEST(version_1_stays_readable)
+{
+	struct tpd_buf body = {0}, object;
+	struct tpd_manifest m = {0};
+
+	build_logical(&body);
+	build_physical(&body);
+	object = wrap(body.data, body.len);
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_CORRUPT); /* as version 2 */
+	object.data[8] = 1;
+	reseal(&object);
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	ck_assert_uint_eq(m.tie_count, 0);
+	ck_assert_uint_eq(m.entries[3].segment_count, 3);
+	ck_assert_uint_eq(m.depth, 3);
+	tpd_manifest_release(&m);
+	build_ties(&body);
+	tpd_buf_release(&object);
+	object = wrap(body.data, body.len);
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_OK);
+	object.data[8] = 1; /* which has nothing behind the files */
+	reseal(&object);
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_CORRUPT);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+START_TEST(ties_are_kept_with_the_names)
+{
+	struct tpd_buf object = honest_object();
+	struct tpd_manifest m = {0};
+
+	for (unsigned keep = TPD_MANIFEST_SEGMENTS; keep <= TPD_MANIFEST_ALL; keep++) {
+		ck_assert_int_eq(tpd_manifest_parse(object.data, object.len, keep, &m, NULL), TPD_OK);
+		ck_assert_uint_eq(m.tie_count, keep == TPD_MANIFEST_SEGMENTS ? 0 : 2);
+		if (m.tie_count) {
+			ck_assert_int_eq(m.ties[0].kind, TPD_STATE_MASTER);
+			ck_assert_uint_eq(m.ties[0].owner.segment, 2);
+			ck_assert_uint_eq(m.ties[0].owner.first, 10);
+			ck_assert(m.ties[0].checked && !m.ties[1].checked);
+			ck_assert_uint_eq(m.ties[1].state.first, 1000);
+			ck_assert_uint_eq(m.ties[1].elements, T2_LEN / 2 - 5000);
+		}
+		tpd_manifest_release(&m);
+	}
+	tpd_buf_release(&object);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("manifest limits");
@@ -150,6 +201,8 @@ int main(void)
 	tcase_add_test(tests, segments_have_a_limit);
 	tcase_add_test(tests, all_files_have_one_limit);
 	tcase_add_test(tests, kept_in_part);
+	tcase_add_test(tests, version_1_stays_readable);
+	tcase_add_test(tests, ties_are_kept_with_the_names);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

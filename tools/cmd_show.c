@@ -53,6 +53,31 @@ static const char *shape_of(const struct tpd_segment_about *seg, char out[128])
 	return out;
 }
 
+static const struct tpd_segment_about *owner_of(const struct tpd_manifest *m, const struct tpd_tie *tie)
+{
+	return &m->entries[m->files[tie->owner.file]].about[tie->owner.segment];
+}
+
+/* The ties of a file's segment as a state; *out_count of them. */
+static const struct tpd_tie *ties_of(const struct tpd_manifest *m, uint32_t file, uint32_t segment, uint32_t *out_count)
+{
+	uint32_t first = 0, last = m->tie_count, end;
+
+	while (first < last) {
+		uint32_t middle = first + (last - first) / 2;
+		const struct tpd_tie_end *state = &m->ties[middle].state;
+
+		if (state->file < file || (state->file == file && state->segment < segment))
+			first = middle + 1;
+		else
+			last = middle;
+	}
+	for (end = first; end < m->tie_count && m->ties[end].state.file == file && m->ties[end].state.segment == segment; end++)
+		;
+	*out_count = end - first;
+	return m->ties ? m->ties + first : NULL;
+}
+
 static double share(uint64_t count, uint64_t pairs)
 {
 	return pairs ? (double)count / (double)pairs : 0;
@@ -105,9 +130,24 @@ static enum tpd_status print_digests(const struct tpd_manifest *m, struct tpd_er
 	return TPD_OK;
 }
 
-/* The name comes last: it is the longest, and may then wrap on a narrow terminal without disturbing the rest. */
-static enum tpd_status print_tensors(const struct tpd_entry *file, struct tpd_err *err)
+/* "state.0.exp_avg (of lm_head.weight)"; "by order" where the values have not said so. */
+static void add_name(struct tpd_table *table, const struct tpd_manifest *m, const char *name, const struct tpd_tie *ties, uint32_t count)
 {
+	char more[32] = "";
+
+	if (count > 1)
+		snprintf(more, sizeof(more), " and %u more", count - 1);
+	if (count == 0)
+		tpd_table_add(table, name);
+	else
+		tpd_table_addf(table, "%s (%sof %s%s%s)", name, ties->kind == TPD_STATE_MASTER ? "master " : "", owner_of(m, ties)->name,
+			       more, ties->checked ? "" : ", by order");
+}
+
+/* The name comes last: it is the longest, and may then wrap on a narrow terminal without disturbing the rest. */
+static enum tpd_status print_tensors(const struct tpd_manifest *m, uint32_t number, struct tpd_err *err)
+{
+	const struct tpd_entry *file = &m->entries[m->files[number]];
 	static const char *const titles[] = {"DTYPE",    "SHAPE",   ">STORED",     ">RATIO",
 					     "ENCODING", ">SAME %", ">|D|<1E-3 %", "TENSOR"};
 	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
@@ -118,6 +158,8 @@ static enum tpd_status print_tensors(const struct tpd_entry *file, struct tpd_er
 		const struct tpd_segment *seg = &file->segments[s];
 		const struct tpd_segment_about *about = &file->about[s];
 		bool delta = about->stats && about->stats->has_delta;
+		const struct tpd_tie *ties;
+		uint32_t tie_count;
 		char shape[128];
 
 		tpd_table_add(&table, tpd_dtype_name(seg->dtype));
@@ -132,7 +174,8 @@ static enum tpd_status print_tensors(const struct tpd_entry *file, struct tpd_er
 			tpd_table_add(&table, "");
 			tpd_table_add(&table, "");
 		}
-		tpd_table_add(&table, about->name);
+		ties = ties_of(m, number, s, &tie_count);
+		add_name(&table, m, about->name, ties, tie_count);
 	}
 	printf("\n%s\n", path ? path : "");
 	status = tpd_table_print(&table, 0, err);
@@ -162,7 +205,7 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct tpd_ma
 		status = print_digests(m, err);
 	for (uint32_t f = 0; status == TPD_OK && ctl->tensors && f < m->file_count; f++)
 		if (m->entries[m->files[f]].segment_count > 1)
-			status = print_tensors(&m->entries[m->files[f]], err);
+			status = print_tensors(m, f, err);
 	return status;
 }
 
@@ -204,8 +247,38 @@ static void put_stats(struct tpd_json_out *out, const struct tpd_sparsity *stats
 	tpd_json_end_object(out);
 }
 
-static void put_tensor(struct tpd_json_out *out, const struct tpd_segment *seg, const struct tpd_segment_about *about)
+static void put_ties(struct tpd_json_out *out, const struct tpd_manifest *m, const struct tpd_tie *ties, uint32_t count)
 {
+	tpd_json_key(out, "ties");
+	tpd_json_begin_array(out);
+	for (const struct tpd_tie *tie = ties; tie < ties + count; tie++) {
+		tpd_json_begin_object(out);
+		tpd_json_key(out, "kind");
+		tpd_json_put_string(out, tpd_state_kind_name(tie->kind));
+		tpd_json_key(out, "first");
+		tpd_json_put_u64(out, tie->state.first);
+		tpd_json_key(out, "elements");
+		tpd_json_put_u64(out, tie->elements);
+		tpd_json_key(out, "path");
+		tpd_json_put_string(out, m->entries[m->files[tie->owner.file]].path);
+		tpd_json_key(out, "name");
+		tpd_json_put_string(out, owner_of(m, tie)->name);
+		tpd_json_key(out, "name_first");
+		tpd_json_put_u64(out, tie->owner.first);
+		tpd_json_key(out, "checked");
+		tpd_json_put_bool(out, tie->checked);
+		tpd_json_end_object(out);
+	}
+	tpd_json_end_array(out);
+}
+
+static void put_tensor(struct tpd_json_out *out, const struct tpd_manifest *m, uint32_t file, uint32_t segment)
+{
+	const struct tpd_segment *seg = &m->entries[m->files[file]].segments[segment];
+	const struct tpd_segment_about *about = &m->entries[m->files[file]].about[segment];
+	uint32_t tie_count;
+	const struct tpd_tie *ties = ties_of(m, file, segment, &tie_count);
+
 	tpd_json_begin_object(out);
 	tpd_json_key(out, "name");
 	tpd_json_put_string(out, about->name);
@@ -226,12 +299,15 @@ static void put_tensor(struct tpd_json_out *out, const struct tpd_segment *seg, 
 	tpd_json_put_u64(out, about->stored);
 	tpd_json_key(out, "encoding");
 	tpd_json_put_string(out, tpd_encoding_name(about->planned));
+	if (tie_count)
+		put_ties(out, m, ties, tie_count);
 	if (about->stats)
 		put_stats(out, about->stats);
 	tpd_json_end_object(out);
 }
 
-static void put_file(struct tpd_json_out *out, const struct tpd_entry *entry, bool tensors)
+/* file: its number among the regular files, if it is one. */
+static void put_file(struct tpd_json_out *out, const struct tpd_manifest *m, const struct tpd_entry *entry, uint32_t file, bool tensors)
 {
 	static const char *const kinds[] = {"file", "symlink", "dir"};
 	char hex[TPD_SHA256_HEX], encodings[128];
@@ -265,7 +341,7 @@ static void put_file(struct tpd_json_out *out, const struct tpd_entry *entry, bo
 			tpd_json_key(out, "tensors");
 			tpd_json_begin_array(out);
 			for (uint32_t s = 1; s < entry->segment_count; s++)
-				put_tensor(out, &entry->segments[s], &entry->about[s]);
+				put_tensor(out, m, file, s);
 			tpd_json_end_array(out);
 		}
 	}
@@ -306,8 +382,10 @@ static void put_json(struct tpd_buf *buf, const struct tpd_manifest *m, const st
 	tpd_json_put_string(&out, m->has_ref ? reference : NULL);
 	tpd_json_key(&out, "files");
 	tpd_json_begin_array(&out);
-	for (uint32_t i = 0; i < m->entry_count; i++)
-		put_file(&out, &m->entries[i], tensors);
+	for (uint32_t i = 0, file = 0; i < m->entry_count; i++) {
+		put_file(&out, m, &m->entries[i], file, tensors);
+		file += m->entries[i].type == TPD_ENTRY_FILE;
+	}
 	tpd_json_end_array(&out);
 	tpd_json_end_object(&out);
 }

@@ -465,6 +465,8 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 	if (!status)
 		status = tpd_ingest_layout(job, err);
 	if (!status)
+		status = tpd_ingest_ties(job, err);
+	if (!status)
 		status = tpd_ingest_survey(job, err);
 	if (status)
 		return status;

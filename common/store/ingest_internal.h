@@ -103,6 +103,11 @@ enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *er
 enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain *chain, unsigned *out_percent,
 				    struct tpd_err *err);
 
+/* --- ingest_ties.c --- */
+
+/* Which tensors are the optimizer's state of which: fills the manifest's ties. After the layout. */
+enum tpd_status tpd_ingest_ties(struct tpd_ingest_job *job, struct tpd_err *err);
+
 /* --- ingest_survey.c --- */
 
 enum tpd_status tpd_ingest_survey(struct tpd_ingest_job *job, struct tpd_err *err);

@@ -64,6 +64,7 @@ void tpd_manifest_release(struct tpd_manifest *m)
 		free(entry->target);
 	}
 	free(m->entries);
+	free(m->ties);
 	free(m->files);
 	free(m->run);
 	free(m->source);
@@ -412,6 +413,40 @@ enum tpd_status tpd_manifest_check_origin(const struct tpd_manifest *m, enum tpd
 	return TPD_OK;
 }
 
+/* Is there such a segment, with these elements? */
+static bool holds(const struct tpd_manifest *m, const struct tpd_tie_end *place, uint64_t elements)
+{
+	const struct tpd_entry *entry;
+	uint64_t all;
+
+	if (place->file >= m->file_count)
+		return false;
+	entry = &m->entries[m->files[place->file]];
+	if (place->segment < 1 || place->segment >= entry->segment_count)
+		return false;
+	all = entry->segments[place->segment].length / tpd_dtype_width(entry->segments[place->segment].dtype);
+	return elements > 0 && place->first < all && elements <= all - place->first;
+}
+
+enum tpd_status tpd_manifest_check_tie(const struct tpd_manifest *m, const struct tpd_tie *before, const struct tpd_tie *tie,
+				       enum tpd_status class, struct tpd_err *err)
+{
+	const struct tpd_tie_end *state = &tie->state, *owner = &tie->owner;
+
+	if (!holds(m, state, tie->elements) || !holds(m, owner, tie->elements))
+		return tpd_fail(err, class, "manifest: a tie of elements that there are not");
+	if (state->file == owner->file && state->segment == owner->segment)
+		return tpd_fail(err, class, "manifest: a tensor that is tied to itself");
+	if (!before)
+		return TPD_OK;
+	if (before->state.file < state->file || (before->state.file == state->file && before->state.segment < state->segment))
+		return TPD_OK;
+	if (before->state.file == state->file && before->state.segment == state->segment && state->first >= before->state.first &&
+	    state->first - before->state.first >= before->elements)
+		return TPD_OK;
+	return tpd_fail(err, class, "manifest: ties that overlap or do not ascend");
+}
+
 static enum tpd_status check_one(const struct tpd_manifest *m, const struct tpd_entry *entry, struct tpd_manifest_sums *sums,
 				 enum tpd_status class, struct tpd_err *err)
 {
@@ -437,5 +472,12 @@ enum tpd_status tpd_manifest_check_physical(const struct tpd_manifest *m, enum t
 		status = tpd_manifest_weigh(&sums, 1, tpd_entry_weight(&m->entries[i]), class, err);
 	for (uint32_t f = 0; !status && f < m->file_count; f++)
 		status = check_one(m, &m->entries[m->files[f]], &sums, class, err);
+	if (!status)
+		status = tpd_manifest_weigh(&sums, m->tie_count, TPD_MANIFEST_WEIGHT_TIE, class, err);
+	for (uint32_t t = 0; !status && t < m->tie_count; t++) {
+		if (m->ties[t].kind < TPD_STATE_EXP_AVG || m->ties[t].kind >= TPD_STATE_KINDS)
+			return tpd_fail(err, class, "manifest: a tie of an unknown kind");
+		status = tpd_manifest_check_tie(m, t ? &m->ties[t - 1] : NULL, &m->ties[t], class, err);
+	}
 	return status;
 }

@@ -11,8 +11,9 @@
 #include "base/tpd.h"
 #include "codec/codec.h"
 #include "format/format.h"
+#include "format/state_name.h"
 
-#define TPD_MANIFEST_VERSION 1
+#define TPD_MANIFEST_VERSION 2
 #define TPD_MANIFEST_MAX_BODY (1u << 30)
 #define TPD_MANIFEST_MAX_FILE ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20)) /* a body that does not compress, and the header */
 
@@ -48,6 +49,20 @@ struct tpd_segment_about {
 	enum tpd_encoding planned;
 	uint64_t stored;
 	struct tpd_sparsity *stats; /* owned; NULL: none */
+};
+
+/* Where a range of elements begins: file number, segment (not 0), first element. */
+struct tpd_tie_end {
+	uint32_t file, segment;
+	uint64_t first;
+};
+
+/* These elements are the optimizer's state of those (FORMAT.md section 2.2). */
+struct tpd_tie {
+	struct tpd_tie_end state, owner; /* of `elements` each, in one order */
+	uint64_t elements;
+	enum tpd_state_kind kind;
+	bool checked; /* the values said so; false: names, shapes and order alone */
 };
 
 struct tpd_part_ref {
@@ -88,6 +103,8 @@ struct tpd_manifest {
 	uint32_t depth;
 	struct tpd_entry *entries; /* ascending by path */
 	uint32_t entry_count;
+	struct tpd_tie *ties; /* by state; NULL when they were left out */
+	uint32_t tie_count;
 	uint32_t *files; /* derived: entry index of each regular file, in order; file_count of them */
 	uint32_t file_count;
 };
@@ -101,13 +118,13 @@ enum tpd_status tpd_manifest_write(const struct tpd_manifest *m, struct tpd_buf 
 /* How much of it is kept; all of it is checked in any case. */
 enum tpd_manifest_keep {
 	TPD_MANIFEST_SEGMENTS, /* `about` is NULL: enough to restore */
-	TPD_MANIFEST_ABOUT,    /* and what there is to know of segments, without statistics */
+	TPD_MANIFEST_ABOUT,    /* and what there is to know of segments, without statistics; and the ties */
 	TPD_MANIFEST_ALL,
 };
 /* Parse and check everything FORMAT.md section 2 says; on success *out is owned by the caller. */
 enum tpd_status tpd_manifest_parse(const void *data, size_t len, enum tpd_manifest_keep keep, struct tpd_manifest *out,
 				   struct tpd_err *err);
-/* Free the `about` of all files. */
+/* Free the `about` of all files; ties stay. */
 void tpd_manifest_forget_about(struct tpd_manifest *m);
 
 /* Geometry. */

@@ -23,6 +23,7 @@
 #define TPD_MANIFEST_WEIGHT_SEGMENT 192u /* and the bytes of the name */
 #define TPD_MANIFEST_WEIGHT_STATS 432u   /* of a segment that has some */
 #define TPD_MANIFEST_WEIGHT_PART 48u
+#define TPD_MANIFEST_WEIGHT_TIE 64u
 #define TPD_MANIFEST_MAX_ENTRIES 65536u /* what one capture holds at most (archive/capture.h) */
 
 /* What was added up on the way through a manifest; begins as zeros. */
@@ -51,6 +52,9 @@ enum tpd_status tpd_manifest_check_segment(const struct tpd_manifest *m, const s
 					   enum tpd_status class, struct tpd_err *err);
 enum tpd_status tpd_manifest_check_file(const struct tpd_entry *entry, struct tpd_manifest_sums *sums, enum tpd_status class,
 					struct tpd_err *err);
+/* before: the tie that precedes it; NULL: it is the first. Files and first elements' segments must be derived already. */
+enum tpd_status tpd_manifest_check_tie(const struct tpd_manifest *m, const struct tpd_tie *before, const struct tpd_tie *tie,
+				       enum tpd_status class, struct tpd_err *err);
 /* All of these, of a manifest in memory with its `about`. */
 enum tpd_status tpd_manifest_check_physical(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err);
 

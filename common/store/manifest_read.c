@@ -20,12 +20,14 @@
 #define MIN_ENTRY 4
 #define MIN_SEGMENT 10
 #define MIN_PART 26
+#define MIN_TIE 9
 #define MAX_STRING TPD_FORMAT_MAX_NAME /* the longest of all */
 /* Zstandard's best case: a block of 128 KiB from 4 bytes. */
 #define MAX_EXPANSION ((128u << 10) / 4)
 
 struct reader {
 	struct tpd_rd rd;
+	unsigned version;
 	enum tpd_manifest_keep keep;
 	struct tpd_manifest_sums sums;
 };
@@ -351,6 +353,61 @@ static enum tpd_status read_file(struct reader *r, const struct tpd_manifest *m,
 	return status ? status : tpd_manifest_check_file(entry, &r->sums, TPD_CORRUPT, err);
 }
 
+static enum tpd_status read_place(struct tpd_rd *rd, struct tpd_tie_end *place, struct tpd_err *err)
+{
+	enum tpd_status status = read_u32(rd, "file number", &place->file, err);
+
+	if (!status)
+		status = read_u32(rd, "segment number", &place->segment, err);
+	place->first = tpd_rd_varint(rd);
+	return status;
+}
+
+static enum tpd_status read_tie(struct tpd_rd *rd, struct tpd_tie *tie, struct tpd_err *err)
+{
+	unsigned kind = 0, checked = 0;
+	enum tpd_status status = read_u8(rd, "kind of tie", TPD_STATE_KINDS, &kind, err);
+
+	if (!status && kind == 0)
+		status = unknown(err, "kind of tie", kind);
+	if (!status)
+		status = read_place(rd, &tie->state, err);
+	if (!status)
+		status = read_place(rd, &tie->owner, err);
+	if (status)
+		return status;
+	tie->kind = (enum tpd_state_kind)kind;
+	tie->elements = tpd_rd_varint(rd);
+	status = read_u8(rd, "word on a tie", 2, &checked, err);
+	tie->checked = checked;
+	return status;
+}
+
+/* m's files are derived. */
+static enum tpd_status read_ties(struct reader *r, struct tpd_manifest *m, struct tpd_err *err)
+{
+	struct tpd_tie before = {0}, tie = {0};
+	uint32_t count = 0;
+	enum tpd_status status = read_count(&r->rd, "tie", MIN_TIE, UINT32_MAX, &count, err);
+
+	if (!status)
+		status = tpd_manifest_weigh(&r->sums, count, TPD_MANIFEST_WEIGHT_TIE, TPD_CORRUPT, err);
+	if (!status && r->keep >= TPD_MANIFEST_ABOUT) {
+		m->ties = calloc(count + 1u, sizeof(*m->ties));
+		if (!m->ties)
+			return tpd_fail_nomem(err);
+	}
+	for (uint32_t t = 0; !status && t < count; t++) {
+		status = read_tie(&r->rd, &tie, err);
+		if (!status)
+			status = tpd_manifest_check_tie(m, t ? &before : NULL, &tie, TPD_CORRUPT, err);
+		if (!status && m->ties)
+			m->ties[m->tie_count++] = tie;
+		before = tie;
+	}
+	return status;
+}
+
 static enum tpd_status read_physical(struct reader *r, struct tpd_manifest *m, struct tpd_err *err)
 {
 	struct tpd_rd *rd = &r->rd;
@@ -371,15 +428,19 @@ static enum tpd_status read_physical(struct reader *r, struct tpd_manifest *m, s
 	for (uint32_t i = 0; !status && i < m->entry_count; i++)
 		if (m->entries[i].type == TPD_ENTRY_FILE)
 			status = read_file(r, m, &m->entries[i], err);
+	if (!status)
+		status = tpd_manifest_derive(m, err);
+	if (!status && r->version >= 2)
+		status = read_ties(r, m, err);
 	if (!status && tpd_rd_left(rd) > 0)
 		status = tpd_fail(err, TPD_CORRUPT, "manifest: %zu bytes too many", tpd_rd_left(rd));
 	return status;
 }
 
-static enum tpd_status read_body(const uint8_t *body, size_t len, enum tpd_manifest_keep keep, struct tpd_manifest *m,
-				 struct tpd_err *err)
+static enum tpd_status read_body(const uint8_t *body, size_t len, unsigned version, enum tpd_manifest_keep keep,
+				 struct tpd_manifest *m, struct tpd_err *err)
 {
-	struct reader r = {.rd = tpd_rd_make(body, len), .keep = keep};
+	struct reader r = {.rd = tpd_rd_make(body, len), .version = version, .keep = keep};
 	enum tpd_status status = read_logical(&r, m, err);
 
 	/* These rules first: what follows is about these entries. */
@@ -387,13 +448,11 @@ static enum tpd_status read_body(const uint8_t *body, size_t len, enum tpd_manif
 		status = tpd_manifest_check_logical(m, TPD_CORRUPT, err);
 	if (!status)
 		status = read_physical(&r, m, err);
-	if (!status)
-		status = tpd_manifest_derive(m, err);
 	return status;
 }
 
 /* *out_size: bytes of the body; the frame is all that follows the header. */
-static enum tpd_status read_header(const uint8_t *data, size_t len, size_t *out_size, struct tpd_err *err)
+static enum tpd_status read_header(const uint8_t *data, size_t len, unsigned *out_version, size_t *out_size, struct tpd_err *err)
 {
 	uint8_t digest[TPD_XXH_LEN];
 	uint64_t packed, size;
@@ -405,7 +464,7 @@ static enum tpd_status read_header(const uint8_t *data, size_t len, size_t *out_
 		return tpd_fail(err, TPD_CORRUPT, "manifest: its header does not have its digest");
 	if (tpd_get_u32(data + 8) > TPD_MANIFEST_VERSION)
 		return unknown(err, "version", tpd_get_u32(data + 8));
-	if (tpd_get_u32(data + 8) < TPD_MANIFEST_VERSION)
+	if (tpd_get_u32(data + 8) == 0)
 		return tpd_fail(err, TPD_CORRUPT, "manifest: there is no version 0");
 	if (tpd_get_u32(data + 12) != 0)
 		return unknown(err, "a flag of", tpd_get_u32(data + 12));
@@ -419,6 +478,7 @@ static enum tpd_status read_header(const uint8_t *data, size_t len, size_t *out_
 	tpd_xxh128(data + TPD_MANIFEST_HEADER, (size_t)packed, digest);
 	if (memcmp(digest, data + 32, sizeof(digest)) != 0)
 		return tpd_fail(err, TPD_CORRUPT, "manifest: its body does not have its digest");
+	*out_version = tpd_get_u32(data + 8);
 	*out_size = (size_t)size;
 	return TPD_OK;
 }
@@ -430,7 +490,8 @@ enum tpd_status tpd_manifest_parse(const void *data, size_t len, enum tpd_manife
 	struct tpd_manifest m = {0};
 	TPD_AUTO_FREE uint8_t *body = NULL;
 	size_t size = 0;
-	enum tpd_status status = read_header(bytes, len, &size, err);
+	unsigned version = 0;
+	enum tpd_status status = read_header(bytes, len, &version, &size, err);
 
 	if (status)
 		return status;
@@ -443,7 +504,7 @@ enum tpd_status tpd_manifest_parse(const void *data, size_t len, enum tpd_manife
 			tpd_err_prefix(err, "manifest");
 		return status;
 	}
-	status = read_body(body, size, keep, &m, err);
+	status = read_body(body, size, version, keep, &m, err);
 	if (status) {
 		tpd_manifest_release(&m);
 		return status;

@@ -110,6 +110,25 @@ static void put_file(struct tpd_buf *out, const struct tpd_entry *entry)
 	}
 }
 
+static void put_place(struct tpd_buf *out, const struct tpd_tie_end *place)
+{
+	put_counts(out, (const uint64_t[]){place->file, place->segment, place->first}, 3);
+}
+
+static void put_ties(struct tpd_buf *out, const struct tpd_manifest *m)
+{
+	tpd_buf_varint(out, m->tie_count);
+	for (uint32_t t = 0; t < m->tie_count; t++) {
+		const struct tpd_tie *tie = &m->ties[t];
+
+		tpd_buf_u8(out, (uint8_t)tie->kind);
+		put_place(out, &tie->state);
+		put_place(out, &tie->owner);
+		tpd_buf_varint(out, tie->elements);
+		tpd_buf_u8(out, tie->checked);
+	}
+}
+
 static void put_physical(struct tpd_buf *out, const struct tpd_manifest *m)
 {
 	tpd_buf_u64(out, (uint64_t)m->created_ns);
@@ -121,6 +140,7 @@ static void put_physical(struct tpd_buf *out, const struct tpd_manifest *m)
 	tpd_buf_varint(out, m->depth);
 	for (uint32_t f = 0; f < m->file_count; f++)
 		put_file(out, &m->entries[m->files[f]]);
+	put_ties(out, m);
 }
 
 /* The header and the packed body. */

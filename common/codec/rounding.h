@@ -1,0 +1,41 @@
+/*
+ * rounding.h - F32 to BF16 and F16 as a framework rounds a master copy: to nearest, ties to even, on bit patterns.
+ *
+ * NaN stays NaN (its high bits, made quiet); PyTorch makes every NaN 0x7fc0 on some paths, so what holds NaNs may not be recognised
+ * as a rounding, and nothing more. Source: c10/util/BFloat16.h and Half.h of PyTorch 2.13; tests go through every F16 and BF16.
+ */
+#ifndef TPD_CODEC_ROUNDING_H
+#define TPD_CODEC_ROUNDING_H
+
+#include "base/tpd.h"
+
+static inline uint16_t tpd_round_bf16(uint32_t bits)
+{
+	if ((bits & 0x7fffffffu) > 0x7f800000u)
+		return (uint16_t)(bits >> 16 | 0x40u);
+	return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+static inline uint16_t tpd_round_f16(uint32_t bits)
+{
+	uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu, exponent = magnitude >> 23;
+
+	if (magnitude > 0x7f800000u)
+		return (uint16_t)(sign | 0x7e00u | (magnitude >> 13 & 0x3ffu));
+	if (magnitude >= 0x477ff000u) /* 65520 and more: infinite */
+		return (uint16_t)(sign | 0x7c00u);
+	if (exponent < 113) { /* below 2^-14: denormal, or zero */
+		uint32_t shift = 126 - exponent, significand = (magnitude & 0x7fffffu) | 0x800000u, half, low;
+
+		if (shift > 24)
+			return (uint16_t)sign;
+		half = significand >> shift;
+		low = significand & ((1u << shift) - 1);
+		half += low > 1u << (shift - 1) || (low == 1u << (shift - 1) && (half & 1u));
+		return (uint16_t)(sign | half);
+	}
+	magnitude -= 112u << 23;
+	return (uint16_t)(sign | (magnitude + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
+}
+
+#endif
