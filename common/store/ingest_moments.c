@@ -25,7 +25,7 @@
 #include <string.h>
 
 #define SIGMA 6.0                  /* one wrong pair in 10^9 */
-#define CLASS_BITS (1ull << 28)    /* of all sign vectors of a class: 32 MiB */
+#define CLASS_BITS (1ull << 27)    /* of all sign vectors of a class: 16 MiB */
 #define SIGNS_MIN 4096u            /* elements that are looked at, where there are as many */
 #define SEARCH_WORDS (1ull << 26)  /* 64 signs of one pair each, in a checkpoint: about a second */
 
@@ -503,6 +503,14 @@ static void guess(struct class *class, uint32_t *states, uint32_t *owners)
 	}
 	state_count = still_wanting(class, states);
 	owner_count = still_free(class, owners);
+	if (state_count != owner_count) { /* of several F32 tensors the optimizer steps the masters */
+		uint32_t masters = 0;
+
+		for (uint32_t o = 0; o < owner_count; o++)
+			if (ties->items[class->owners[owners[o]]].owner != TPD_TIED_NONE)
+				owners[masters++] = owners[o];
+		owner_count = masters;
+	}
 	for (uint32_t i = 0; state_count == owner_count && i < state_count; i++)
 		give(ties, class->states[states[i]], class->owners[owners[i]]);
 }
