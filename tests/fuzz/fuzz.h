@@ -21,6 +21,7 @@
 
 #include "base/text.h"
 #include "format/format.h"
+#include "format/state_name.h"
 
 #ifdef FUZZ_ALONE
 #define FUZZ_TARGET(name)                                           \
@@ -64,6 +65,19 @@ TPD_UNUSED static void fuzz_check_name(const char *name)
 	FUZZ_CHECK(at == length);
 }
 
+/* What state_name.h says of every name: its parts lie in it. */
+TPD_UNUSED static void fuzz_check_state_name(const char *name)
+{
+	size_t length = strlen(name);
+	struct tpd_state_name out;
+
+	tpd_state_name(name, &out);
+	FUZZ_CHECK(out.kind < TPD_STATE_MASTER);
+	FUZZ_CHECK(out.of >= name && out.of <= name + length && out.length <= length - (size_t)(out.of - name));
+	FUZZ_CHECK(out.chunk >= name && out.chunk + out.chunk_length == name + length);
+	FUZZ_CHECK(!out.numbered || out.number < 1000000000);
+}
+
 /* What format.h says of every layout. */
 TPD_UNUSED static void fuzz_check_layout(const struct tpd_format_layout *layout, uint64_t size)
 {
@@ -77,6 +91,7 @@ TPD_UNUSED static void fuzz_check_layout(const struct tpd_format_layout *layout,
 		uint64_t elements = 1;
 
 		fuzz_check_name(s->name);
+		fuzz_check_state_name(s->name);
 		FUZZ_CHECK(s->offset >= at && s->length >= TPD_FORMAT_MIN_SEGMENT);
 		FUZZ_CHECK(s->length <= size && s->offset <= size - s->length);
 		FUZZ_CHECK(s->ndim <= TPD_FORMAT_MAX_DIMS);
