@@ -2,7 +2,11 @@
  * capturer.c - open, wait, compare.
  *
  * A thread of its own rather than libuv's pool: a rotation that comes a millisecond later does not wait until a scan of
- * ten thousand files is over. The waiting tasks are a list with the next one's time as the mailbox's timeout.
+ * ten thousand files is over. The waiting tasks are a list with the next one's time as the mailbox's timeout; while one of them is
+ * being copied that is 0, so that a copy is made between two looks into the mailbox, a few MiB at a time.
+ *
+ * Which places are written over in place is known by their inodes: the last few hundred captures are remembered. What is replaced by a
+ * rename, or deleted and made anew, is another file; a descriptor is enough to hold it.
  */
 #include "base/tpd.h"
 
@@ -15,16 +19,26 @@
 #include "base/clock.h"
 #include "daemon/recognise.h"
 
+#define PLACES_MAX 512 /* remembered: more than there are paths that are written over at one time */
+
+struct place {
+	uint64_t number; /* tpd_capture_place(); 0: none */
+	char fingerprint[TPD_FINGERPRINT_LEN];
+	bool in_place;
+};
+
 struct tpd_capturer {
 	struct tpd_mailbox box;
 	struct tpd_message stop;
 	pthread_t thread;
-	int spool;
+	struct tpd_spool *spool;
+	struct place places[PLACES_MAX]; /* the thread's, as all below */
+	size_t next_place;
 	struct tpd_mailbox *answers;
 	void (*deliver)(void *owner, struct tpd_message *message);
 	void (*wake)(void *arg);
 	void *wake_arg;
-	struct tpd_capture_task *watched; /* the thread's */
+	struct tpd_capture_task *watched;
 };
 
 void tpd_capture_task_free(struct tpd_capture_task *task)
@@ -79,6 +93,26 @@ static enum tpd_status check_whole(const struct tpd_capture_task *task, struct t
 	return TPD_OK;
 }
 
+/* Was this very file, or directory, captured before with other content? */
+static bool is_in_place(struct tpd_capturer *capturer, const struct tpd_capture_task *task)
+{
+	uint64_t number = tpd_capture_place(task->capture);
+	struct place *place = NULL;
+
+	for (size_t i = 0; i < PLACES_MAX && !place; i++)
+		if (capturer->places[i].number == number)
+			place = &capturer->places[i];
+	if (!place) {
+		place = &capturer->places[capturer->next_place];
+		capturer->next_place = (capturer->next_place + 1) % PLACES_MAX;
+		*place = (struct place){.number = number};
+	} else if (strcmp(place->fingerprint, task->fingerprint) != 0) {
+		place->in_place = true;
+	}
+	memcpy(place->fingerprint, task->fingerprint, sizeof place->fingerprint);
+	return place->in_place;
+}
+
 static void open_task(struct tpd_capturer *capturer, struct tpd_capture_task *task)
 {
 	task->opened_ms = tpd_clock_steady_ms();
@@ -87,7 +121,8 @@ static void open_task(struct tpd_capturer *capturer, struct tpd_capture_task *ta
 		task->status = check_whole(task, &task->err);
 	if (task->status == TPD_OK) {
 		tpd_capture_fingerprint(task->capture, task->fingerprint);
-		tpd_capture_clone(task->capture, capturer->spool); /* where that can be had */
+		task->cloned = tpd_capture_clone(task->capture, capturer->spool->dir); /* where that can be had */
+		task->in_place = is_in_place(capturer, task);
 	} else {
 		tpd_capture_close(task->capture);
 		task->capture = NULL;
@@ -100,12 +135,43 @@ static int64_t due_ms(const struct tpd_capture_task *task)
 	return task->opened_ms + (int64_t)task->quiet_ms;
 }
 
+static void begin_watch(struct tpd_capturer *capturer, struct tpd_capture_task *task)
+{
+	struct tpd_capture_task **link = &capturer->watched;
+
+	if (task->copy && tpd_capture_copy_begin(task->capture, capturer->spool, task->spool_max, task->low_space,
+						 &task->copy_fault) != TPD_OK)
+		task->copy = false;
+	while (*link) /* in their order: one is copied after the other */
+		link = &(*link)->next;
+	task->next = NULL;
+	*link = task;
+}
+
+/* A step of the first copy that is not whole yet. false: there is none. */
+static bool copy_on(struct tpd_capturer *capturer)
+{
+	for (struct tpd_capture_task *task = capturer->watched; task; task = task->next) {
+		if (!task->copy)
+			continue;
+		if (tpd_capture_copy_step(task->capture, &task->copy, &task->copy_fault) != TPD_OK)
+			task->copy = false;
+		return true;
+	}
+	return false;
+}
+
 /* Answer for those whose time is over; returns the time until the next one, -1 when there is none. */
 static int64_t serve_watched(struct tpd_capturer *capturer)
 {
+	bool copying = copy_on(capturer);
 	int64_t now = tpd_clock_steady_ms(), next = -1;
 
 	for (struct tpd_capture_task **link = &capturer->watched, *task; (task = *link) != NULL;) {
+		if (task->copy) {
+			link = &task->next;
+			continue;
+		}
 		if (due_ms(task) > now) {
 			next = next < 0 ? due_ms(task) - now : TPD_MIN(next, due_ms(task) - now);
 			link = &task->next;
@@ -115,7 +181,7 @@ static int64_t serve_watched(struct tpd_capturer *capturer)
 		task->status = tpd_capture_detach(task->capture, &task->err);
 		answer(capturer, task);
 	}
-	return next;
+	return copying ? 0 : next;
 }
 
 static void *capturer_main(void *arg)
@@ -133,8 +199,7 @@ static void *capturer_main(void *arg)
 			open_task(capturer, task);
 			break;
 		case TPD_CAPTURE_WATCH:
-			task->next = capturer->watched;
-			capturer->watched = task;
+			begin_watch(capturer, task);
 			break;
 		case TPD_CAPTURE_CLOSE:
 			tpd_capture_task_free(task);
@@ -149,7 +214,7 @@ static void *capturer_main(void *arg)
 	return NULL;
 }
 
-enum tpd_status tpd_capturer_start(int spool, struct tpd_mailbox *answers,
+enum tpd_status tpd_capturer_start(struct tpd_spool *spool, struct tpd_mailbox *answers,
 				   void (*deliver)(void *owner, struct tpd_message *message), void (*wake)(void *arg),
 				   void *wake_arg, struct tpd_capturer **out_capturer, struct tpd_err *err)
 {

@@ -98,7 +98,7 @@ static void warn_fixed(const struct tpd_config *now, const struct tpd_config *wa
 			"changes in [store], control_socket= and threads= take effect at the next start");
 }
 
-/* Of the new configuration only the watches, the scan interval and low_space; the rest of the old one is in use. */
+/* Of the new configuration only the watches, the scan interval, low_space and spool_copies; the rest of the old one is in use. */
 static void take_config(struct tpd_daemon *daemon)
 {
 	struct tpd_config *now = &daemon->config, *wanted = &daemon->new_config;
@@ -111,6 +111,7 @@ static void take_config(struct tpd_daemon *daemon)
 	now->watch_count = wanted->watch_count;
 	now->scan_interval_ms = wanted->scan_interval_ms;
 	now->low_space = wanted->low_space;
+	now->spool_copies = wanted->spool_copies;
 	wanted->watches = watches;
 	wanted->watch_count = count;
 	if (tpd_intake_configure(daemon, &err) != TPD_OK)
@@ -118,6 +119,7 @@ static void take_config(struct tpd_daemon *daemon)
 	else
 		tpd_dispatch_event(daemon, "info", NULL, "configuration read again: %zu watch%s", now->watch_count,
 				   now->watch_count == 1 ? "" : "es");
+	tpd_room_go_on(daemon);
 	tpd_config_release(wanted);
 }
 
@@ -240,8 +242,12 @@ static enum tpd_status start_threads(struct tpd_daemon *daemon, struct tpd_err *
 		.wake = tpd_daemon_wake,
 		.wake_arg = daemon,
 	};
-	enum tpd_status status =
-		tpd_capturer_start(tpd_store_dir(daemon->guard), &daemon->inbox, tpd_intake_on_task, tpd_daemon_wake,
+	enum tpd_status status;
+
+	daemon->spool.io = tpd_io_posix();
+	daemon->spool.dir = tpd_store_dir(daemon->guard);
+	status =
+		tpd_capturer_start(&daemon->spool, &daemon->inbox, tpd_intake_on_task, tpd_daemon_wake,
 				   daemon, &daemon->capturer, err);
 
 	return status == TPD_OK ? tpd_ledger_start(&options, &daemon->ledger, err) : status;

@@ -50,6 +50,7 @@ struct tpd_daemon {
 	struct tpd_watch watch;
 	struct tpd_settle *settle;
 	struct tpd_capturer *capturer;
+	struct tpd_spool spool; /* in the store's directory */
 	struct tpd_daemon_watch *watches;
 	size_t watch_count;
 	uint32_t next_watch_id;

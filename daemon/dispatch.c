@@ -171,7 +171,7 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 void tpd_dispatch_drop(struct tpd_daemon *daemon, struct tpd_queue_item *item)
 {
 	tpd_queue_remove(&daemon->queue, item);
-	set_job(daemon, item, TPD_JOB_MISSED, NULL, "its files were deleted, and the disk was getting full");
+	set_job(daemon, item, TPD_JOB_MISSED, NULL, "its files were deleted or written over, and the disk was getting full");
 	tpd_settle_done(daemon->settle, item->path, item->generation);
 	tpd_intake_close_capture(daemon, item->capture);
 	item->capture = NULL;
@@ -237,15 +237,23 @@ static void keep_tip(struct tpd_daemon *daemon, struct tpd_tip *tip)
 	tpd_room_go_on(daemon);
 }
 
+/* Copies end with their job: of what was copied, the originals are kept. */
 static void keep_newest(struct tpd_daemon *daemon, struct tpd_work *work)
 {
 	struct tpd_tip *old = work->tip, *tip = NULL;
+	struct tpd_capture *kept = work->capture;
 
 	work->tip = NULL;
-	if (work->status == TPD_OK && work->capture && !daemon->stopping)
-		tip = tpd_tip_new(work->run, work->path, &work->result.id, work->capture);
+	if (work->status == TPD_OK && kept && !daemon->stopping) {
+		if (tpd_capture_copied(kept) > 0)
+			kept = tpd_capture_take_originals(kept);
+		tip = kept ? tpd_tip_new(work->run, work->path, &work->result.id, kept) : NULL;
+		if (!tip && kept != work->capture)
+			tpd_intake_close_capture(daemon, kept);
+	}
 	if (tip) {
-		work->capture = NULL;
+		if (kept == work->capture)
+			work->capture = NULL;
 		tpd_intake_close_tips(daemon, old);
 		keep_tip(daemon, tip);
 	} else if (old) {
@@ -277,6 +285,8 @@ void tpd_dispatch_on_work(void *owner, struct tpd_message *message)
 				   (unsigned long long)item->step, work->err.text);
 		tpd_settle_done(daemon->settle, item->path, item->generation);
 	}
+	tpd_intake_close_capture(daemon, work->capture);
+	work->capture = NULL;
 	tpd_work_free(work);
 	if (ended)
 		free_running(daemon);

@@ -20,7 +20,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "daemon/copies.h"
 #include "daemon/log.h"
+#include "daemon/recognise.h"
 
 #define TASKS_MAX 64 /* captures under way at once */
 #define HELD_MAX 64  /* captures held in the queue */
@@ -198,7 +200,7 @@ static void close_task(struct tpd_daemon *daemon, struct tpd_capture_task *task)
 
 void tpd_intake_close_capture(struct tpd_daemon *daemon, struct tpd_capture *capture)
 {
-	struct tpd_capture_task *task = capture ? calloc(1, sizeof *task) : NULL;
+	struct tpd_capture_task *task = capture && !daemon->parts_stopped ? calloc(1, sizeof *task) : NULL;
 
 	if (!task) {
 		tpd_capture_close(capture);
@@ -402,6 +404,9 @@ void tpd_intake_on_task(void *owner, struct tpd_message *message)
 
 	if (too_late(daemon, task))
 		return;
+	if (task->copy_fault.status != TPD_OK)
+		tpd_log_run(TPD_LOG_INFO, task->run, true, task->step, "%s@%llu waits without a copy, and is lost if it is written over: %s",
+			    task->run, (unsigned long long)task->step, task->copy_fault.text);
 	if (task->status != TPD_OK)
 		give_up(daemon, task);
 	else
@@ -419,6 +424,21 @@ static bool answer_is_bad(struct tpd_daemon *daemon, struct tpd_ledger_call *cal
 	return true;
 }
 
+static bool wants_copy(const struct tpd_daemon *daemon, const struct tpd_capture_task *task)
+{
+	const char *name = strrchr(task->path, '/');
+	struct tpd_copy_case which = {
+		.single_file = tpd_capture_source(task->capture)->kind == TPD_CHECKPOINT_FILE,
+		.in_place = task->in_place,
+		.at_once = !daemon->running && !daemon->paused && daemon->first_wave && daemon->queue.count == 0 && daemon->capturing == 1,
+		.bytes = tpd_capture_bytes(task->capture),
+	};
+	uint64_t step;
+
+	which.named_step = !which.single_file && name && tpd_recognise_dir_step(name + 1, &step);
+	return !task->cloned && daemon->config.spool_copies > 0 && tpd_copies_wanted(&which);
+}
+
 void tpd_intake_on_found(struct tpd_daemon *daemon, struct tpd_ledger_call *call)
 {
 	struct tpd_capture_task *task = call->context;
@@ -431,6 +451,9 @@ void tpd_intake_on_found(struct tpd_daemon *daemon, struct tpd_ledger_call *call
 		return;
 	}
 	task->phase = TPD_CAPTURE_WATCH;
+	task->copy = wants_copy(daemon, task);
+	task->spool_max = daemon->config.spool_copies;
+	task->low_space = daemon->config.low_space;
 	tpd_capturer_send(daemon->capturer, task);
 }
 

@@ -117,6 +117,7 @@ static void put_queue(const struct tpd_daemon *daemon, struct tpd_json_out *out)
 	put_u64(out, "missed", daemon->missed);
 	put_u64(out, "held", daemon->queue.held);
 	put_u64(out, "tips", daemon->tips.count);
+	put_u64(out, "copied", atomic_load(&daemon->spool.used));
 	tpd_json_end_object(out);
 }
 

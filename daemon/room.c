@@ -6,6 +6,10 @@
  * every few seconds, in libuv's pool since a dead mount may hang. Below low_space= what was deleted is let go: first the
  * tips, which only save time, then the captures of waiting jobs, the oldest first. Those are lost, and reported as missed.
  * The job in work keeps its files: it gives the room back soon.
+ *
+ * Of a capture that was copied (copies.h) only the originals lie there, and they are not needed any more: letting them go loses nothing.
+ * Where the store lies on that file system as well, the copies take its room, too; one goes when the original is still as it was
+ * captured, and is held as before, else it is lost like a deleted one.
  */
 #include "base/tpd.h"
 
@@ -13,6 +17,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "base/text.h"
@@ -27,16 +32,22 @@ struct tpd_room_query {
 	struct {
 		char *path;
 		uint64_t free; /* for users without privileges; UINT64_MAX: not to be told */
+		bool with_spool; /* the copies take room of it */
 	} watches[];
 };
 
 static void ask_in_pool(uv_work_t *work)
 {
 	struct tpd_room_query *query = work->data;
+	struct stat spool;
+	bool known = fstat(query->daemon->spool.dir, &spool) == 0;
 
 	for (size_t i = 0; i < query->count; i++) {
 		struct statvfs fs;
+		struct stat st;
 
+		query->watches[i].with_spool =
+			known && stat(query->watches[i].path, &st) == 0 && st.st_dev == spool.st_dev;
 		query->watches[i].free = UINT64_MAX;
 		if (statvfs(query->watches[i].path, &fs) == 0)
 			query->watches[i].free = (uint64_t)fs.f_bavail * fs.f_frsize;
@@ -53,6 +64,7 @@ static bool is_below(const char *path, const char *directory)
 struct low {
 	struct tpd_daemon *daemon;
 	const char *directory;
+	bool with_spool;
 };
 
 /*
@@ -69,8 +81,30 @@ static bool tip_takes_room(void *arg, const struct tpd_tip *tip)
 
 static bool item_takes_room(const struct low *low, const struct tpd_queue_item *item)
 {
-	return item->capture && is_below(item->path, low->directory) &&
-	       tpd_capture_takes_room(item->capture, tpd_settle_is_there(low->daemon->settle, item->path));
+	if (!item->capture)
+		return false;
+	return (low->with_spool && tpd_capture_copied(item->capture) > 0) ||
+	       (is_below(item->path, low->directory) &&
+		tpd_capture_takes_room(item->capture, tpd_settle_is_there(low->daemon->settle, item->path)));
+}
+
+/* Of a copied capture: what takes room and is not needed. false: all of it is. */
+static bool let_half_go(const struct low *low, struct tpd_queue_item *item)
+{
+	struct tpd_capture *originals = tpd_capture_take_originals(item->capture);
+
+	if (!originals)
+		return false;
+	if (!low->with_spool) {
+		tpd_intake_close_capture(low->daemon, originals);
+		return true;
+	}
+	if (tpd_capture_check(originals, NULL) == TPD_OK) {
+		tpd_intake_close_capture(low->daemon, tpd_queue_hold(&low->daemon->queue, item, originals));
+		return true;
+	}
+	tpd_intake_close_capture(low->daemon, originals);
+	return false;
 }
 
 /* The waiting capture that was queued first; its job's number grows with time. */
@@ -100,8 +134,11 @@ static bool let_go(struct low *low, uint64_t available)
 	item = oldest_held(low);
 	if (!item)
 		return false;
+	if (let_half_go(low, item))
+		return true;
 	daemon->missed++;
-	tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu is missed: only %s are free below '%s', and its files were deleted",
+	tpd_dispatch_event(daemon, "warning", item->run,
+			   "%s@%llu is missed: only %s are free below '%s', and its files were deleted or written over",
 			   item->run, (unsigned long long)item->step, tpd_text_bytes(available, size), low->directory);
 	tpd_dispatch_drop(daemon, item);
 	return true;
@@ -121,7 +158,7 @@ static void after_query(uv_work_t *work, TPD_UNUSED int status)
 
 	daemon->asking_room = false;
 	for (size_t i = 0; i < query->count && !daemon->stopping; i++) {
-		struct low low = {daemon, query->watches[i].path};
+		struct low low = {daemon, query->watches[i].path, query->watches[i].with_spool};
 
 		for (int n = 0; query->watches[i].free < daemon->config.low_space && n < ENOUGH_AT_ONCE; n++) {
 			if (!let_go(&low, query->watches[i].free))

@@ -34,6 +34,7 @@ START_TEST(defaults)
 	ck_assert_uint_eq(config.threads, 0);
 	ck_assert_uint_eq(config.scan_interval_ms, 60000);
 	ck_assert_uint_eq(config.low_space, 4ull << 30);
+	ck_assert_uint_eq(config.spool_copies, 4ull << 30);
 	ck_assert_uint_eq(config.watch_count, 0);
 	tpd_config_release(&config);
 	ck_assert_ptr_null(config.store_path);
@@ -56,6 +57,7 @@ START_TEST(every_key)
 			   "threads=3\n"
 			   "scan_interval=2m\n"
 			   "low_space=20G\n"
+			   "spool_copies=0\n"
 			   "[watch:llama]\n"
 			   "  path=/data/with space/llama\n"
 			   "settle = 1.5\n"
@@ -76,6 +78,7 @@ START_TEST(every_key)
 	ck_assert_uint_eq(config.threads, 3);
 	ck_assert_uint_eq(config.scan_interval_ms, 120000);
 	ck_assert_uint_eq(config.low_space, 20ull << 30);
+	ck_assert_uint_eq(config.spool_copies, 0);
 	ck_assert_uint_eq(config.watch_count, 2);
 	ck_assert_str_eq(config.watches[0].name, "llama");
 	ck_assert_str_eq(config.watches[0].path, "/data/with space/llama");
@@ -83,7 +86,7 @@ START_TEST(every_key)
 	ck_assert_str_eq(config.watches[0].complete_when, "DONE ../%s.done");
 	ck_assert_str_eq(config.watches[0].step_regex, "it([0-9]+)$");
 	ck_assert_uint_eq(config.watches[0].stalled_ms, 3600000);
-	ck_assert_uint_eq(config.watches[0].line, 15);
+	ck_assert_uint_eq(config.watches[0].line, 16);
 	ck_assert_ptr_null(config.watches[1].complete_when);
 	ck_assert_uint_eq(config.watches[1].stalled_ms, 600000);
 	ck_assert_str_eq(config.watches[1].name, "sweep/a very long name of a watch that is longer than fifty bytes");
@@ -127,6 +130,7 @@ static const struct {
 	 "3: [watch:a] step_regex: must be a POSIX extended regular expression, not 'it([0-9]+'"},
 	{"[watch:a]\npath=/a\nstep_regex=it[0-9]+\n",
 	 "3: [watch:a] step_regex: must have a group that is the step, such as run_([0-9]+)$, not 'it[0-9]+'"},
+	{"[daemon]\nspool_copies=some\n", "2: [daemon] spool_copies: must be a size, such as 4G, or 0, not 'some'"},
 	{"[daemon]\nlow_space=much\n", "2: [daemon] low_space: must be a size, such as 4G, or 0, not 'much'"},
 	{"\n[watch:a]\nsettle=1\n", "2: [watch:a] path: is missing"},
 	{"[watch:a]\npath=/a\n[watch:a]\npath=/b\n", "3: [watch:a]: there is one of this name in line 1 already"},

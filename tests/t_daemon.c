@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "archive/archive.h"
 #include "base/json.h"
 #include "daemon/daemon.h"
 #include "daemon/log.h"
@@ -224,6 +225,138 @@ START_TEST(low_space)
 	free(ask("{\"command\":\"resume\"}"));
 	await("\"state\":\"idle\"");
 	await("\"done\":1,");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
+#define SAVE_BYTES 300000
+
+/* Save number n: other bytes of the same length, written over what was there. */
+static uint8_t *save(const char *path, unsigned n)
+{
+	uint8_t *bytes = malloc(SAVE_BYTES);
+	uint64_t state = n + 1;
+
+	ck_assert_ptr_nonnull(bytes);
+	for (size_t i = 0; i < SAVE_BYTES; i++)
+		bytes[i] = (uint8_t)(random_next(&state) >> 40);
+	file_write(path, bytes, SAVE_BYTES);
+	return bytes;
+}
+
+static void expect_version(struct tpd_archive *archive, const char *name, const char *file, unsigned n)
+{
+	struct tpd_archive_name which;
+	struct tpd_err err = {0};
+
+	ck_assert_msg(tpd_archive_resolve(archive, name, &which, &err) == TPD_OK, "%s", err.text);
+	ck_assert_msg(tpd_archive_restore(archive, &which.id, scratch("back"), NULL, true, NULL, &err) == TPD_OK, "%s",
+		      err.text);
+	free(save(scratch("wanted"), n));
+	ck_assert_msg(file_equal(scratch("wanted"), scratch("back/%s", file)), "%s", name);
+}
+
+static void write_spool_config(const char *lines)
+{
+	char text[4096];
+
+	snprintf(text, sizeof text,
+		 "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nscan_interval=1h\n%s[watch:a]\npath=%s\nsettle=100ms\n",
+		 scratch("store"), scratch("run/c.sock"), lines, scratch("a"));
+	file_write(scratch("c.conf"), text, strlen(text));
+}
+
+/* A trainer saves to one path, in place, while nothing is stored: each save that stood until it was captured is kept. */
+START_TEST(written_over_while_it_waits)
+{
+	struct tpd_archive_options options = {.mode = TPD_ARCHIVE_READ};
+	struct tpd_archive *archive = NULL;
+	struct tpd_err err = {0};
+	char text[64];
+
+	write_spool_config("low_space=0\n");
+	start();
+	await("\"state\":\"idle\"");
+	/* Of a directory of one step, only the second save is known to be in place. */
+	mkdir(scratch("a/step_9"), 0755);
+	free(save(scratch("a/step_9/state.bin"), 100));
+	await("\"done\":1,\"missed\":0");
+	free(ask("{\"command\":\"pause\"}"));
+	for (unsigned n = 0; n < 4; n++) {
+		free(save(scratch("a/model-7.pt"), n));
+		free(save(scratch("a/step_9/state.bin"), 101 + n));
+		snprintf(text, sizeof text, "\"queued\":%u,", 2 * (n + 1));
+		await(text);
+	}
+	snprintf(text, sizeof text, "\"copied\":%u}", 8 * SAVE_BYTES);
+	await(text);
+	free(ask("{\"command\":\"resume\"}"));
+	await("\"done\":9,\"missed\":0");
+	await("\"copied\":0}"); /* they end with their jobs */
+	ck_assert_int_eq(stop(SIGTERM), 0);
+	options.store = scratch("store");
+	ck_assert_msg(tpd_archive_open(&options, &archive, &err) == TPD_OK, "%s", err.text);
+	for (unsigned n = 0; n < 4; n++) {
+		snprintf(text, sizeof text, "a@7~%u", n + 1);
+		expect_version(archive, text, "model-7.pt", n);
+	}
+	for (unsigned n = 0; n < 5; n++) {
+		snprintf(text, sizeof text, "a@9~%u", n + 1);
+		expect_version(archive, text, "state.bin", 100 + n);
+	}
+	tpd_archive_close(archive);
+}
+END_TEST
+
+/* Bounds: beyond them a capture waits as before, and is lost when it is written over. kill -9 leaves nothing of a copy. */
+START_TEST(copies_are_bounded)
+{
+	write_spool_config("low_space=0\nspool_copies=500K\n");
+	start();
+	await("\"state\":\"idle\"");
+	free(ask("{\"command\":\"pause\"}"));
+	free(save(scratch("a/model-1.pt"), 1));
+	await("\"queued\":1,");
+	free(save(scratch("a/model-2.pt"), 2));
+	await("\"queued\":2,");
+	await("\"copied\":300000}");
+	ck_assert_int_eq(stop(SIGKILL), 1000 + SIGKILL);
+	start();
+	await("\"done\":2,\"missed\":0");
+	await("\"copied\":0}");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+	/* The store lies where it is watched: no copy may take the room that must be left there. */
+	write_spool_config("low_space=100000T\n");
+	start();
+	await("\"state\":\"idle\"");
+	free(ask("{\"command\":\"pause\"}"));
+	free(save(scratch("a/model-3.pt"), 3));
+	await("\"held\":1,");
+	await("\"copied\":0}");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
+/* When that room is wanted later on, copies go: those whose original is as it was cost nothing, the others are missed. */
+START_TEST(copies_give_room_back)
+{
+	write_spool_config("low_space=0\n");
+	start();
+	await("\"state\":\"idle\"");
+	free(ask("{\"command\":\"pause\"}"));
+	free(save(scratch("a/model-1.pt"), 1));
+	free(save(scratch("a/model-2.pt"), 2));
+	await("\"queued\":2,");
+	await("\"copied\":600000}");
+	free(save(scratch("a/model-2.pt"), 3));
+	await("\"queued\":3,");
+	await("\"copied\":900000}");
+	write_spool_config("low_space=100000T\n");
+	kill(child, SIGHUP);
+	await("\"missed\":1,\"held\":2,");
+	await("\"copied\":0}");
+	free(ask("{\"command\":\"resume\"}"));
+	await("\"done\":2,\"missed\":1");
 	ck_assert_int_eq(stop(SIGTERM), 0);
 }
 END_TEST
@@ -461,6 +594,9 @@ int main(void)
 	tcase_add_test(tests, commands);
 	tcase_add_test(tests, paused_jobs_survive);
 	tcase_add_test(tests, low_space);
+	tcase_add_test(tests, written_over_while_it_waits);
+	tcase_add_test(tests, copies_are_bounded);
+	tcase_add_test(tests, copies_give_room_back);
 	tcase_add_test(tests, reload);
 	tcase_add_test(tests, second_daemon);
 	tcase_add_test(tests, left_over_socket);

@@ -4,21 +4,19 @@
  * The problem: rotation deletes a checkpoint within a millisecond of the next one's completion, file by file. Descriptors
  * survive that, so the first walk opens every file before anything is read; a file that vanishes during the walk makes the capture fail
  * as not found, and the caller decides. Descriptors do not survive truncation in place: tpd_capture_check() compares size, mtime, ctime
- * and inode afterwards, and a capture that changed is void.
+ * and inode afterwards, and a capture that changed is void. What a spool can do about that is in capture_spool.c.
  */
 #include "base/tpd.h"
 
-#include "archive/capture.h"
+#include "archive/capture_internal.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,17 +27,6 @@
 #include "base/text.h"
 
 #define MAX_STATE_FILE (64u << 20) /* trainer_state.json grows with the log history */
-
-struct tpd_capture {
-	char *path;
-	int *clones;  /* of each entry, -1: none; NULL: not cloned */
-	bool detached; /* what is read are the clones: nothing that happens to the originals matters any more */
-	struct tpd_source source;
-	struct tpd_source_entry *entries; /* own their strings and descriptors */
-	struct stat *stats;               /* of each entry when it was opened */
-	size_t cap;
-	uint64_t bytes;
-};
 
 static enum tpd_status capture_check(void *arg, struct tpd_err *err)
 {
@@ -274,20 +261,13 @@ enum tpd_status tpd_capture_open(const char *path, struct tpd_capture **out_capt
 		tpd_capture_close(capture);
 		return status;
 	}
+	capture->device = st.st_dev;
+	capture->inode = st.st_ino;
 	capture->source.origin = capture->path;
 	capture->source.check = capture_check;
 	capture->source.check_arg = capture;
 	*out_capture = capture;
 	return TPD_OK;
-}
-
-static void drop_clones(struct tpd_capture *capture)
-{
-	for (size_t i = 0; capture->clones && i < capture->source.count; i++)
-		if (capture->clones[i] >= 0)
-			close(capture->clones[i]);
-	free(capture->clones);
-	capture->clones = NULL;
 }
 
 void tpd_capture_close(struct tpd_capture *capture)
@@ -300,52 +280,11 @@ void tpd_capture_close(struct tpd_capture *capture)
 		if (capture->entries[i].fd >= 0)
 			close(capture->entries[i].fd);
 	}
-	drop_clones(capture);
+	tpd_capture_drop_spooled(capture);
 	free(capture->entries);
 	free(capture->stats);
 	free(capture->path);
 	free(capture);
-}
-
-bool tpd_capture_clone(struct tpd_capture *capture, int spool)
-{
-	size_t count = capture->source.count;
-	bool good;
-
-	if (spool < 0 || capture->clones || capture->detached)
-		return capture->clones != NULL;
-	capture->clones = malloc((count + 1) * sizeof(*capture->clones));
-	good = capture->clones != NULL;
-	for (size_t i = 0; good && i < count; i++)
-		capture->clones[i] = -1;
-	for (size_t i = 0; good && i < count; i++) {
-		if (capture->entries[i].type != TPD_ENTRY_FILE)
-			continue;
-		capture->clones[i] = openat(spool, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-		good = capture->clones[i] >= 0 && ioctl(capture->clones[i], FICLONE, capture->entries[i].fd) == 0;
-	}
-	if (!good)
-		drop_clones(capture);
-	return good;
-}
-
-enum tpd_status tpd_capture_detach(struct tpd_capture *capture, struct tpd_err *err)
-{
-	enum tpd_status status = tpd_capture_check(capture, err);
-
-	if (status || !capture->clones)
-		return status;
-	for (size_t i = 0; i < capture->source.count; i++) {
-		int clone = capture->clones[i];
-
-		if (clone < 0)
-			continue;
-		capture->clones[i] = capture->entries[i].fd; /* closed below */
-		capture->entries[i].fd = clone;
-	}
-	drop_clones(capture);
-	capture->detached = true;
-	return TPD_OK;
 }
 
 void tpd_capture_set_held(struct tpd_capture *capture, const struct tpd_capture *held, const struct tpd_id *id)
@@ -453,17 +392,11 @@ enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_
 	return TPD_OK;
 }
 
-bool tpd_capture_takes_room(const struct tpd_capture *capture, bool there)
+uint64_t tpd_capture_place(const struct tpd_capture *capture)
 {
-	if (capture->detached)
-		return !there;
-	for (size_t i = 0; i < capture->source.count; i++) {
-		struct stat st;
+	uint64_t place[3] = {tpd_xxh64(capture->path, strlen(capture->path)), (uint64_t)capture->device, (uint64_t)capture->inode};
 
-		if (capture->entries[i].type == TPD_ENTRY_FILE && fstat(capture->entries[i].fd, &st) == 0 && st.st_nlink == 0)
-			return true;
-	}
-	return false;
+	return tpd_xxh64(place, sizeof(place));
 }
 
 void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FINGERPRINT_LEN])

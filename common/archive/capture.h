@@ -11,6 +11,10 @@
 #define TPD_ARCHIVE_CAPTURE_H
 
 #include "base/tpd.h"
+
+#include <stdatomic.h>
+
+#include "base/io.h"
 #include "store/ingest.h"
 
 #define TPD_CAPTURE_MAX_FILES 65536u /* entries */
@@ -28,18 +32,50 @@ uint64_t tpd_capture_bytes(const struct tpd_capture *capture);
 /* TPD_CONFLICT when anything changed since open; files that were only deleted are fine. */
 enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_err *err);
 /*
- * Where file systems share blocks (Btrfs, XFS): copies of all files, made at once, into files without names in the directory `spool`,
- * which must lie on the same file system. false: it cannot be had, nothing is changed. The originals stay what is read until
- * tpd_capture_detach(), which checks them once more (TPD_CONFLICT) and lets them go: from then on the checkpoint may be over-written in
- * place, and this capture holds what it was. Without clones detach is check.
+ * Against being written over, two ways to have all files once more, in files without names in the directory `spool`; nothing but closing
+ * the capture is ever needed to be rid of them. The originals stay what is read until tpd_capture_detach(), which checks them
+ * once more (TPD_CONFLICT): from then on the checkpoint may be over-written in place, and this capture holds what it was. Without a clone
+ * or a copy detach is check.
+ *
+ * Where file systems share blocks (Btrfs, XFS), a clone, at once; spool must lie on the same file system. false: it cannot be
+ * had, nothing is changed.
  */
 bool tpd_capture_clone(struct tpd_capture *capture, int spool);
-enum tpd_status tpd_capture_detach(struct tpd_capture *capture, struct tpd_err *err);
 /*
- * Do its files take room that closing them gives back: was one of them deleted, or replaced? Clones cannot tell that themselves: they do
- * unless a checkpoint is `there`, at its path, whose blocks they share.
+ * Elsewhere a copy, in steps:
+ *
+ *     if (tpd_capture_copy_begin(...) == TPD_OK)
+ *             while (tpd_capture_copy_step(capture, &more, &err) == TPD_OK && more)
+ *                     ...something else that does not wait...
+ *     tpd_capture_detach()        makes the steps that are left, if any
+ *
+ * begin: TPD_LIMIT when all copies of the spool would be more than spool_max bytes, or less than low_space would be left free where it
+ * lies; that is asked again before each step. A step that fails (TPD_LIMIT, TPD_IO: the disk is full; TPD_CONFLICT: shorter than it was)
+ * leaves the capture as it was before begin. One thread begins copies in a spool; they end in any.
+ */
+struct tpd_spool {
+	const struct tpd_io *io;
+	int dir;                /* borrowed; -1: there is none */
+	_Atomic(uint64_t) used; /* bytes of all copies, those not made yet included */
+};
+enum tpd_status tpd_capture_copy_begin(struct tpd_capture *capture, struct tpd_spool *spool, uint64_t spool_max, uint64_t low_space,
+				       struct tpd_err *err);
+enum tpd_status tpd_capture_copy_step(struct tpd_capture *capture, bool *out_more, struct tpd_err *err);
+enum tpd_status tpd_capture_detach(struct tpd_capture *capture, struct tpd_err *err);
+/* Bytes of the spool that closing a detached capture gives back; 0: what it holds are no copies. */
+uint64_t tpd_capture_copied(const struct tpd_capture *capture);
+/*
+ * The originals of a detached copy, as a capture of their own; what is left reads its copies. They may have changed:
+ * tpd_capture_check() says. NULL: there are none (any more), or no memory.
+ */
+struct tpd_capture *tpd_capture_take_originals(struct tpd_capture *capture);
+/*
+ * Do its files take room, where they lie, that closing them gives back: was one of them deleted, or replaced? Clones cannot tell that
+ * themselves: they do unless a checkpoint is `there`, at its path, whose blocks they share. Copies do not count.
  */
 bool tpd_capture_takes_room(const struct tpd_capture *capture, bool there);
+/* A number for its path and the inode there: the same with another fingerprint is a checkpoint that was written over in place. */
+uint64_t tpd_capture_place(const struct tpd_capture *capture);
 /* Hex XXH3-128 over names, sizes and mtimes: the same again is the same content, as far as one can tell without reading. */
 #define TPD_FINGERPRINT_LEN 33
 void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FINGERPRINT_LEN]);

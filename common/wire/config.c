@@ -32,6 +32,7 @@
 #define DEFAULT_SETTLE_MS 5000 /* above the pauses that writers make between two files */
 #define DEFAULT_STALLED_MS 600000
 #define DEFAULT_LOW_SPACE (4ull << 30) /* more than most files that a trainer writes next */
+#define DEFAULT_SPOOL_COPIES (4ull << 30) /* some files of a run in a queue; never what low_space leaves */
 #define STALLED_MS_MAX (168u * 3600000)
 #define DEFAULT_SCAN_MS 60000
 #define MAX_DEPTH_MAX 1000
@@ -191,6 +192,11 @@ static const char *set_low_space(struct tpd_config *config, TPD_UNUSED size_t wa
 	return tpd_text_parse_bytes(value, &config->low_space) ? NULL : "must be a size, such as 4G, or 0";
 }
 
+static const char *set_spool_copies(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	return tpd_text_parse_bytes(value, &config->spool_copies) ? NULL : "must be a size, such as 4G, or 0";
+}
+
 static const char *set_watch_path(struct tpd_config *config, size_t watch, const char *value)
 {
 	return set_path(&config->watches[watch].path, value);
@@ -255,7 +261,7 @@ static const struct key {
 	{SECTION_STORE, "max_depth", set_max_depth}, {SECTION_STORE, "part_size", set_part_size},
 	{SECTION_STORE, "tip_cache", set_tip_cache}, {SECTION_DAEMON, "control_socket", set_socket},
 	{SECTION_DAEMON, "threads", set_threads},    {SECTION_DAEMON, "scan_interval", set_scan_interval},
-	{SECTION_DAEMON, "low_space", set_low_space},
+	{SECTION_DAEMON, "low_space", set_low_space}, {SECTION_DAEMON, "spool_copies", set_spool_copies},
 	{SECTION_WATCH, "path", set_watch_path},     {SECTION_WATCH, "settle", set_settle},
 	{SECTION_WATCH, "complete_when", set_complete_when},
 	{SECTION_WATCH, "step_regex", set_step_regex},
@@ -609,6 +615,7 @@ static enum tpd_status set_defaults(struct tpd_config *config, const char *file,
 		.part_size = DEFAULT_PART_SIZE,
 		.scan_interval_ms = DEFAULT_SCAN_MS,
 		.low_space = DEFAULT_LOW_SPACE,
+		.spool_copies = DEFAULT_SPOOL_COPIES,
 	};
 	config->file = strdup(file);
 	config->store_path = strdup(TPD_CONFIG_DEFAULT_STORE);

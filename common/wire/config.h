@@ -2,7 +2,7 @@
  * config.h - tpded.conf, read by the daemon and by the command.
  *
  *     [store]    path=DIR  catalog=FILE  max_depth=N  part_size=SIZE  tip_cache=SIZE
- *     [daemon]   control_socket=PATH  threads=N  scan_interval=SECONDS  low_space=SIZE
+ *     [daemon]   control_socket=PATH  threads=N  scan_interval=SECONDS  low_space=SIZE  spool_copies=SIZE
  *     [watch:NAME]  path=DIR  settle=SECONDS  complete_when=PATTERNS  step_regex=ERE  stalled_after=SECONDS
  *                                                        one section a directory
  *
@@ -38,6 +38,7 @@ struct tpd_config {
 	unsigned threads;  /* 0: one a CPU */
 	uint64_t scan_interval_ms;
 	uint64_t low_space; /* bytes free on a watched file system, below which deleted files are not held; 0: they are, always */
+	uint64_t spool_copies; /* bytes of copies of captures that may be written over; 0: none */
 	struct tpd_config_watch *watches;
 	size_t watch_count;
 };
