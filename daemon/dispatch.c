@@ -244,7 +244,8 @@ static void keep_newest(struct tpd_daemon *daemon, struct tpd_work *work)
 	struct tpd_capture *kept = work->capture;
 
 	work->tip = NULL;
-	if (work->status == TPD_OK && kept && !daemon->stopping) {
+	/* A copy of what was stored before it is no reference: that is, and its files are still open. */
+	if (work->status == TPD_OK && kept && !daemon->stopping && !(work->result.near_copy && old)) {
 		if (tpd_capture_copied(kept) > 0)
 			kept = tpd_capture_take_originals(kept);
 		tip = kept ? tpd_tip_new(work->run, work->path, &work->result.id, kept) : NULL;

@@ -68,6 +68,98 @@ START_TEST(distributed_checkpoint)
 }
 END_TEST
 
+/* A file of one tensor by torch.save(): its members' prefix, the word in its pickle that differs, and which weights. */
+static void put_saved(struct tpd_buf *file, const char *prefix, const char *word, uint64_t seed)
+{
+	struct pk_tensor tensor = {"FloatStorage", "0", 65536, 0, 2, {256, 256}, {256, 1}, NULL};
+	struct tpd_buf pickle = {0}, weights = {0};
+	struct zip zip = {.count = 0};
+	uint64_t state = seed;
+	char name[100];
+
+	for (size_t i = 0; i < 65536; i++) {
+		float value;
+
+		state = state * 6364136223846793005u + 1442695040888963407u;
+		value = (float)(int32_t)(state >> 32) / 4e9f;
+		tpd_buf_put(&weights, &value, sizeof(value));
+	}
+	pk_proto(&pickle, 2);
+	pk(&pickle, EMPTY_DICT);
+	pk(&pickle, MARK);
+	pk_str(&pickle, "path");
+	pk_str(&pickle, word);
+	pk_str(&pickle, "weight");
+	pk_tensor(&pickle, &tensor);
+	pk(&pickle, SETITEMS);
+	pk(&pickle, STOP);
+	snprintf(name, sizeof(name), "%s/data.pkl", prefix);
+	add_bytes(&zip, name, pickle.data, pickle.len, DESCRIPTOR | ALIGNED);
+	snprintf(name, sizeof(name), "%s/data/0", prefix);
+	add_bytes(&zip, name, weights.data, weights.len, DESCRIPTOR | ALIGNED);
+	finish(&zip, true, "");
+	tpd_buf_put(file, zip.file.data, zip.file.len);
+	tpd_buf_release(&zip.file);
+	tpd_buf_release(&pickle);
+	tpd_buf_release(&weights);
+}
+
+static struct tpd_ingest_result ingest_one(struct tpd_run_lock *lock, struct tpd_pool *pool, uint64_t step, const char *name,
+					  enum tpd_checkpoint_kind kind, const struct tpd_buf *bytes)
+{
+	struct tpd_source_entry entry = regular(name, bytes);
+	struct tpd_source source = {.kind = kind, .origin = "/x", .entries = &entry, .count = 1};
+	struct tpd_ingest_options options = {.now_ns = 1, .pool = pool, .max_depth = 16, .no_original = true};
+	struct tpd_ingest_result result = {0};
+
+	ck_assert_msg(tpd_ingest(lock, RUN, step, &source, &options, &result, &err) == TPD_OK, "%s", err.text);
+	ck_assert(!result.existed);
+	io->close(io, entry.fd);
+	return result;
+}
+
+/* Lightning's step=N.ckpt and last.ckpt: the same tensors in files of other names and lengths. In both orders; in directories, too. */
+START_TEST(two_files_of_one_step)
+{
+	static const char *const names[] = {"step=7.ckpt", "last.ckpt"};
+	static const char *const prefixes[] = {"step=7", "a_longer_prefix_that_moves_the_data_by_more_than_64_bytes_and_no_less"};
+	enum tpd_checkpoint_kind kind = _i & 2 ? TPD_CHECKPOINT_DIR : TPD_CHECKPOINT_FILE;
+	unsigned first = (unsigned)_i & 1, second = 1 - first;
+	struct tpd_store *store = open_store(TPD_STORE_CREATE);
+	struct tpd_run_lock *lock = lock_run(store, RUN);
+	struct tpd_ingest_result results[3];
+	struct tpd_pool *pool = NULL;
+	struct tpd_buf files[3] = {{0}, {0}, {0}};
+	struct tpd_manifest m = {0};
+
+	ck_assert_int_eq(tpd_pool_new(2, &pool, &err), TPD_OK);
+	put_saved(&files[0], prefixes[0], "", 7);
+	put_saved(&files[1], prefixes[1], "/data/step=7.ckpt", 7);
+	put_saved(&files[2], "step=8", "", 8);
+	ck_assert_uint_ne(files[0].len, files[1].len);
+	results[0] = ingest_one(lock, pool, 7, names[first], kind, &files[first]);
+	ck_assert(!results[0].near_copy);
+	results[1] = ingest_one(lock, pool, 7, names[second], kind, &files[second]);
+	ck_assert(results[1].near_copy);
+	ck_assert_uint_eq(results[1].version, 2);
+	ck_assert_int_eq(tpd_store_manifest(store, &results[1].id, &m, &err), TPD_OK);
+	ck_assert(m.has_ref && tpd_id_equal(&m.ref, &results[0].id));
+	ck_assert_uint_eq(m.depth, 1);
+	ck_assert_uint_lt(tpd_manifest_stored(&m), 3000); /* of 262,144 bytes of weights */
+	tpd_manifest_release(&m);
+	/* The next step refers to the first of the two: the chain does not grow by two links a step. */
+	results[2] = ingest_one(lock, pool, 8, "step=8.ckpt", TPD_CHECKPOINT_FILE, &files[2]);
+	ck_assert_int_eq(tpd_store_manifest(store, &results[2].id, &m, &err), TPD_OK);
+	ck_assert(m.has_w1 && tpd_id_equal(&m.w1, &results[0].id));
+	tpd_manifest_release(&m);
+	for (size_t i = 0; i < 3; i++)
+		tpd_buf_release(&files[i]);
+	tpd_pool_free(pool);
+	tpd_store_run_unlock(lock);
+	tpd_store_close(store);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("ingest_formats");
@@ -78,6 +170,7 @@ int main(void)
 	suite_add_tcase(suite, tests);
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_add_test(tests, distributed_checkpoint);
+	tcase_add_loop_test(tests, two_files_of_one_step, 0, 4);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -224,7 +224,7 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 	if (status)
 		return status;
 	status = tpd_ingest(lock, run, step, tpd_capture_source(capture), &options, &result, err);
-	if (!status && !result.existed)
+	if (!status && !result.existed && !result.near_copy)
 		tpd_tip_put(archive, run, &result.id, capture);
 	tpd_store_run_unlock(lock);
 	if (status)

@@ -3,9 +3,9 @@
  *
  *     known content? ── yes ──► existed
  *        │ no
- *     reference (an interrupted ingest's, an older version of this step if it is alike, the highest lower step, the lowest
- *        │       higher one; at the depth limit the chain's keyframe: an anchor)
- *     layout ─► survey ─► anchor worth it? ─► encode ─► unchanged meanwhile? ─► publish
+ *     parse ─► reference (an interrupted ingest's, an older version of this step if it is alike, the highest lower step, the
+ *        │       lowest higher one; at the depth limit the chain's keyframe: an anchor)
+ *     match ─► survey ─► anchor worth it? ─► encode ─► unchanged meanwhile? ─► publish
  *
  * Statistics are always against the highest lower step (w1), whatever the reference is.
  */
@@ -20,8 +20,10 @@
 #include "store/ingest_internal.h"
 #include "store/manifest_internal.h"
 
-/* An older version of the same step is the reference when at least this share of its sampled chunks is the same. */
+/* An older version of the same step is the reference when it has at least this share of the bytes, by samples. */
 #define LIKENESS_PERCENT 50u
+/* One that took less than this part of its size is a copy, but for its file names and the like. */
+#define NEAR_COPY_PART 64u
 
 /* An anchor that does not save a tenth of a keyframe's bytes is made a keyframe instead. */
 #define ANCHOR_GAIN_PERCENT 90u
@@ -40,6 +42,7 @@ static void job_release(struct tpd_ingest_job *job)
 			free(file->segments[s].sample_p);
 		}
 		free(file->segments);
+		free(file->typed);
 		free(file->marks);
 	}
 	free(job->files);
@@ -283,6 +286,38 @@ static enum tpd_status open_reference(struct tpd_ingest_job *job, const struct t
 	return status;
 }
 
+/* Is a checkpoint that is stored all but an earlier version of its step? */
+static bool is_near_copy(const struct tpd_manifest *m)
+{
+	return m->has_ref && m->ref_step == m->step && tpd_manifest_stored(m) < tpd_manifest_size(m) / NEAR_COPY_PART;
+}
+
+/*
+ * last.ckpt of the step of step=N.ckpt: what comes next refers to the first of them. The other would cost as little as a reference, but
+ * each step would make the chain two links deeper.
+ */
+static enum tpd_status to_first_of_copies(struct tpd_ingest_job *job, const struct tpd_run *run, struct tpd_chain **chain,
+					  struct tpd_err *err)
+{
+	while (is_near_copy(tpd_chain_manifest(*chain))) {
+		const struct tpd_manifest *m = tpd_chain_manifest(*chain);
+		struct tpd_chain *first = NULL;
+		enum tpd_status status;
+		bool named = false;
+
+		for (size_t v = 0; v < run->count; v++)
+			named |= !run->versions[v].forgotten && tpd_id_equal(&run->versions[v].id, &m->ref);
+		if (!named)
+			return TPD_OK;
+		status = open_reference(job, &m->ref, &first, err);
+		if (status)
+			return status;
+		tpd_chain_close(*chain);
+		*chain = first;
+	}
+	return TPD_OK;
+}
+
 /* An older version of this step that is alike, when there is one. */
 static enum tpd_status find_alike(struct tpd_ingest_job *job, const struct tpd_run *run, struct tpd_err *err)
 {
@@ -301,6 +336,8 @@ static enum tpd_status find_alike(struct tpd_ingest_job *job, const struct tpd_r
 			job->ref = chain;
 		else
 			tpd_chain_close(chain);
+		if (!status && job->ref)
+			status = to_first_of_copies(job, run, &job->ref, err);
 		if (status)
 			return status;
 	}
@@ -369,6 +406,8 @@ static enum tpd_status choose_references(struct tpd_ingest_job *job, const struc
 		status = tpd_store_ingest_discard(job->lock, job->manifest.step, err);
 	if (!status && below)
 		status = open_reference(job, &below->id, &job->w1, err);
+	if (!status && below)
+		status = to_first_of_copies(job, run, &job->w1, err);
 	if (!status)
 		status = find_alike(job, run, err);
 	if (!status && !job->ref)
@@ -461,9 +500,11 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 
 	if (status || out->existed)
 		return status;
-	status = choose_references(job, run, err);
+	status = tpd_ingest_parse(job, err);
 	if (!status)
-		status = tpd_ingest_layout(job, err);
+		status = choose_references(job, run, err);
+	if (!status)
+		status = tpd_ingest_match(job, err);
 	if (!status)
 		status = tpd_ingest_ties(job, err);
 	if (!status)
@@ -484,6 +525,7 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 	if (status)
 		return status;
 	out->id = job->manifest.id;
+	out->near_copy = is_near_copy(&job->manifest);
 	out->parts_reused = job->parts_reused;
 	return TPD_OK;
 }

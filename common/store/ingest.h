@@ -62,6 +62,7 @@ struct tpd_ingest_result {
 	struct tpd_id id;
 	uint32_t version;
 	bool existed; /* the same content was already stored as this step (of any version): nothing was written */
+	bool near_copy; /* it is all but an earlier version of this step (last.ckpt beside step=N.ckpt): later ones refer to that */
 	uint64_t parts_reused; /* finished parts taken over from an interrupted ingest */
 };
 

@@ -30,6 +30,7 @@ struct tpd_file_work {
 	struct tpd_entry *entry; /* in the manifest */
 	int fd;                  /* borrowed */
 	struct tpd_segment_work *segments; /* entry->segment_count */
+	bool *typed;             /* likewise, while it is laid out: its format says so */
 	uint64_t *marks;         /* XXH3-64 of each chunk as the survey saw it */
 	uint8_t *glue;           /* bytes of segment 0 while the file is in work, when it has other segments */
 };
@@ -97,11 +98,13 @@ bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *nam
 
 /* --- ingest_match.c: what a file is made of, and what of the reference belongs to it --- */
 
-/* Fill files[].entry's segments from the formats, their types, and the references to job->ref and job->w1. */
-enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *err);
-/* Do the samples of this stored checkpoint equal the source's? The share of equal first chunks, in percent. */
+/* Fill files[].entry's segments from the formats. Needs no reference; first. */
+enum tpd_status tpd_ingest_parse(struct tpd_ingest_job *job, struct tpd_err *err);
+/* What of this source is in that stored checkpoint as well: the share of equal first chunks of its tensors, by bytes, in percent. */
 enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain *chain, unsigned *out_percent,
 				    struct tpd_err *err);
+/* Then, with job->ref and job->w1 chosen: types of what has none, and the references to them. */
+enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err);
 
 /* --- ingest_ties.c --- */
 

@@ -17,6 +17,8 @@
 
 /* Smallest opaque file whose words are worth a guess at their type. */
 #define GUESS_MIN 4096u
+/* Chunks of a file that are compared to find out whether it is stored already under another name. */
+#define SAMPLES 16u
 /* What parts may weigh: at the usual size of a part, 80 TB of them. */
 #define PARTS_WEIGHT (16u << 20)
 
@@ -170,7 +172,7 @@ static void take_segments(struct tpd_entry *entry, struct tpd_format_layout *lay
 
 /* Segments of one file as its format has them; what has no type is BYTES for now. */
 static enum tpd_status parse_file(struct tpd_ingest_job *job, struct tpd_file_work *file, const struct tpd_format_hints *hints,
-				  bool **out_typed, struct tpd_err *err)
+				  struct tpd_err *err)
 {
 	struct tpd_entry *entry = file->entry;
 	struct tpd_format_layout layout;
@@ -192,7 +194,7 @@ static enum tpd_status parse_file(struct tpd_ingest_job *job, struct tpd_file_wo
 	if (entry->segments && entry->about && entry->about[0].name && typed) {
 		take_segments(entry, &layout, typed);
 		typed[0] = layout.count > 0 || entry->size < GUESS_MIN; /* glue between tensors is bytes */
-		*out_typed = typed;
+		file->typed = typed;
 	} else {
 		entry->segment_count = entry->about != NULL; /* what release has to look at */
 		free(typed);
@@ -287,10 +289,11 @@ static const struct tpd_segment *counterpart(const struct earlier *earlier, cons
 }
 
 /* Row lengths, types of what is untyped, and the partners in the reference and in w1. */
-static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_work *file, const bool *typed,
-				  const struct earlier *ref, const struct earlier *w1, struct tpd_err *err)
+static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_work *file, const struct earlier *ref,
+				  const struct earlier *w1, struct tpd_err *err)
 {
 	struct tpd_entry *entry = file->entry;
+	const bool *typed = file->typed;
 	uint64_t chunks = 0;
 
 	for (uint32_t s = 0; s < entry->segment_count; s++) {
@@ -340,89 +343,146 @@ static enum tpd_status read_hints(struct tpd_ingest_job *job, struct tpd_format_
 	return status;
 }
 
-enum tpd_status tpd_ingest_layout(struct tpd_ingest_job *job, struct tpd_err *err)
+enum tpd_status tpd_ingest_parse(struct tpd_ingest_job *job, struct tpd_err *err)
 {
-	struct earlier ref = {0}, w1 = {0};
-	struct roles own = {0};
 	struct tpd_format_hints *hints = NULL;
+	struct roles own = {0};
 	enum tpd_status status = weigh_files(job, err);
 
 	if (!status)
 		status = read_hints(job, &hints, err);
 	if (!status)
 		status = roles_make(&job->manifest, &own, err);
+	for (uint32_t i = 0; !status && i < own.count; i++) {
+		struct tpd_file_work *file = &job->files[own.items[i].file];
+
+		status = parse_file(job, file, hints, err);
+		if (!status) {
+			file->segments = calloc(file->entry->segment_count, sizeof(*file->segments));
+			if (!file->segments)
+				status = tpd_fail_nomem(err);
+		}
+	}
+	tpd_format_hints_free(hints);
+	roles_release(&own);
+	return status;
+}
+
+enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err)
+{
+	struct earlier ref = {0}, w1 = {0};
+	struct roles own = {0};
+	enum tpd_status status = roles_make(&job->manifest, &own, err);
+
 	if (!status)
 		status = earlier_make(job->ref, &ref, err);
 	if (!status)
 		status = earlier_make(job->w1, &w1, err);
 	for (uint32_t i = 0; !status && i < own.count; i++) {
 		struct tpd_file_work *file = &job->files[own.items[i].file];
-		TPD_AUTO_FREE bool *typed = NULL;
 
 		ref.entry = partner(job->ref, &ref.roles, own.items[i].text, &ref.file);
 		w1.entry = partner(job->w1, &w1.roles, own.items[i].text, &w1.file);
-		status = parse_file(job, file, hints, &typed, err);
-		if (!status) {
-			file->segments = calloc(file->entry->segment_count, sizeof(*file->segments));
-			if (!file->segments)
-				status = tpd_fail_nomem(err);
-		}
-		if (!status)
-			status = match_file(job, file, typed, &ref, &w1, err);
+		status = match_file(job, file, &ref, &w1, err);
+		free(file->typed);
+		file->typed = NULL;
 	}
-	tpd_format_hints_free(hints);
 	roles_release(&own);
 	earlier_release(&ref);
 	earlier_release(&w1);
 	return status;
 }
 
-/* The first chunk of up to 16 of its tensors, evenly spread. */
-static enum tpd_status compare_file(struct tpd_chain *chain, uint32_t number, const struct tpd_file_work *file, uint8_t *chunk,
-				    unsigned *tried, unsigned *equal, struct tpd_err *err)
+/* --- how much of it is there already --- */
+
+struct likeness {
+	struct earlier there;
+	uint8_t *chunk;       /* room for one */
+	double asked, equal;  /* bytes of what was sampled */
+};
+
+/* Are the bytes at `offset` of the file those of chunk `number` of segment `seg` of the file `in_file` there? */
+static enum tpd_status compare_chunk(struct likeness *like, const struct tpd_file_work *file, uint64_t offset, uint32_t in_file,
+				     const struct tpd_segment *seg, uint64_t number, bool *out_equal, struct tpd_err *err)
 {
-	const struct tpd_manifest *m = tpd_chain_manifest(chain);
-	const struct tpd_entry *entry = &m->entries[m->files[number]];
+	uint32_t len = tpd_segment_chunk_len(seg, number);
+	struct tpd_part_entry recorded;
+	uint8_t digest[TPD_XXH_LEN];
+	enum tpd_status status = tpd_chain_entry(like->there.chain, in_file, seg->first_chunk + number, &recorded, err);
 
-	for (uint32_t s = 1; s < entry->segment_count; s += 1 + entry->segment_count / 16) {
-		const struct tpd_segment *seg = &entry->segments[s];
-		uint32_t len = tpd_segment_chunk_len(seg, 0);
-		struct tpd_part_entry recorded;
-		uint8_t digest[TPD_XXH_LEN];
-		enum tpd_status status = tpd_chain_entry(chain, number, seg->first_chunk, &recorded, err);
-
-		if (!status)
-			status = tpd_ingest_pread(file, chunk, len, seg->offset, err);
-		if (status)
-			return status;
-		tpd_xxh128(chunk, len, digest);
-		*equal += memcmp(digest, recorded.decoded_digest, sizeof(digest)) == 0;
-		(*tried)++;
-	}
+	if (!status)
+		status = tpd_ingest_pread(file, like->chunk, len, offset, err);
+	if (status)
+		return status;
+	tpd_xxh128(like->chunk, len, digest);
+	*out_equal = memcmp(digest, recorded.decoded_digest, sizeof(digest)) == 0;
 	return TPD_OK;
+}
+
+/* A file without tensors: up to SAMPLES of the chunks of the file of its role, if it is as long. */
+static enum tpd_status compare_opaque(struct likeness *like, const struct tpd_file_work *file, struct tpd_err *err)
+{
+	const struct tpd_entry *own = file->entry, *entry = like->there.entry;
+	const struct tpd_segment *seg = entry ? &entry->segments[0] : NULL;
+	uint64_t chunks = seg ? tpd_segment_chunks(seg) : 0, asked = 0, equal = 0;
+	enum tpd_status status = TPD_OK;
+
+	like->asked += (double)own->size;
+	if (!entry || entry->segment_count > 1 || entry->size != own->size)
+		return TPD_OK;
+	for (uint64_t c = 0; !status && c < chunks; c += 1 + chunks / SAMPLES) {
+		bool same = false;
+
+		status = compare_chunk(like, file, c * tpd_chunk_bytes(seg->dtype), like->there.file, seg, c, &same, err);
+		equal += same;
+		asked++;
+	}
+	if (asked)
+		like->equal += (double)own->size * (double)equal / (double)asked;
+	return status;
+}
+
+/* The first chunk of up to SAMPLES of its tensors, evenly spread; what has no counterpart counts as different. */
+static enum tpd_status compare_file(struct likeness *like, const struct tpd_file_work *file, struct tpd_err *err)
+{
+	const struct tpd_entry *own = file->entry;
+	const struct tpd_manifest *m = tpd_chain_manifest(like->there.chain);
+	enum tpd_status status = TPD_OK;
+
+	if (own->segment_count == 1)
+		return compare_opaque(like, file, err);
+	for (uint32_t s = 1; !status && s < own->segment_count; s += 1 + own->segment_count / SAMPLES) {
+		const struct tpd_segment *seg = &own->segments[s];
+		uint32_t in_file = 0, in_segment = 0;
+		bool same = false;
+
+		if (counterpart(&like->there, own, s, file->typed[s], &in_file, &in_segment))
+			status = compare_chunk(like, file, seg->offset, in_file,
+					       &m->entries[m->files[in_file]].segments[in_segment], 0, &same, err);
+		like->asked += (double)seg->length;
+		like->equal += same ? (double)seg->length : 0;
+	}
+	return status;
 }
 
 enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain *chain, unsigned *out_percent,
 				    struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint8_t *chunk = malloc(TPD_CHUNK_MAX_BYTES);
-	struct roles own = {0}, theirs = {0};
-	unsigned tried = 0, equal = 0;
+	struct likeness like = {.chunk = chunk};
+	struct roles own = {0};
 	enum tpd_status status = chunk ? roles_make(&job->manifest, &own, err) : tpd_fail_nomem(err);
 
 	if (!status)
-		status = roles_make(tpd_chain_manifest(chain), &theirs, err);
+		status = earlier_make(chain, &like.there, err);
 	for (uint32_t i = 0; !status && i < own.count; i++) {
-		const struct tpd_file_work *file = &job->files[own.items[i].file];
-		uint32_t number = 0;
-		const struct tpd_entry *entry = partner(chain, &theirs, own.items[i].text, &number);
-
-		if (entry && entry->size == file->entry->size)
-			status = compare_file(chain, number, file, chunk, &tried, &equal, err);
+		like.there.entry = partner(chain, &like.there.roles, own.items[i].text, &like.there.file);
+		status = compare_file(&like, &job->files[own.items[i].file], err);
 	}
 	roles_release(&own);
-	roles_release(&theirs);
+	roles_release(&like.there.roles);
+	tpd_ingest_names_release(&like.there.names);
 	if (!status)
-		*out_percent = tried ? 100 * equal / tried : 0;
+		*out_percent = like.asked > 0 ? (unsigned)(100 * like.equal / like.asked) : 0;
 	return status;
 }
