@@ -18,7 +18,6 @@
 #include "base/bytes.h"
 #include "base/io.h"
 #include "base/json.h"
-#include "format/format.h"
 
 #define HEADER_MAX 100000000u         /* of safetensors: 8 + this + data = the file */
 #define HEADER_PARSED_MAX (16u << 20) /* larger headers are believed */
@@ -106,23 +105,6 @@ bool tpd_recognise_whole_file(const char *path)
 	if (st.st_size >= 4 && read_at(fd, magic, 4, 0) && tpd_get_u32(magic) == 0x04034b50)
 		return zip_ends(fd, (uint64_t)st.st_size);
 	return st.st_size > 0;
-}
-
-/* --- the step in a torch file --- */
-
-static enum tpd_status read_for_format(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
-{
-	return tpd_io_read_exact(tpd_io_posix(), *(const int *)ctx, buf, len, offset, "", err);
-}
-
-bool tpd_recognise_torch_step(const char *path, uint64_t *out_step)
-{
-	TPD_AUTO_CLOSE int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	bool found = false;
-	struct stat st;
-
-	return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-	       tpd_format_torch_step((uint64_t)st.st_size, read_for_format, &fd, &found, out_step, NULL) == TPD_OK && found;
 }
 
 /* --- JSON --- */

@@ -21,10 +21,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "archive/capture.h"
+#include "archive/step.h"
 #include "base/text.h"
 
-#define MARKER "trainer_state.json"
+#define MARKER TPD_STEP_STATE
 #define LATEST_MAX 256 /* bytes of a file that names the newest checkpoint */
 
 static enum tpd_readiness wait_for(struct tpd_waits *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -46,9 +46,29 @@ static bool has_file(void *arg, const char *name)
 	return tpd_tree_file(node, name) != NULL;
 }
 
-static bool name_step(struct tpd_node *node, TPD_UNUSED const char *path, uint64_t *out_step)
+/* The step in its trainer_state.json, read once for each state of it. NULL: there is no such file. */
+static const struct tpd_file *read_marker(struct tpd_node *node, const char *path)
 {
-	return tpd_recognise_dir_step(node->name, out_step);
+	struct tpd_file *marker = tpd_tree_file(node, MARKER);
+
+	if (marker && !marker->checked) {
+		TPD_AUTO_FREE char *full = tpd_tree_join(path, MARKER);
+
+		marker->valid = full && tpd_step_trainer_state(full, &marker->step);
+		marker->checked = full != NULL;
+	}
+	return marker;
+}
+
+/* As tpd_step_of() says, of what is in the tree: a trainer_state.json has the word, then the name. */
+static bool plain_step(struct tpd_node *node, const char *path, uint64_t *out_step)
+{
+	const struct tpd_file *marker = read_marker(node, path);
+
+	if (!marker)
+		return tpd_step_dir_name(node->name, out_step);
+	*out_step = marker->step;
+	return marker->valid;
 }
 
 /* --- what several of them share --- */
@@ -123,7 +143,7 @@ static bool is_no_shard(const char *name)
 /* What is written after it on purpose: the markers of those who put more on top. */
 static bool is_metadata(const char *name)
 {
-	return strcmp(name, ".metadata") == 0 || strcmp(name, "metadata.json") == 0 || strcmp(name, "meta.pt") == 0;
+	return strcmp(name, ".metadata") == 0 || strcmp(name, "metadata.json") == 0 || strcmp(name, TPD_STEP_META) == 0;
 }
 
 static bool is_dcp(const struct tpd_node *node)
@@ -153,12 +173,30 @@ static enum tpd_readiness dcp_complete(struct tpd_node *node, TPD_UNUSED const c
 /* Directories of Lightning with FSDP or model-parallel strategies: a distributed checkpoint, then meta.pt. */
 static bool is_lightning_dir(const struct tpd_node *node)
 {
-	return is_dcp(node) && (tpd_tree_file(node, "meta.pt") || tpd_text_has_suffix(node->name, ".ckpt"));
+	return is_dcp(node) && (tpd_tree_file(node, TPD_STEP_META) || tpd_text_has_suffix(node->name, ".ckpt"));
+}
+
+/*
+ * last.ckpt/ has its step in meta.pt, which is written again with it: read at each look. As long as that is not there or not whole, it
+ * is not complete, and of step 0 for those who look at it.
+ */
+static bool lightning_step(struct tpd_node *node, const char *path, uint64_t *out_step)
+{
+	TPD_AUTO_FREE char *meta = tpd_tree_join(path, TPD_STEP_META);
+
+	if (plain_step(node, path, out_step))
+		return true;
+	if (tpd_tree_file(node, MARKER) || !meta)
+		return false;
+	*out_step = 0;
+	if (!node->root->complete_when && (!tpd_tree_file(node, TPD_STEP_META) || !tpd_recognise_whole_file(meta)))
+		return true;
+	return tpd_step_torch(meta, out_step);
 }
 
 static enum tpd_readiness lightning_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
 {
-	struct tpd_file *meta = tpd_tree_file(node, "meta.pt");
+	struct tpd_file *meta = tpd_tree_file(node, TPD_STEP_META);
 	enum tpd_readiness readiness = dcp_complete(node, path, why);
 
 	if (readiness == TPD_SEEN_WAITING)
@@ -332,19 +370,13 @@ static bool is_trainer(const struct tpd_node *node)
 
 static bool trainer_step(struct tpd_node *node, const char *path, uint64_t *out_step)
 {
-	struct tpd_file *marker = tpd_tree_file(node, MARKER);
+	const struct tpd_file *marker = read_marker(node, path);
 
-	if (marker && !marker->checked) {
-		TPD_AUTO_FREE char *full = tpd_tree_join(path, MARKER);
-
-		marker->valid = full && tpd_capture_trainer_step(full, &marker->step);
-		marker->checked = full != NULL;
-	}
-	if (marker && marker->valid) {
-		*out_step = marker->step;
-		return true;
-	}
-	return name_step(node, path, out_step);
+	/* It is not complete without a valid one; until then its name is good enough to speak of it. */
+	if (!marker || !marker->valid)
+		return tpd_step_dir_name(node->name, out_step);
+	*out_step = marker->step;
+	return true;
 }
 
 /* The marker, and what other ranks write without a barrier. */
@@ -444,15 +476,15 @@ static enum tpd_readiness user_complete(struct tpd_node *node, TPD_UNUSED const 
 
 static const struct tpd_framework frameworks[] = {
 	{"hf-trainer", is_trainer, trainer_step, trainer_complete, tpd_recognise_rank},
-	{"lightning", is_lightning_dir, name_step, lightning_complete, NULL},
-	{"megatron", is_megatron, name_step, megatron_complete, NULL},
-	{"dcp", is_dcp, name_step, dcp_complete, NULL},
-	{"accelerate-fsdp", holds_dcp, name_step, accelerate_complete, NULL},
-	{"deepspeed", is_deepspeed, name_step, deepspeed_complete, deepspeed_rank},
-	{"orbax", is_orbax, name_step, orbax_complete, NULL},
+	{"lightning", is_lightning_dir, lightning_step, lightning_complete, NULL},
+	{"megatron", is_megatron, plain_step, megatron_complete, NULL},
+	{"dcp", is_dcp, plain_step, dcp_complete, NULL},
+	{"accelerate-fsdp", holds_dcp, plain_step, accelerate_complete, NULL},
+	{"deepspeed", is_deepspeed, plain_step, deepspeed_complete, deepspeed_rank},
+	{"orbax", is_orbax, plain_step, orbax_complete, NULL},
 };
-static const struct tpd_framework by_settling = {"directory", NULL, name_step, settles, NULL};
-static const struct tpd_framework by_user = {"complete_when", NULL, name_step, user_complete, NULL};
+static const struct tpd_framework by_settling = {"directory", NULL, plain_step, settles, NULL};
+static const struct tpd_framework by_user = {"complete_when", NULL, plain_step, user_complete, NULL};
 
 bool tpd_framework_regex_step(const struct tpd_root *root, const char *path, bool *out_applies, uint64_t *out_step)
 {
@@ -490,14 +522,14 @@ static void gather(const struct tpd_node *node, struct tpd_dir_facts *facts)
 	}
 }
 
-static bool is_unknown_checkpoint(const struct tpd_node *node, uint64_t *out_step)
+static bool is_unknown_checkpoint(struct tpd_node *node, const char *path, uint64_t *out_step)
 {
 	struct tpd_dir_facts facts = {.name = node->name};
 
 	gather(node, &facts);
 	for (size_t i = 0; i < node->file_count; i++)
 		facts.numbered_files = facts.numbered_files || node->files[i].role == TPD_FILE_CHECKPOINT;
-	return tpd_recognise_dir(&facts, out_step);
+	return tpd_recognise_dir(&facts, out_step) && plain_step(node, path, out_step);
 }
 
 const struct tpd_framework *tpd_framework_of(struct tpd_node *node, const char *path, uint64_t *out_step,
@@ -521,7 +553,7 @@ const struct tpd_framework *tpd_framework_of(struct tpd_node *node, const char *
 		if (!told)
 			*out_nameless = found->name;
 	} else if (!told) {
-		told = is_unknown_checkpoint(node, out_step);
+		told = is_unknown_checkpoint(node, path, out_step);
 	}
 	if (!told)
 		return NULL;

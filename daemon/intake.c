@@ -20,9 +20,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "archive/step.h"
 #include "daemon/copies.h"
 #include "daemon/log.h"
-#include "daemon/recognise.h"
 
 #define TASKS_MAX 64 /* captures under way at once */
 #define HELD_MAX 64  /* captures held in the queue */
@@ -435,7 +435,7 @@ static bool wants_copy(const struct tpd_daemon *daemon, const struct tpd_capture
 	};
 	uint64_t step;
 
-	which.named_step = !which.single_file && name && tpd_recognise_dir_step(name + 1, &step);
+	which.named_step = !which.single_file && name && tpd_step_dir_name(name + 1, &step);
 	return !task->cloned && daemon->config.spool_copies > 0 && tpd_copies_wanted(&which);
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "archive/step.h"
 #include "base/text.h"
 
 static bool has_prefix(const char *s, const char *prefix)
@@ -45,67 +46,7 @@ bool tpd_recognise_ignored(const char *name)
 	return false;
 }
 
-/* --- numbers in names --- */
-
-/*
- * A word for steps with a number behind it: "step=20", "global_step20", "iter_0000020", "Epoch-3". The last "step" wins
- * over the last of the other words ("epoch=1-step=20", "step=20-v1").
- */
-static bool step_word(const char *name, uint64_t *out_step)
-{
-	static const char *const words[] = {"step", "iter", "iteration", "checkpoint", "ckpt", "epoch"};
-	bool found = false;
-
-	for (size_t w = 0; w < TPD_ARRAY_LEN(words) && !found; w++) {
-		for (const char *p = name; (p = strcasestr(p, words[w])) != NULL;) {
-			char digits[24];
-			size_t n;
-
-			p += strlen(words[w]);
-			if (*p == 's' && w == 0) /* steps_20 */
-				p++;
-			p += strspn(p, "-_=.") > 1 ? 0 : strspn(p, "-_=.");
-			n = strspn(p, "0123456789");
-			if (n == 0 || n >= sizeof digits)
-				continue;
-			memcpy(digits, p, n);
-			digits[n] = 0;
-			if (tpd_text_parse_u64(digits, out_step))
-				found = true;
-			p += n;
-		}
-	}
-	return found;
-}
-
-/* "foo-20" -> 20, but not "model-bf16": what follows a type's name is no step. */
-static bool final_number(const char *stem, uint64_t *out_step)
-{
-	static const char *const types[] = {"bf16", "fp16", "fp32", "fp8", "int8", "int4", "float16", "float32"};
-	size_t len = strlen(stem);
-
-	if (len == 0 || !is_digit(stem[len - 1]))
-		return false;
-	for (size_t i = 0; i < TPD_ARRAY_LEN(types); i++) {
-		if (len >= strlen(types[i]) && strcasecmp(stem + len - strlen(types[i]), types[i]) == 0)
-			return false;
-	}
-	return tpd_text_trailing_number(stem, out_step);
-}
-
 /* --- files --- */
-
-/* The name without the extension of a checkpoint file, in fresh memory; NULL: another extension. */
-static char *checkpoint_stem(const char *name)
-{
-	static const char *const extensions[] = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"};
-
-	for (size_t i = 0; i < TPD_ARRAY_LEN(extensions); i++) {
-		if (tpd_text_has_suffix(name, extensions[i]) && strlen(name) > strlen(extensions[i]))
-			return strndup(name, strlen(name) - strlen(extensions[i]));
-	}
-	return NULL;
-}
 
 /* "model-00001-of-00002" */
 static bool is_shard(const char *stem)
@@ -135,23 +76,23 @@ static bool is_part(const char *stem)
 
 enum tpd_file_role tpd_recognise_file(const char *name, uint64_t *out_step)
 {
-	TPD_AUTO_FREE char *stem = checkpoint_stem(name);
+	TPD_AUTO_FREE char *stem = tpd_step_stem(name);
 
 	if (!stem)
 		return TPD_FILE_OTHER;
 	if (is_part(stem))
 		return TPD_FILE_PART;
-	if (step_word(stem, out_step) || final_number(stem, out_step))
+	if (tpd_step_file_name(name, out_step))
 		return TPD_FILE_CHECKPOINT;
 	return TPD_FILE_UNNUMBERED;
 }
 
 bool tpd_recognise_step_file(const char *name)
 {
-	TPD_AUTO_FREE char *stem = checkpoint_stem(name);
+	TPD_AUTO_FREE char *stem = tpd_step_stem(name);
 	uint64_t step;
 
-	return stem && !is_part(stem) && step_word(stem, &step);
+	return stem && !is_part(stem) && tpd_step_word(stem, &step);
 }
 
 bool tpd_recognise_rank(const char *name, uint64_t *out_rank)
@@ -201,15 +142,7 @@ bool tpd_recognise_step_dir(const char *name)
 {
 	uint64_t step;
 
-	return !tpd_recognise_ignored(name) && (all_digits(name) || step_word(name, &step));
-}
-
-/* "foo-20", and Lightning's "foo-20.ckpt". */
-bool tpd_recognise_dir_step(const char *name, uint64_t *out_step)
-{
-	TPD_AUTO_FREE char *stem = checkpoint_stem(name);
-
-	return step_word(name, out_step) || final_number(stem ? stem : name, out_step);
+	return !tpd_recognise_ignored(name) && (all_digits(name) || tpd_step_word(name, &step));
 }
 
 bool tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step)
@@ -224,5 +157,5 @@ bool tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step)
 		return false;
 	if (!tpd_recognise_step_dir(facts->name) && facts->numbered_files)
 		return false; /* run7/model_100.pt: a run's files, and 7 is no step */
-	return tpd_recognise_dir_step(facts->name, out_step);
+	return tpd_step_dir_name(facts->name, out_step);
 }

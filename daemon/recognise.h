@@ -1,6 +1,6 @@
 /*
- * recognise.h - what is a checkpoint, which step is it, and is it complete? The rules of the frameworks, on names and
- * on the few bytes that tell. README.md lists them for people.
+ * recognise.h - what is a checkpoint, and is it complete? The rules of the frameworks, on names and on the few bytes that
+ * tell. README.md lists them for people. Which step it is: archive/step.h.
  *
  * No state and no loop in here. The functions that take a path read files and may block: they are for the scan's
  * thread.
@@ -45,8 +45,6 @@ struct tpd_dir_facts {
 };
 /* Is a directory that no framework claims (frameworks.h) a checkpoint by its name and what is in it? true with the step. */
 bool tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step);
-/* A directory's step by its name alone: a word for steps and its number, else the number at its end. */
-bool tpd_recognise_dir_step(const char *name, uint64_t *out_step);
 /*
  * Is a directory of this name evidence that the one above is a run: checkpoint-20, step-20, global_step20, epoch_3, 20?
  */
@@ -61,8 +59,6 @@ bool tpd_recognise_step_file(const char *name);
  * true.
  */
 bool tpd_recognise_whole_file(const char *path);
-/* The step that a file by torch.save() tells of itself (format.h): last.ckpt. false: none. */
-bool tpd_recognise_torch_step(const char *path, uint64_t *out_step);
 /* Is this a JSON document (NaN and Infinity, which Python writes, allowed)? */
 bool tpd_recognise_json(const char *path);
 /*

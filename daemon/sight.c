@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "archive/step.h"
 #include "base/digest.h"
 #include "base/text.h"
 
@@ -212,7 +213,7 @@ static void report_unnumbered(struct tpd_scan *scan, struct tpd_node *node, stru
 		return;
 	}
 	whole = tpd_recognise_whole_file(path);
-	if (whole ? tpd_recognise_torch_step(path, &file->step) : file->known) {
+	if (whole ? tpd_step_torch(path, &file->step) : file->known) {
 		report_file(scan, node, file, run, directory);
 		return;
 	}

@@ -579,42 +579,6 @@ START_TEST(tensors_move_between_files)
 }
 END_TEST
 
-START_TEST(steps_of_paths)
-{
-	uint64_t step = 0;
-
-	mkdir(scratch("checkpoint-7"), 0755);
-	OK(tpd_capture_step(scratch("checkpoint-7"), &step, &err));
-	ck_assert_uint_eq(step, 7);
-	file_write(scratch("checkpoint-7/trainer_state.json"), "{\"global_step\": 9}", 18);
-	OK(tpd_capture_step(scratch("checkpoint-7"), &step, &err));
-	ck_assert_uint_eq(step, 9);
-	{ /* as Python writes it */
-		static const char state[] = "{\"best_metric\": NaN, \"log_history\": [{\"loss\": -Infinity, \"note\": \"NaN\"}], "
-					    "\"global_step\": 20}";
-
-		file_write(scratch("checkpoint-7/trainer_state.json"), state, strlen(state));
-		OK(tpd_capture_step(scratch("checkpoint-7"), &step, &err));
-		ck_assert_uint_eq(step, 20);
-	}
-	/* There, and silent: the name must not answer for it. */
-	file_write(scratch("checkpoint-7/trainer_state.json"), "{\"global_step\": 9", 17);
-	ck_assert_int_eq(tpd_capture_step(scratch("checkpoint-7"), &step, &err), TPD_USAGE);
-	ck_assert_ptr_nonnull(strstr(err.text, "trainer_state.json"));
-	file_write(scratch("checkpoint-7/trainer_state.json"), "{\"epoch\": 9}", 12);
-	ck_assert_int_eq(tpd_capture_step(scratch("checkpoint-7"), &step, &err), TPD_USAGE);
-	ck_assert_int_eq(unlink(scratch("checkpoint-7/trainer_state.json")), 0);
-	mkdir(scratch("checkpoint-7/trainer_state.json"), 0755);
-	ck_assert_int_eq(tpd_capture_step(scratch("checkpoint-7"), &step, &err), TPD_USAGE);
-	file_write(scratch("model-12.pt"), "x", 1);
-	OK(tpd_capture_step(scratch("model-12.pt"), &step, &err));
-	ck_assert_uint_eq(step, 12);
-	mkdir(scratch("last"), 0755);
-	ck_assert_int_eq(tpd_capture_step(scratch("last"), &step, &err), TPD_NOT_FOUND);
-	ck_assert_int_eq(tpd_capture_step(scratch("nothing-5"), &step, &err), TPD_NOT_FOUND);
-}
-END_TEST
-
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -639,7 +603,6 @@ int main(void)
 		clones_outlive_what_is_written_over,
 		single_file_by_its_directory,
 		tensors_move_between_files,
-		steps_of_paths,
 	};
 
 	return run_tests("archive", tests, TPD_ARRAY_LEN(tests));

@@ -268,6 +268,29 @@ START_TEST(lightning_last)
 }
 END_TEST
 
+/* last.ckpt/, written again and again: its step is in meta.pt. */
+START_TEST(lightning_last_directory)
+{
+	put_big("last.ckpt/__0_0.distcp");
+	put("last.ckpt/.metadata", "x");
+	expect_waiting("last.ckpt", "meta.pt");
+	ck_assert_uint_eq(result.note_count, 0);
+	put_ckpt("last.ckpt/meta.pt", "K\x1e", 2, true);
+	expect_now("last.ckpt", 30, TPD_SEEN_COMPLETE);
+	set_time("last.ckpt/__0_0.distcp", 100);
+	set_time("last.ckpt/.metadata", 100);
+	set_time("last.ckpt/meta.pt", 99);
+	expect_waiting("last.ckpt", "meta.pt");
+	put_ckpt("last.ckpt/meta.pt", "K\x28", 2, true);
+	set_time("last.ckpt/meta.pt", 100);
+	expect_now("last.ckpt", 40, TPD_SEEN_COMPLETE);
+	put("last.ckpt/meta.pt", "some old pickle"); /* whole, and tells none */
+	set_time("last.ckpt/meta.pt", 200);
+	look_at_all();
+	ck_assert_uint_eq(result.note_count, 2); /* nor does the file, now that the directory is no checkpoint */
+}
+END_TEST
+
 static void make_by_regex(void)
 {
 	complete_when = NULL;
@@ -307,6 +330,7 @@ int main(void)
 	tcase_add_test(tests, trainer_with_shards_and_deepspeed);
 	tcase_add_test(tests, distributed_checkpoint);
 	tcase_add_test(tests, lightning_directory);
+	tcase_add_test(tests, lightning_last_directory);
 	tcase_add_test(tests, megatron);
 	tcase_add_test(tests, accelerate_fsdp);
 	tcase_add_test(tests, deepspeed);

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "archive/step.h"
+
 struct stored {
 	struct tpd_archive_name name;
 	struct tpd_ingest_result result;
@@ -131,7 +133,7 @@ int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		return tpd_ctl_fail(ctl, &err);
 	snprintf(stored.name.run, sizeof(stored.name.run), "%s", ctl->run);
 	stored.name.step = ctl->step;
-	if (!ctl->has_step && tpd_capture_step(argv[0], &stored.name.step, &err)) {
+	if (!ctl->has_step && tpd_step_of(argv[0], &stored.name.step, &err)) {
 		tpd_capture_close(capture);
 		return tpd_ctl_usage(ctl, "%.400s: give --step N", err.text);
 	}

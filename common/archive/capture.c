@@ -23,10 +23,7 @@
 
 #include "base/bytes.h"
 #include "base/digest.h"
-#include "base/json.h"
 #include "base/text.h"
-
-#define MAX_STATE_FILE (64u << 20) /* trainer_state.json grows with the log history */
 
 static enum tpd_status capture_check(void *arg, struct tpd_err *err)
 {
@@ -417,75 +414,4 @@ void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FIN
 	tpd_xxh128(buf.data, buf.len, digest);
 	tpd_hex(digest, sizeof(digest), out);
 	tpd_buf_release(&buf);
-}
-
-/* "global_step" at the top of a trainer_state.json. */
-static bool state_step(const char *text, size_t len, uint64_t *out_step)
-{
-	struct tpd_json js = tpd_json_make(text, len);
-	enum tpd_json_kind kind = tpd_json_next(&js);
-	bool found = false;
-
-	if (kind != TPD_JSON_OBJECT)
-		return false;
-	while ((kind = tpd_json_next(&js)) == TPD_JSON_KEY) {
-		bool wanted = tpd_json_is(&js, "global_step");
-
-		kind = tpd_json_next(&js);
-		if (wanted && kind == TPD_JSON_NUMBER)
-			found = tpd_json_u64(&js, out_step);
-		else if (!tpd_json_skip(&js, kind))
-			return false;
-	}
-	return found && kind == TPD_JSON_OBJECT_END && tpd_json_next(&js) == TPD_JSON_END;
-}
-
-/* A trainer_state.json that is there has the word: "best-7" may well be step 20. */
-static enum tpd_status read_state(const char *file, bool *out_found, uint64_t *out_step, struct tpd_err *err)
-{
-	TPD_AUTO_FREE uint8_t *text = NULL;
-	struct tpd_err fault = {0};
-	size_t len = 0;
-	enum tpd_status status = tpd_io_read_file(tpd_io_posix(), AT_FDCWD, file, MAX_STATE_FILE, &text, &len, &fault);
-
-	*out_found = status != TPD_NOT_FOUND && fault.sys != ENOTDIR;
-	if (!*out_found)
-		return TPD_OK;
-	if (status == TPD_NOMEM)
-		return tpd_fail_nomem(err);
-	if (status)
-		return tpd_fail(err, TPD_USAGE, "the step cannot be told: %s", fault.text);
-	tpd_json_tame((char *)text, len);
-	if (!state_step((const char *)text, len, out_step))
-		return tpd_fail(err, TPD_USAGE, "'%s' is not whole JSON with a \"global_step\"", file);
-	return TPD_OK;
-}
-
-bool tpd_capture_trainer_step(const char *file, uint64_t *out_step)
-{
-	bool found = false;
-
-	return read_state(file, &found, out_step, NULL) == TPD_OK && found;
-}
-
-enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tpd_err *err)
-{
-	TPD_AUTO_FREE char *real = realpath(path, NULL);
-	TPD_AUTO_FREE char *state = NULL;
-	bool found = false;
-	enum tpd_status status;
-
-	if (!real)
-		return vanished(err, errno, path);
-	if (asprintf(&state, "%s/trainer_state.json", real) < 0) {
-		state = NULL;
-		return tpd_fail_nomem(err);
-	}
-	status = read_state(state, &found, out_step, err);
-	if (status || found)
-		return status;
-	if (tpd_text_trailing_number(base_name(real), out_step))
-		return TPD_OK;
-	return tpd_fail(err, TPD_NOT_FOUND,
-			"'%s' does not tell its step: no trainer_state.json, and no number at the end of its name", path);
 }

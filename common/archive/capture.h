@@ -80,12 +80,4 @@ uint64_t tpd_capture_place(const struct tpd_capture *capture);
 #define TPD_FINGERPRINT_LEN 33
 void tpd_capture_fingerprint(const struct tpd_capture *capture, char out[TPD_FINGERPRINT_LEN]);
 
-/* The "global_step" of a trainer_state.json; false: it is not there, no whole JSON, or tells none. */
-bool tpd_capture_trainer_step(const char *file, uint64_t *out_step);
-/*
- * The step of a checkpoint path: "global_step" in its trainer_state.json, or without such a file the trailing number
- * of its name. TPD_NOT_FOUND: neither; TPD_USAGE: the file is there and does not tell, so somebody else must.
- */
-enum tpd_status tpd_capture_step(const char *path, uint64_t *out_step, struct tpd_err *err);
-
 #endif

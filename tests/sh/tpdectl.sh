@@ -96,6 +96,8 @@ head -c 5000 /dev/urandom >"$dir/weights-step=7.ckpt"
 (cd "$dir" && ctl "${base[@]}" ingest ./weights-step=7.ckpt --run files) || fail "a single file: $(cat "$dir/err")"
 says 'files@7~1'
 expect 0 "${base[@]}" restore files@7 --to "$dir/single"; cmp -s "$dir/weights-step=7.ckpt" "$dir/single/weights-step=7.ckpt" || fail 'single file differs'
+cp "$dir/weights-step=7.ckpt" "$dir/epoch=1-step=20-v1.ckpt" # the daemon's rule, not the last number
+expect 0 "${base[@]}" ingest "$dir/epoch=1-step=20-v1.ckpt" --run named; says 'named@20~1'
 head -c 100 /dev/urandom >"$dir/last.ckpt"
 expect 2 "${base[@]}" ingest "$dir/last.ckpt" --run files; complains '--step N'
 expect 0 "${base[@]}" ingest "$dir/last.ckpt" --run files --step 8; says 'files@8~1'
