@@ -145,7 +145,7 @@ static TPD_UNUSED enum tpd_status write_part(const struct tpd_io *with, int at, 
 	struct tpd_part_entry chunk = {.payload_len = 1, .decoded_len = 1, .encoding = TPD_ENCODING_RAW};
 	struct tpd_part_ref *ref = &m->entries[0].parts[0];
 	struct tpd_part_writer *w = NULL;
-	enum tpd_status status = tpd_part_create(with, at, 0, 0, 0, &w, &err);
+	enum tpd_status status = tpd_part_create(with, at, "ingest/x@1", 0, 0, 0, &w, &err);
 
 	if (status)
 		return status;

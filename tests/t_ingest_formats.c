@@ -160,6 +160,62 @@ START_TEST(two_files_of_one_step)
 }
 END_TEST
 
+/* A disk that gets full, at each call: the message says where the file lies that could not be written. */
+START_TEST(failures_name_the_path)
+{
+	struct fault fault = {.fail_at = -1};
+	struct tpd_io faulty = fault_io(&fault);
+	unsigned parts = 0, manifests = 0, begins = 0;
+	struct tpd_pool *pool = NULL;
+	struct tpd_buf file = {0};
+	bool fired = true;
+
+	ck_assert_int_eq(tpd_pool_new(1, &pool, &err), TPD_OK);
+	put_saved(&file, "step=7", "", 7);
+	tpd_store_close(open_store(TPD_STORE_CREATE));
+	for (int call = 0; fired; call++) { /* each as a step of its own: some failures may pass */
+		struct tpd_source_entry entry = regular("step=7.ckpt", &file);
+		struct tpd_source source = {.kind = TPD_CHECKPOINT_FILE, .origin = "/x", .entries = &entry, .count = 1};
+		struct tpd_ingest_options options = {.now_ns = 1, .pool = pool};
+		struct tpd_store *store = NULL;
+		struct tpd_run_lock *lock = NULL;
+		struct tpd_ingest_result result;
+		char where[100];
+		bool failed;
+
+		fault.fail_at = -1;
+		ck_assert_int_eq(tpd_store_open(&faulty, path, TPD_STORE_CREATE, 0, &store, &err), TPD_OK);
+		ck_assert_msg(tpd_store_run_lock(store, RUN, 0, &lock, &err) == TPD_OK, "%d: %s", call, err.text);
+		fault = (struct fault){.fail_at = call, .sys = ENOSPC};
+		failed = tpd_ingest(lock, RUN, (uint64_t)call, &source, &options, &result, &err) != TPD_OK;
+		fired = fault.calls > call;
+		fault.fail_at = -1;
+		if (failed && strstr(err.text, "f00000.p00000.tmp")) { /* reading one is told with its checkpoint and file */
+			snprintf(where, sizeof(where), "ingest/sweep%%2Flr3@%d/f00000.p00000.tmp'", call);
+			ck_assert_msg(strstr(err.text, where) != NULL, "%s", err.text);
+			parts++;
+		}
+		if (failed && strstr(err.text, "manifest'")) {
+			snprintf(where, sizeof(where), "ingest/sweep%%2Flr3@%d/manifest'", call);
+			ck_assert_msg(strstr(err.text, where) != NULL, "%s", err.text);
+			manifests++;
+		}
+		if (failed && strstr(err.text, "begin'") && !strstr(err.text, "cannot stat") && !strstr(err.text, "cannot remove")) {
+			snprintf(where, sizeof(where), "ingest/sweep%%2Flr3@%d/begin'", call);
+			ck_assert_msg(strstr(err.text, where) != NULL, "%s", err.text);
+			begins++;
+		}
+		tpd_store_ingest_discard(lock, (uint64_t)call, NULL);
+		tpd_store_run_unlock(lock);
+		tpd_store_close(store);
+		io->close(io, entry.fd);
+	}
+	ck_assert_msg(parts > 4 && manifests > 2 && begins > 2, "%u parts, %u manifests, %u begins", parts, manifests, begins);
+	tpd_buf_release(&file);
+	tpd_pool_free(pool);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("ingest_formats");
@@ -170,6 +226,7 @@ int main(void)
 	suite_add_tcase(suite, tests);
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_add_test(tests, distributed_checkpoint);
+	tcase_add_test(tests, failures_name_the_path);
 	tcase_add_loop_test(tests, two_files_of_one_step, 0, 4);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

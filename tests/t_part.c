@@ -71,7 +71,7 @@ struct written {
 static enum tpd_status write_part(const struct tpd_io *with, struct written *out)
 {
 	struct tpd_part_writer *w = NULL;
-	enum tpd_status status = tpd_part_create(with, dir, FILE_NUMBER, PART_NUMBER, FIRST, &w, &err);
+	enum tpd_status status = tpd_part_create(with, dir, "ingest/x@1", FILE_NUMBER, PART_NUMBER, FIRST, &w, &err);
 
 	for (unsigned i = 0; !status && i < CHUNKS; i++) {
 		uint8_t payload[100];
@@ -377,7 +377,7 @@ START_TEST(given_up)
 	uint8_t payload[100];
 	struct tpd_part_entry entry = make_chunk(0, payload);
 
-	ck_assert_int_eq(tpd_part_create(io, dir, FILE_NUMBER, PART_NUMBER, FIRST, &w, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_part_create(io, dir, "ingest/x@1", FILE_NUMBER, PART_NUMBER, FIRST, &w, NULL), TPD_OK);
 	ck_assert_int_eq(tpd_part_append(w, &entry, payload, NULL), TPD_OK);
 	ck_assert_uint_eq(tpd_part_decoded(w), 1u << 22);
 	ck_assert(exists(NAME ".tmp"));
@@ -435,7 +435,7 @@ START_TEST(many_chunks)
 	uint64_t chunks = 0, bytes = 0;
 
 	ck_assert_ptr_nonnull(payload);
-	ck_assert_int_eq(tpd_part_create(io, dir, 0, 0, 0, &w, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_part_create(io, dir, "ingest/x@1", 0, 0, 0, &w, NULL), TPD_OK);
 	for (unsigned i = 0; i < 5000; i++) {
 		struct tpd_part_entry entry = {.payload_len = i % 1000 == 999 ? 700000 : i % 70, .decoded_len = 700000};
 

@@ -490,6 +490,7 @@ static enum tpd_status open_unfinished(struct tpd_ingest_job *job, struct tpd_er
 				   .part_size = job->ref_fixed ? job->begin.part_size : TPD_MIN(part_size, TPD_PART_MAX)};
 	bool resumed;
 
+	tpd_store_ingest_path(job->lock, m->step, job->where);
 	return tpd_store_ingest_open(job->lock, m->step, &wanted, &job->begin, &resumed, &job->dir, err);
 }
 

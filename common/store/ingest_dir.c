@@ -33,11 +33,20 @@
 #define BEGIN_MAGIC "TPDBEGN1"
 #define BEGIN_CHECK 8
 #define BEGIN_MAX 4096
-#define DIR_PATH (TPD_STORE_NAME_MAX + 32) /* "ingest/", '@', a step, and the zero */
-
-static void dir_path(const struct tpd_run_lock *lock, uint64_t step, char out[DIR_PATH])
+void tpd_store_ingest_path(const struct tpd_run_lock *lock, uint64_t step, char out[TPD_INGEST_PATH])
 {
-	snprintf(out, DIR_PATH, "ingest/%s@%llu", lock->escaped, (unsigned long long)step);
+	snprintf(out, TPD_INGEST_PATH, "ingest/%s@%llu", lock->escaped, (unsigned long long)step);
+}
+
+/* One of the files in it, published; called by its path below the store, which is what a failure names. */
+static enum tpd_status publish_file(const struct tpd_run_lock *lock, uint64_t step, const char *name, const struct tpd_buf *bytes,
+				    struct tpd_err *err)
+{
+	char dir[TPD_INGEST_PATH], path[TPD_INGEST_PATH + 16];
+
+	tpd_store_ingest_path(lock, step, dir);
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return tpd_io_publish(lock->store->io, lock->store->dir, path, bytes->data, bytes->len, true, err);
 }
 
 /* --- begin --- */
@@ -49,7 +58,7 @@ static void put_reference(struct tpd_buf *out, bool has, const struct tpd_id *id
 		tpd_buf_put(out, id->bytes, sizeof(id->bytes));
 }
 
-static enum tpd_status write_begin(const struct tpd_run_lock *lock, int dir, uint64_t step,
+static enum tpd_status write_begin(const struct tpd_run_lock *lock, uint64_t step,
 				   const struct tpd_begin *begin, struct tpd_err *err)
 {
 	struct tpd_buf out = {0};
@@ -70,7 +79,7 @@ static enum tpd_status write_begin(const struct tpd_run_lock *lock, int dir, uin
 		status = tpd_buf_status(&out, err);
 	}
 	if (!status)
-		status = tpd_io_publish(lock->store->io, dir, "begin", out.data, out.len, true, err);
+		status = publish_file(lock, step, "begin", &out, err);
 	tpd_buf_release(&out);
 	return status;
 }
@@ -121,12 +130,12 @@ static bool parse_begin(const uint8_t *data, size_t len, const char *run, uint64
 static enum tpd_status read_begin(const struct tpd_run_lock *lock, uint64_t step, bool *out_found,
 				  struct tpd_begin *out_begin, struct tpd_err *err)
 {
-	char dir[DIR_PATH], path[DIR_PATH + 8];
+	char dir[TPD_INGEST_PATH], path[TPD_INGEST_PATH + 8];
 	TPD_AUTO_FREE uint8_t *data = NULL;
 	enum tpd_status status;
 	size_t len = 0;
 
-	dir_path(lock, step, dir);
+	tpd_store_ingest_path(lock, step, dir);
 	snprintf(path, sizeof(path), "%s/begin", dir);
 	status = tpd_io_read_file(lock->store->io, lock->store->dir, path, BEGIN_MAX, &data, &len, err);
 	if (status && status != TPD_NOT_FOUND && status != TPD_LIMIT)
@@ -259,14 +268,13 @@ static enum tpd_status publish_dir(const struct tpd_run_lock *lock, const char *
 	return status ? status : move_to_objects(lock, path, &m->id, err);
 }
 
-static enum tpd_status write_manifest(const struct tpd_store *store, int dir, const struct tpd_manifest *m,
-				      struct tpd_err *err)
+static enum tpd_status write_manifest(const struct tpd_run_lock *lock, const struct tpd_manifest *m, struct tpd_err *err)
 {
 	struct tpd_buf bytes = {0};
 	enum tpd_status status = tpd_manifest_write(m, &bytes, err);
 
 	if (!status)
-		status = tpd_io_publish(store->io, dir, "manifest", bytes.data, bytes.len, true, err);
+		status = publish_file(lock, m->step, "manifest", &bytes, err);
 	tpd_buf_release(&bytes);
 	return status;
 }
@@ -290,14 +298,14 @@ enum tpd_status tpd_store_publish(struct tpd_run_lock *lock, const struct tpd_ma
 				  struct tpd_err *err)
 {
 	struct tpd_store *store = lock->store;
-	char path[DIR_PATH];
+	char path[TPD_INGEST_PATH];
 	enum tpd_status status;
 	int dir;
 
 	if (strcmp(m->run, lock->run.name) != 0)
 		return tpd_fail(err, TPD_USAGE, "the lock of run '%s' cannot publish for run '%s'", lock->run.name,
 				m->run);
-	dir_path(lock, m->step, path);
+	tpd_store_ingest_path(lock, m->step, path);
 	if (tpd_store_sound(store, &m->id)) {
 		status = tpd_object_sync(store, &m->id, err);
 		if (!status)
@@ -309,7 +317,7 @@ enum tpd_status tpd_store_publish(struct tpd_run_lock *lock, const struct tpd_ma
 		return tpd_fail_sys(err, -dir, "cannot open '%s/%s'", store->path, path);
 	status = check_parts(store->io, dir, m, err);
 	if (!status)
-		status = write_manifest(store, dir, m, err);
+		status = write_manifest(lock, m, err);
 	if (!status)
 		status = publish_dir(lock, path, dir, m, err);
 	store->io->close(store->io, dir);
@@ -329,7 +337,7 @@ static bool is_grave(enum tpd_status status)
 static enum tpd_status finish_one(struct tpd_run_lock *lock, uint64_t step, struct tpd_err *err)
 {
 	const struct tpd_store *store = lock->store;
-	char path[DIR_PATH];
+	char path[TPD_INGEST_PATH];
 	TPD_AUTO_FREE uint8_t *data = NULL;
 	struct tpd_manifest m = {0};
 	struct tpd_err why = {0};
@@ -337,7 +345,7 @@ static enum tpd_status finish_one(struct tpd_run_lock *lock, uint64_t step, stru
 	size_t len = 0;
 	int dir;
 
-	dir_path(lock, step, path);
+	tpd_store_ingest_path(lock, step, path);
 	dir = store->io->opendir(store->io, store->dir, path);
 	if (dir == -ENOENT || dir == -ENOTDIR)
 		return TPD_OK;
@@ -429,11 +437,11 @@ enum tpd_status tpd_store_ingest_open(struct tpd_run_lock *lock, uint64_t step, 
 {
 	struct tpd_begin begin = *wanted;
 	bool found = false;
-	char path[DIR_PATH];
+	char path[TPD_INGEST_PATH];
 	int dir = -1;
 	enum tpd_status status = read_begin(lock, step, &found, &begin, err);
 
-	dir_path(lock, step, path);
+	tpd_store_ingest_path(lock, step, path);
 	if (!status && !found) /* publishing it may have failed after begin was removed */
 		status = finish_one(lock, step, err);
 	if (status)
@@ -441,7 +449,7 @@ enum tpd_status tpd_store_ingest_open(struct tpd_run_lock *lock, uint64_t step, 
 	status = found ? take_up(lock, path, &dir, err) : make_afresh(lock, path, &dir, err);
 	if (!status && !found) {
 		begin = *wanted;
-		status = write_begin(lock, dir, step, wanted, err);
+		status = write_begin(lock, step, wanted, err);
 		if (status)
 			lock->store->io->close(lock->store->io, dir);
 	}
@@ -470,9 +478,9 @@ enum tpd_status tpd_store_ingest_peek(struct tpd_run_lock *lock, uint64_t step, 
 
 enum tpd_status tpd_store_ingest_discard(struct tpd_run_lock *lock, uint64_t step, struct tpd_err *err)
 {
-	char path[DIR_PATH];
+	char path[TPD_INGEST_PATH];
 
-	dir_path(lock, step, path);
+	tpd_store_ingest_path(lock, step, path);
 	return tpd_store_fault(lock->store, remove_dir(lock, path, err), err);
 }
 
@@ -481,7 +489,7 @@ enum tpd_status tpd_store_ingest_discard(struct tpd_run_lock *lock, uint64_t ste
 static uint64_t bytes_in(const struct tpd_store *store, const char *name)
 {
 	struct tpd_buf names = {0};
-	char path[DIR_PATH];
+	char path[TPD_INGEST_PATH];
 	uint64_t bytes = 0;
 	int dir;
 

@@ -221,7 +221,7 @@ static enum tpd_status write_part(struct tpd_ingest_job *job, uint32_t file_numb
 				  uint64_t end, struct tpd_feed *feed, struct tpd_part_ref *out_ref, struct tpd_err *err)
 {
 	struct tpd_part_writer *writer = NULL;
-	enum tpd_status status = tpd_part_create(tpd_store_io(job->store), job->dir, file_number, part_number, first, &writer,
+	enum tpd_status status = tpd_part_create(tpd_store_io(job->store), job->dir, job->where, file_number, part_number, first, &writer,
 						 err);
 
 	if (!status)

@@ -71,6 +71,7 @@ struct tpd_ingest_job {
 	size_t slot_count;
 	struct tpd_hasher *hasher;
 	int dir; /* of the unfinished checkpoint; -1 before the encode pass */
+	char where[TPD_INGEST_PATH]; /* likewise, for messages */
 	uint64_t done, total; /* progress */
 	uint64_t parts_reused;
 	/* the batch in work, for the pool's functions */

@@ -10,7 +10,6 @@
 #include "store/store.h"
 
 #define TPD_STORE_PATH 160      /* "objects/XX/ID.GENERATION" and the like, with its zero */
-#define TPD_STORE_NAME_MAX 234  /* of an escaped run: with "@" and a step it is still a file name */
 
 struct tpd_named {
 	struct tpd_id id;

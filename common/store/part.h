@@ -25,10 +25,13 @@ struct tpd_part_entry {
 #define TPD_PART_NAME 24
 void tpd_part_name(uint32_t file, uint32_t part, char out[TPD_PART_NAME]);
 
-/* Writer. One thread. The file is made as NAME.tmp (replacing an old .tmp) and gets its name in finish. */
+/*
+ * Writer. One thread. The file is made as NAME.tmp (replacing an old .tmp) and gets its name in finish. where: what messages call
+ * `dir`, a path below the store.
+ */
 struct tpd_part_writer;
-enum tpd_status tpd_part_create(const struct tpd_io *io, int dir, uint32_t file, uint32_t part, uint64_t first_chunk,
-				struct tpd_part_writer **out_writer, struct tpd_err *err);
+enum tpd_status tpd_part_create(const struct tpd_io *io, int dir, const char *where, uint32_t file, uint32_t part,
+				uint64_t first_chunk, struct tpd_part_writer **out_writer, struct tpd_err *err);
 /* Append one chunk; entry->offset is set by the writer. */
 enum tpd_status tpd_part_append(struct tpd_part_writer *w, const struct tpd_part_entry *entry, const void *payload,
 				struct tpd_err *err);

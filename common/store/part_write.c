@@ -28,6 +28,7 @@ struct tpd_part_writer {
 	const struct tpd_io *io;
 	int dir, fd; /* dir is borrowed */
 	char name[TPD_PART_NAME], tmp[TPD_PART_NAME + 4];
+	char *shown; /* WHERE/tmp, for messages; owned */
 	uint32_t file, part, chunks;
 	uint64_t first_chunk, at, decoded; /* at: end of the payloads so far */
 	struct tpd_buf index;
@@ -38,8 +39,15 @@ void tpd_part_name(uint32_t file, uint32_t part, char out[TPD_PART_NAME])
 	snprintf(out, TPD_PART_NAME, "f%05u.p%05u", file, part);
 }
 
-enum tpd_status tpd_part_create(const struct tpd_io *io, int dir, uint32_t file, uint32_t part, uint64_t first_chunk,
-				struct tpd_part_writer **out_writer, struct tpd_err *err)
+static void free_writer(struct tpd_part_writer *w)
+{
+	tpd_buf_release(&w->index);
+	free(w->shown);
+	free(w);
+}
+
+enum tpd_status tpd_part_create(const struct tpd_io *io, int dir, const char *where, uint32_t file, uint32_t part,
+				uint64_t first_chunk, struct tpd_part_writer **out_writer, struct tpd_err *err)
 {
 	struct tpd_part_writer *w = calloc(1, sizeof(*w));
 	uint8_t header[TPD_PART_HEADER] = TPD_PART_MAGIC;
@@ -52,16 +60,21 @@ enum tpd_status tpd_part_create(const struct tpd_io *io, int dir, uint32_t file,
 				      .first_chunk = first_chunk, .at = TPD_PART_HEADER};
 	tpd_part_name(file, part, w->name);
 	snprintf(w->tmp, sizeof(w->tmp), "%s.tmp", w->name);
+	if (asprintf(&w->shown, "%s/%s", where, w->tmp) < 0) {
+		w->shown = NULL;
+		free_writer(w);
+		return tpd_fail_nomem(err);
+	}
 	rc = io->unlink(io, dir, w->tmp);
 	if (rc >= 0 || rc == -ENOENT)
 		rc = w->fd = io->open(io, dir, w->tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0644);
 	if (rc < 0) {
-		status = tpd_fail_sys(err, -rc, "cannot create '%s'", w->tmp);
-		free(w);
+		status = tpd_fail_sys(err, -rc, "cannot create '%s'", w->shown);
+		free_writer(w);
 		return status;
 	}
 	tpd_put_u32(header + 8, TPD_PART_VERSION);
-	status = tpd_io_write_all(io, w->fd, header, sizeof(header), 0, w->tmp, err);
+	status = tpd_io_write_all(io, w->fd, header, sizeof(header), 0, w->shown, err);
 	if (status) {
 		tpd_part_abandon(w);
 		return status;
@@ -80,8 +93,8 @@ enum tpd_status tpd_part_append(struct tpd_part_writer *w, const struct tpd_part
 	assert(entry->decoded_len > 0 && entry->decoded_len <= TPD_CHUNK_MAX_BYTES);
 	assert(entry->encoding < TPD_ENCODING_COUNT);
 	if (w->chunks == UINT32_MAX)
-		return tpd_fail(err, TPD_LIMIT, "'%s' has too many chunks", w->name);
-	status = tpd_io_write_all(w->io, w->fd, payload, entry->payload_len, w->at, w->tmp, err);
+		return tpd_fail(err, TPD_LIMIT, "'%s' has too many chunks", w->shown);
+	status = tpd_io_write_all(w->io, w->fd, payload, entry->payload_len, w->at, w->shown, err);
 	if (status)
 		return status;
 	placed.offset = w->at;
@@ -120,12 +133,12 @@ static enum tpd_status compare(const struct tpd_part_writer *w, const uint8_t *w
 {
 	for (size_t done = 0; done < len;) {
 		size_t n = TPD_MIN(len - done, (size_t)READ_BACK);
-		enum tpd_status status = tpd_io_read_exact(w->io, w->fd, buf, n, offset + done, w->tmp, err);
+		enum tpd_status status = tpd_io_read_exact(w->io, w->fd, buf, n, offset + done, w->shown, err);
 
 		if (status)
 			return status;
 		if (memcmp(buf, wanted + done, n) != 0)
-			return tpd_fail(err, TPD_CORRUPT, "'%s' does not read back as it was written", w->tmp);
+			return tpd_fail(err, TPD_CORRUPT, "'%s' does not read back as it was written", w->shown);
 		done += n;
 	}
 	return TPD_OK;
@@ -150,7 +163,7 @@ static enum tpd_status read_back_payloads(const struct tpd_part_writer *w, uint8
 				break;
 			bytes += entry.payload_len;
 		}
-		status = tpd_io_read_exact(w->io, w->fd, buf, bytes, start, w->tmp, err);
+		status = tpd_io_read_exact(w->io, w->fd, buf, bytes, start, w->shown, err);
 		if (status)
 			return status;
 		for (uint32_t i = first; i < end; i++) {
@@ -162,7 +175,7 @@ static enum tpd_status read_back_payloads(const struct tpd_part_writer *w, uint8
 			if (memcmp(digest, entry.payload_digest, sizeof(digest)) != 0)
 				return tpd_fail(err, TPD_CORRUPT,
 						"'%s': chunk %llu does not read back as it was written",
-						w->tmp, (unsigned long long)(w->first_chunk + i));
+						w->shown, (unsigned long long)(w->first_chunk + i));
 		}
 	}
 	return TPD_OK;
@@ -206,15 +219,15 @@ enum tpd_status tpd_part_finish(struct tpd_part_writer *w, uint64_t *out_chunks,
 	int rc;
 
 	make_trailer(w, trailer);
-	status = tpd_io_write_all(w->io, w->fd, w->index.data, w->index.len, w->at, w->tmp, err);
+	status = tpd_io_write_all(w->io, w->fd, w->index.data, w->index.len, w->at, w->shown, err);
 	if (!status)
-		status = tpd_io_write_all(w->io, w->fd, trailer, sizeof(trailer), w->at + w->index.len, w->tmp, err);
+		status = tpd_io_write_all(w->io, w->fd, trailer, sizeof(trailer), w->at + w->index.len, w->shown, err);
 	if (!status && (rc = w->io->fsync(w->io, w->fd)) < 0)
-		status = tpd_fail_sys(err, -rc, "cannot fsync '%s'", w->tmp);
+		status = tpd_fail_sys(err, -rc, "cannot fsync '%s'", w->shown);
 	if (!status)
 		status = read_back(w, trailer, err);
 	if (!status && (rc = w->io->rename(w->io, w->dir, w->tmp, w->dir, w->name, true)) < 0)
-		status = tpd_fail_sys(err, -rc, "cannot rename '%s' to '%s'", w->tmp, w->name);
+		status = tpd_fail_sys(err, -rc, "cannot rename '%s' to '%s'", w->shown, w->name);
 	if (status) {
 		tpd_part_abandon(w);
 		return status;
@@ -223,8 +236,7 @@ enum tpd_status tpd_part_finish(struct tpd_part_writer *w, uint64_t *out_chunks,
 	*out_bytes = w->at + w->index.len + sizeof(trailer);
 	tpd_xxh128(trailer, sizeof(trailer), out_trailer_digest);
 	w->io->close(w->io, w->fd);
-	tpd_buf_release(&w->index);
-	free(w);
+	free_writer(w);
 	return TPD_OK;
 }
 
@@ -234,6 +246,5 @@ void tpd_part_abandon(struct tpd_part_writer *w)
 		return;
 	w->io->close(w->io, w->fd);
 	w->io->unlink(w->io, w->dir, w->tmp);
-	tpd_buf_release(&w->index);
-	free(w);
+	free_writer(w);
 }

@@ -119,6 +119,11 @@ struct tpd_begin {
 	uint64_t part_size;
 };
 
+/* Of an escaped run: with "@" and a step it is still a file name. */
+#define TPD_STORE_NAME_MAX 234
+/* The path of an unfinished checkpoint below the store, "ingest/RUN@STEP"; what failures of its files name. */
+#define TPD_INGEST_PATH (TPD_STORE_NAME_MAX + 32) /* "ingest/", '@', a step, and the zero */
+void tpd_store_ingest_path(const struct tpd_run_lock *lock, uint64_t step, char out[TPD_INGEST_PATH]);
 /*
  * Open (or make) ingest/RUN@STEP. When a valid begin is there *out_begin is what it says and *out_resumed is true; else the
  * directory is emptied and `wanted` is written into begin. The run lock must be held.
