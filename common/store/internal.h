@@ -73,7 +73,20 @@ struct tpd_refs {
 	size_t id_count;
 };
 
-enum tpd_refs_type { TPD_REFS_RUN = 1, TPD_REFS_VERSION = 2, TPD_REFS_FORGET = 3 };
+/* One metric of a record, as it stands there. */
+struct tpd_refs_metric {
+	struct tpd_id id;
+	const char *name; /* borrowed from the file's bytes, no final zero */
+	uint32_t name_length, order; /* order: of the records */
+	double value;
+};
+
+struct tpd_refs_metrics {
+	struct tpd_refs_metric *items; /* owned */
+	size_t count, cap;
+};
+
+enum tpd_refs_type { TPD_REFS_RUN = 1, TPD_REFS_VERSION = 2, TPD_REFS_FORGET = 3, TPD_REFS_METRIC = 4 };
 #define TPD_REFS_MAX_RECORD 65536u
 #define TPD_REFS_MUST_KNOW 128u /* types from here on must be understood */
 
@@ -85,8 +98,8 @@ enum tpd_status tpd_refs_load(struct tpd_store *store, const char *escaped, cons
 			      struct tpd_err *err);
 /*
  * What is readable of a damaged file, in its order: all valid records but run records. Version records behind another
- * run's run record are left out (the manifests know better), forget records never. TPD_UNSUPPORTED: one that must be
- * understood.
+ * run's run record are left out (the manifests know better), forget and metric records never. TPD_UNSUPPORTED: one
+ * that must be understood.
  */
 enum tpd_status tpd_refs_salvage(const uint8_t *data, size_t len, const char *run, struct tpd_buf *out_records,
 				 struct tpd_err *err);
@@ -96,6 +109,14 @@ enum tpd_status tpd_refs_read_file(struct tpd_store *store, const char *path, ui
 /* File names in refs/ that stand for runs, each with its zero, one behind the other. */
 enum tpd_status tpd_refs_files(struct tpd_store *store, struct tpd_buf *out_names, struct tpd_err *err);
 char *tpd_refs_unescape(const char *escaped); /* NULL: not an escaped run name, or no memory */
+
+/* The metric records of a file, up to its first bad record: whether that is damage is tpd_refs_load()'s to say. */
+enum tpd_status tpd_refs_parse_metrics(const uint8_t *data, size_t len, struct tpd_refs_metrics *out, struct tpd_err *err);
+
+/* --- refs_metrics.c --- */
+
+/* The body of a metric record; collect NULL: it is only looked at. */
+enum tpd_status tpd_refs_take_metrics(struct tpd_rd *rd, struct tpd_refs_metrics *collect, struct tpd_err *err);
 
 /* --- refs_name.c --- */
 
@@ -114,6 +135,8 @@ enum tpd_status tpd_refs_unnamed(struct tpd_store *store, const struct tpd_refs 
 /* The run's file opened and locked, made when it is absent, and nothing of it read: what tpd_store_run_lock() begins with. */
 enum tpd_status tpd_run_lock_take(struct tpd_store *store, const char *run, int64_t timeout_ms,
 				  struct tpd_run_lock **out_lock, struct tpd_err *err);
+/* A record behind the last valid one of the locked file, fsynced. */
+enum tpd_status tpd_refs_append(struct tpd_run_lock *lock, enum tpd_refs_type type, const struct tpd_buf *body, struct tpd_err *err);
 /* A whole record, appended to `out`. */
 void tpd_refs_put_record(struct tpd_buf *out, enum tpd_refs_type type, const struct tpd_buf *body);
 

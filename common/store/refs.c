@@ -65,8 +65,8 @@ void tpd_refs_put_record(struct tpd_buf *out, enum tpd_refs_type type, const str
 	tpd_buf_put(out, digest, CHECK_LEN);
 }
 
-static enum tpd_status append(struct tpd_run_lock *lock, enum tpd_refs_type type, const struct tpd_buf *body,
-			      struct tpd_err *err)
+enum tpd_status tpd_refs_append(struct tpd_run_lock *lock, enum tpd_refs_type type, const struct tpd_buf *body,
+				struct tpd_err *err)
 {
 	struct tpd_buf record = {0};
 	enum tpd_status status = tpd_buf_status(body, err);
@@ -114,7 +114,7 @@ static enum tpd_status record_version(struct tpd_run_lock *lock, const struct tp
 	tpd_buf_varint(&body, version->version);
 	tpd_buf_put(&body, version->id.bytes, sizeof(version->id.bytes));
 	tpd_buf_u64(&body, (uint64_t)version->time_ns);
-	status = append(lock, TPD_REFS_VERSION, &body, err);
+	status = tpd_refs_append(lock, TPD_REFS_VERSION, &body, err);
 	tpd_buf_release(&body);
 	if (!status) {
 		run->versions[run->count++] = *version;
@@ -275,7 +275,7 @@ static enum tpd_status take_over(struct tpd_run_lock *lock, const char *run, str
 	if (status || lock->run.valid_bytes > 0)
 		return tpd_store_fault(lock->store, status, err);
 	tpd_buf_str(&body, run);
-	status = append(lock, TPD_REFS_RUN, &body, err);
+	status = tpd_refs_append(lock, TPD_REFS_RUN, &body, err);
 	tpd_buf_release(&body);
 	return status;
 }

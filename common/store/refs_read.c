@@ -205,6 +205,8 @@ static enum tpd_status take(struct tpd_refs *refs, const struct record *record, 
 		return take_version(refs, &rd, err);
 	case TPD_REFS_FORGET:
 		return take_forget(refs, &rd, err);
+	case TPD_REFS_METRIC: /* it mentions an id, but names nothing: refs->ids has it not */
+		return tpd_refs_take_metrics(&rd, NULL, err);
 	default:
 		if (record->type >= TPD_REFS_MUST_KNOW)
 			return tpd_fail(err, TPD_UNSUPPORTED, "records of type %u are unknown to this version",
@@ -231,6 +233,20 @@ static enum tpd_status parse(const uint8_t *data, size_t len, const char *run, s
 	return TPD_OK;
 }
 
+enum tpd_status tpd_refs_parse_metrics(const uint8_t *data, size_t len, struct tpd_refs_metrics *out, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+	struct record record;
+
+	for (size_t at = 0; !status && at < len && take_record(data + at, len - at, &record); at += record.size) {
+		struct tpd_rd rd = tpd_rd_make(record.body, record.len);
+
+		if (record.type == TPD_REFS_METRIC)
+			status = tpd_refs_take_metrics(&rd, out, err);
+	}
+	return status;
+}
+
 enum tpd_status tpd_refs_salvage(const uint8_t *data, size_t len, const char *run, struct tpd_buf *out_records,
 				 struct tpd_err *err)
 {
@@ -251,7 +267,7 @@ enum tpd_status tpd_refs_salvage(const uint8_t *data, size_t len, const char *ru
 			ours = take_run(&rd, run, NULL) == TPD_OK;
 		} else if (status == TPD_CORRUPT) {
 			status = TPD_OK; /* not a record of this format, though it has its digest: it says nothing */
-		} else if (!status && (ours || record.type == TPD_REFS_FORGET)) {
+		} else if (!status && (ours || record.type == TPD_REFS_FORGET || record.type == TPD_REFS_METRIC)) {
 			tpd_buf_put(out_records, data + at, record.size);
 		}
 		at += record.size;

@@ -11,6 +11,7 @@
 #define TPD_STORE_STORE_H
 
 #include "base/io.h"
+#include "base/metrics.h"
 #include "base/tpd.h"
 #include "store/manifest.h"
 
@@ -87,6 +88,32 @@ struct tpd_store *tpd_run_lock_store(const struct tpd_run_lock *lock); /* the st
 /* Append and fsync. The version number is the highest of that step plus 1. */
 enum tpd_status tpd_store_add_version(struct tpd_run_lock *lock, uint64_t step, const struct tpd_id *id, int64_t time_ns,
 				      uint32_t *out_version, struct tpd_err *err);
+
+/* --- metrics: refs, too --- */
+
+#define TPD_RUN_METRICS_MAX (1u << 22) /* of one run; what is above is not looked at */
+
+struct tpd_checkpoint_metrics {
+	struct tpd_id id;
+	struct tpd_metrics metrics;
+};
+
+/* What is told of the checkpoints of a run, whether they have a name or not. */
+struct tpd_run_metrics {
+	struct tpd_checkpoint_metrics *items; /* by id; owned */
+	size_t count;
+};
+/* TPD_NOT_FOUND when there is no such run. */
+enum tpd_status tpd_store_metrics(struct tpd_store *store, const char *run, struct tpd_run_metrics *out, struct tpd_err *err);
+void tpd_run_metrics_release(struct tpd_run_metrics *metrics);
+/* Never NULL: an empty set where nothing is told. */
+const struct tpd_metrics *tpd_run_metrics_of(const struct tpd_run_metrics *metrics, const struct tpd_id *id);
+/*
+ * Append, in one record, and fsync those that are not recorded yet with this value; nothing where all are. For a new
+ * checkpoint before tpd_store_publish(): see FORMAT.md.
+ */
+enum tpd_status tpd_store_add_metrics(struct tpd_run_lock *lock, const struct tpd_id *id, const struct tpd_metrics *metrics,
+				      struct tpd_err *err);
 
 /* --- objects --- */
 
