@@ -55,7 +55,7 @@ START_TEST(opening)
 	ck_assert_int_eq(try_open(TPD_CATALOG_READ, &err), TPD_OK);
 	ck_assert_int_eq(try_open(TPD_CATALOG_WRITE, &err), TPD_OK);
 	help_shell_says("PRAGMA user_version; PRAGMA journal_mode; PRAGMA foreign_key_check; PRAGMA integrity_check",
-			"1\ndelete\nok\n");
+			"2\ndelete\nok\n");
 }
 END_TEST
 
@@ -67,12 +67,71 @@ START_TEST(a_newer_version_is_left_alone)
 	free(help_shell("PRAGMA user_version = 7"));
 	for (int mode = 0; mode < 2; mode++) {
 		ck_assert_int_eq(try_open((enum tpd_catalog_mode)mode, &err), TPD_UNSUPPORTED);
-		check_text(&err, "catalog ", " has version 7; this tpded knows 1: move it away, and "
+		check_text(&err, "catalog ", " has version 7; this tpded knows 2: move it away, and "
 			   "'tpdectl rebuild-catalog' makes a new one");
 	}
 	help_shell_says("PRAGMA user_version", "7\n");
-	free(help_shell("PRAGMA user_version = 1"));
+	free(help_shell("PRAGMA user_version = 2"));
 	ck_assert_int_eq(try_open(TPD_CATALOG_WRITE, &err), TPD_OK);
+}
+END_TEST
+
+/* What was made before metrics: the same schema as a new one, and all that was in it. */
+START_TEST(version_1_is_brought_up)
+{
+	struct tpd_catalog *catalog = help_open_catalog(tpd_io_posix(), TPD_CATALOG_WRITE);
+	char *schema, *dump, *now;
+	struct tpd_err err;
+
+	help_put(catalog, "run", 1, 10, 1, 3);
+	tpd_catalog_close(catalog);
+	schema = help_shell(".schema");
+	dump = help_shell(".dump");
+	free(help_shell("DROP VIEW metric_history; DROP TABLE metrics; PRAGMA user_version = 1"));
+	ck_assert_int_eq(try_open(TPD_CATALOG_READ, &err), TPD_UNSUPPORTED);
+	check_text(&err, "catalog ", " has the old version 1; any command that writes brings it up");
+	ck_assert_int_eq(try_open(TPD_CATALOG_WRITE, &err), TPD_OK);
+	ck_assert_int_eq(try_open(TPD_CATALOG_READ, &err), TPD_OK);
+	now = help_shell(".schema");
+	ck_assert_str_eq(now, schema);
+	free(now);
+	now = help_shell(".dump");
+	ck_assert_str_eq(now, dump);
+	free(now);
+	free(schema);
+	free(dump);
+	help_shell_says("PRAGMA user_version", "2\n");
+}
+END_TEST
+
+START_TEST(metrics_of_checkpoints)
+{
+	static const char sql[] = "SELECT run, step, version, metric, value FROM metric_history; SELECT count(*) FROM metrics";
+	struct tpd_catalog *catalog = help_open_catalog(tpd_io_posix(), TPD_CATALOG_WRITE);
+	struct tpd_metrics metrics = {0}, none = {0};
+	char id[65];
+
+	help_put(catalog, "run", 1, 10, 1, 0);
+	help_put(catalog, "run", 1, 20, 1, 0);
+	help_id(id, 1, 20, 1);
+	ck_assert_int_eq(tpd_metrics_set(&metrics, "loss", 4, 0.5, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_metrics_set(&metrics, "bleu", 4, 31, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_set_metrics(catalog, id, &metrics, NULL), TPD_OK);
+	help_shell_says(sql, "run|20|1|bleu|31.0\nrun|20|1|loss|0.5\n2\n");
+	ck_assert_int_eq(tpd_metrics_set(&metrics, "loss", 4, 0.25, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_set_metrics(catalog, id, &metrics, NULL), TPD_OK);
+	help_shell_says(sql, "run|20|1|bleu|31.0\nrun|20|1|loss|0.25\n2\n");
+	help_put(catalog, "run", 1, 20, 1, 0); /* replaced as a whole */
+	help_shell_says(sql, "0\n");
+	ck_assert_int_eq(tpd_catalog_set_metrics(catalog, id, &metrics, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_set_metrics(catalog, id, &none, NULL), TPD_OK);
+	help_shell_says(sql, "0\n");
+	ck_assert_int_eq(tpd_catalog_set_metrics(catalog, id, &metrics, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_remove(catalog, id, NULL), TPD_OK);
+	help_shell_says(sql, "0\n");
+	ck_assert_int_eq(tpd_catalog_set_metrics(catalog, id, &metrics, NULL), TPD_NOT_FOUND);
+	tpd_metrics_release(&metrics);
+	tpd_catalog_close(catalog);
 }
 END_TEST
 
@@ -668,6 +727,8 @@ int main(void)
 	tcase_add_checked_fixture(tcase, help_set_up, help_tear_down);
 	tcase_add_test(tcase, opening);
 	tcase_add_test(tcase, a_newer_version_is_left_alone);
+	tcase_add_test(tcase, version_1_is_brought_up);
+	tcase_add_test(tcase, metrics_of_checkpoints);
 	tcase_add_test(tcase, what_is_no_catalog);
 	tcase_add_test(tcase, wal_mode_is_told);
 	tcase_add_test(tcase, where_it_cannot_be);

@@ -30,9 +30,27 @@
 #define TEXT_OF(x) #x
 #define TEXT_OF_VALUE(x) TEXT_OF(x)
 
+/* As in schema.sql, to the byte: sqlite keeps the text. */
+static const char version_2[] =
+	"CREATE TABLE metrics (\n"
+	"\t-- What a checkpoint's trainer told of it: eval_loss and the like.\n"
+	"\tcheckpoint INTEGER NOT NULL REFERENCES checkpoints (checkpoint) ON DELETE CASCADE,\n"
+	"\tmetric TEXT NOT NULL,\n"
+	"\tvalue REAL NOT NULL,\n"
+	"\tPRIMARY KEY (checkpoint, metric)\n"
+	") STRICT, WITHOUT ROWID;\n"
+	"\n"
+	"CREATE VIEW metric_history AS\n"
+	"\t-- The table metrics with the names of the checkpoints.\n"
+	"\tSELECT c.run, c.step, c.version, m.metric, m.value\n"
+	"\tFROM checkpoints AS c\n"
+	"\tJOIN metrics AS m ON m.checkpoint = c.checkpoint\n"
+	"\tORDER BY c.run, m.metric, c.step, c.version;\n";
+
 /* steps[v] makes version v + 1 of version v.  Version 0 is the empty file, which schema.sql makes the newest. */
 static const char *const steps[] = {
 	NULL,
+	version_2,
 };
 _Static_assert(TPD_ARRAY_LEN(steps) == TPD_CATALOG_VERSION, "one step for each version");
 

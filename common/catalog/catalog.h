@@ -11,10 +11,11 @@
 #define TPD_CATALOG_CATALOG_H
 
 #include "base/io.h"
+#include "base/metrics.h"
 #include "base/sparsity.h"
 #include "base/tpd.h"
 
-#define TPD_CATALOG_VERSION 1 /* PRAGMA user_version */
+#define TPD_CATALOG_VERSION 2 /* PRAGMA user_version */
 
 struct tpd_catalog;
 
@@ -67,13 +68,17 @@ struct tpd_catalog_checkpoint {
 	size_t file_count;
 	const struct tpd_catalog_tensor *tensors;
 	size_t tensor_count;
+	const struct tpd_metrics *metrics; /* NULL: none */
 };
 
 /* Insert, or replace what has this id. One transaction. */
 enum tpd_status tpd_catalog_put(struct tpd_catalog *catalog, const struct tpd_catalog_checkpoint *checkpoint,
 				struct tpd_err *err);
 enum tpd_status tpd_catalog_remove(struct tpd_catalog *catalog, const char *id, struct tpd_err *err);
-/* Remove all runs, checkpoints, files, tensors, references and statistics, keep jobs and events: before a rebuild, in its transaction. */
+/* What it has of a checkpoint becomes this; nothing is written where it is already. TPD_NOT_FOUND: no such checkpoint. */
+enum tpd_status tpd_catalog_set_metrics(struct tpd_catalog *catalog, const char *id, const struct tpd_metrics *metrics,
+					struct tpd_err *err);
+/* Remove all runs, checkpoints, files, tensors, references, metrics and statistics, keep jobs and events: before a rebuild, in its transaction. */
 enum tpd_status tpd_catalog_begin(struct tpd_catalog *catalog, struct tpd_err *err);
 enum tpd_status tpd_catalog_commit(struct tpd_catalog *catalog, struct tpd_err *err);
 void tpd_catalog_rollback(struct tpd_catalog *catalog); /* no transaction: nothing happens */

@@ -262,6 +262,21 @@ static enum tpd_status put_sparsity(struct tpd_catalog *catalog, int64_t number,
 	return tpd_sql_stop(&value, status, err);
 }
 
+static enum tpd_status put_metrics(struct tpd_catalog *catalog, int64_t number, const struct tpd_metrics *metrics,
+				   struct tpd_err *err)
+{
+	struct tpd_sql q;
+
+	tpd_sql_prepare(catalog, &q, "INSERT INTO metrics (checkpoint, metric, value) VALUES (?,?,?)");
+	for (size_t i = 0; metrics && i < metrics->count; i++) {
+		tpd_sql_put_i64(&q, number);
+		tpd_sql_put_text(&q, metrics->items[i].name);
+		tpd_sql_put_f64(&q, metrics->items[i].value);
+		tpd_sql_again(&q);
+	}
+	return tpd_sql_end(&q, err);
+}
+
 static enum tpd_status put_all(struct tpd_catalog *catalog, const struct tpd_catalog_checkpoint *c, struct tpd_err *err)
 {
 	bool found;
@@ -284,6 +299,8 @@ static enum tpd_status put_all(struct tpd_catalog *catalog, const struct tpd_cat
 		status = put_tensors(catalog, number, c, err);
 	if (status == TPD_OK)
 		status = put_sparsity(catalog, number, c, err);
+	if (status == TPD_OK)
+		status = put_metrics(catalog, number, c->metrics, err);
 	return status;
 }
 
@@ -298,6 +315,58 @@ enum tpd_status tpd_catalog_put(struct tpd_catalog *catalog, const struct tpd_ca
 	if (status == TPD_CONFLICT)
 		tpd_err_prefix(err, "%s@%llu~%u", checkpoint->run, (unsigned long long)checkpoint->step,
 			       (unsigned)checkpoint->version);
+	return status;
+}
+
+static enum tpd_status get_metrics(struct tpd_catalog *catalog, int64_t number, struct tpd_metrics *out, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+	struct tpd_sql q;
+
+	tpd_sql_prepare(catalog, &q, "SELECT metric, value FROM metrics WHERE checkpoint = ?");
+	tpd_sql_put_i64(&q, number);
+	while (status == TPD_OK && tpd_sql_row(&q)) {
+		const char *name = tpd_sql_get_text(&q);
+
+		if (name)
+			status = tpd_metrics_set(out, name, strlen(name), tpd_sql_get_f64(&q), err);
+	}
+	return tpd_sql_stop(&q, status, err);
+}
+
+static enum tpd_status replace_metrics(struct tpd_catalog *catalog, int64_t number, const struct tpd_metrics *metrics,
+				       struct tpd_err *err)
+{
+	enum tpd_status status;
+	struct tpd_sql q;
+	bool nested;
+
+	status = tpd_sql_enter(catalog, &nested, err);
+	if (status != TPD_OK)
+		return status;
+	tpd_sql_prepare(catalog, &q, "DELETE FROM metrics WHERE checkpoint = ?");
+	tpd_sql_put_i64(&q, number);
+	status = tpd_sql_end(&q, err);
+	if (status == TPD_OK)
+		status = put_metrics(catalog, number, metrics, err);
+	return tpd_sql_leave(catalog, nested, status, err);
+}
+
+enum tpd_status tpd_catalog_set_metrics(struct tpd_catalog *catalog, const char *id, const struct tpd_metrics *metrics,
+					struct tpd_err *err)
+{
+	struct tpd_metrics there = {0};
+	int64_t number = 0;
+	bool found;
+	enum tpd_status status = find_id(catalog, id, &found, &number, err);
+
+	if (status == TPD_OK && !found)
+		return tpd_fail(err, TPD_NOT_FOUND, "catalog '%s' has no checkpoint %s", catalog->path, id);
+	if (status == TPD_OK)
+		status = get_metrics(catalog, number, &there, err);
+	if (status == TPD_OK && !tpd_metrics_equal(&there, metrics))
+		status = replace_metrics(catalog, number, metrics, err);
+	tpd_metrics_release(&there);
 	return status;
 }
 
@@ -329,7 +398,7 @@ enum tpd_status tpd_catalog_clear(struct tpd_catalog *catalog, struct tpd_err *e
 	if (status == TPD_OK)
 		status = tpd_sql_leave(catalog, nested,
 				       tpd_sql_exec(catalog,
-						    "DELETE FROM sparsity; DELETE FROM tensors; DELETE FROM files;"
+						    "DELETE FROM metrics; DELETE FROM sparsity; DELETE FROM tensors; DELETE FROM files;"
 						    "DELETE FROM refs; DELETE FROM checkpoints; DELETE FROM runs",
 						    true, err),
 				       err);

@@ -214,3 +214,19 @@ CREATE VIEW sparsity_history (run, step, layer, kind, tensor, threshold, normali
 		FROM tensor_statistics
 	UNION ALL SELECT run, step, layer, kind, tensor, 65536.0, 'log', 1.0 * ulps_16 / pairs, version, file
 		FROM tensor_statistics;
+
+-- From here on what version 2 added: catalog.c has the same words for catalogs that were made before.
+CREATE TABLE metrics (
+	-- What a checkpoint's trainer told of it: eval_loss and the like.
+	checkpoint INTEGER NOT NULL REFERENCES checkpoints (checkpoint) ON DELETE CASCADE,
+	metric TEXT NOT NULL,
+	value REAL NOT NULL,
+	PRIMARY KEY (checkpoint, metric)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW metric_history AS
+	-- The table metrics with the names of the checkpoints.
+	SELECT c.run, c.step, c.version, m.metric, m.value
+	FROM checkpoints AS c
+	JOIN metrics AS m ON m.checkpoint = c.checkpoint
+	ORDER BY c.run, m.metric, c.step, c.version;
