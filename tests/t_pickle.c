@@ -75,7 +75,7 @@ static const struct {
 	V("\x8a\x8\0\0\0\0\0\0\0\x80", INT, INT64_MIN),
 	V("\x8a\x9\xff\xff\xff\xff\xff\xff\xff\xff\0", OTHER, 0), /* 2^64 - 1: no int64 */
 	V("\x8b\3\0\0\0\1\2\3", INT, 0x030201),
-	V("G\x3f\xf0\0\0\0\0\0\0", OTHER, 0),
+	V("G\x3f\xf0\0\0\0\0\0\0", FLOAT, 0),
 	V("X\3\0\0\0abc", STRING, 3),
 	V("X\0\0\0\0", STRING, 0),
 	V("\x8c\2ab", STRING, 2),

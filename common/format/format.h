@@ -112,6 +112,17 @@ enum tpd_status tpd_format_torch_step(uint64_t size, tpd_format_read_fn read, vo
 				      struct tpd_err *err);
 
 /*
+ * The scores under which the ModelCheckpoint callbacks of Lightning saved a file of this name (without directories):
+ * of each, its "monitor" and the value that its "best_k_models" has for the name. fn gets the monitor, which has no
+ * final zero and may be anything, and the value, which is finite. Not "current_score": in a file that another callback
+ * wrote, or save_last, it is that of an earlier step. Fails as fn does, with what the read callback failed with, or
+ * TPD_NOMEM.
+ */
+typedef enum tpd_status (*tpd_format_score_fn)(void *arg, const char *monitor, size_t length, double value, struct tpd_err *err);
+enum tpd_status tpd_format_torch_scores(const char *name, uint64_t size, tpd_format_read_fn read, void *ctx,
+					tpd_format_score_fn fn, void *arg, struct tpd_err *err);
+
+/*
  * The codec's row length for a shape (codec/SPEC.md): the last dimension, outer ones merged until it has at
  * least 64 elements, split evenly above 8192; 1024 where there is no shape.  In [1, 8192].
  */

@@ -431,10 +431,14 @@ static bool frame(struct machine *m)
 	return tpd_rd_u64(&m->rd) <= tpd_rd_left(&m->rd) || doubt(m, "it ends too early");
 }
 
+/* The only field of a pickle that lies with its high byte first. */
 static bool floating(struct machine *m)
 {
-	tpd_rd_u64(&m->rd);
-	return push_kind(m, TPD_PICKLE_OTHER);
+	uint64_t bits = __builtin_bswap64(tpd_rd_u64(&m->rd));
+	struct tpd_pickle_node node = {.kind = TPD_PICKLE_FLOAT};
+
+	memcpy(&node.u.real, &bits, sizeof bits);
+	return push_node(m, node, NULL);
 }
 
 static bool step(struct machine *m, uint8_t op)

@@ -34,7 +34,8 @@ enum tpd_pickle_kind {
 	TPD_PICKLE_NONE = 0,
 	TPD_PICKLE_BOOL,   /* integer */
 	TPD_PICKLE_INT,    /* integer; out of range of int64: TPD_PICKLE_OTHER */
-	TPD_PICKLE_OTHER,  /* a float, a large integer */
+	TPD_PICKLE_FLOAT,  /* real */
+	TPD_PICKLE_OTHER,  /* a large integer */
 	TPD_PICKLE_STRING, /* text, length: UTF-8 as it stands in the pickle, not checked */
 	TPD_PICKLE_BYTES,  /* text, length */
 	TPD_PICKLE_TUPLE,  /* items */
@@ -55,6 +56,7 @@ struct tpd_pickle_node {
 	uint32_t first, last; /* cells of the items */
 	union {
 		int64_t integer;
+		double real;
 		struct {
 			const char *at; /* borrowed from the pickle */
 			uint32_t length;

@@ -350,6 +350,33 @@ static bool take_tensor(struct walk *walk, uint32_t node)
 
 /* --- everything around them --- */
 
+bool tpd_torch_scalar(const struct tpd_pickle *pickle, uint32_t node, struct tpd_torch_scalar *out)
+{
+	const struct walk walk = {.pickle = pickle};
+	enum tpd_pickle_kind kind = tpd_pickle_kind_of(pickle, node);
+	uint64_t offset, sizes[TPD_FORMAT_MAX_DIMS];
+	struct tpd_torch_storage storage;
+	unsigned ndim;
+	uint32_t arguments;
+	bool v3;
+
+	*out = (struct tpd_torch_scalar){.plain = kind == TPD_PICKLE_FLOAT || kind == TPD_PICKLE_INT};
+	if (out->plain) {
+		out->value = kind == TPD_PICKLE_FLOAT ? pickle->nodes[node].u.real : (double)pickle->nodes[node].u.integer;
+		return true;
+	}
+	if (!find_rebuild(&walk, node, &arguments, &v3) || v3 ||
+	    !read_storage(&walk, tpd_pickle_item(pickle, arguments, 0), &storage) || !storage.typed ||
+	    !tpd_pickle_u64(pickle, tpd_pickle_item(pickle, arguments, 1), &offset) || offset >= storage.numel ||
+	    !read_sizes(&walk, tpd_pickle_item(pickle, arguments, 2), &ndim, sizes) || ndim != 0)
+		return false;
+	out->key = storage.key;
+	out->key_length = storage.key_length;
+	out->dtype = storage.dtype;
+	out->offset = offset * tpd_dtype_width(storage.dtype); /* below the storage's bytes, which were checked */
+	return true;
+}
+
 /* The child that a cell of a container holds; the next cell becomes the frame's. */
 static uint32_t take_cell(const struct walk *walk, struct frame *frame, bool pairs)
 {

@@ -16,6 +16,7 @@
 #include "base/dtype.h"
 #include "base/tpd.h"
 #include "format/format.h"
+#include "format/pickle.h"
 
 #define TPD_TORCH_NAMES_MAX (16u << 20)  /* 250,000 names of 60 bytes */
 #define TPD_TORCH_TENSORS_MAX (1u << 17) /* honest pickles run out of opcodes before; others are not described */
@@ -47,6 +48,18 @@ void tpd_torch_storages_release(struct tpd_torch_storages *storages);
 /* NULL: the pickle does not speak of it. */
 const struct tpd_torch_storage *tpd_torch_find(const struct tpd_torch_storages *storages, const char *key,
 					       size_t length);
+
+/* One number: a plain one, or the element of a tensor without dimensions. */
+struct tpd_torch_scalar {
+	bool plain;          /* value is all; else it lies in a storage: */
+	double value;
+	const char *key;     /* borrowed from the pickle; no final zero */
+	uint32_t key_length;
+	enum tpd_dtype dtype;
+	uint64_t offset;     /* bytes */
+};
+/* false: it is none, or of a type that we do not have. */
+bool tpd_torch_scalar(const struct tpd_pickle *pickle, uint32_t node, struct tpd_torch_scalar *out);
 
 /* The type that torch calls "bfloat16", or that "BFloat16Storage" has. False: none that we have. */
 bool tpd_torch_dtype(const char *name, size_t length, enum tpd_dtype *out_dtype);

@@ -8,26 +8,7 @@
 
 #include "format/format.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "format/pickle.h"
-#include "format/zip.h"
-
-static const struct tpd_zip_member *find_pickle(const struct tpd_zip *zip)
-{
-	static const char ending[] = "/data.pkl";
-	const size_t len = sizeof ending - 1;
-
-	for (size_t i = 0; i < zip->count; i++) {
-		const struct tpd_zip_member *member = &zip->members[i];
-
-		if (member->method == 0 && member->length <= TPD_FORMAT_MAX_GLUE && member->name_length > len &&
-		    memcmp(member->name + member->name_length - len, ending, len) == 0)
-			return member;
-	}
-	return NULL;
-}
+#include "format/torch_top.h"
 
 static bool step_in(const struct tpd_pickle *pickle, uint64_t *out_step)
 {
@@ -43,28 +24,13 @@ static bool step_in(const struct tpd_pickle *pickle, uint64_t *out_step)
 enum tpd_status tpd_format_torch_step(uint64_t size, tpd_format_read_fn read, void *ctx, bool *out_found, uint64_t *out_step,
 				      struct tpd_err *err)
 {
-	struct tpd_zip zip;
-	struct tpd_pickle pickle;
-	TPD_AUTO_FREE uint8_t *bytes = NULL;
-	const struct tpd_zip_member *member;
-	enum tpd_status status = tpd_zip_open(size, read, ctx, &zip, err);
+	struct tpd_torch_top top;
+	enum tpd_status status = tpd_torch_top_open(size, read, ctx, &top, err);
 
 	*out_found = false;
 	if (status)
 		return status;
-	member = find_pickle(&zip);
-	if (member) {
-		bytes = malloc((size_t)member->length + 1);
-		status = !bytes		       ? tpd_fail_nomem(err)
-			 : member->length == 0 ? TPD_OK
-					       : read(ctx, bytes, (size_t)member->length, member->data, err);
-		if (!status)
-			status = tpd_pickle_read(bytes, (size_t)member->length, TPD_PICKLE_MAX_OPS, &pickle, err);
-		if (!status) {
-			*out_found = step_in(&pickle, out_step);
-			tpd_pickle_release(&pickle);
-		}
-	}
-	tpd_zip_release(&zip);
-	return status;
+	*out_found = step_in(&top.pickle, out_step);
+	tpd_torch_top_release(&top);
+	return TPD_OK;
 }
