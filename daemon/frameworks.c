@@ -22,9 +22,10 @@
 #include <unistd.h>
 
 #include "archive/step.h"
+#include "archive/trainer_state.h"
 #include "base/text.h"
 
-#define MARKER TPD_STEP_STATE
+#define MARKER TPD_TRAINER_STATE
 #define LATEST_MAX 256 /* bytes of a file that names the newest checkpoint */
 
 static enum tpd_readiness wait_for(struct tpd_waits *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -279,8 +279,9 @@ START_TEST(python_is_tamed)
 	static const struct {
 		const char *from, *to;
 	} cases[] = {
-		{"[NaN,Infinity,-Infinity]", "[  0,       0,        0]"},
-		{"{\"NaN\":\"\\\" Infinity\",\"a\":NaN}", "{\"NaN\":\"\\\" Infinity\",\"a\":  0}"},
+		{"[NaN,Infinity,-Infinity]", "[[ ],[      ],[       ]]"},
+		{"{\"NaN\":\"\\\" Infinity\",\"a\":NaN}", "{\"NaN\":\"\\\" Infinity\",\"a\":[ ]}"},
+		{"{NaN:1}", "{[ ]:1}"}, /* and no JSON still */
 		{"[Na", "[Na"},
 		{"\"\\", "\"\\"},
 		{"", ""},

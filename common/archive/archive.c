@@ -185,8 +185,10 @@ enum tpd_status tpd_archive_reopen_catalog(struct tpd_archive *archive, struct t
 }
 
 /* With a catalog handle of this thread's own. */
-static enum tpd_status record(struct tpd_archive *archive, const struct tpd_ingest_result *result, struct tpd_err *err)
+static enum tpd_status record(struct tpd_archive *archive, const char *run, const struct tpd_ingest_result *result,
+			      struct tpd_err *err)
 {
+	struct tpd_run_metrics metrics = {0};
 	struct tpd_catalog *catalog = NULL;
 	char hex[TPD_ID_HEX];
 	enum tpd_status status = open_catalog(archive, &catalog, err);
@@ -194,9 +196,13 @@ static enum tpd_status record(struct tpd_archive *archive, const struct tpd_inge
 	if (status)
 		return status;
 	tpd_id_hex(&result->id, hex);
+	status = tpd_store_metrics(archive->store, run, &metrics, err);
 	/* What was stored anew beside a damaged generation has a row already, which tells of that one. */
-	if (!result->existed || !tpd_catalog_has(catalog, hex))
-		status = tpd_archive_record(archive->store, catalog, &result->id, result->version, err);
+	if (!status && result->existed && tpd_catalog_has(catalog, hex))
+		status = tpd_catalog_set_metrics(catalog, hex, tpd_run_metrics_of(&metrics, &result->id), err);
+	else if (!status)
+		status = tpd_archive_record(archive->store, catalog, &result->id, result->version, &metrics, err);
+	tpd_run_metrics_release(&metrics);
 	tpd_catalog_close(catalog);
 	return status;
 }
@@ -213,6 +219,7 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 	};
 	struct tpd_ingest_result result = {0};
 	struct tpd_run_lock *lock = NULL;
+	struct tpd_metrics metrics = {0};
 	struct tpd_err unrecorded = {0};
 	TPD_AUTO_FREE char *tip = tpd_tip_path(archive, run);
 	enum tpd_status status;
@@ -220,16 +227,19 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 	if (progress)
 		options.progress = *progress;
 	options.tip = tip;
-	status = tpd_store_run_lock(archive->store, run, archive->options.lock_timeout_ms, &lock, err);
-	if (status)
-		return status;
-	status = tpd_ingest(lock, run, step, tpd_capture_source(capture), &options, &result, err);
+	options.metrics = &metrics;
+	status = tpd_capture_metrics(capture, &metrics, err);
+	if (!status)
+		status = tpd_store_run_lock(archive->store, run, archive->options.lock_timeout_ms, &lock, err);
+	if (!status)
+		status = tpd_ingest(lock, run, step, tpd_capture_source(capture), &options, &result, err);
 	if (!status && !result.existed && !result.near_copy)
 		tpd_tip_put(archive, run, &result.id, capture);
 	tpd_store_run_unlock(lock);
+	tpd_metrics_release(&metrics);
 	if (status)
 		return status;
-	record(archive, &result, &unrecorded);
+	record(archive, run, &result, &unrecorded);
 	if (out_unrecorded)
 		*out_unrecorded = unrecorded;
 	*out = result;

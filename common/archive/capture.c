@@ -296,6 +296,16 @@ const struct tpd_source *tpd_capture_source(const struct tpd_capture *capture)
 	return &capture->source;
 }
 
+void tpd_capture_set_metrics_of(struct tpd_capture *capture, tpd_metrics_fn *metrics_of)
+{
+	capture->metrics_of = metrics_of;
+}
+
+enum tpd_status tpd_capture_metrics(const struct tpd_capture *capture, struct tpd_metrics *out, struct tpd_err *err)
+{
+	return (capture->metrics_of ? capture->metrics_of : tpd_metrics_of)(&capture->source, out, err);
+}
+
 uint64_t tpd_capture_bytes(const struct tpd_capture *capture)
 {
 	return capture->bytes;

@@ -10,6 +10,7 @@
 #ifndef TPD_ARCHIVE_CAPTURE_H
 #define TPD_ARCHIVE_CAPTURE_H
 
+#include "archive/metrics.h"
 #include "base/tpd.h"
 
 #include <stdatomic.h>
@@ -28,6 +29,10 @@ void tpd_capture_close(struct tpd_capture *capture);
 /* While this one is stored, `held` (which must outlive that) serves the reads of the stored checkpoint `id`. NULL: none. */
 void tpd_capture_set_held(struct tpd_capture *capture, const struct tpd_capture *held, const struct tpd_id *id);
 const struct tpd_source *tpd_capture_source(const struct tpd_capture *capture);
+/* Whose metrics these are, where that is known: tpd_capture_metrics() asks it instead of tpd_metrics_of(). A literal function. */
+void tpd_capture_set_metrics_of(struct tpd_capture *capture, tpd_metrics_fn *metrics_of);
+/* What the files tell of how good it is (metrics.h). */
+enum tpd_status tpd_capture_metrics(const struct tpd_capture *capture, struct tpd_metrics *out, struct tpd_err *err);
 uint64_t tpd_capture_bytes(const struct tpd_capture *capture);
 /* TPD_CONFLICT when anything changed since open; files that were only deleted are fine. */
 enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_err *err);

@@ -21,6 +21,7 @@ struct tpd_capture {
 	char *path;
 	dev_t device; /* of the path itself when it was opened */
 	ino_t inode;
+	tpd_metrics_fn *metrics_of; /* NULL: whosever they are */
 	struct tpd_source source;
 	struct tpd_source_entry *entries; /* own their strings and descriptors */
 	struct stat *stats;               /* of each entry when it was opened */

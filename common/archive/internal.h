@@ -21,9 +21,9 @@ struct tpd_archive {
 
 /* One run's or one checkpoint's own affair, damage or a file that we may not open: the others go on. */
 bool tpd_archive_is_local(const struct tpd_err *fault);
-/* Put one stored checkpoint, read from its manifest, into the catalog as RUN@STEP~version. */
+/* Put one stored checkpoint, read from its manifest, into the catalog as RUN@STEP~version; metrics: of its run. */
 enum tpd_status tpd_archive_record(struct tpd_store *store, struct tpd_catalog *catalog, const struct tpd_id *id,
-				   uint32_t version, struct tpd_err *err);
+				   uint32_t version, const struct tpd_run_metrics *metrics, struct tpd_err *err);
 /* Put into the catalog what the store's refs name and it does not have. */
 enum tpd_status tpd_archive_catch_up(struct tpd_archive *archive, struct tpd_err *err);
 

@@ -101,9 +101,24 @@ static enum tpd_status repair_run(struct pass *pass, const char *name, struct tp
 	return status;
 }
 
+/* What the catalog lacks of a checkpoint: all of it, or metrics that were told later. */
+static enum tpd_status record_version(struct pass *pass, const struct tpd_version *version, const struct tpd_run_metrics *metrics,
+				      bool *out_done, struct tpd_err *err)
+{
+	struct tpd_archive *archive = pass->archive;
+	char hex[TPD_ID_HEX];
+
+	tpd_id_hex(&version->id, hex);
+	*out_done = pass->all || !tpd_catalog_has(archive->catalog, hex);
+	if (*out_done)
+		return tpd_archive_record(archive->store, archive->catalog, &version->id, version->version, metrics, err);
+	return tpd_catalog_set_metrics(archive->catalog, hex, tpd_run_metrics_of(metrics, &version->id), err);
+}
+
 static enum tpd_status record_run(struct pass *pass, const char *name, struct tpd_err *err)
 {
 	struct tpd_archive *archive = pass->archive;
+	struct tpd_run_metrics metrics = {0};
 	struct tpd_run run = {0};
 	struct tpd_err fault = {0};
 	enum tpd_status status;
@@ -111,18 +126,21 @@ static enum tpd_status record_run(struct pass *pass, const char *name, struct tp
 	if (is_unreadable(pass, name))
 		return TPD_OK;
 	status = tpd_store_run_read(archive->store, name, &run, &fault);
+	if (!status)
+		status = tpd_store_metrics(archive->store, name, &metrics, &fault);
 	if (status && tpd_archive_is_local(&fault)) {
 		note_failure(pass, status, &fault);
+		tpd_run_release(&run);
 		return TPD_OK;
 	}
 	for (size_t v = 0; !status && v < run.count; v++) {
-		char hex[TPD_ID_HEX];
+		bool done = false;
 
-		tpd_id_hex(&run.versions[v].id, hex);
-		if (run.versions[v].forgotten || (!pass->all && tpd_catalog_has(archive->catalog, hex)))
+		if (run.versions[v].forgotten)
 			continue;
-		status = tpd_archive_record(archive->store, archive->catalog, &run.versions[v].id, run.versions[v].version,
-					    &fault);
+		status = record_version(pass, &run.versions[v], &metrics, &done, &fault);
+		if (!status && !done)
+			continue;
 		if (status && tpd_archive_is_local(&fault)) {
 			note_failure(pass, status, &fault);
 			status = TPD_OK;
@@ -132,6 +150,7 @@ static enum tpd_status record_run(struct pass *pass, const char *name, struct tp
 		if (!status && pass->progress)
 			status = tpd_readers_progress(pass->progress, pass->done + pass->failed, pass->total, &fault);
 	}
+	tpd_run_metrics_release(&metrics);
 	tpd_run_release(&run);
 	if (status && err)
 		*err = fault;

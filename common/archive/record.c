@@ -113,7 +113,7 @@ static enum tpd_status make_rows(const struct tpd_manifest *m, struct rows *rows
 }
 
 enum tpd_status tpd_archive_record(struct tpd_store *store, struct tpd_catalog *catalog, const struct tpd_id *id,
-				   uint32_t version, struct tpd_err *err)
+				   uint32_t version, const struct tpd_run_metrics *metrics, struct tpd_err *err)
 {
 	struct tpd_manifest m;
 	struct rows rows = {0};
@@ -145,6 +145,7 @@ enum tpd_status tpd_archive_record(struct tpd_store *store, struct tpd_catalog *
 			.file_count = m.entry_count,
 			.tensors = rows.tensors,
 			.tensor_count = rows.tensor_count,
+			.metrics = tpd_run_metrics_of(metrics, id),
 		};
 
 		tpd_id_hex(id, hex);

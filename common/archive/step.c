@@ -18,12 +18,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "archive/trainer_state.h"
 #include "base/io.h"
-#include "base/json.h"
 #include "base/text.h"
 #include "format/format.h"
-
-#define MAX_STATE_FILE (64u << 20) /* trainer_state.json grows with the log history */
 
 /* --- names --- */
 
@@ -109,34 +107,13 @@ bool tpd_step_file_name(const char *name, uint64_t *out_step)
 
 /* --- contents --- */
 
-/* "global_step" at the top of a trainer_state.json. */
-static bool state_step(const char *text, size_t len, uint64_t *out_step)
-{
-	struct tpd_json js = tpd_json_make(text, len);
-	enum tpd_json_kind kind = tpd_json_next(&js);
-	bool found = false;
-
-	if (kind != TPD_JSON_OBJECT)
-		return false;
-	while ((kind = tpd_json_next(&js)) == TPD_JSON_KEY) {
-		bool wanted = tpd_json_is(&js, "global_step");
-
-		kind = tpd_json_next(&js);
-		if (wanted && kind == TPD_JSON_NUMBER)
-			found = tpd_json_u64(&js, out_step);
-		else if (!tpd_json_skip(&js, kind))
-			return false;
-	}
-	return found && kind == TPD_JSON_OBJECT_END && tpd_json_next(&js) == TPD_JSON_END;
-}
-
 /* A trainer_state.json that is there has the word: "best-7" may well be step 20. */
 static enum tpd_status read_state(const char *file, bool *out_found, uint64_t *out_step, struct tpd_err *err)
 {
 	TPD_AUTO_FREE uint8_t *text = NULL;
 	struct tpd_err fault = {0};
 	size_t len = 0;
-	enum tpd_status status = tpd_io_read_file(tpd_io_posix(), AT_FDCWD, file, MAX_STATE_FILE, &text, &len, &fault);
+	enum tpd_status status = tpd_io_read_file(tpd_io_posix(), AT_FDCWD, file, TPD_TRAINER_STATE_MAX, &text, &len, &fault);
 
 	*out_found = status != TPD_NOT_FOUND && fault.sys != ENOTDIR;
 	if (!*out_found)
@@ -145,8 +122,7 @@ static enum tpd_status read_state(const char *file, bool *out_found, uint64_t *o
 		return tpd_fail_nomem(err);
 	if (status)
 		return tpd_fail(err, TPD_USAGE, "the step cannot be told: %s", fault.text);
-	tpd_json_tame((char *)text, len);
-	if (!state_step((const char *)text, len, out_step))
+	if (!tpd_trainer_state_step((char *)text, len, out_step))
 		return tpd_fail(err, TPD_USAGE, "'%s' is not whole JSON with a \"global_step\"", file);
 	return TPD_OK;
 }
@@ -185,7 +161,7 @@ static char *below(const char *directory, const char *name)
 enum tpd_status tpd_step_of(const char *path, uint64_t *out_step, struct tpd_err *err)
 {
 	TPD_AUTO_FREE char *real = realpath(path, NULL);
-	TPD_AUTO_FREE char *state = real ? below(real, TPD_STEP_STATE) : NULL;
+	TPD_AUTO_FREE char *state = real ? below(real, TPD_TRAINER_STATE) : NULL;
 	TPD_AUTO_FREE char *meta = real ? below(real, TPD_STEP_META) : NULL;
 	bool found = false, is_dir;
 	enum tpd_status status;

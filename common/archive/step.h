@@ -15,7 +15,6 @@
 
 #include "base/tpd.h"
 
-#define TPD_STEP_STATE "trainer_state.json"
 #define TPD_STEP_META "meta.pt"
 
 /* Rule 2, for a file (any extension is taken off) and for a directory (only those that checkpoints have: "step=20.ckpt"). */

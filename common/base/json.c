@@ -432,8 +432,9 @@ void tpd_json_tame(char *text, size_t len)
 			size_t n = strlen(words[w]);
 
 			if (len - i >= n && memcmp(text + i, words[w], n) == 0) {
-				memset(text + i, ' ', n - 1);
-				text[i + n - 1] = '0';
+				memset(text + i, ' ', n);
+				text[i] = '['; /* null does not fit into NaN */
+				text[i + n - 1] = ']';
 				break;
 			}
 		}

@@ -48,8 +48,8 @@ struct tpd_json {
 };
 
 /*
- * JSON as Python writes it: NaN, Infinity and -Infinity, which RFC 8259 does not have, become the number 0 outside of
- * strings. In place and of the same length; for documents of which other values are wanted. Before tpd_json_make().
+ * JSON as Python writes it: NaN, Infinity and -Infinity, which RFC 8259 does not have, become an empty array outside of
+ * strings: no number, and never a key. In place and of the same length. Before tpd_json_make().
  */
 void tpd_json_tame(char *text, size_t len);
 struct tpd_json tpd_json_make(const char *text, size_t len); /* text is borrowed */

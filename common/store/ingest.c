@@ -494,12 +494,27 @@ static enum tpd_status open_unfinished(struct tpd_ingest_job *job, struct tpd_er
 	return tpd_store_ingest_open(job->lock, m->step, &wanted, &job->begin, &resumed, &job->dir, err);
 }
 
+/*
+ * What was told of the source, for the checkpoint of this id. Of one that exists already: unless the source changed since
+ * it was asked.
+ */
+static enum tpd_status add_metrics(struct tpd_ingest_job *job, const struct tpd_id *id, bool existed, struct tpd_err *err)
+{
+	const struct tpd_source *source = job->source;
+
+	if (!job->options->metrics || (existed && source->check && source->check(source->check_arg, NULL) != TPD_OK))
+		return TPD_OK;
+	return tpd_store_add_metrics(job->lock, id, job->options->metrics, err);
+}
+
 static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *run, struct tpd_ingest_result *out,
 			    struct tpd_err *err)
 {
 	enum tpd_status status = find_equal(job, run, out, err);
 
-	if (status || out->existed)
+	if (!status && out->existed)
+		return add_metrics(job, &out->id, true, err);
+	if (status)
 		return status;
 	status = tpd_ingest_parse(job, err);
 	if (!status)
@@ -521,6 +536,8 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 		status = job->source->check(job->source->check_arg, err);
 	if (!status)
 		status = tpd_manifest_seal(&job->manifest, err);
+	if (!status)
+		status = add_metrics(job, &job->manifest.id, false, err);
 	if (!status)
 		status = tpd_store_publish(job->lock, &job->manifest, &out->version, err);
 	if (status)

@@ -51,6 +51,7 @@ struct tpd_ingest_options {
 	uint32_t max_depth;      /* of a chain; 0: keyframes only */
 	int64_t now_ns;          /* time of ingest for the record */
 	const char *tip;         /* directory of raw copies of the run's newest checkpoint, TIP/ID/NUMBER; NULL: none */
+	const struct tpd_metrics *metrics; /* recorded before the checkpoint has a name, or in addition where it exists; NULL: none */
 	bool no_original;        /* do not read the reference's originals, replay its chain (tests, measurements) */
 	struct tpd_progress progress;
 };
