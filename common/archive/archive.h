@@ -8,7 +8,8 @@
  *
  * Store first, catalog second: opening for writing puts into the catalog what a crash left out.  A handle may be used by several
  * threads, except that tpd_archive_catalog() is for the thread that opened it.  Names of checkpoints are
- * RUN@STEP, RUN@STEP~VERSION, RUN@latest, or an id prefix of at least 8 hex digits.
+ * RUN@STEP, RUN@STEP~VERSION, RUN@latest, RUN@best:METRIC (less or more of it, as tpd_metric_is_lower_better() has it),
+ * RUN@min:METRIC, RUN@max:METRIC, or an id prefix of at least 8 hex digits.
  */
 #ifndef TPD_ARCHIVE_ARCHIVE_H
 #define TPD_ARCHIVE_ARCHIVE_H

@@ -1,5 +1,8 @@
 /*
- * names.c - RUN@STEP, RUN@STEP~VERSION, RUN@latest and id prefixes, from the store's refs alone.
+ * names.c - RUN@STEP, RUN@STEP~VERSION, RUN@latest, RUN@best:METRIC and id prefixes, from the store's refs alone.
+ *
+ * The best is looked for among the versions that have a name, later steps first where two are equal, and what was found
+ * must have a manifest that can be read: of a run of a thousand that is one manifest, not a thousand.
  */
 #include "base/tpd.h"
 
@@ -239,10 +242,149 @@ static bool cover(const struct list *list, const char *step_text, size_t *out_fi
 	return true;
 }
 
+/* --- the best by a metric --- */
+
+enum sense { BY_NAME, LEAST, MOST };
+
+/* "best:METRIC" and its relatives. false: something else. */
+static bool is_best(const char *step_text, enum sense *out_sense, const char **out_metric)
+{
+	static const struct {
+		const char *word;
+		enum sense sense;
+	} words[] = {{"best:", BY_NAME}, {"min:", LEAST}, {"max:", MOST}};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(words); i++)
+		if (strncmp(step_text, words[i].word, strlen(words[i].word)) == 0) {
+			*out_sense = words[i].sense;
+			*out_metric = step_text + strlen(words[i].word);
+			return true;
+		}
+	return false;
+}
+
+/* Names of all metrics of the versions in the list, as far as a set holds; how many checkpoints each has is its value. */
+static enum tpd_status known_metrics(const struct list *list, const struct tpd_run_metrics *metrics, struct tpd_metrics *out,
+				     struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	for (size_t i = 0; i < list->count; i++) {
+		const struct tpd_metrics *own = tpd_run_metrics_of(metrics, &list->items[i].id);
+
+		for (size_t m = 0; !status && m < own->count; m++) {
+			const char *name = own->items[m].name;
+			const struct tpd_metric *known = tpd_metrics_find(out, name);
+
+			status = tpd_metrics_set(out, name, strlen(name), known ? known->value + 1 : 1, err);
+		}
+	}
+	return status;
+}
+
+/* Those that have the asked one in them, or lie in it, stand first: "loss" is not "eval_loss", but may be meant. */
+static enum tpd_status no_metric(const struct list *list, const struct tpd_run_metrics *metrics, const char *run,
+				 const char *metric, struct tpd_err *err)
+{
+	struct tpd_metrics known = {0};
+	struct tpd_buf buf = {0};
+	size_t shown = 0;
+	enum tpd_status status = known_metrics(list, metrics, &known, err);
+
+	for (int similar = 1; similar >= 0; similar--)
+		for (size_t i = 0; i < known.count; i++) {
+			const char *name = known.items[i].name;
+
+			if ((strcasestr(name, metric) || strcasestr(metric, name)) == similar && shown++ < 12)
+				tpd_buf_printf(&buf, "%s%s", shown > 1 ? ", " : "", name);
+		}
+	tpd_buf_u8(&buf, 0);
+	if (!status && shown == 0)
+		status = tpd_fail(err, TPD_NOT_FOUND, "run '%s' has no metric '%s': none is known of its checkpoints", run,
+				  metric);
+	else if (!status)
+		status = tpd_fail(err, TPD_NOT_FOUND, "run '%s' has no metric '%s'; it has %s%s", run, metric,
+				  buf.failed ? "others" : (const char *)buf.data, shown > 12 ? ", ..." : "");
+	tpd_buf_release(&buf);
+	tpd_metrics_release(&known);
+	return status;
+}
+
+/* Its manifest can be read. Damage and what is not there are its own affair; *out_fault: what was found. */
+static enum tpd_status is_whole(struct tpd_archive *archive, const struct tpd_id *id, bool *out_whole, struct tpd_err *out_fault)
+{
+	struct tpd_manifest m = {0};
+	struct tpd_err fault = {0};
+	enum tpd_status status = tpd_store_manifest(archive->store, id, &m, &fault);
+
+	*out_whole = status == TPD_OK;
+	if (!status)
+		tpd_manifest_release(&m);
+	else
+		*out_fault = fault;
+	return status && tpd_archive_is_local(&fault) ? TPD_OK : status;
+}
+
+/* The best item of a sorted list; dead: those that are out; false: none is left that has the metric. */
+static bool find_best(const struct list *list, const struct tpd_run_metrics *metrics, const char *metric, bool least,
+		      const bool *dead, size_t *out_at)
+{
+	double best = 0;
+	bool found = false;
+
+	for (size_t i = 0; i < list->count; i++) {
+		const struct tpd_metric *own = tpd_metrics_find(tpd_run_metrics_of(metrics, &list->items[i].id), metric);
+
+		if (!own || dead[i] || (found && (least ? own->value > best : own->value < best)))
+			continue;
+		best = own->value; /* of equals the last, which is of the latest step */
+		*out_at = i;
+		found = true;
+	}
+	return found;
+}
+
+static enum tpd_status best_of(struct tpd_archive *archive, const struct list *list, const char *run, enum sense sense,
+			       const char *metric, size_t *out_at, struct tpd_err *err)
+{
+	TPD_AUTO_FREE bool *dead = calloc(list->count, sizeof(*dead));
+	bool least = sense == LEAST || (sense == BY_NAME && tpd_metric_is_lower_better(metric)), whole = false;
+	struct tpd_run_metrics metrics = {0};
+	struct tpd_err fault = {0};
+	enum tpd_status status;
+
+	if (!dead)
+		return tpd_fail_nomem(err);
+	status = tpd_store_metrics(archive->store, run, &metrics, err);
+	while (!status && !whole && find_best(list, &metrics, metric, least, dead, out_at)) {
+		status = is_whole(archive, &list->items[*out_at].id, &whole, &fault);
+		dead[*out_at] = !whole;
+	}
+	if (!status && !whole && fault.status)
+		status = tpd_fail(err, TPD_CORRUPT, "every checkpoint of run '%s' with a metric '%s' is damaged; see 'tpdectl verify'",
+				  run, metric);
+	else if (!status && !whole)
+		status = no_metric(list, &metrics, run, metric, err);
+	else if (status && fault.status && err)
+		*err = fault;
+	tpd_run_metrics_release(&metrics);
+	return status;
+}
+
+/* Where a name's RUN ends: no run has a '@', but metrics have (recall@10). NULL: it is RUN alone. */
+static const char *find_at(const char *name)
+{
+	const char *first = strchr(name, '@'), *metric;
+	enum sense sense;
+
+	return first && is_best(first + 1, &sense, &metric) ? first : strrchr(name, '@');
+}
+
 static enum tpd_status lookup(struct tpd_archive *archive, const char *name, struct list *list, size_t *out_first,
 			      size_t *out_count, struct tpd_err *err)
 {
-	const char *at = strrchr(name, '@');
+	const char *at = find_at(name), *metric;
+	enum sense sense;
 	TPD_AUTO_FREE char *run = at ? strndup(name, (size_t)(at - name)) : strdup(name);
 	enum tpd_status status;
 
@@ -264,8 +406,13 @@ static enum tpd_status lookup(struct tpd_archive *archive, const char *name, str
 		return no_run(archive, run, err);
 	if (!at)
 		return TPD_OK;
+	if (is_best(at + 1, &sense, &metric) && *metric) {
+		*out_count = 1;
+		return best_of(archive, list, run, sense, metric, out_first, err);
+	}
 	if (!cover(list, at + 1, out_first, out_count))
-		return tpd_fail(err, TPD_USAGE, "'%s' is not a name like RUN@STEP, RUN@STEP~VERSION or RUN@latest", name);
+		return tpd_fail(err, TPD_USAGE,
+				"'%s' is not a name like RUN@STEP, RUN@STEP~VERSION, RUN@latest or RUN@best:METRIC", name);
 	return *out_count > 0 ? TPD_OK : no_step(list, run, at + 1, err);
 }
 
