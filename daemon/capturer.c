@@ -123,6 +123,7 @@ static void open_task(struct tpd_capturer *capturer, struct tpd_capture_task *ta
 		tpd_capture_fingerprint(task->capture, task->fingerprint);
 		task->cloned = tpd_capture_clone(task->capture, capturer->spool->dir); /* where that can be had */
 		task->in_place = is_in_place(capturer, task);
+		tpd_capture_set_metrics_of(task->capture, task->metrics_of);
 	} else {
 		tpd_capture_close(task->capture);
 		task->capture = NULL;

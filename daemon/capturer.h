@@ -29,6 +29,7 @@ struct tpd_capture_task {
 	uint32_t watch, generation;
 	bool copy; /* WATCH: what stays below these two is copied into the spool; where it cannot be, copy_fault says why */
 	uint64_t spool_max, low_space;
+	tpd_metrics_fn *metrics_of; /* of its framework; may be NULL */
 	/* answered */
 	struct tpd_capture *capture; /* owned by the task; NULL: none */
 	char fingerprint[TPD_FINGERPRINT_LEN];

@@ -476,16 +476,25 @@ static enum tpd_readiness user_complete(struct tpd_node *node, TPD_UNUSED const 
 /* --- the table --- */
 
 static const struct tpd_framework frameworks[] = {
-	{"hf-trainer", is_trainer, trainer_step, trainer_complete, tpd_recognise_rank},
-	{"lightning", is_lightning_dir, lightning_step, lightning_complete, NULL},
-	{"megatron", is_megatron, plain_step, megatron_complete, NULL},
-	{"dcp", is_dcp, plain_step, dcp_complete, NULL},
-	{"accelerate-fsdp", holds_dcp, plain_step, accelerate_complete, NULL},
-	{"deepspeed", is_deepspeed, plain_step, deepspeed_complete, deepspeed_rank},
-	{"orbax", is_orbax, plain_step, orbax_complete, NULL},
+	{"hf-trainer", is_trainer, trainer_step, trainer_complete, tpd_recognise_rank, tpd_metrics_of_trainer},
+	{"lightning", is_lightning_dir, lightning_step, lightning_complete, NULL, tpd_metrics_of_lightning},
+	{"megatron", is_megatron, plain_step, megatron_complete, NULL, NULL},
+	{"dcp", is_dcp, plain_step, dcp_complete, NULL, NULL},
+	{"accelerate-fsdp", holds_dcp, plain_step, accelerate_complete, NULL, NULL},
+	{"deepspeed", is_deepspeed, plain_step, deepspeed_complete, deepspeed_rank, NULL},
+	{"orbax", is_orbax, plain_step, orbax_complete, NULL, NULL},
 };
-static const struct tpd_framework by_settling = {"directory", NULL, plain_step, settles, NULL};
-static const struct tpd_framework by_user = {"complete_when", NULL, plain_step, user_complete, NULL};
+static const struct tpd_framework by_settling = {"directory", NULL, plain_step, settles, NULL, NULL};
+static const struct tpd_framework by_user = {"complete_when", NULL, plain_step, user_complete, NULL, NULL};
+
+tpd_metrics_fn *tpd_framework_metrics_of(const char *name)
+{
+	for (size_t i = 0; i < TPD_ARRAY_LEN(frameworks); i++) {
+		if (strcmp(frameworks[i].name, name) == 0)
+			return frameworks[i].metrics_of;
+	}
+	return NULL;
+}
 
 bool tpd_framework_regex_step(const struct tpd_root *root, const char *path, bool *out_applies, uint64_t *out_step)
 {

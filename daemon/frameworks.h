@@ -13,6 +13,7 @@
 #ifndef TPD_DAEMON_FRAMEWORKS_H
 #define TPD_DAEMON_FRAMEWORKS_H
 
+#include "archive/metrics.h"
 #include "base/tpd.h"
 #include "daemon/settle.h"
 #include "daemon/tree.h"
@@ -26,6 +27,11 @@ struct tpd_framework {
 	enum tpd_readiness (*complete)(struct tpd_node *node, const char *path, struct tpd_waits *why);
 	/* Which of several ranks wrote this file, in a framework whose ranks write without a barrier? May be NULL. */
 	bool (*rank_of)(const char *name, uint64_t *out_rank);
+	/*
+	 * What its checkpoints tell of how good they are: asked of the capture, when it is stored. NULL: its own tell nothing;
+	 * then what the archive finds for whoever wrote it (tpd_metrics_of(): the name may tell).
+	 */
+	tpd_metrics_fn *metrics_of;
 };
 
 /*
@@ -34,6 +40,9 @@ struct tpd_framework {
  */
 const struct tpd_framework *tpd_framework_of(struct tpd_node *node, const char *path, uint64_t *out_step,
 					     const char **out_nameless);
+
+/* metrics_of of the framework of this name; NULL also where there is none of the name. */
+tpd_metrics_fn *tpd_framework_metrics_of(const char *name);
 
 /* Does a path below the watched directory match its step_regex=? true with the step; out_applies: there is such a pattern. */
 bool tpd_framework_regex_step(const struct tpd_root *root, const char *path, bool *out_applies, uint64_t *out_step);

@@ -22,6 +22,7 @@
 
 #include "archive/step.h"
 #include "daemon/copies.h"
+#include "daemon/frameworks.h"
 #include "daemon/log.h"
 
 #define TASKS_MAX 64 /* captures under way at once */
@@ -244,6 +245,7 @@ static void begin_capture(struct tpd_daemon *daemon, const struct tpd_settle_ord
 	task->count = order->count;
 	task->bytes = order->bytes;
 	task->newest_ns = order->newest_ns;
+	task->metrics_of = tpd_framework_metrics_of(order->framework);
 	daemon->capturing++;
 	daemon->capturing_files += task->count;
 	tpd_capturer_send(daemon->capturer, task);

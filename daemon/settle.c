@@ -395,6 +395,7 @@ static struct tpd_settle_order order_for(const struct tpd_settle *settle, const 
 		.action = action,
 		.path = entry->path,
 		.run = entry->run->name,
+		.framework = entry->seen.framework,
 		.step = entry->step,
 		.watch = entry->watch,
 		.generation = entry->generation,

@@ -65,6 +65,7 @@ enum tpd_settle_action {
 struct tpd_settle_order {
 	enum tpd_settle_action action;
 	const char *path, *run; /* valid until the next call */
+	const char *framework;  /* as it was seen */
 	uint64_t step;
 	uint32_t watch, generation;
 	uint64_t quiet_ms;     /* watch the descriptors for that long */

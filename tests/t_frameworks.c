@@ -4,6 +4,7 @@
  */
 #include "base/tpd.h"
 
+#include "daemon/frameworks.h"
 #include "pickle_build.h"
 #include "scan_help.h"
 #include "zip_build.h"
@@ -311,6 +312,18 @@ START_TEST(own_steps)
 }
 END_TEST
 
+/* A framework that a look knows by this name is asked for its metrics in its own way; others by what was captured. */
+START_TEST(who_tells_metrics)
+{
+	put_trainer("checkpoint-20");
+	expect_now("checkpoint-20", 20, TPD_SEEN_COMPLETE);
+	ck_assert_ptr_eq(tpd_framework_metrics_of(seen("checkpoint-20")->framework), tpd_metrics_of_trainer);
+	ck_assert_ptr_eq(tpd_framework_metrics_of("lightning"), tpd_metrics_of_lightning);
+	ck_assert_ptr_null(tpd_framework_metrics_of("orbax"));
+	ck_assert_ptr_null(tpd_framework_metrics_of("file"));
+}
+END_TEST
+
 static void drop_rules(void)
 {
 	complete_when = step_regex = NULL;
@@ -337,6 +350,7 @@ int main(void)
 	tcase_add_test(tests, markers_beside);
 	tcase_add_test(tests, shards_of_any_index);
 	tcase_add_test(tests, lightning_last);
+	tcase_add_test(tests, who_tells_metrics);
 	suite_add_tcase(suite, marker);
 	tcase_add_checked_fixture(marker, make_by_marker, drop_rules);
 	tcase_add_test(marker, own_marker);

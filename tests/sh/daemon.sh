@@ -72,7 +72,7 @@ trainer() {
 	else
 		head -c 200 /dev/urandom >"$at/rng_state.pth"
 	fi
-	printf '{"global_step": %d, "log_history": [{"loss": NaN}]}' "${at##*-}" >"$at/trainer_state.json"
+	printf '{"global_step": %d, "log_history": [{"loss": NaN}, {"eval_loss": %d.5, "step": %d}]}' "${at##*-}" "${at##*-}" "${at##*-}" >"$at/trainer_state.json"
 }
 # same RUN@STEP PATH: does what was stored equal it, names, bytes, modes and times?
 same() {
@@ -139,6 +139,10 @@ trainer "$dir/one/checkpoint-140"
 rm -rf "$dir/one/checkpoint-120" "$dir/one/checkpoint-5"
 until_true stored one@120 && same one@120 "$dir/keep-120"
 until_true stored one@140 && same one@140 "$dir/one/checkpoint-140"
+# what the trainer told of them, the ones that rotation deleted among them
+ctl show one@best:eval_loss | grep -qx 'one@5~1' || fail "the best of one: $(ctl show one@best:eval_loss 2>&1 | head -n 1)"
+ctl show one@max:eval_loss | grep -qx 'one@140~1' || fail "the worst of one: $(ctl show one@max:eval_loss 2>&1 | head -n 1)"
+ctl show one@best:loss 2>&1 | grep -qF "has no metric 'loss'; it has eval_loss" || fail "NaN is a metric: $(ctl show one@best:loss 2>&1 | head -n 1)"
 # something in a directory that looks leave out, newer than all else
 trainer "$dir/one/checkpoint-150"
 mkdir "$dir/one/checkpoint-150/.cache"
