@@ -227,22 +227,44 @@ static enum tpd_readiness megatron_complete(struct tpd_node *node, const char *p
 	return readiness;
 }
 
-/* Accelerate with FSDP: a directory of several distributed checkpoints, with time between them and no marker for the whole. */
+/*
+ * Accelerate with FSDP: a directory of several distributed checkpoints, first the model's, long after it the optimizer's, and no marker for
+ * the whole. The ranks' random states come last.
+ */
+static bool is_accelerate_part(const struct tpd_node *node, const char *prefix)
+{
+	return strncmp(node->name, prefix, strlen(prefix)) == 0 && is_dcp(node);
+}
+
 static bool holds_dcp(const struct tpd_node *node)
 {
 	for (const struct tpd_node *child = node->children; child; child = child->next) {
-		if (is_dcp(child) && (strncmp(child->name, "pytorch_model_fsdp", 18) == 0 || strncmp(child->name, "optimizer", 9) == 0))
+		if (is_accelerate_part(child, "pytorch_model_fsdp") || is_accelerate_part(child, "optimizer"))
 			return true; /* and no run, whose checkpoints are named after their steps */
+	}
+	return false;
+}
+
+static bool has_random_states(const struct tpd_node *node)
+{
+	for (size_t i = 0; i < node->file_count; i++) {
+		if (strncmp(node->files[i].name, "random_states_", 14) == 0)
+			return true;
 	}
 	return false;
 }
 
 static enum tpd_readiness accelerate_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
 {
+	bool optimizer = false;
+
 	for (struct tpd_node *child = node->children; child; child = child->next) {
 		if (is_dcp(child) && dcp_complete(child, path, why) == TPD_SEEN_WAITING)
 			return TPD_SEEN_WAITING;
+		optimizer = optimizer || is_accelerate_part(child, "optimizer");
 	}
+	if (!optimizer && !has_random_states(node))
+		return wait_for(why, "%s/optimizer_0 is not there yet", node->name);
 	return TPD_SEEN_SETTLING;
 }
 

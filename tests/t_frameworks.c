@@ -131,11 +131,17 @@ START_TEST(accelerate_fsdp)
 	put_big("checkpoint_3/pytorch_model_fsdp_0/__0_0.distcp");
 	expect_waiting("checkpoint_3", "pytorch_model_fsdp_0/.metadata");
 	put("checkpoint_3/pytorch_model_fsdp_0/.metadata", "x");
-	expect_now("checkpoint_3", 3, TPD_SEEN_SETTLING);
+	expect_waiting("checkpoint_3", "checkpoint_3/optimizer_0 is not there"); /* it is gathered for minutes */
 	put_big("checkpoint_3/optimizer_0/__0_0.distcp");
 	expect_waiting("checkpoint_3", "optimizer_0/.metadata");
 	put("checkpoint_3/optimizer_0/.metadata", "x");
 	expect_now("checkpoint_3", 3, TPD_SEEN_SETTLING); /* random states of ranks follow, without a marker */
+	/* Saved without an optimizer: they tell that none follows. */
+	put_big("checkpoint_4/pytorch_model_fsdp_0/__0_0.distcp");
+	put("checkpoint_4/pytorch_model_fsdp_0/.metadata", "x");
+	expect_waiting("checkpoint_4", "optimizer_0");
+	put_big("checkpoint_4/random_states_1.pkl");
+	expect_now("checkpoint_4", 4, TPD_SEEN_SETTLING);
 }
 END_TEST
 
