@@ -26,6 +26,7 @@
 #include "base/text.h"
 
 #define MARKER TPD_TRAINER_STATE
+#define TRACKER "latest_checkpointed_iteration.txt"
 #define LATEST_MAX 256 /* bytes of a file that names the newest checkpoint */
 
 static enum tpd_readiness wait_for(struct tpd_waits *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -134,6 +135,37 @@ static bool has_temporary(const struct tpd_node *node)
 	return false;
 }
 
+/*
+ * Does the file `beside` next to the directory name it, or one of a later step? Since when: *out_ns. A number alone is a name, too: that
+ * of an iteration.
+ */
+static bool is_latest(const struct tpd_node *node, const char *path, const char *beside, int64_t *out_ns)
+{
+	TPD_AUTO_FREE char *latest = NULL;
+	TPD_AUTO_CLOSE int fd = -1;
+	char text[LATEST_MAX + 1];
+	uint64_t said, own;
+	struct stat st;
+	ssize_t len;
+
+	if (asprintf(&latest, "%.*s/%s", (int)(strlen(path) - strlen(node->name) - 1), path, beside) < 0) {
+		latest = NULL;
+		return false;
+	}
+	fd = open(latest, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	len = fd < 0 ? -1 : pread(fd, text, LATEST_MAX, 0);
+	if (len <= 0 || fstat(fd, &st) < 0)
+		return false;
+	*out_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	text[len] = 0;
+	text[strcspn(text, " \t\r\n")] = 0;
+	if (strcmp(text, node->name) == 0)
+		return true;
+	if (!tpd_text_trailing_number(text, &said) || !tpd_text_trailing_number(node->name, &own))
+		return false;
+	return said > own || (said == own && strspn(text, "0123456789") == strlen(text));
+}
+
 /* --- PyTorch's distributed checkpoint: __R_N.distcp, then .metadata by rename --- */
 
 static bool is_no_shard(const char *name)
@@ -228,6 +260,28 @@ static enum tpd_readiness megatron_complete(struct tpd_node *node, const char *p
 }
 
 /*
+ * Megatron-LM's older format: each rank writes into mp_rank_NN/ without a barrier; after one, rank 0 writes the iteration into the file
+ * beside iter_N/.
+ */
+static bool holds_megatron_ranks(const struct tpd_node *node)
+{
+	for (const struct tpd_node *child = node->children; child; child = child->next) {
+		if (strncmp(child->name, "mp_rank_", 8) == 0)
+			return true;
+	}
+	return false;
+}
+
+static enum tpd_readiness megatron_ranks_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
+{
+	int64_t latest_ns = 0;
+
+	if (!is_latest(node, path, TRACKER, &latest_ns))
+		return wait_for(why, "the file '" TRACKER "' does not name %s yet", node->name);
+	return latest_ns < newest(node, NULL) ? TPD_SEEN_SETTLING : TPD_SEEN_COMPLETE; /* one of another time, as with DeepSpeed */
+}
+
+/*
  * Accelerate with FSDP: a directory of several distributed checkpoints, first the model's, long after it the optimizer's, and no marker for
  * the whole. The ranks' random states come last.
  */
@@ -299,34 +353,12 @@ static bool deepspeed_rank(const char *name, uint64_t *out_rank)
 	return tpd_text_parse_u64(digits, out_rank);
 }
 
-/* Does the file at path name this directory, or one of a later step? Since when: *out_ns. */
-static bool is_latest(const char *path, const char *name, int64_t *out_ns)
-{
-	char text[LATEST_MAX + 1];
-	TPD_AUTO_CLOSE int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	ssize_t len = fd < 0 ? -1 : pread(fd, text, LATEST_MAX, 0);
-	uint64_t said, own;
-	struct stat st;
-
-	if (len <= 0 || fstat(fd, &st) < 0)
-		return false;
-	*out_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-	text[len] = 0;
-	text[strcspn(text, " \t\r\n")] = 0;
-	if (strcmp(text, name) == 0)
-		return true;
-	return tpd_text_trailing_number(text, &said) && tpd_text_trailing_number(name, &own) && said > own;
-}
-
 static enum tpd_readiness deepspeed_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
 {
 	uint64_t ranks = 0, span = 0, rank;
-	TPD_AUTO_FREE char *latest = NULL;
 	int64_t latest_ns = 0;
 
-	if (asprintf(&latest, "%.*s/latest", (int)(strlen(path) - strlen(node->name) - 1), path) < 0)
-		latest = NULL;
-	if (!latest || !is_latest(latest, node->name, &latest_ns))
+	if (!is_latest(node, path, "latest", &latest_ns))
 		return wait_for(why, "the file 'latest' does not name %s yet", node->name);
 	for (size_t i = 0; i < node->file_count; i++) {
 		struct tpd_file *file = &node->files[i];
@@ -501,6 +533,7 @@ static const struct tpd_framework frameworks[] = {
 	{"hf-trainer", is_trainer, trainer_step, trainer_complete, tpd_recognise_rank, tpd_metrics_of_trainer},
 	{"lightning", is_lightning_dir, lightning_step, lightning_complete, NULL, tpd_metrics_of_lightning},
 	{"megatron", is_megatron, plain_step, megatron_complete, NULL, NULL},
+	{"megatron-ranks", holds_megatron_ranks, plain_step, megatron_ranks_complete, NULL, NULL},
 	{"dcp", is_dcp, plain_step, dcp_complete, NULL, NULL},
 	{"accelerate-fsdp", holds_dcp, plain_step, accelerate_complete, NULL, NULL},
 	{"deepspeed", is_deepspeed, plain_step, deepspeed_complete, deepspeed_rank, NULL},

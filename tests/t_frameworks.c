@@ -126,6 +126,27 @@ START_TEST(megatron)
 }
 END_TEST
 
+START_TEST(megatron_ranks)
+{
+	put_big("iter_0000040/mp_rank_00/model_optim_rng.pt");
+	expect_waiting("iter_0000040", "'latest_checkpointed_iteration.txt' does not name iter_0000040");
+	put("latest_checkpointed_iteration.txt", "20");
+	put_big("iter_0000040/mp_rank_01/model_optim_rng.pt");
+	expect_waiting("iter_0000040", "does not name");
+	put("latest_checkpointed_iteration.txt", "40");
+	expect_now("iter_0000040", 40, TPD_SEEN_COMPLETE);
+	/* Written again under the tracker of the last time. */
+	set_time("latest_checkpointed_iteration.txt", 100);
+	put_big("iter_0000040/mp_rank_01/distrib_optim.pt");
+	expect_now("iter_0000040", 40, TPD_SEEN_SETTLING);
+	/* A later iteration does not take the word back. */
+	put("latest_checkpointed_iteration.txt", "60\n");
+	put("iter_0000040/note", "x");
+	put("latest_checkpointed_iteration.txt", "60\n");
+	expect_now("iter_0000040", 40, TPD_SEEN_COMPLETE);
+}
+END_TEST
+
 START_TEST(accelerate_fsdp)
 {
 	put_big("checkpoint_3/pytorch_model_fsdp_0/__0_0.distcp");
@@ -351,6 +372,7 @@ int main(void)
 	tcase_add_test(tests, lightning_directory);
 	tcase_add_test(tests, lightning_last_directory);
 	tcase_add_test(tests, megatron);
+	tcase_add_test(tests, megatron_ranks);
 	tcase_add_test(tests, accelerate_fsdp);
 	tcase_add_test(tests, deepspeed);
 	tcase_add_test(tests, markers_beside);
