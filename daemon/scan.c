@@ -182,6 +182,7 @@ static void inherit(struct tpd_file *file, const struct tpd_file *old)
 	file->look = old->look;
 	file->known = old->known;
 	file->noted = old->noted;
+	file->waiting = old->waiting;
 	file->checked = old->checked && same;
 	file->valid = old->valid;
 }

@@ -55,17 +55,27 @@ static void add_up(const struct tpd_node *node, uint64_t above, const struct tpd
 	}
 }
 
-/* NeMo and others put NAME-unfinished beside what they write, and while they delete it. */
-static bool is_marked_unfinished(const struct tpd_node *node, struct tpd_waits *why)
+/*
+ * NeMo and others put NAME-unfinished beside what they write, and while they delete it. To NeMo's NAME neither .ckpt nor, before
+ * that, -EMA belongs: both files have one marker.
+ */
+static bool is_marked_unfinished(const struct tpd_node *parent, const char *name, struct tpd_waits *why)
 {
-	TPD_AUTO_FREE char *name = NULL;
+	static const char *const endings[] = {"", ".ckpt", "-EMA.ckpt", "-EMA"};
 
-	if (asprintf(&name, "%s-unfinished", node->name) < 0)
-		name = NULL;
-	if (!name || !tpd_tree_file(node->parent, name))
-		return false;
-	snprintf(why->text, sizeof why->text, "%.150s-unfinished lies beside it", node->name);
-	return true;
+	for (size_t i = 0; i < TPD_ARRAY_LEN(endings); i++) {
+		TPD_AUTO_FREE char *marker = NULL;
+
+		if (!tpd_text_has_suffix(name, endings[i]))
+			continue;
+		if (asprintf(&marker, "%.*s-unfinished", (int)(strlen(name) - strlen(endings[i])), name) < 0)
+			marker = NULL;
+		if (!marker || !tpd_tree_file(parent, marker))
+			continue;
+		snprintf(why->text, sizeof why->text, "%.150s lies beside it", marker);
+		return true;
+	}
+	return false;
 }
 
 static uint64_t quiet_ms(const struct tpd_scan *scan, const struct tpd_node *node, int64_t newest_ns)
@@ -149,8 +159,8 @@ static void report_directory(struct tpd_scan *scan, struct tpd_node *node, const
 	if (!name_is_fit(scan, node, run, path))
 		return;
 	add_up(node, 0, framework, &seen);
-	seen.readiness = is_marked_unfinished(node, &seen.waits) ? TPD_SEEN_WAITING
-								: framework->complete(node, path, &seen.waits);
+	seen.readiness = is_marked_unfinished(node->parent, node->name, &seen.waits) ? TPD_SEEN_WAITING
+										      : framework->complete(node, path, &seen.waits);
 	node->waiting = seen.readiness == TPD_SEEN_WAITING;
 	if (node->waiting) /* what it waits for may change though nothing in it does */
 		seen.signature += tpd_xxh64(seen.waits.text, strlen(seen.waits.text));
@@ -177,8 +187,9 @@ static void report_file(struct tpd_scan *scan, struct tpd_node *node, struct tpd
 		return;
 	add_to_seen(&seen, file, 0);
 	seen.quiet_ms = quiet_ms(scan, node, seen.newest_ns);
-	seen.readiness = tpd_recognise_whole_file(path) ? TPD_SEEN_SETTLING : TPD_SEEN_WAITING;
-	if (seen.readiness == TPD_SEEN_WAITING)
+	file->waiting = is_marked_unfinished(node, file->name, &seen.waits);
+	seen.readiness = !file->waiting && tpd_recognise_whole_file(path) ? TPD_SEEN_SETTLING : TPD_SEEN_WAITING;
+	if (seen.readiness == TPD_SEEN_WAITING && !file->waiting)
 		snprintf(seen.waits.text, sizeof seen.waits.text, "it has no end yet");
 	add_seen(scan, &seen, path, run);
 	file->known = true;
@@ -232,7 +243,7 @@ static void report_files(struct tpd_scan *scan, struct tpd_node *node, const cha
 
 		if (tpd_recognise_ignored(file->name))
 			continue;
-		if (!file->changed && !file->look)
+		if (!file->changed && !file->look && !file->waiting)
 			continue;
 		if (file_is_one(node, file, path))
 			report_file(scan, node, file, run, path);

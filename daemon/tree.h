@@ -30,6 +30,7 @@ struct tpd_file {
 	bool look;           /* report it in any case */
 	bool known;          /* reported: settle has it */
 	bool noted;          /* its unnumbered name was mentioned */
+	bool waiting;        /* for a marker beside it: reported at each look at its directory */
 	bool checked, valid; /* its contents were looked at since it changed; with what result */
 };
 

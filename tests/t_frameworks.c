@@ -208,6 +208,21 @@ START_TEST(markers_beside)
 	expect_waiting("step-4", "step-4-unfinished lies beside it");
 	unlink(scratch("w/step-4-unfinished"));
 	expect_now("step-4", 4, TPD_SEEN_SETTLING);
+	/* Of NeMo's files, one marker holds back two; it goes away, and nothing else changes. */
+	put_big("gpt-step=6.ckpt");
+	put_big("gpt-step=6-EMA.ckpt");
+	put("gpt-step=6-unfinished", "");
+	expect_waiting("gpt-step=6.ckpt", "gpt-step=6-unfinished lies beside it");
+	ck_assert_str_eq(waits_for("gpt-step=6-EMA.ckpt"), "gpt-step=6-unfinished lies beside it");
+	while (look_at_events() > 0)
+		continue;
+	unlink(scratch("w/gpt-step=6-unfinished"));
+	look_at_events();
+	expect("gpt-step=6.ckpt", "run", 6, TPD_SEEN_SETTLING);
+	expect("gpt-step=6-EMA.ckpt", "run", 6, TPD_SEEN_SETTLING);
+	put("gpt-step=6-unfinished", ""); /* it is about to be deleted; written again meanwhile, it is not whole */
+	put_big("gpt-step=6.ckpt");
+	expect_waiting("gpt-step=6.ckpt", "lies beside it");
 	put_big("8/default/manifest.ocdbt");
 	put("8/_CHECKPOINT_METADATA", "{}");
 	put("8/params/.zarray", "{}"); /* no half-made file */
