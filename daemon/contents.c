@@ -18,6 +18,7 @@
 #include "base/bytes.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "format/format.h"
 
 #define HEADER_MAX 100000000u         /* of safetensors: 8 + this + data = the file */
 #define HEADER_PARSED_MAX (16u << 20) /* larger headers are believed */
@@ -91,19 +92,62 @@ static bool safetensors_ends(int fd, uint64_t size)
 	return end <= size - 8 - len;
 }
 
+/*
+ * HDF5's superblock: who opens the file for writing sets a flag there, in versions 0, 1 and 3, and at the end the address of the file's end.
+ * What lies before it while a file is written may be a hole.
+ */
+static bool hdf5_ends(int fd, uint64_t size)
+{
+	static const uint8_t magic[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
+	uint8_t head[48];
+	bool old;
+
+	if (size < sizeof head || !read_at(fd, head, sizeof head, 0))
+		return false;
+	if (memcmp(head, magic, sizeof magic) != 0)
+		return head[0] != 0;
+	old = head[8] < 2;
+	if (head[8] > 3 || head[old ? 13 : 9] != 8 || head[8] == 1)
+		return true; /* none that we know, or with addresses of another size */
+	if ((head[old ? 20 : 11] & 1) != 0)
+		return false;
+	return tpd_get_u64(head + (old ? 40 : 28)) <= size;
+}
+
+static enum tpd_status read_for_format(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
+{
+	return tpd_io_read_exact(tpd_io_posix(), *(const int *)ctx, buf, len, offset, "", err);
+}
+
+static bool gguf_ends(int fd, uint64_t size)
+{
+	struct tpd_format_layout layout = {0};
+	bool ends;
+
+	if (tpd_format_parse_gguf(size, read_for_format, &fd, &layout, NULL) != TPD_OK)
+		return true;
+	ends = !layout.cut;
+	tpd_format_layout_release(&layout);
+	return ends;
+}
+
 bool tpd_recognise_whole_file(const char *path)
 {
 	const char *dot = strrchr(path, '.');
 	TPD_AUTO_CLOSE int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	struct stat st;
-	uint8_t magic[4];
+	uint8_t magic[4] = {0};
 
 	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return true; /* capturing it will tell why not */
 	if (dot && strcmp(dot, ".safetensors") == 0)
 		return safetensors_ends(fd, (uint64_t)st.st_size);
+	if (dot && strcmp(dot, ".h5") == 0)
+		return hdf5_ends(fd, (uint64_t)st.st_size);
 	if (st.st_size >= 4 && read_at(fd, magic, 4, 0) && tpd_get_u32(magic) == 0x04034b50)
 		return zip_ends(fd, (uint64_t)st.st_size);
+	if (st.st_size >= 4 && memcmp(magic, "GGUF", 4) == 0)
+		return gguf_ends(fd, (uint64_t)st.st_size);
 	return st.st_size > 0;
 }
 

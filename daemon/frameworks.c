@@ -27,6 +27,8 @@
 
 #define MARKER TPD_TRAINER_STATE
 #define TRACKER "latest_checkpointed_iteration.txt"
+#define BACKUP_WEIGHTS "latest.weights.h5"
+#define BACKUP_STATE TPD_STEP_KERAS
 #define LATEST_MAX 256 /* bytes of a file that names the newest checkpoint */
 
 static enum tpd_readiness wait_for(struct tpd_waits *why, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -480,6 +482,38 @@ static enum tpd_readiness orbax_complete(struct tpd_node *node, TPD_UNUSED const
 	return has_temporary(node) ? wait_for(why, "a part of it has a temporary name") : TPD_SEEN_COMPLETE;
 }
 
+/* --- Keras' BackupAndRestore: one checkpoint, written again and again; what it is of is in the second of its files --- */
+
+static bool is_keras_backup(const struct tpd_node *node)
+{
+	return tpd_tree_file(node, BACKUP_WEIGHTS) && tpd_tree_file(node, BACKUP_STATE);
+}
+
+static bool keras_step(struct tpd_node *node, const char *path, uint64_t *out_step)
+{
+	struct tpd_file *state = tpd_tree_file(node, BACKUP_STATE);
+
+	if (!state->checked) {
+		TPD_AUTO_FREE char *full = tpd_tree_join(path, BACKUP_STATE);
+
+		state->valid = full && tpd_step_keras(full, &state->step);
+		state->checked = full != NULL;
+	}
+	*out_step = state->valid ? state->step : 0; /* it is truncated and written anew: then it waits */
+	return true;
+}
+
+static enum tpd_readiness keras_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
+{
+	struct tpd_file *weights = tpd_tree_file(node, BACKUP_WEIGHTS), *state = tpd_tree_file(node, BACKUP_STATE);
+
+	if (!check_once(weights, path, tpd_recognise_whole_file))
+		return wait_for(why, "%s/" BACKUP_WEIGHTS " is not whole", node->name);
+	if (!state->valid || state->mtime_ns < weights->mtime_ns)
+		return wait_for(why, "%s/" BACKUP_STATE " is not whole, or older than the weights", node->name);
+	return TPD_SEEN_SETTLING;
+}
+
 /* --- what is not in the table --- */
 
 static enum tpd_readiness settles(struct tpd_node *node, const char *path, struct tpd_waits *why)
@@ -538,6 +572,7 @@ static const struct tpd_framework frameworks[] = {
 	{"accelerate-fsdp", holds_dcp, plain_step, accelerate_complete, NULL, NULL},
 	{"deepspeed", is_deepspeed, plain_step, deepspeed_complete, deepspeed_rank, NULL},
 	{"orbax", is_orbax, plain_step, orbax_complete, NULL, NULL},
+	{"keras-backup", is_keras_backup, keras_step, keras_complete, NULL, NULL},
 };
 static const struct tpd_framework by_settling = {"directory", NULL, plain_step, settles, NULL, NULL};
 static const struct tpd_framework by_user = {"complete_when", NULL, plain_step, user_complete, NULL, NULL};

@@ -8,7 +8,7 @@
  * and complete when nothing changes any more. All of this is asked by the scan's thread; it may read small files.
  *
  * Sources: the code of transformers 5.23, lightning 2.6, torch 2.13 (distributed.checkpoint), accelerate 1.15, deepspeed 0.19,
- * megatron-core 0.16, orbax 0.12; of Megatron-LM and NeMo.
+ * megatron-core 0.16, orbax 0.12, keras 3.15; of Megatron-LM and NeMo.
  */
 #ifndef TPD_DAEMON_FRAMEWORKS_H
 #define TPD_DAEMON_FRAMEWORKS_H

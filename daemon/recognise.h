@@ -22,7 +22,8 @@ bool tpd_recognise_ignored(const char *name);
 
 enum tpd_file_role {
 	TPD_FILE_OTHER = 0,
-	TPD_FILE_CHECKPOINT, /* *.pt *.pth *.bin *.ckpt *.safetensors with a step in its name */
+	/* *.pt *.pth *.bin *.ckpt *.safetensors *.keras *.weights.h5 with a step in its name; *.gguf *.npz *.h5 *.msgpack with a word for it */
+	TPD_FILE_CHECKPOINT,
 	TPD_FILE_UNNUMBERED, /* such a file whose name tells no step: last.ckpt; its contents may */
 	TPD_FILE_PART /* such a file that is known to be a part of something: optimizer.pt, a shard, a rank's state */
 };
@@ -55,8 +56,8 @@ bool tpd_recognise_step_file(const char *name);
 /* --- contents --- */
 
 /*
- * Does the file's end look like an end: a zip has its end record, safetensors the length that its header says? Others:
- * true.
+ * Does the file's end look like an end: a zip has its end record, safetensors, GGUF and HDF5 the length that their header says, and nobody
+ * has that HDF5 file open for writing, as it says, too? Others: true.
  */
 bool tpd_recognise_whole_file(const char *path);
 /* Is this a JSON document (NaN and Infinity, which Python writes, allowed)? */

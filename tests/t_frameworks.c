@@ -230,6 +230,28 @@ START_TEST(markers_beside)
 }
 END_TEST
 
+START_TEST(keras_backup)
+{
+	uint8_t h5[100] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
+
+	h5[13] = 8;
+	h5[20] = 1;
+	h5[40] = sizeof h5;
+	mkdir(scratch("w/backup"), 0755);
+	file_write(scratch("w/backup/latest.weights.h5"), h5, sizeof h5);
+	put("backup/training_metadata.json", "{\"epoch\": 2, \"batch\": 0}");
+	expect_waiting("backup", "latest.weights.h5 is not whole");
+	h5[20] = 0;
+	file_write(scratch("w/backup/latest.weights.h5"), h5, sizeof h5);
+	set_time("backup/training_metadata.json", 0); /* of the epoch before */
+	expect_waiting("backup", "training_metadata.json is not whole, or older");
+	put("backup/training_metadata.json", "");
+	expect_waiting("backup", "training_metadata.json is not whole");
+	put("backup/training_metadata.json", "{\"epoch\": 3, \"batch\": 0}");
+	expect_now("backup", 3, TPD_SEEN_SETTLING);
+}
+END_TEST
+
 START_TEST(shards_of_any_index)
 {
 	put_big("step-2/model-00001-of-00002.safetensors");
@@ -391,6 +413,7 @@ int main(void)
 	tcase_add_test(tests, accelerate_fsdp);
 	tcase_add_test(tests, deepspeed);
 	tcase_add_test(tests, markers_beside);
+	tcase_add_test(tests, keras_backup);
 	tcase_add_test(tests, shards_of_any_index);
 	tcase_add_test(tests, lightning_last);
 	tcase_add_test(tests, who_tells_metrics);

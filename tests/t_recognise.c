@@ -68,6 +68,16 @@ START_TEST(file_names)
 		{"training_args.bin", TPD_FILE_PART, 0, false},
 		{"mp_rank_00_model_states.pt", TPD_FILE_PART, 0, false},
 		{"bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", TPD_FILE_PART, 0, false},
+		{"cp-0010.weights.h5", TPD_FILE_CHECKPOINT, 10, false},
+		{"epoch_3.keras", TPD_FILE_CHECKPOINT, 3, true},
+		{"latest.keras", TPD_FILE_UNNUMBERED, 0, false},
+		{"net-step20-q8_0.gguf", TPD_FILE_CHECKPOINT, 20, true},
+		{"net-q8_0.gguf", TPD_FILE_OTHER, 0, false}, /* a type */
+		{"ckpt-7.npz", TPD_FILE_CHECKPOINT, 7, true},
+		{"faces-100.npz", TPD_FILE_OTHER, 0, false}, /* data */
+		{"step_4.msgpack", TPD_FILE_CHECKPOINT, 4, true},
+		{"step_4.h5", TPD_FILE_CHECKPOINT, 4, true},
+		{"net-step20.onnx", TPD_FILE_OTHER, 0, false}, /* without its .data? */
 		{"trainer_state.json", TPD_FILE_OTHER, 0, false},
 		{"step-20.txt", TPD_FILE_OTHER, 0, false},
 		{"step-20", TPD_FILE_OTHER, 0, false},
@@ -231,6 +241,53 @@ START_TEST(whole_zip)
 }
 END_TEST
 
+START_TEST(whole_hdf5)
+{
+	uint8_t file[200] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
+
+	memset(file + 100, 7, 100);
+	file[13] = 8;
+	tpd_put_u64(file + 40, sizeof file);
+	ck_assert(whole("a.weights.h5", file, sizeof file));
+	ck_assert(!whole("a.weights.h5", file, sizeof file - 1));
+	file[20] = 1; /* open for writing */
+	ck_assert(!whole("a.weights.h5", file, sizeof file));
+	file[20] = 0;
+	file[13] = 4; /* short addresses: no opinion */
+	ck_assert(whole("a.weights.h5", file, 100));
+	/* A newer superblock. */
+	file[8] = 3;
+	file[9] = 8;
+	tpd_put_u64(file + 28, sizeof file);
+	ck_assert(whole("a.h5", file, sizeof file));
+	ck_assert(!whole("a.h5", file, sizeof file - 1));
+	file[11] = 5;
+	ck_assert(!whole("a.h5", file, sizeof file));
+	file[0] = 0; /* its first page comes last */
+	ck_assert(!whole("a.h5", file, sizeof file));
+	file[0] = 'x'; /* only named so */
+	ck_assert(whole("a.h5", file, sizeof file));
+	ck_assert(!whole("a.h5", file, 20));
+}
+END_TEST
+
+START_TEST(whole_gguf)
+{
+	uint8_t file[128] = {'G', 'G', 'U', 'F', 3};
+
+	tpd_put_u64(file + 8, 1); /* one tensor, "w", of 16 F32 */
+	tpd_put_u64(file + 24, 1);
+	file[32] = 'w';
+	tpd_put_u32(file + 33, 1);
+	tpd_put_u64(file + 37, 16);
+	ck_assert(whole("a.gguf", file, sizeof file)); /* type and offset are 0; the data begin at 64 */
+	for (size_t cut = 4; cut < sizeof file; cut++)
+		ck_assert_msg(!whole("a.gguf", file, cut), "%zu bytes", cut);
+	file[4] = 9; /* another version: no opinion */
+	ck_assert(whole("a.gguf", file, 100));
+}
+END_TEST
+
 START_TEST(json)
 {
 	static const struct {
@@ -303,6 +360,8 @@ int main(void)
 	tcase_add_test(tests, directories);
 	tcase_add_test(tests, whole_safetensors);
 	tcase_add_test(tests, whole_zip);
+	tcase_add_test(tests, whole_hdf5);
+	tcase_add_test(tests, whole_gguf);
 	tcase_add_test(tests, json);
 	tcase_add_test(tests, shards);
 	srunner_run_all(runner, CK_ENV);

@@ -162,6 +162,28 @@ START_TEST(steps_of_paths)
 }
 END_TEST
 
+/* Keras' BackupAndRestore. */
+START_TEST(epochs_of_keras)
+{
+	static const char text[] = "{\"batch\": 7, \"more\": {\"epoch\": 9}, \"epoch\": 3}";
+	uint64_t step = 99;
+
+	mkdir(scratch("backup"), 0755);
+	file_write(scratch("backup/training_metadata.json"), text, strlen(text));
+	OK(tpd_step_of(scratch("backup"), &step, &err));
+	ck_assert_uint_eq(step, 3);
+	file_write(scratch("backup/training_metadata.json"), text, strlen(text) - 1);
+	ck_assert(!tpd_step_keras(scratch("backup/training_metadata.json"), &step));
+	ck_assert(!tpd_step_keras(scratch("absent"), &step));
+	ck_assert_int_eq(tpd_step_of(scratch("backup"), &step, &err), TPD_NOT_FOUND);
+	ck_assert_uint_eq(step, 3);
+	ck_assert(tpd_step_file_name("cp-0007.weights.h5", &step));
+	ck_assert_uint_eq(step, 7);
+	ck_assert(tpd_step_file_name("model-8.keras", &step));
+	ck_assert_uint_eq(step, 8);
+}
+END_TEST
+
 static void make(void)
 {
 	scratch_make();
@@ -180,6 +202,7 @@ int main(void)
 	tcase_add_test(tests, other_extensions);
 	tcase_add_test(tests, what_was_saved);
 	tcase_add_test(tests, steps_of_paths);
+	tcase_add_test(tests, epochs_of_keras);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -1,5 +1,5 @@
 /*
- * step.c - which step is a checkpoint: trainer_state.json, its name, what torch saved.
+ * step.c - which step is a checkpoint: trainer_state.json, training_metadata.json, its name, what torch saved.
  *
  * Names come before contents: step=20.ckpt was saved under that name whatever lies in it, and a name costs nothing to read. But a
  * trainer_state.json that is there has the word: "best-7" may well be step 20. What tells nothing is not guessed at. Rejected: the last
@@ -20,8 +20,11 @@
 
 #include "archive/trainer_state.h"
 #include "base/io.h"
+#include "base/json.h"
 #include "base/text.h"
 #include "format/format.h"
+
+#define KERAS_STATE_MAX (1u << 20) /* a few numbers */
 
 /* --- names --- */
 
@@ -73,7 +76,7 @@ static bool final_number(const char *stem, uint64_t *out_step)
 
 char *tpd_step_stem(const char *name)
 {
-	static const char *const extensions[] = {".pt", ".pth", ".bin", ".ckpt", ".safetensors"};
+	static const char *const extensions[] = {".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".keras", ".weights.h5"};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(extensions); i++) {
 		if (tpd_text_has_suffix(name, extensions[i]) && strlen(name) > strlen(extensions[i]))
@@ -100,8 +103,10 @@ static char *without_extension(const char *name)
 
 bool tpd_step_file_name(const char *name, uint64_t *out_step)
 {
-	TPD_AUTO_FREE char *stem = without_extension(name);
+	TPD_AUTO_FREE char *stem = tpd_step_stem(name);
 
+	if (!stem)
+		stem = without_extension(name);
 	return stem && (tpd_step_word(stem, out_step) || final_number(stem, out_step));
 }
 
@@ -134,6 +139,36 @@ bool tpd_step_trainer_state(const char *file, uint64_t *out_step)
 	return read_state(file, &found, out_step, NULL) == TPD_OK && found;
 }
 
+bool tpd_step_keras(const char *file, uint64_t *out_step)
+{
+	TPD_AUTO_FREE uint8_t *text = NULL;
+	enum tpd_json_kind kind;
+	struct tpd_json js;
+	uint64_t epoch = 0;
+	bool found = false;
+	size_t len;
+
+	if (tpd_io_read_file(tpd_io_posix(), AT_FDCWD, file, KERAS_STATE_MAX, &text, &len, NULL) != TPD_OK)
+		return false;
+	tpd_json_tame((char *)text, len);
+	js = tpd_json_make((const char *)text, len);
+	if (tpd_json_next(&js) != TPD_JSON_OBJECT)
+		return false;
+	while ((kind = tpd_json_next(&js)) == TPD_JSON_KEY) {
+		bool own = tpd_json_is(&js, "epoch");
+
+		kind = tpd_json_next(&js);
+		if (own && kind == TPD_JSON_NUMBER)
+			found = tpd_json_u64(&js, &epoch);
+		else if (!tpd_json_skip(&js, kind))
+			return false;
+	}
+	if (kind != TPD_JSON_OBJECT_END || !found)
+		return false;
+	*out_step = epoch;
+	return true;
+}
+
 static enum tpd_status read_for_format(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
 {
 	return tpd_io_read_exact(tpd_io_posix(), *(const int *)ctx, buf, len, offset, "", err);
@@ -163,6 +198,7 @@ enum tpd_status tpd_step_of(const char *path, uint64_t *out_step, struct tpd_err
 	TPD_AUTO_FREE char *real = realpath(path, NULL);
 	TPD_AUTO_FREE char *state = real ? below(real, TPD_TRAINER_STATE) : NULL;
 	TPD_AUTO_FREE char *meta = real ? below(real, TPD_STEP_META) : NULL;
+	TPD_AUTO_FREE char *keras = real ? below(real, TPD_STEP_KERAS) : NULL;
 	bool found = false, is_dir;
 	enum tpd_status status;
 	const char *name;
@@ -171,12 +207,12 @@ enum tpd_status tpd_step_of(const char *path, uint64_t *out_step, struct tpd_err
 	if (!real || stat(real, &st) != 0)
 		return errno == ENOENT ? tpd_fail(err, TPD_NOT_FOUND, "'%s' is not there", path)
 				       : tpd_fail_sys(err, errno, "cannot open '%s'", path);
-	if (!state || !meta)
+	if (!state || !meta || !keras)
 		return tpd_fail_nomem(err);
 	name = strrchr(real, '/') + 1;
 	is_dir = S_ISDIR(st.st_mode);
 	status = is_dir ? read_state(state, &found, out_step, err) : TPD_OK;
-	if (status || found)
+	if (status || found || (is_dir && tpd_step_keras(keras, out_step)))
 		return status;
 	if (is_dir ? tpd_step_dir_name(name, out_step) : tpd_step_file_name(name, out_step))
 		return TPD_OK;

@@ -54,6 +54,7 @@ struct tpd_format_layout {
 	struct tpd_format_segment *segments; /* by ascending offset, disjoint; owned */
 	size_t count;
 	char reason[160];          /* why it is opaque although it looked like more; else "" */
+	bool cut;                  /* and the rest of it is missing: the header speaks of more than there is (told of GGUF only) */
 };
 
 /*

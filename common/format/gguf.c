@@ -46,6 +46,7 @@ struct gguf {
 	struct tpd_format_segment *segments; /* offsets count from the data until they are all known */
 	size_t count, cap;
 	bool nomem;
+	bool cut;          /* the doubt is that something is missing at the end */
 	const char *doubt; /* set by whoever returns false, unless it ran out of memory or of the window */
 };
 
@@ -273,8 +274,10 @@ static bool check_places(struct gguf *gguf, uint64_t header)
 		struct tpd_format_segment *segment = &gguf->segments[i];
 
 		if (TPD_ADD_OVERFLOW(segment->offset, data, &segment->offset) || segment->offset > gguf->size ||
-		    segment->length > gguf->size - segment->offset)
+		    segment->length > gguf->size - segment->offset) {
+			gguf->cut = true;
 			return doubt(gguf, "a tensor reaches past the end of the file");
+		}
 		if (segment->offset < at)
 			return doubt(gguf, "tensors overlap");
 		at = segment->offset + segment->length;
@@ -331,8 +334,9 @@ static enum tpd_status parse_window(uint64_t size, size_t window, tpd_format_rea
 	*out_short = !gguf.nomem && !gguf.doubt;
 	if (gguf.nomem)
 		return tpd_fail_nomem(err);
-	return tpd_format_opaque(out_layout, "gguf: %s",
-				 gguf.doubt ? gguf.doubt : "the header ends too early, or is too long");
+	tpd_format_opaque(out_layout, "gguf: %s", gguf.doubt ? gguf.doubt : "the header ends too early, or is too long");
+	out_layout->cut = gguf.cut || (*out_short && window == size);
+	return TPD_OK;
 }
 
 enum tpd_status tpd_format_parse_gguf(uint64_t size, tpd_format_read_fn read, void *ctx,
