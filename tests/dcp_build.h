@@ -144,4 +144,40 @@ TPD_UNUSED static void build(struct tpd_buf *file, struct item items[ITEMS])
 	}
 }
 
+/*
+ * `count` tensors "expert.N" of rows x 16 floats that differ from one another, and from those of another `seed` in a few places, and
+ * their metadata.
+ */
+TPD_UNUSED static void build_many(struct tpd_buf *file, struct tpd_buf *metadata, unsigned count, uint64_t rows, uint8_t seed)
+{
+	struct tpd_buf one = {0};
+	uint64_t length = put_zip(&one, rows), data = 0;
+	static const uint8_t pattern[] = {1, 14, 27, 40, 53}; /* as add_member() begins */
+
+	while (memcmp(one.data + data, pattern, sizeof(pattern)) != 0)
+		data++;
+	pk_proto(metadata, 4);
+	pk_object(metadata, "Metadata");
+	pk_str(metadata, "state_dict_metadata");
+	pk(metadata, EMPTY_DICT);
+	pk_str(metadata, "storage_data");
+	pk(metadata, EMPTY_DICT);
+	pk(metadata, MARK);
+	for (unsigned i = 0; i < count; i++) {
+		char name[40];
+		struct item item = {name, 2, {0, 0}, FILE_NAME, file->len, length};
+
+		snprintf(name, sizeof(name), "expert.%u", i);
+		pk_item(metadata, &item);
+		tpd_put_u32(one.data + data, i);
+		one.data[data + 4 + i % 32] ^= seed;
+		tpd_buf_put(file, one.data, one.len);
+		one.data[data + 4 + i % 32] ^= seed;
+	}
+	pk(metadata, SETITEMS);
+	pk_object_end(metadata);
+	pk(metadata, STOP);
+	tpd_buf_release(&one);
+}
+
 #endif

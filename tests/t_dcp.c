@@ -249,6 +249,34 @@ START_TEST(many_items)
 }
 END_TEST
 
+/* What a large MoE model has: the glue of so many items is more than other files may have. */
+START_TEST(fifty_thousand_items)
+{
+	enum { COUNT = 50000 };
+	struct tpd_format_hints *hints = tpd_format_hints_new(NULL);
+	struct tpd_buf file = {0}, metadata = {0};
+	struct tpd_format_layout layout;
+	struct format_file source;
+	uint64_t glue;
+
+	build_many(&file, &metadata, COUNT, 4, 0);
+	add_companion(hints, ".metadata", &metadata);
+	ck_assert_ptr_null(hints->doubt);
+	source = (struct format_file){.data = file.data, .size = file.len};
+	ck_assert_int_eq(tpd_format_parse(FILE_NAME, file.len, format_file_read, &source, hints, &layout, NULL), TPD_OK);
+	ck_assert_str_eq(layout.reason, "");
+	ck_assert_int_eq(layout.kind, TPD_FORMAT_TORCH_DISTCP);
+	ck_assert_uint_eq(layout.count, COUNT);
+	check_layout(&layout, file.len);
+	glue = file.len - COUNT * 256ull;
+	ck_assert_uint_gt(glue, TPD_FORMAT_MAX_GLUE);
+	tpd_format_layout_release(&layout);
+	tpd_format_hints_free(hints);
+	tpd_buf_release(&file);
+	tpd_buf_release(&metadata);
+}
+END_TEST
+
 /*
  * A long name before each of thousands of small zips: the names of a file are bounded, whoever pays for them; so are
  * those that become too long below an item, and are not used.
@@ -364,6 +392,7 @@ int main(void)
 	tcase_add_test(tests, metadata_truncated_and_damaged);
 	tcase_add_test(tests, file_truncated);
 	tcase_add_test(tests, many_items);
+	tcase_add_test(tests, fifty_thousand_items);
 	tcase_add_loop_test(tests, many_long_names, 0, 2);
 	tcase_add_test(tests, many_companions);
 	tcase_add_test(tests, failing_reads_end_it);

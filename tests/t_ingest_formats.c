@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "dcp_build.h"
 #include "store/ingest.h"
+#include "store/restore.h"
 #include "store_help.h"
 
 static struct tpd_source_entry regular(const char *name, const struct tpd_buf *bytes)
@@ -160,6 +161,65 @@ START_TEST(two_files_of_one_step)
 }
 END_TEST
 
+static struct tpd_id ingest_many(struct tpd_run_lock *lock, struct tpd_pool *pool, uint64_t step, unsigned count, uint8_t seed,
+				 uint8_t digest[TPD_SHA256_LEN])
+{
+	struct tpd_buf file = {0}, metadata = {0};
+	struct tpd_ingest_options options = {.now_ns = 1, .pool = pool, .max_depth = 16, .part_size = 1 << 20, .no_original = true};
+	struct tpd_sha256 *sha = tpd_sha256_new();
+	struct tpd_ingest_result result;
+
+	build_many(&file, &metadata, count, 4, seed);
+	tpd_sha256_update(sha, file.data, file.len);
+	tpd_sha256_final(sha, digest);
+	tpd_sha256_free(sha);
+	{
+		struct tpd_source_entry entries[] = {regular(".metadata", &metadata), regular(FILE_NAME, &file)};
+		struct tpd_source source = {
+			.kind = TPD_CHECKPOINT_DIR, .origin = "/x", .entries = entries, .count = TPD_ARRAY_LEN(entries)};
+
+		ck_assert_msg(tpd_ingest(lock, RUN, step, &source, &options, &result, &err) == TPD_OK, "%s", err.text);
+		for (size_t i = 0; i < TPD_ARRAY_LEN(entries); i++)
+			io->close(io, entries[i].fd);
+	}
+	tpd_buf_release(&file);
+	tpd_buf_release(&metadata);
+	return result.id;
+}
+
+/* More glue than a chunk, and more than other files may have, woven in between the tensors again: the file's own SHA-256. */
+START_TEST(much_glue)
+{
+	enum { COUNT = 31000 };
+	struct tpd_store *store = open_store(TPD_STORE_CREATE);
+	struct tpd_run_lock *lock = lock_run(store, RUN);
+	struct tpd_verify_options options = {0};
+	struct tpd_pool *pool = NULL;
+
+	ck_assert_int_eq(tpd_pool_new(2, &pool, &err), TPD_OK);
+	options.pool = pool;
+	for (uint8_t step = 1; step <= 2; step++) {
+		uint8_t digest[TPD_SHA256_LEN];
+		struct tpd_id id = ingest_many(lock, pool, step, COUNT, (uint8_t)(step - 1), digest);
+		struct tpd_manifest m = {0};
+		const struct tpd_entry *entry;
+
+		ck_assert_int_eq(tpd_store_manifest_keep(store, &id, TPD_MANIFEST_SEGMENTS, &m, &err), TPD_OK);
+		entry = &m.entries[m.files[1]];
+		ck_assert_int_eq(entry->format, TPD_FORMAT_TORCH_DISTCP);
+		ck_assert_uint_eq(entry->segment_count, COUNT + 1);
+		ck_assert_uint_gt(entry->segments[0].length, TPD_FORMAT_MAX_GLUE);
+		ck_assert_mem_eq(entry->sha256, digest, sizeof(digest));
+		ck_assert_uint_eq(m.depth, step - 1u);
+		tpd_manifest_release(&m);
+		ck_assert_msg(tpd_verify(store, &id, &options, &err) == TPD_OK, "%s", err.text);
+	}
+	tpd_pool_free(pool);
+	tpd_store_run_unlock(lock);
+	tpd_store_close(store);
+}
+END_TEST
+
 /* A disk that gets full, at each call: the message says where the file lies that could not be written. */
 START_TEST(failures_name_the_path)
 {
@@ -225,8 +285,10 @@ int main(void)
 
 	suite_add_tcase(suite, tests);
 	tcase_add_checked_fixture(tests, set_up, tear_down);
+	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, distributed_checkpoint);
 	tcase_add_test(tests, failures_name_the_path);
+	tcase_add_test(tests, much_glue);
 	tcase_add_loop_test(tests, two_files_of_one_step, 0, 4);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -163,6 +163,8 @@ enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd
 			segments[kept] = segments[i];
 		kept++;
 	}
+	if (kind == TPD_FORMAT_TORCH_DISTCP)
+		glue = 0; /* each item is a zip, with a pickle and a directory of its own that were looked at */
 	if (kept > TPD_FORMAT_MAX_SEGMENTS || glue > TPD_FORMAT_MAX_GLUE) {
 		tpd_format_segments_free(segments, kept);
 		if (kept > TPD_FORMAT_MAX_SEGMENTS)

@@ -18,7 +18,7 @@
 
 #define TPD_FORMAT_MAX_DIMS 8
 #define TPD_FORMAT_MAX_HEADER (16u << 20) /* safetensors header that is still parsed; more is opaque */
-#define TPD_FORMAT_MAX_GLUE (16u << 20)   /* glue of a file with segments; more makes it opaque */
+#define TPD_FORMAT_MAX_GLUE (16u << 20)   /* glue of a file with segments; more makes it opaque, but for a .distcp: each item has 1.3 KB */
 #define TPD_FORMAT_MAX_SEGMENTS (1u << 20)
 #define TPD_FORMAT_MAX_NAME 4096          /* bytes of a tensor's name; a longer one makes the file opaque */
 #define TPD_FORMAT_MIN_SEGMENT 64         /* bytes; smaller storages stay in the glue */

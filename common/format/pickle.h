@@ -28,7 +28,7 @@
 
 #define TPD_PICKLE_MAX_BYTES (64u << 20)
 #define TPD_PICKLE_MAX_OPS (1u << 20)       /* torch.save() writes about 31 a storage: 33,000 storages */
-#define TPD_PICKLE_MAX_OPS_LARGE (1u << 22) /* .metadata has about 85 a chunk: 49,000 chunks */
+#define TPD_PICKLE_MAX_OPS_LARGE (1u << 23) /* .metadata has about 85 a chunk: 98,000 chunks */
 
 enum tpd_pickle_kind {
 	TPD_PICKLE_NONE = 0,

@@ -174,20 +174,56 @@ enum tpd_status tpd_hasher_end(struct tpd_hasher *h, uint8_t out_digest[TPD_SHA2
 	return status;
 }
 
-struct tpd_feed tpd_feed_make(struct tpd_hasher *hasher, const struct tpd_entry *file, const uint8_t *glue)
+struct tpd_feed tpd_feed_make(struct tpd_hasher *hasher, const struct tpd_entry *file, tpd_feed_glue_fn read_glue, void *arg)
 {
-	return (struct tpd_feed){.hasher = hasher, .file = file, .glue = glue};
+	return (struct tpd_feed){.hasher = hasher, .file = file, .read_glue = read_glue, .arg = arg};
 }
 
+void tpd_feed_release(struct tpd_feed *feed)
+{
+	tpd_hasher_wait(feed->hasher, NULL);
+	free(feed->glue);
+	feed->glue = NULL;
+}
+
+/* Chunk `chunk` of the glue into feed->glue. What was fed of the one before is hashed first. */
+static enum tpd_status turn_glue(struct tpd_feed *feed, uint64_t chunk, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	if (feed->glue && feed->glue_chunk == chunk)
+		return TPD_OK;
+	if (feed->glue) {
+		tpd_hasher_start(feed->hasher);
+		status = tpd_hasher_wait(feed->hasher, err);
+	} else {
+		feed->glue = malloc(tpd_segment_chunk_len(&feed->file->segments[0], 0)); /* no other is longer */
+		status = feed->glue ? TPD_OK : tpd_fail_nomem(err);
+	}
+	if (!status)
+		status = feed->read_glue(feed->arg, chunk, feed->glue, err);
+	feed->glue_chunk = chunk;
+	return status;
+}
+
+/* All glue from feed->at up to `until` in the file. */
 static enum tpd_status feed_glue(struct tpd_feed *feed, uint64_t until, struct tpd_err *err)
 {
-	uint64_t n = until - feed->at;
+	const struct tpd_segment *seg = &feed->file->segments[0];
+	uint64_t size = tpd_chunk_bytes(seg->dtype);
+	enum tpd_status status = TPD_OK;
 
-	if (n == 0)
-		return TPD_OK;
-	feed->at = until;
-	feed->glue_at += n;
-	return tpd_hasher_add(feed->hasher, feed->glue + (feed->glue_at - n), n, err);
+	while (!status && feed->at < until) {
+		uint64_t chunk = feed->glue_at / size, from = feed->glue_at % size;
+		uint64_t n = TPD_MIN(until - feed->at, tpd_segment_chunk_len(seg, chunk) - from);
+
+		status = turn_glue(feed, chunk, err);
+		if (!status)
+			status = tpd_hasher_add(feed->hasher, feed->glue + from, (size_t)n, err);
+		feed->at += n;
+		feed->glue_at += n;
+	}
+	return status;
 }
 
 enum tpd_status tpd_feed_chunk(struct tpd_feed *feed, uint32_t segment, uint64_t chunk, const uint8_t *data, size_t len,

@@ -32,7 +32,6 @@
 
 static void job_release(struct tpd_ingest_job *job)
 {
-	tpd_ingest_file_done(job);
 	for (uint32_t f = 0; job->files && f < job->manifest.file_count; f++) {
 		struct tpd_file_work *file = &job->files[f];
 

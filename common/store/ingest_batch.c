@@ -47,26 +47,16 @@ static enum tpd_status read_range(const struct tpd_file_work *file, uint32_t seg
 	return pr.status;
 }
 
-enum tpd_status tpd_ingest_file_begin(struct tpd_ingest_job *job, struct tpd_file_work *file, struct tpd_err *err)
+enum tpd_status tpd_ingest_read_glue(void *arg, uint64_t chunk, uint8_t *out, struct tpd_err *err)
 {
-	uint64_t len = file->entry->segments[0].length;
+	const struct tpd_file_work *file = arg;
+	const struct tpd_segment *seg = &file->entry->segments[0];
+	uint32_t len = tpd_segment_chunk_len(seg, chunk);
+	enum tpd_status status = read_range(file, 0, chunk * tpd_chunk_bytes(seg->dtype), len, out, err);
 
-	job->file = file;
-	if (file->entry->segment_count == 1 || len == 0)
-		return TPD_OK;
-	file->glue = malloc(len); /* at most TPD_FORMAT_MAX_GLUE: the format layer sees to it */
-	if (!file->glue)
-		return tpd_fail_nomem(err);
-	return read_range(file, 0, 0, len, file->glue, err);
-}
-
-void tpd_ingest_file_done(struct tpd_ingest_job *job)
-{
-	if (job->file) {
-		free(job->file->glue);
-		job->file->glue = NULL;
-	}
-	job->file = NULL;
+	if (!status && tpd_xxh64(out, len) != file->marks[chunk])
+		status = tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", file->entry->path);
+	return status;
 }
 
 size_t tpd_ingest_batch(struct tpd_ingest_job *job, uint64_t number, uint64_t end)
@@ -109,13 +99,9 @@ enum tpd_status tpd_ingest_read_x(struct tpd_ingest_job *job, struct tpd_slot *s
 
 	if (status)
 		return status;
-	if (slot->segment == 0 && file->glue) {
-		memcpy(slot->x, file->glue + pos, slot->len);
-	} else {
-		status = read_range(file, slot->segment, pos, slot->len, slot->x, err);
-		if (status)
-			return status;
-	}
+	status = read_range(file, slot->segment, pos, slot->len, slot->x, err);
+	if (status)
+		return status;
 	slot->mark = tpd_xxh64(slot->x, slot->len);
 	return TPD_OK;
 }

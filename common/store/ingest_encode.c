@@ -240,11 +240,12 @@ static enum tpd_status encode_file(struct tpd_ingest_job *job, uint32_t file_num
 	struct tpd_entry *entry = file->entry;
 	uint64_t chunks = tpd_entry_chunks(entry);
 	struct tpd_feed feed;
-	enum tpd_status status = tpd_ingest_file_begin(job, file, err);
+	enum tpd_status status = TPD_OK;
 
+	job->file = file;
 	for (uint32_t s = 0; s < entry->segment_count; s++)
 		entry->about[s].planned = file->segments[s].plan.encoding;
-	feed = tpd_feed_make(job->hasher, entry, file->glue);
+	feed = tpd_feed_make(job->hasher, entry, tpd_ingest_read_glue, file);
 	for (uint64_t first = 0; !status && first < chunks;) {
 		uint64_t end = part_end(entry, first, chunks, job->begin.part_size);
 		struct tpd_part_ref *grown = realloc(entry->parts, (entry->part_count + 1u) * sizeof(*grown));
@@ -272,7 +273,8 @@ static enum tpd_status encode_file(struct tpd_ingest_job *job, uint32_t file_num
 		status = tpd_feed_rest(&feed, err);
 	if (!status)
 		status = tpd_hasher_end(job->hasher, entry->sha256, err);
-	tpd_ingest_file_done(job);
+	tpd_feed_release(&feed);
+	job->file = NULL;
 	return status;
 }
 

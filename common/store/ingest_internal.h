@@ -32,7 +32,6 @@ struct tpd_file_work {
 	struct tpd_segment_work *segments; /* entry->segment_count */
 	bool *typed;             /* likewise, while it is laid out: its format says so */
 	uint64_t *marks;         /* XXH3-64 of each chunk as the survey saw it */
-	uint8_t *glue;           /* bytes of segment 0 while the file is in work, when it has other segments */
 };
 
 /* One chunk in flight. Buffers grow to what their chunks need and are used again. */
@@ -122,9 +121,8 @@ enum tpd_status tpd_ingest_encode(struct tpd_ingest_job *job, struct tpd_err *er
 
 /* --- ingest_batch.c: reading, for both passes --- */
 
-/* Read the glue of job->file into memory when it has other segments; freed by tpd_ingest_file_done. */
-enum tpd_status tpd_ingest_file_begin(struct tpd_ingest_job *job, struct tpd_file_work *file, struct tpd_err *err);
-void tpd_ingest_file_done(struct tpd_ingest_job *job);
+/* For the hasher (arg: a struct tpd_file_work): a chunk of the glue again; TPD_CONFLICT when it is not what the survey saw. */
+enum tpd_status tpd_ingest_read_glue(void *arg, uint64_t chunk, uint8_t *out, struct tpd_err *err);
 /* Give slots to chunks [number, end) as far as a batch goes; returns how many slots are in use. */
 size_t tpd_ingest_batch(struct tpd_ingest_job *job, uint64_t number, uint64_t end);
 /* x of a slot. */

@@ -162,12 +162,12 @@ static enum tpd_status survey_file(struct tpd_ingest_job *job, struct tpd_file_w
 {
 	uint64_t chunks = tpd_entry_chunks(file->entry);
 	TPD_AUTO_FREE uint32_t *complete = calloc(job->slot_count, sizeof(*complete));
-	enum tpd_status status;
+	enum tpd_status status = TPD_OK;
 
 	file->marks = malloc((chunks + 1) * sizeof(*file->marks));
 	if (!file->marks || !complete)
 		return tpd_fail_nomem(err);
-	status = tpd_ingest_file_begin(job, file, err);
+	job->file = file;
 	for (uint64_t number = 0; !status && number < chunks;) {
 		size_t n = tpd_ingest_batch(job, number, chunks), planned = 0, bytes = 0;
 		struct planning planning = {.job = job, .segments = complete};
@@ -191,7 +191,7 @@ static enum tpd_status survey_file(struct tpd_ingest_job *job, struct tpd_file_w
 			status = tpd_ingest_progress(job, bytes, err);
 		number += n;
 	}
-	tpd_ingest_file_done(job);
+	job->file = NULL;
 	return status;
 }
 

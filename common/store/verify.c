@@ -50,35 +50,20 @@ static enum tpd_status decode_chunk(void *ctx, size_t item, unsigned worker, str
 			      &buffer->len, err);
 }
 
-/* Segment 0 of a file that has others, whole. */
-static enum tpd_status read_glue(struct verifying *v, uint8_t **out_glue, struct tpd_err *err)
+/* A chunk of segment 0 of a file that has others. */
+static enum tpd_status read_glue(void *arg, uint64_t chunk, uint8_t *out, struct tpd_err *err)
 {
+	struct verifying *v = arg;
 	const struct tpd_segment *seg = &v->entry->segments[0];
-	TPD_AUTO_FREE uint8_t *glue = NULL;
-	uint8_t *chunk = NULL;
-	enum tpd_status status;
+	uint8_t *buffer = NULL;
+	size_t len = 0;
+	enum tpd_status status = tpd_readers_room(&v->readers, 0, seg, &buffer, err);
 
-	if (v->entry->segment_count == 1 || seg->length == 0)
-		return TPD_OK;
-	if (seg->length > TPD_FORMAT_MAX_GLUE)
-		return tpd_fail(err, TPD_CORRUPT, "'%s' has more than %u bytes between its tensors", v->entry->path,
-				TPD_FORMAT_MAX_GLUE);
-	glue = malloc(seg->length);
-	if (!glue)
-		return tpd_fail_nomem(err);
-	status = tpd_readers_room(&v->readers, 0, seg, &chunk, err);
-	for (uint64_t c = 0; !status && c < tpd_segment_chunks(seg); c++) {
-		size_t len = 0;
-
-		status = tpd_chain_read(v->chain, v->readers.workers[0], v->file, 0, c, chunk, &len, err);
-		if (!status)
-			memcpy(glue + c * tpd_chunk_bytes(seg->dtype), chunk, len);
-	}
-	if (status)
-		return status;
-	*out_glue = glue;
-	glue = NULL;
-	return TPD_OK;
+	if (!status)
+		status = tpd_chain_read(v->chain, v->readers.workers[0], v->file, 0, chunk, buffer, &len, err);
+	if (!status)
+		memcpy(out, buffer, len); /* that of the chunk: the chain sees to it */
+	return status;
 }
 
 /* Chunks from `number` on into v->set; returns how many. */
@@ -97,15 +82,14 @@ static size_t next_batch(struct verifying *v, uint64_t number, uint64_t chunks)
 
 static enum tpd_status verify_file(struct verifying *v, struct tpd_err *err)
 {
-	TPD_AUTO_FREE uint8_t *glue = NULL;
 	uint64_t chunks = tpd_entry_chunks(v->entry), number = 0;
 	uint8_t digest[TPD_SHA256_LEN];
 	struct tpd_feed feed;
-	enum tpd_status status = read_glue(v, &glue, err), hashed;
+	enum tpd_status status = TPD_OK, hashed;
 
 	if (v->entry->segment_count > 1)
 		number = tpd_segment_chunks(&v->entry->segments[0]);
-	feed = tpd_feed_make(v->hasher, v->entry, glue);
+	feed = tpd_feed_make(v->hasher, v->entry, read_glue, v);
 	while (!status && number < chunks) {
 		size_t n, bytes = 0;
 
@@ -131,6 +115,7 @@ static enum tpd_status verify_file(struct verifying *v, struct tpd_err *err)
 		status = tpd_feed_rest(&feed, err);
 	if (!status)
 		status = tpd_hasher_end(v->hasher, digest, err);
+	tpd_feed_release(&feed);
 	if (!status && memcmp(digest, v->entry->sha256, sizeof(digest)) != 0)
 		status = tpd_fail(err, TPD_CORRUPT, "'%s': its bytes do not have the recorded SHA-256", v->entry->path);
 	return status;

@@ -103,7 +103,7 @@ TPD_UNUSED static void fuzz_check_layout(const struct tpd_format_layout *layout,
 		at = s->offset + s->length;
 		glue -= s->length;
 	}
-	FUZZ_CHECK(layout->kind == TPD_FORMAT_OPAQUE || glue <= TPD_FORMAT_MAX_GLUE);
+	FUZZ_CHECK(layout->kind == TPD_FORMAT_OPAQUE || layout->kind == TPD_FORMAT_TORCH_DISTCP || glue <= TPD_FORMAT_MAX_GLUE);
 }
 
 /* Parses a copy of exactly these bytes under this name, and checks the layout; the kind. */
