@@ -93,8 +93,8 @@ static bool safetensors_ends(int fd, uint64_t size)
 }
 
 /*
- * HDF5's superblock: who opens the file for writing sets a flag there, in versions 0, 1 and 3, and at the end the address of the file's end.
- * What lies before it while a file is written may be a hole.
+ * HDF5's superblock: who opens the file for writing sets a flag there and clears it at the end, when the address of the file's end is
+ * written, too. Until then its place may be a hole.
  */
 static bool hdf5_ends(int fd, uint64_t size)
 {
