@@ -210,8 +210,8 @@ check-memory: all
 	test -n '$(RUN)' || { echo 'usage: make check-memory RUN=DIR'; exit 2; }
 	BUILD=$(abspath $(BUILD)) tests/large/memory.sh '$(RUN)'
 
-# PyTorch, transformers, Lightning and DeepSpeed train small models while tpded watches. They come into $(BUILD)/frameworks/venv, or are
-# taken from FRAMEWORKS_VENV=DIR.
+# PyTorch, transformers, Lightning, DeepSpeed and others train small models while tpded watches. They come into $(BUILD)/frameworks/venv and
+# venv-jax, or are taken from FRAMEWORKS_VENV=DIR and FRAMEWORKS_VENV_JAX=DIR.
 check-frameworks: all
 	BUILD=$(abspath $(BUILD)) tests/frameworks/run.sh
 

@@ -1,10 +1,12 @@
-"""Do tensors in torch files cost what the same tensors cost in safetensors, within 1 %?
+"""Do tensors in files of other formats cost what the same tensors cost in safetensors, within 1 %?
 
 Consecutive checkpoints of a run are stored twice, each time in a fresh store: the files as the framework wrote them, and their tensors
 under the same names written by safetensors. What is compared is the sum of what the tensors cost, without headers and pickles.
 """
 import json
+import logging
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -12,22 +14,51 @@ import torch
 from safetensors.torch import save_file
 
 TOLERANCE = 0.01
-FILES = {"hf-limit1": "checkpoint-*/optimizer.pt", "lightning": "step=*.ckpt"}  # of the copies that the trainers made
+FILES = {  # of the copies that the trainers made
+    "hf-limit1": "checkpoint-*/optimizer.pt",
+    "accelerate": "checkpoint_*/optimizer.bin",
+    "lightning": "step=*.ckpt",
+    "deepspeed-zero2": "global_step*/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+    "torchao": "model-step*.pt",
+    "npz": "model-step*.npz",
+    "gguf": "model-step*.gguf",
+    "onnx": "step-*",
+}
 
 
-def tensors_in(value, prefix=""):
+def tensors_of_torch(value, prefix=""):
     """(name, tensor) of all that a torch file holds, by the keys that lead there."""
+    if hasattr(value, "__tensor_flatten__"):
+        value = {part: getattr(value, part) for part in value.__tensor_flatten__()[0]}
     if isinstance(value, torch.Tensor):
         yield prefix, value
     elif isinstance(value, (dict, list, tuple)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, below in items:
-            yield from tensors_in(below, f"{prefix}.{key}" if prefix else str(key))
+            yield from tensors_of_torch(below, f"{prefix}.{key}" if prefix else str(key))
+
+
+def tensors_in(path):
+    if path.suffix == ".npz":
+        import numpy
+        with numpy.load(path) as arrays:
+            return [(name, torch.from_numpy(arrays[name])) for name in arrays.files]
+    if path.suffix == ".gguf":
+        import gguf
+        return [(tensor.name, torch.from_numpy(tensor.data.copy())) for tensor in gguf.GGUFReader(path).tensors]
+    if path.is_dir():
+        import onnx
+        return [(tensor.name, torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()))
+                for tensor in onnx.load(path / "model.onnx").graph.initializer]
+    logging.disable(logging.WARNING)  # DeepSpeed, which its file imports, tells that there is no GPU
+    value = torch.load(path, weights_only=False)  # some have classes in them; they are our own
+    logging.disable(logging.NOTSET)
+    return tensors_of_torch(value)
 
 
 def rewrite(path, target):
     kept, seen = {}, set()
-    for name, tensor in tensors_in(torch.load(path, weights_only=True)):
+    for name, tensor in tensors_in(path):
         if tensor.untyped_storage().data_ptr() not in seen:  # a storage is in a torch file once
             seen.add(tensor.untyped_storage().data_ptr())
             kept[name] = tensor.contiguous()
@@ -42,14 +73,13 @@ def cost(build, store, files):
         base = [str(build / "tpdectl"), "--store", str(store), "--quiet", "--json"]
         subprocess.run([*base, "ingest", str(path), "--run", "r", "--step", str(step)], check=True, stdout=subprocess.DEVNULL)
         shown = json.loads(subprocess.run([*base, "show", f"r@{step}", "--tensors"], check=True, stdout=subprocess.PIPE).stdout)
-        for tensor in (tensor for file in shown["files"] for tensor in file["tensors"]):
+        for tensor in (tensor for file in shown["files"] for tensor in file.get("tensors", ())):
             stored, size = stored + tensor["stored"], size + tensor["size"]
     return stored, size
 
 
 def step_of(path, pattern):
-    name = path.parent.name if "/" in pattern else path.stem
-    return int(name.replace("=", "-").rsplit("-", 1)[1])
+    return int(re.findall(r"\d+", path.parent.name if "/" in pattern else path.name)[-1])
 
 
 def check(build, root, scenarios, say):

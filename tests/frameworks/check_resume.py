@@ -8,7 +8,7 @@ import shutil
 from recorder import read_records
 
 # run, which of its checkpoints; the directory that a single file is restored to makes no difference to a framework
-RESUMED = {"hf-limit1": 2, "lightning": 1, "dcp-sync": 1}
+RESUMED = {"hf-limit1": 2, "lightning": 1, "dcp-sync": 1, "accelerate": 1, "deepspeed-zero3": 1, "orbax": 1}
 
 
 def losses(trainers, scenario, checkpoint):

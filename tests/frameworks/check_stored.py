@@ -48,7 +48,7 @@ def check_run(tpded, root, run, settle, events):
     known = {}  # (run, step, contents): records
     key = lambda name, step, files: (name, step, repr(sorted(files.items())))
     for record in records:
-        known.setdefault(key(run, record["step"], record["files"]), []).append(record)
+        known.setdefault(key(record["run"], record["step"], record["files"]), []).append(record)
     matched = set()
     for item, files in stored:
         if isinstance(files, str):
@@ -62,7 +62,7 @@ def check_run(tpded, root, run, settle, events):
     for kind in dict.fromkeys(record["kind"] for record in records):
         own = [record for record in records if record["kind"] == kind]
         long_enough = [r for r in own if lifetime(r) >= (MARKED_S if r["marked"] else settle + MARKED_S)]
-        is_stored = lambda record: key(run, record["step"], record["files"]) in matched
+        is_stored = lambda record: key(record["run"], record["step"], record["files"]) in matched
         missed = [(record, reason(record, events)) for record in long_enough if not is_stored(record)]
         rows.append(Row(kind, len(own), len(long_enough), sum(map(is_stored, own)), missed, failures))
         failures = []  # once
@@ -85,11 +85,11 @@ def check(tpded, root, scenarios, settle):
     for item in tpded.listed():
         if item["run"].split("/")[0] not in {scenario.run for scenario in scenarios}:
             failures.append(f"{item['name']}: there is no such run")
-    text = [f"{'scenario':16} {'written':>8} {'lived long enough':>18} {'stored':>7} {'missed':>7}"]
+    text = [f"{'scenario':22} {'written':>8} {'lived long enough':>18} {'stored':>7} {'missed':>7}"]
     for row in rows:
-        text.append(f"{row.kind:16} {row.written:8} {row.lived:18} {row.stored:7} {len(row.missed):7}")
+        text.append(f"{row.kind:22} {row.written:8} {row.lived:18} {row.stored:7} {len(row.missed):7}")
         for why, count in Counter(why for _, why in row.missed).items():
-            text.append(f"{'':16} {count} missed: {why}")
+            text.append(f"{'':22} {count} missed: {why}")
         failures += [f"{row.kind}: step {record['step']} lived {lifetime(record):.2f} s and is not stored: {why}"
                      for record, why in row.missed] + row.failures
     return "\n".join(text), failures

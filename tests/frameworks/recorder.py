@@ -6,7 +6,8 @@
 ROOT/records/RUN.jsonl gets a line for each checkpoint as soon as it is complete, before training goes on and anything may delete it:
 names, modes, sizes and SHA-256 of its files, and the time of the last change of any of them, or of its completion marker if that lies
 elsewhere. Another line tells when its end begins. Python tells that itself, through an audit hook, before it removes, renames or opens for
-writing; what C++ opens (torch.save with a path) is told by ending().
+writing; what C++ opens (torch.save with a path) is told by ending(). The run of what lies deeper than in the watched directory is
+RUN/DIRECTORY, as tpded names it.
 """
 import hashlib
 import json
@@ -50,7 +51,9 @@ class Recorder:
             completed = newest_change(path)
             if marker:
                 completed = max(completed, os.stat(os.path.join(path, marker)).st_ctime_ns)
-            self._write(event="complete", run=self.run, kind=kind or self.run, step=step, path=path, time=completed,
+            below = os.path.relpath(os.path.dirname(path), self.watched)
+            run = self.run if below == "." else f"{self.run}/{below}"
+            self._write(event="complete", run=run, kind=kind or self.run, step=step, path=path, time=completed,
                         marked=marker is not None, files=describe(path))
             self.live.add(path)
             if keep:

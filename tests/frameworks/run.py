@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Real frameworks train with a running tpded, and what it stored is checked; run.sh brings what this needs and calls it.
 
-    run.py --build DIR [--only RUN,...] [--settle SECONDS] [--skip resume,bits,churn]
+    run.py --build DIR --jax PYTHON [--only RUN,...] [--settle SECONDS] [--skip resume,tensors,bits,churn]
 
 One daemon watches a directory for each scenario (scenarios.py). The trainers (train_*.py) run one after the other, each in a process of
 its own that notes what it writes (recorder.py). Then: is all of it stored (check_stored.py), does training go on from what is restored
-as from the original (check_resume.py), do tensors in torch files cost what they cost in safetensors (check_bits.py), and does the
-daemon survive a storm of files (check_churn.py)? The status is 0 only when all of that holds.
+as from the original (check_resume.py), are formats and tensors known (check_tensors.py), do tensors of other formats cost what they
+cost in safetensors (check_bits.py), and does the daemon survive a storm of files (check_churn.py)? The status is 0 only when all of
+that holds.
 
 --settle 0 must make it fail: then a slow writer's checkpoints are taken half-written.
 """
@@ -22,6 +23,7 @@ import check_bits
 import check_churn
 import check_resume
 import check_stored
+import check_tensors
 import scenarios
 from daemon import Tpded
 
@@ -32,8 +34,8 @@ TRAIN_TIMEOUT = 600  # seconds
 class Trainers:
     """Starts training programs; their output goes to logs of their own."""
 
-    def __init__(self, root):
-        self.root = root
+    def __init__(self, root, jax):
+        self.root, self.jax = root, jax
         self.environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
                             "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu", "PYTHONDONTWRITEBYTECODE": "1",
                             "TMPDIR": str(root / "tmp")}
@@ -41,7 +43,8 @@ class Trainers:
     def run(self, program, ranks, *words):
         """Standard output of a program that must succeed."""
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-        command = [sys.executable, "-B", *launcher, HERE / program, self.root, *words]
+        python = self.jax if program in scenarios.WITHOUT_TORCH else sys.executable
+        command = [python, "-B", *launcher, HERE / program, self.root, *words]
         log = self.root / "logs" / f"{pathlib.Path(program).stem}-{'-'.join(words)[:60].replace('/', '_')}.log"
         with open(log, "w+", encoding="utf-8") as output:
             done = subprocess.run(list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, env=self.environment,
@@ -49,7 +52,8 @@ class Trainers:
             output.seek(0)
             text = output.read()
         if done.returncode != 0:
-            raise RuntimeError(f"{program} {' '.join(words)}: status {done.returncode}:\n{text[-3000:]}")
+            own = "\n".join(line for line in text.splitlines() if line.startswith("[rank"))  # the launcher's own words are many
+            raise RuntimeError(f"{program} {' '.join(words)}: status {done.returncode}:\n{(own or text)[-3000:]}")
         return text
 
 
@@ -67,9 +71,10 @@ def train_all(trainers, chosen):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", required=True, type=pathlib.Path)
+    parser.add_argument("--jax", required=True, type=pathlib.Path, help="the Python of the environment without torch")
     parser.add_argument("--only", default="", help="these scenarios, with commas between them")
     parser.add_argument("--settle", default=1.0, type=float, help="of the watches, in seconds")
-    parser.add_argument("--skip", default="", help="of: resume, bits, churn")
+    parser.add_argument("--skip", default="", help="of: resume, tensors, bits, churn")
     arguments = parser.parse_args()
     only, skip = set(filter(None, arguments.only.split(","))), set(filter(None, arguments.skip.split(",")))
     chosen = [scenario for scenario in scenarios.SCENARIOS if not only or scenario.run in only]
@@ -80,7 +85,7 @@ def main():
         (root / name).mkdir(parents=True)
 
     start, failures = time.monotonic(), []
-    trainers = Trainers(root)
+    trainers = Trainers(root, arguments.jax)
     watches = {scenario.run: root / "watched" / scenario.run for scenario in chosen}
     with Tpded(build, root, watches, f"{arguments.settle * 1000:.0f}ms") as tpded:
         train_all(trainers, chosen)
@@ -90,6 +95,8 @@ def main():
         failures += found
         if "resume" not in skip:
             failures += check_resume.check(tpded, trainers, chosen, say)
+        if "tensors" not in skip:
+            failures += check_tensors.check(tpded, root, chosen, say)
     if tpded.process.returncode != 0:
         failures.append(f"tpded ended with {tpded.process.returncode}")
     if "bits" not in skip:

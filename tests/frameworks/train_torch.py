@@ -5,7 +5,11 @@
 torch-steps   step_N.pt; step 3 is written again twice, the first time for good enough, and the process that wrote step 9 died
 torch-slow    through a file whose disk is slow: a checkpoint is there, and grows, for seconds before it is whole. Half of them in
               the format from before torch 1.6, which has no end that would tell.
+nemo-files    NeMo's single files: NAME-unfinished lies beside NAME.ckpt while it and NAME-EMA.ckpt are written, and while they are deleted
+              (nemo/utils/callbacks/nemo_model_checkpoint.py, _save_checkpoint). In the middle of each there is a pause that is longer
+              than settle=, and nothing in it would tell.
 """
+import io
 import os
 import pathlib
 import sys
@@ -98,7 +102,34 @@ def slowly(loop):
         loop.recorder.complete(path, loop.step)
 
 
+def nemo(loop):
+    for save in range(4):
+        loop.train()
+        name = f"gpt--loss={9 - save:.2f}-step={loop.step}-consumed_samples={4 * loop.step}.0"
+        unfinished = loop.directory / (name + "-unfinished")
+        unfinished.touch()
+        paths = [loop.directory / (name + ending) for ending in (".ckpt", "-EMA.ckpt")]
+        for i, path in enumerate(paths):
+            memory = io.BytesIO()
+            torch.save({**loop.state(), "ema": i}, memory, _use_new_zipfile_serialization=False)
+            whole = memory.getvalue()
+            with open(path, "wb") as file:
+                file.write(whole[:len(whole) // 2])
+                file.flush()
+                time.sleep(1.5)
+                file.write(whole[len(whole) // 2:])
+        unfinished.unlink()
+        for path in paths:
+            loop.recorder.complete(path, loop.step)
+        time.sleep(2.5)
+        if save < 2:
+            unfinished.touch()
+            for path in paths:
+                path.unlink()
+            unfinished.unlink()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in sys.argv[2:]:
-        {"torch-steps": steps, "torch-slow": slowly}[name](Loop(sys.argv[1], name))
+        {"torch-steps": steps, "torch-slow": slowly, "nemo-files": nemo}[name](Loop(sys.argv[1], name))
