@@ -306,8 +306,10 @@ START_TEST(names)
 	add("optimizer.safetensors", "optim.layers.9.mlp.bias.exp_avg", TPD_DTYPE_F32, 7, 64, momentum.m);
 	add("optimizer.safetensors", "optim.list.1.exp_avg", TPD_DTYPE_F32, 5, 64, momentum.m);
 	add("optimizer.safetensors", "state.1.exp_avg", TPD_DTYPE_F32, 6, 64, momentum.m);
+	add("other.safetensors", "optim.state.exp_avg_sq.layers.1.mlp.weight", TPD_DTYPE_F32, 64, 64, other.v); /* in another rank's file */
 	m = keep(1);
-	ck_assert_uint_eq(m.tie_count, 6);
+	ck_assert_uint_eq(m.tie_count, 7);
+	ck_assert_ptr_nonnull(tie_of(&m, "other.safetensors", "optim.state.exp_avg_sq.layers.1.mlp.weight", 0));
 	expect(&m, "optim.list.1.exp_avg", "model.list.1", false); /* and there is no weight for state.1, as there are two */
 	expect(&m, "optim.layers.0.mlp.weight.exp_avg", "model.layers.0.mlp.weight", false);
 	expect(&m, "optim.layers.0.mlp.weight.exp_avg_sq", "model.layers.0.mlp.weight", false);

@@ -52,12 +52,17 @@ struct class {
 
 /* --- companions: exp_avg_sq and its exp_avg --- */
 
-/* By file, by whose state it is, by chunk, then by kind: a leader before the others. */
+/*
+ * By whose state it is, and by chunk. Numbers mean something in one file only; a parameter with a name may have its states in several
+ * (DCP and megatron-core spread them over the ranks).
+ */
 static int compare_groups(const struct tpd_tied *x, const struct tpd_tied *y)
 {
 	int order;
 
-	if (x->file != y->file)
+	if (x->name.numbered != y->name.numbered)
+		return x->name.numbered ? 1 : -1;
+	if (x->name.numbered && x->file != y->file)
 		return x->file < y->file ? -1 : 1;
 	if (x->name.length != y->name.length)
 		return x->name.length < y->name.length ? -1 : 1;
@@ -597,18 +602,65 @@ static enum tpd_status work_classes(struct tpd_ties *ties, const uint32_t *leade
 	return status;
 }
 
-/* A leader's owner is that of the whole group. */
-static enum tpd_status add_groups(struct tpd_ties *ties, const uint32_t *states, uint32_t count, struct tpd_err *err)
+/* The end of the group that begins at `first`. */
+static uint32_t group_end(const struct tpd_ties *ties, const uint32_t *states, uint32_t count, uint32_t first)
 {
-	const struct tpd_tied *leader = NULL;
+	uint32_t end = first + 1;
+
+	while (end < count && compare_groups(&ties->items[states[first]], &ties->items[states[end]]) == 0)
+		end++;
+	return end;
+}
+
+/*
+ * exp_avg, or momentum_buffer where there is none; in a group of several files each may have one. They stand together, by file:
+ * places [*out_from, *out_to).
+ */
+static void find_leaders(struct tpd_ties *ties, const uint32_t *states, uint32_t first, uint32_t end, uint32_t *out_from, uint32_t *out_to)
+{
+	enum tpd_state_kind kind = ties->items[states[first]].name.kind == TPD_STATE_EXP_AVG ? TPD_STATE_EXP_AVG : TPD_STATE_MOMENTUM;
+
+	*out_from = *out_to = end;
+	for (uint32_t i = first; i < end; i++) {
+		if (ties->items[states[i]].name.kind != kind)
+			continue;
+		ties->items[states[i]].leads = true;
+		*out_from = TPD_MIN(*out_from, i);
+		*out_to = i + 1;
+	}
+}
+
+/* Whose owner is this state's, too: the leader in its file, else the only one; NULL: none. */
+static const struct tpd_tied *leader_of(const struct tpd_ties *ties, const uint32_t *states, uint32_t from, uint32_t to,
+					const struct tpd_tied *state)
+{
+	uint32_t low = from, high = to;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (ties->items[states[middle]].file < state->file)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (to - from != 1 && (low == to || ties->items[states[low]].file != state->file))
+		return NULL;
+	low = to - from == 1 ? from : low;
+	return ties->items[states[low]].elements == state->elements ? &ties->items[states[low]] : NULL;
+}
+
+static enum tpd_status add_group(struct tpd_ties *ties, const uint32_t *states, uint32_t first, uint32_t end, struct tpd_err *err)
+{
+	uint32_t from, to;
 	enum tpd_status status = TPD_OK;
 
-	for (uint32_t i = 0; !status && i < count; i++) {
+	find_leaders(ties, states, first, end, &from, &to);
+	for (uint32_t i = first; !status && i < end; i++) {
 		const struct tpd_tied *state = &ties->items[states[i]];
+		const struct tpd_tied *leader = state->leads ? state : leader_of(ties, states, from, to, state);
 
-		if (state->leads)
-			leader = state;
-		if (leader && leader->owner != TPD_TIED_NONE && compare_groups(leader, state) == 0 && leader->elements == state->elements)
+		if (leader && leader->owner != TPD_TIED_NONE)
 			status = tpd_ties_add(ties, state, 0, &ties->items[leader->owner], 0, state->elements, state->name.kind,
 					      leader->checked, err);
 	}
@@ -632,18 +684,21 @@ enum tpd_status tpd_ties_moments(struct tpd_ties *ties, struct tpd_err *err)
 			weights[weight_count++] = i;
 	}
 	qsort_r(states, count, sizeof(*states), compare_states, ties->items);
-	for (uint32_t i = 0; i < count; i++) {
-		struct tpd_tied *state = &ties->items[states[i]];
-
-		state->leads = (state->name.kind == TPD_STATE_EXP_AVG || state->name.kind == TPD_STATE_MOMENTUM) &&
-			       (leader_count == 0 || compare_groups(&ties->items[leaders[leader_count - 1]], state) != 0);
-		if (state->leads)
-			leaders[leader_count++] = states[i];
+	for (uint32_t first = 0, end, from, to; first < count; first = end) {
+		end = group_end(ties, states, count, first);
+		find_leaders(ties, states, first, end, &from, &to);
 	}
+	for (uint32_t i = 0; i < count; i++)
+		if (ties->items[states[i]].leads)
+			leaders[leader_count++] = states[i];
 	qsort_r(leaders, leader_count, sizeof(*leaders), compare_in_class, ties);
 	qsort_r(weights, weight_count, sizeof(*weights), compare_in_class, ties);
 	status = settle(ties, leaders, leader_count, weights, weight_count, err);
 	if (!status)
 		status = work_classes(ties, leaders, leader_count, weights, weight_count, err);
-	return status ? status : add_groups(ties, states, count, err);
+	for (uint32_t first = 0, end; !status && first < count; first = end) {
+		end = group_end(ties, states, count, first);
+		status = add_group(ties, states, first, end, err);
+	}
+	return status;
 }
