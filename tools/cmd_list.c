@@ -1,5 +1,5 @@
 /*
- * cmd_list.c - `tpdectl list [RUN]`: one row a checkpoint, or with --runs one a run.
+ * cmd_list.c - `tpdectl list [RUN]`: one row a checkpoint, with --metric one of its metrics, or with --runs one a run.
  */
 #include "base/tpd.h"
 
@@ -40,10 +40,23 @@ static void put_json(struct tpd_json_out *out, const struct tpd_rows *rows, cons
 	tpd_json_put_u64(out, row->depth);
 	tpd_json_key(out, "reference");
 	tpd_json_put_string(out, row->ref ? tpd_rows_name_of_id(rows, row->ref, false, name) : NULL);
+	tpd_json_key(out, "metrics"); /* last: the completion looks at the rest */
+	tpd_rows_put_metrics(out, row->metrics);
 	tpd_json_end_object(out);
 }
 
-static void add_row(struct tpd_table *table, const struct tpd_rows *rows, const struct tpd_row *row)
+/* metric NULL: its column, and all columns that are empty, are not printed. */
+static void add_metric(struct tpd_table *table, const struct tpd_row *row, const char *metric)
+{
+	const struct tpd_metric *own = metric ? tpd_metrics_find(row->metrics, metric) : NULL;
+
+	if (own)
+		tpd_table_addf(table, "%.6g", own->value);
+	else
+		tpd_table_add(table, "");
+}
+
+static void add_row(struct tpd_table *table, const struct tpd_rows *rows, const struct tpd_row *row, const char *metric)
 {
 	char name[TPD_NAME_TEXT], time[TPD_TEXT_SIZE];
 
@@ -51,6 +64,7 @@ static void add_row(struct tpd_table *table, const struct tpd_rows *rows, const 
 	if (row->status) {
 		for (size_t i = 0; i < 5; i++)
 			tpd_table_add(table, "?");
+		add_metric(table, row, metric);
 		tpd_table_add(table, "unreadable");
 		return;
 	}
@@ -59,20 +73,35 @@ static void add_row(struct tpd_table *table, const struct tpd_rows *rows, const 
 	tpd_table_add_bytes(table, row->stored);
 	tpd_table_add_ratio(table, row->size, row->stored);
 	tpd_table_addf(table, "%u", row->depth);
+	add_metric(table, row, metric);
 	tpd_table_add(table, row->ref ? tpd_rows_name_of_id(rows, row->ref, true, name) : "keyframe");
 }
 
-static enum tpd_status print_checkpoints(const struct tpd_rows *rows, struct tpd_err *err)
+static bool has_metric(const struct tpd_rows *rows, const char *metric)
 {
-	static const char *const titles[] = {"CHECKPOINT", "STORED AT (UTC)", ">SIZE",    ">STORED",
-					     ">RATIO",     ">DEPTH",          "REFERENCE"};
+	for (size_t i = 0; i < rows->count; i++)
+		if (tpd_metrics_find(rows->rows[i].metrics, metric))
+			return true;
+	return false;
+}
+
+static enum tpd_status print_checkpoints(const struct tpd_ctl *ctl, const struct tpd_rows *rows, struct tpd_err *err)
+{
+	TPD_AUTO_FREE char *metric = tpd_text_clean(ctl->metric ? ctl->metric : "");
+	TPD_AUTO_FREE char *column = NULL;
+	const char *titles[] = {"CHECKPOINT", "STORED AT (UTC)", ">SIZE", ">STORED", ">RATIO", ">DEPTH", NULL, "REFERENCE"};
 	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
 	uint64_t size = 0, stored = 0;
 	char saving[TPD_SAVING_TEXT];
 	enum tpd_status status;
 
+	if (!metric || asprintf(&column, ">%s", metric) < 0) {
+		column = NULL;
+		return tpd_fail_nomem(err);
+	}
+	titles[6] = column;
 	for (size_t i = 0; i < rows->count; i++) {
-		add_row(&table, rows, &rows->rows[i]);
+		add_row(&table, rows, &rows->rows[i], ctl->metric);
 		size += rows->rows[i].size;
 		stored += rows->rows[i].stored;
 	}
@@ -80,6 +109,8 @@ static enum tpd_status print_checkpoints(const struct tpd_rows *rows, struct tpd
 	if (status == TPD_OK && rows->count > 1)
 		printf("\n%zu checkpoints: %s\n", rows->count, tpd_text_saving(size, stored, saving));
 	tpd_table_release(&table);
+	if (status == TPD_OK && ctl->metric && !has_metric(rows, ctl->metric))
+		tpd_ctl_note(ctl, "no checkpoint here has a metric '%s'; 'tpdectl show' tells those of one", ctl->metric);
 	return status;
 }
 
@@ -155,19 +186,24 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 	struct tpd_json_out json = tpd_json_out_make(&buf);
 	struct tpd_err err = {0}, fault = {0};
 	int code = TPD_EXIT_DONE;
-	enum tpd_status status = tpd_ctl_open(ctl, TPD_ARCHIVE_READ, &archive, &err);
+	enum tpd_status status;
 
+	if (ctl->metric && ctl->runs)
+		return tpd_ctl_usage(ctl, "--metric is of a checkpoint, --runs lists runs");
+	status = tpd_ctl_open(ctl, TPD_ARCHIVE_READ, &archive, &err);
 	if (status == TPD_OK)
 		status = tpd_rows_read(archive, argc > 0 ? argv[0] : NULL, &rows, &err);
+	if (status == TPD_OK && (ctl->json || ctl->metric))
+		status = tpd_rows_metrics(archive, &rows, &err);
 	if (status == TPD_OK)
 		tpd_ctl_tell_catalog(ctl, &rows.catalog_fault);
 	tpd_json_begin_array(&json);
 	if (status == TPD_OK && ctl->runs)
 		status = print_runs(ctl, &rows, &json, &err);
 	else if (status == TPD_OK && !ctl->json && rows.count > 0)
-		status = print_checkpoints(&rows, &err);
+		status = print_checkpoints(ctl, &rows, &err);
 	for (size_t i = 0; status == TPD_OK && i < rows.count; i++) {
-		if (rows.rows[i].status == TPD_OK && !ctl->runs)
+		if (rows.rows[i].status == TPD_OK && ctl->json && !ctl->runs)
 			put_json(&json, &rows, &rows.rows[i]);
 		else if (rows.rows[i].status && !fault.status)
 			tpd_fail(&fault, rows.rows[i].status, "%s@%llu~%u cannot be read; see 'tpdectl verify'",

@@ -1,7 +1,8 @@
 /*
- * cmd_show.c - `tpdectl show RUN@STEP [--tensors]`: what one checkpoint consists of.
+ * cmd_show.c - `tpdectl show RUN@STEP [--tensors]`: what one checkpoint consists of, and how good it is.
  *
- * All of it comes from the manifest, which has everything that the catalog has and is the truth.
+ * All of it comes from the manifest, and the metrics from the refs, which have everything that the catalog has and are
+ * the truth.
  */
 #include "base/tpd.h"
 
@@ -183,8 +184,20 @@ static enum tpd_status print_tensors(const struct tpd_manifest *m, uint32_t numb
 	return status;
 }
 
-static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct tpd_manifest *m, const char *name,
-				  const char *reference, uint64_t stored, struct tpd_err *err)
+static enum tpd_status print_metrics(const struct tpd_metrics *metrics, struct tpd_err *err)
+{
+	for (size_t i = 0; i < metrics->count; i++) {
+		TPD_AUTO_FREE char *name = tpd_text_clean(metrics->items[i].name);
+
+		if (!name)
+			return tpd_fail_nomem(err);
+		printf("  %-9s  %s %.6g\n", i == 0 ? "metrics" : "", name, metrics->items[i].value);
+	}
+	return TPD_OK;
+}
+
+static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct tpd_manifest *m, const struct tpd_metrics *metrics,
+				  const char *name, const char *reference, uint64_t stored, struct tpd_err *err)
 {
 	TPD_AUTO_FREE char *source = tpd_text_clean(m->source ? m->source : "");
 	char id[TPD_ID_HEX], time[TPD_TEXT_SIZE], saving[TPD_SAVING_TEXT];
@@ -199,8 +212,10 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct tpd_ma
 		printf("  reference  %s, depth %u\n", reference, m->depth);
 	else
 		printf("  reference  none: a keyframe\n");
+	status = print_metrics(metrics, err);
 	putchar('\n');
-	status = print_files(m, err);
+	if (status == TPD_OK)
+		status = print_files(m, err);
 	if (status == TPD_OK)
 		status = print_digests(m, err);
 	for (uint32_t f = 0; status == TPD_OK && ctl->tensors && f < m->file_count; f++)
@@ -348,8 +363,8 @@ static void put_file(struct tpd_json_out *out, const struct tpd_manifest *m, con
 	tpd_json_end_object(out);
 }
 
-static void put_json(struct tpd_buf *buf, const struct tpd_manifest *m, const struct tpd_archive_name *name,
-		     const char *reference, uint64_t stored, bool tensors)
+static void put_json(struct tpd_buf *buf, const struct tpd_manifest *m, const struct tpd_metrics *metrics,
+		     const struct tpd_archive_name *name, const char *reference, uint64_t stored, bool tensors)
 {
 	struct tpd_json_out out = tpd_json_out_make(buf);
 	char id[TPD_ID_HEX], text[TPD_NAME_TEXT];
@@ -380,6 +395,8 @@ static void put_json(struct tpd_buf *buf, const struct tpd_manifest *m, const st
 	tpd_json_put_u64(&out, m->depth);
 	tpd_json_key(&out, "reference");
 	tpd_json_put_string(&out, m->has_ref ? reference : NULL);
+	tpd_json_key(&out, "metrics");
+	tpd_rows_put_metrics(&out, metrics);
 	tpd_json_key(&out, "files");
 	tpd_json_begin_array(&out);
 	for (uint32_t i = 0, file = 0; i < m->entry_count; i++) {
@@ -395,6 +412,7 @@ int tpd_cmd_show(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 	struct tpd_archive *archive = NULL;
 	struct tpd_archive_name name;
 	struct tpd_manifest m = {0};
+	struct tpd_run_metrics metrics = {0};
 	struct tpd_rows rows = {0};
 	struct tpd_buf buf = {0};
 	struct tpd_err err = {0};
@@ -409,21 +427,25 @@ int tpd_cmd_show(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		status = tpd_named_manifest(archive, &name, TPD_MANIFEST_ALL, &m, &err);
 	if (status == TPD_OK)
 		status = tpd_store_object_bytes(tpd_archive_store(archive), &name.id, &stored, &err);
+	if (status == TPD_OK)
+		status = tpd_store_metrics(tpd_archive_store(archive), name.run, &metrics, &err);
 	if (status == TPD_OK && m.has_ref) {
 		status = tpd_rows_names(archive, &rows, &err);
 		tpd_id_hex(&m.ref, id);
 		tpd_rows_name_of_id(&rows, id, !ctl->json, reference);
 	}
 	if (status == TPD_OK && ctl->json)
-		put_json(&buf, &m, &name, reference, stored, ctl->tensors);
+		put_json(&buf, &m, tpd_run_metrics_of(&metrics, &name.id), &name, reference, stored, ctl->tensors);
 	else if (status == TPD_OK)
-		status = print_text(ctl, &m, tpd_name_text(&name, text), reference, stored, &err);
+		status = print_text(ctl, &m, tpd_run_metrics_of(&metrics, &name.id), tpd_name_text(&name, text), reference,
+				    stored, &err);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);
 	else if (ctl->json)
 		code = tpd_ctl_print_json(ctl, &buf, code);
 	tpd_buf_release(&buf);
 	tpd_rows_release(&rows);
+	tpd_run_metrics_release(&metrics);
 	tpd_manifest_release(&m);
 	tpd_archive_close(archive);
 	return code;

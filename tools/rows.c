@@ -202,8 +202,39 @@ enum tpd_status tpd_rows_read(struct tpd_archive *archive, const char *name, str
 	return status;
 }
 
+enum tpd_status tpd_rows_metrics(struct tpd_archive *archive, struct tpd_rows *rows, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	rows->metrics = calloc(rows->count + 1, sizeof(*rows->metrics)); /* their places do not change: rows point there */
+	if (!rows->metrics)
+		return tpd_fail_nomem(err);
+	for (size_t i = 0; status == TPD_OK && i < rows->count; i++) {
+		if (i == 0 || strcmp(rows->rows[i].name.run, rows->rows[i - 1].name.run) != 0)
+			status = tpd_store_metrics(tpd_archive_store(archive), rows->rows[i].name.run,
+						   &rows->metrics[rows->metrics_count++], err);
+		if (status == TPD_OK)
+			rows->rows[i].metrics = tpd_run_metrics_of(&rows->metrics[rows->metrics_count - 1], &rows->rows[i].name.id);
+	}
+	return status;
+}
+
+void tpd_rows_put_metrics(struct tpd_json_out *out, const struct tpd_metrics *metrics)
+{
+	tpd_json_begin_object(out);
+	for (size_t i = 0; i < metrics->count; i++) {
+		tpd_json_key(out, metrics->items[i].name);
+		tpd_json_put_f64(out, metrics->items[i].value);
+	}
+	tpd_json_end_object(out);
+}
+
 void tpd_rows_release(struct tpd_rows *rows)
 {
+	for (size_t i = 0; i < rows->metrics_count; i++)
+		tpd_run_metrics_release(&rows->metrics[i]);
+	free(rows->metrics);
+
 	for (size_t i = 0; i < rows->count; i++) {
 		free(rows->rows[i].kind);
 		free(rows->rows[i].source);

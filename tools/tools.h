@@ -48,6 +48,7 @@ struct tpd_ctl {
 	const char **files; /* each --file, ended by NULL; owned; NULL: none */
 	uint64_t step;
 	bool has_step, force, tensors, runs;
+	const char *metric;
 
 	struct tpd_config config;
 	bool has_config; /* config was read and is released at the end */
@@ -105,6 +106,7 @@ struct tpd_row {
 	struct tpd_archive_name name;
 	enum tpd_status status;    /* of reading it; the fields below hold only when it is TPD_OK */
 	char *kind, *source, *ref; /* owned; ref: hex id, or NULL for a keyframe */
+	const struct tpd_metrics *metrics; /* NULL until tpd_rows_metrics() */
 	uint64_t size, stored, files;
 	uint32_t depth;
 	int64_t created_ns;
@@ -115,6 +117,8 @@ struct tpd_rows {
 	size_t count;
 	struct tpd_archive_name *all; /* of the whole store, by id: to name references; owned */
 	size_t all_count;
+	struct tpd_run_metrics *metrics; /* of each run of the rows; owned */
+	size_t metrics_count;
 	struct tpd_err catalog_fault; /* why the catalog was not asked to its end; TPD_OK: it was, or is not there */
 };
 
@@ -123,6 +127,8 @@ struct tpd_rows {
  * catalog that is absent or behind makes no difference. A checkpoint that cannot be read keeps its row.
  */
 enum tpd_status tpd_rows_read(struct tpd_archive *archive, const char *name, struct tpd_rows *out, struct tpd_err *err);
+/* And their metrics, which are in the refs. */
+enum tpd_status tpd_rows_metrics(struct tpd_archive *archive, struct tpd_rows *rows, struct tpd_err *err);
 /* The manifest of a checkpoint that refs name. That it is not in the store is damage then: TPD_CORRUPT. */
 enum tpd_status tpd_named_manifest(struct tpd_archive *archive, const struct tpd_archive_name *name,
 				   enum tpd_manifest_keep keep, struct tpd_manifest *out, struct tpd_err *err);
@@ -136,6 +142,9 @@ const char *tpd_rows_name(const struct tpd_rows *rows, const struct tpd_archive_
 const char *tpd_rows_name_of_id(const struct tpd_rows *rows, const char *id, bool brief, char out[TPD_NAME_TEXT]);
 /* "RUN@STEP~N" */
 const char *tpd_name_text(const struct tpd_archive_name *name, char out[TPD_NAME_TEXT]);
+
+/* An object of names and numbers. */
+void tpd_rows_put_metrics(struct tpd_json_out *out, const struct tpd_metrics *metrics);
 
 /* --- tables (table.c) --- */
 

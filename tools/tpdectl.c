@@ -25,7 +25,7 @@
 /* clang-format off */
 enum option_number {
 	O_STORE, O_CATALOG, O_CONFIG, O_JSON, O_QUIET, O_THREADS, O_LOCK_TIMEOUT, O_HELP, O_VERSION, /* common */
-	O_RUN, O_STEP, O_TO, O_FILE, O_FORCE, O_TENSORS, O_RUNS, O_SOCKET,
+	O_RUN, O_STEP, O_TO, O_FILE, O_FORCE, O_TENSORS, O_RUNS, O_METRIC, O_SOCKET,
 	O_COUNT
 };
 /* clang-format on */
@@ -52,6 +52,7 @@ static const struct {
 	[O_FORCE] = {"force", NULL, "replace files that are there", 0},
 	[O_TENSORS] = {"tensors", NULL, "list the tensors too", 0},
 	[O_RUNS] = {"runs", NULL, "one line a run", 0},
+	[O_METRIC] = {"metric", "NAME", "a column with this metric of each", 0},
 	[O_SOCKET] = {"socket", "PATH", "the daemon's control socket", 0},
 };
 
@@ -62,8 +63,9 @@ static const struct command {
 	int (*run)(struct tpd_ctl *ctl, int argc, char **argv);
 } commands[] = {
 	{"status", "", "the daemon, the store, the queue, the last events", BIT(O_SOCKET), 0, 0, tpd_cmd_status},
-	{"list", "[RUN]", "the stored checkpoints, of a run or of all", BIT(O_RUNS), 0, 1, tpd_cmd_list},
-	{"show", "RUN@STEP", "one checkpoint: files, digests, encodings, tensors", BIT(O_TENSORS), 1, 1, tpd_cmd_show},
+	{"list", "[RUN]", "the stored checkpoints, of a run or of all", BIT(O_RUNS) | BIT(O_METRIC), 0, 1,
+	 tpd_cmd_list},
+	{"show", "RUN@STEP", "one checkpoint: metrics, files, digests, tensors", BIT(O_TENSORS), 1, 1, tpd_cmd_show},
 	{"ingest", "PATH --run NAME", "store a checkpoint (a directory or a file)", BIT(O_RUN) | BIT(O_STEP), 1, 1,
 	 tpd_cmd_ingest},
 	{"restore", "RUN@STEP --to DIR", "get a checkpoint back, bit for bit", BIT(O_TO) | BIT(O_FILE) | BIT(O_FORCE),
@@ -253,9 +255,10 @@ static void print_help(const struct command *command)
 	}
 	print_options(BIT(O_FIRST_OWN) - 1);
 	if (!command) {
-		puts("\nA checkpoint is named RUN@STEP, RUN@latest, RUN@STEP~VERSION, or by at least\n"
-		     "8 digits of its id. Exit codes: 0 done, 1 failed, 2 usage, 3 partly done,\n"
-		     "4 not found, 5 corrupt, 6 busy. 'tpdectl COMMAND --help' tells more.");
+		puts("\nA checkpoint is named RUN@STEP, RUN@latest, RUN@STEP~VERSION, RUN@best:METRIC\n"
+		     "(or RUN@min:METRIC, RUN@max:METRIC), or by at least 8 digits of its id.\n"
+		     "Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 4 not found, 5 corrupt,\n"
+		     "6 busy. 'tpdectl COMMAND --help' tells more.");
 	}
 }
 
@@ -431,6 +434,9 @@ static int set_option(struct tpd_ctl *ctl, unsigned option, const char *value)
 		break;
 	case O_RUNS:
 		ctl->runs = true;
+		break;
+	case O_METRIC:
+		ctl->metric = value;
 		break;
 	case O_SOCKET:
 		ctl->socket = value;

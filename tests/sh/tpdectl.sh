@@ -61,6 +61,43 @@ expect 2 "${base[@]}" show demo; complains 'RUN@STEP'
 expect 2 "${base[@]}" show demo@x; complains 'RUN@STEP'
 expect 2 "${base[@]}" show ../x@1; complains 'RUN@STEP'
 
+# --- metrics ---
+cp -a "$run/checkpoint-60" "$dir/checkpoint-70"
+printf '{"global_step": 70, "log_history": [{"step": 70, "eval_loss": 4.25, "eval_runtime": 3, "evil\\u001b[31m": 1, "eval_\\u202etext": 2}, %s]}' \
+	'{"step": 70, "recall@10": 0.5, "eval_bleu": NaN}' >"$dir/checkpoint-70/trainer_state.json"
+expect 0 "${base[@]}" ingest "$dir/checkpoint-70" --run demo
+expect 0 "${base[@]}" show demo@best:loss; says 'demo@60~1'; says '  metrics    grad_norm '; says '             loss 5.56157'
+expect 0 "${base[@]}" show demo@max:loss; says 'demo@20~1'
+expect 0 "${base[@]}" show demo@best:recall@10; says 'demo@70~1'; says '  metrics    eval_loss 4.25'; says 'recall@10 0.5'
+! grep -q 'evil\|runtime\|bleu\|'$'\u202e' "$dir/out" || fail "what is no metric is one, or its name is raw: $(cat -v "$dir/out")"
+expect 0 "${base[@]}" show demo@best:loss --json; is_json "$dir/out"; says '"metrics":{"grad_norm":0.505'; says '"loss":5.56'
+expect 4 "${base[@]}" show demo@best:eval; complains "run 'demo' has no metric 'eval'; it has eval_loss, eval_"
+expect 4 "${base[@]}" restore demo@best:accuracy --to "$dir/none"; complains "no metric 'accuracy'"
+expect 2 "${base[@]}" show demo@best:; complains 'RUN@best:METRIC'
+expect 0 "${base[@]}" list demo@best:loss; says 'demo@60'; ! grep -q 'demo@40 .*kB' "$dir/out" || fail 'list of the best lists more'
+expect 0 "${base[@]}" verify demo@min:loss; says 'demo@60'
+expect 0 "${base[@]}" restore demo@best:loss --to "$dir/best"; diff -r "$run/checkpoint-60" "$dir/best" >/dev/null || fail 'the best is not what it was'
+expect 0 "${base[@]}" list --metric loss; says ' loss  REFERENCE'; says ' 5.87586  demo@20'
+expect 0 "${base[@]}" list --metric los; ! grep -q ' los ' "$dir/out" || fail 'an empty column'; complains "no checkpoint here has a metric 'los'"
+expect 2 "${base[@]}" list --runs --metric loss; complains '--runs'
+expect 0 "${base[@]}" list --json; is_json "$dir/out"; says '"metrics":{"eval_loss":4.25,'
+offered() { # WORDS...: what is offered for the last
+	(COMP_WORDS=(tpdectl --store "$store" "$@"); COMP_CWORD=$(($# + 2)); PATH=$dir:$PATH; . tools/completion/tpdectl.bash
+		_tpdectl; echo "${COMPREPLY[*]}")
+}
+[ "$(offered show demo@best : lo)" = loss ] || fail "completion of a metric: $(offered show demo@best : lo)"
+[ "$(offered show demo@min :)" = "$(offered list --metric '')" ] || fail "completion of all metrics: $(offered show demo@min :)"
+[ "$(offered restore demo@max:recall@1)" = demo@max:recall@10 ] || fail "completion in one word: $(offered restore demo@max:recall@1)"
+[[ " $(offered show '') " == *' demo@40 '* ]] || fail "completion of names: $(offered show '')"
+if command -v sqlite3 >/dev/null; then # the same from the store alone
+	sqlite3 "$store/catalog.sqlite" .dump >"$dir/before.sql"
+	grep -q "INSERT INTO metrics VALUES(.*'eval_loss',4.25)" "$dir/before.sql" || fail 'no metrics in the catalog'
+	expect 0 "${base[@]}" rebuild-catalog
+	sqlite3 "$store/catalog.sqlite" .dump | diff "$dir/before.sql" - >"$dir/diff" || fail "rebuilt with other metrics: $(head -n 3 "$dir/diff")"
+fi
+rm -rf "$dir/best" "$store"
+for step in 20 40 60; do expect 0 "${base[@]}" ingest "$run/checkpoint-$step" --run demo; done
+
 # --- list, show, stats, status ---
 expect 0 "${base[@]}" list
 says 'keyframe'; says '3 checkpoints'
@@ -246,7 +283,13 @@ expect 0 "${hurt[@]}" rebuild-catalog --json; is_json "$dir/out"; says "\"checkp
 cmp -s "$dir/damaged" "$dir/hurt/refs-damaged/demo@1" || fail 'the damaged refs were not kept'
 expect 0 "${hurt[@]}" verify; [ "$(grep -c '^ok ' "$dir/out")" -eq "$total" ] || fail 'rebuild-catalog did not bring all names back'
 ctl "${base[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" >"$dir/before"
-expect 0 "${hurt[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" | cmp -s - "$dir/before" || fail 'other names than before'
+# Names come from the manifests; metrics of the one record that was hit come when that checkpoint is met again.
+names() { sed 's/,"created":[0-9]*//g; s/"metrics":{[^}]*}//g' "$1"; }
+expect 0 "${hurt[@]}" list demo --json; [ "$(names "$dir/out")" = "$(names "$dir/before")" ] || fail 'other names than before'
+[ "$(grep -o '"metrics":{}' "$dir/out" | wc -l)" -le 1 ] || fail 'more metrics are lost than those that were hit'
+for step in 20 40 60; do expect 0 "${hurt[@]}" ingest "$run/checkpoint-$step" --run demo; says 'is already stored'; done
+expect 0 "${hurt[@]}" ingest "$dir/changed" --run demo; says 'is already stored'
+expect 0 "${hurt[@]}" list demo --json; sed 's/,"created":[0-9]*//g' "$dir/out" | cmp -s - "$dir/before" || fail 'other metrics than before'
 expect 0 "${hurt[@]}" rebuild-catalog; says "$total checkpoints"; ! grep -q repaired "$dir/out" || fail 'repaired twice'
 copy; rm "$dir/hurt/catalog.sqlite"; printf 'not a database, but long enough to look at it twice' >"$dir/hurt/catalog.sqlite"
 expect 0 "${hurt[@]}" list demo; says 'demo@20'; complains 'catalog is not used'

@@ -40,6 +40,15 @@ _tpdectl_names() {
 		}' | sort -u
 }
 
+# Metrics that the checkpoints of a run have, one a line; of all runs where it is not given.
+_tpdectl_metrics() {
+	local place
+	_tpdectl_place
+	# shellcheck disable=SC2086
+	tpdectl "${place[@]}" --json list ${1:+"$1"} 2>/dev/null | grep -o '"metrics": *{[^}]*}' | sed 's/^"metrics": *{//' |
+		grep -o '"[^"]*": *[-0-9]' | sed 's/^"\(.*\)": *[-0-9]$/\1/' | sort -u
+}
+
 # RUN@STEP of what was begun and not finished, one a line.
 _tpdectl_unfinished() {
 	local place
@@ -59,7 +68,7 @@ _tpdectl() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
 		case $word in
-		--store | --catalog | --config | --threads | --lock-timeout | --run | --step | --to | --file | --socket) ((i++)) ;;
+		--store | --catalog | --config | --threads | --lock-timeout | --run | --step | --to | --file | --socket | --metric) ((i++)) ;;
 		-*) ;;
 		*) [[ -n $command || " $commands " != *" $word "* ]] || command=$word ;;
 		esac
@@ -69,14 +78,31 @@ _tpdectl() {
 	--store | --to) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); compopt -o filenames; return ;;
 	--catalog | --config | --socket) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames; return ;;
 	--run) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_names '')" -- "$cur"); return ;;
+	--metric) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_metrics)" -- "$cur"); return ;;
 	--threads | --lock-timeout | --step | --file) return ;;
+	esac
+
+	# RUN@best:METRIC. ":" is a word break of readline's own, so that RUN@best and METRIC are words beside it; where it is none, one word.
+	i=$((COMP_CWORD - 1))
+	[[ $cur != : ]] || { cur='' i=$COMP_CWORD; }
+	case ${COMP_WORDS[i - 1]}${COMP_WORDS[i]} in
+	*@best: | *@min: | *@max:)
+		mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_metrics "${COMP_WORDS[i - 1]%@*}")" -- "$cur")
+		return
+		;;
+	esac
+	case $cur in
+	*@best:* | *@min:* | *@max:*)
+		mapfile -t COMPREPLY < <(compgen -P "${cur%%:*}:" -W "$(_tpdectl_metrics "${cur%%@*}")" -- "${cur#*:}")
+		return
+		;;
 	esac
 
 	if [[ $cur == -* ]]; then
 		words=$common
 		case $command in
 		status) words+=' --socket' ;;
-		list) words+=' --runs' ;;
+		list) words+=' --runs --metric' ;;
 		show) words+=' --tensors' ;;
 		ingest) words+=' --run --step' ;;
 		restore) words+=' --to --file --force' ;;
