@@ -237,7 +237,7 @@ static struct tpd_buf lightning_file(const struct score *score)
 	pk_str(&p, "EarlyStopping{'monitor': 'val_loss', 'mode': 'min'}");
 	pk(&p, EMPTY_DICT);
 	for (int other = 1; other >= 0; other--) {
-		pk_str(&p, other ? "ModelCheckpoint{'monitor': 'val_acc'}" : "ModelCheckpoint{'monitor': 'val_loss'}");
+		pk_str(&p, other ? "MyOwnCheckpoint{'monitor': 'val_acc'}" : "ModelCheckpoint{'monitor': 'val_loss'}");
 		pk(&p, EMPTY_DICT);
 		pk(&p, MARK);
 		pk_str(&p, "monitor");

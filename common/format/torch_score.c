@@ -8,7 +8,7 @@
  * has itself in best_k_models. Its current_score is not taken: a callback that saves for another reason (every n steps,
  * save_last, another monitor) writes the states of all of them, with scores of earlier steps, and nothing in the file
  * tells that apart. A score is a tensor without dimensions most often, that is a storage of one element in the zip; just
- * those bytes are read.
+ * those bytes are read. A callback is known by these two fields: classes made of ModelCheckpoint have other names.
  *
  * Source: lightning 2.6, pytorch/callbacks/model_checkpoint.py.
  */
@@ -175,7 +175,6 @@ static enum tpd_status take_callback(const struct look *look, uint32_t state, tp
 
 static enum tpd_status take_callbacks(const struct look *look, tpd_format_score_fn fn, void *arg, struct tpd_err *err)
 {
-	static const char prefix[] = "ModelCheckpoint";
 	const struct tpd_pickle *pickle = &look->top->pickle;
 	uint32_t callbacks = tpd_pickle_lookup(pickle, pickle->root, "callbacks");
 	uint32_t cell = tpd_pickle_kind_of(pickle, callbacks) == TPD_PICKLE_DICT ? pickle->nodes[callbacks].first
@@ -183,12 +182,9 @@ static enum tpd_status take_callbacks(const struct look *look, tpd_format_score_
 	enum tpd_status status = TPD_OK;
 
 	for (unsigned i = 0; !status && cell != TPD_PICKLE_NOTHING && i < CALLBACKS_MAX; i++) {
-		uint32_t key = pickle->cells[cell].node, value = pickle->cells[cell].next;
+		uint32_t value = pickle->cells[cell].next;
 
-		if (tpd_pickle_kind_of(pickle, key) == TPD_PICKLE_STRING &&
-		    pickle->nodes[key].u.text.length >= sizeof prefix - 1 &&
-		    memcmp(pickle->nodes[key].u.text.at, prefix, sizeof prefix - 1) == 0)
-			status = take_callback(look, pickle->cells[value].node, fn, arg, err);
+		status = take_callback(look, pickle->cells[value].node, fn, arg, err);
 		cell = pickle->cells[value].next;
 	}
 	return status;
