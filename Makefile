@@ -220,7 +220,8 @@ FUZZ_SECONDS = 60
 FUZZ_DIR     = $(BUILD)/fuzz
 FUZZ_COMPILE = clang -std=c11 $(WARNINGS) -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
 	-fprofile-instr-generate -fcoverage-mapping -pthread $(LIB_CFLAGS) $(CPPFLAGS)
-FUZZ_OBJECTS = $(patsubst %.c,$(FUZZ_DIR)/obj/%.o,$(filter common/base/% common/format/%,$(SRC_COMMON)))
+FUZZ_OBJECTS = $(patsubst %.c,$(FUZZ_DIR)/obj/%.o,$(filter common/base/% common/format/% common/archive/trainer_state.c, \
+	$(SRC_COMMON)))
 
 $(FUZZ_DIR)/obj/%.o: %.c
 	mkdir -p $(@D)

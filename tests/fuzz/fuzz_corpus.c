@@ -13,7 +13,7 @@
 #define INPUT_MAX (1u << 20)
 #define CUTS 3u
 
-#define TARGETS(X) X(safetensors) X(zip) X(pickle) X(legacy) X(dcp) X(onnx) X(formats)
+#define TARGETS(X) X(safetensors) X(zip) X(pickle) X(legacy) X(dcp) X(onnx) X(formats) X(state)
 
 #define X(name) int fuzz_##name(const uint8_t *data, size_t size);
 TARGETS(X)

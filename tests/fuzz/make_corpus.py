@@ -41,6 +41,10 @@ def torch_files(tmp):
                       "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "params": [0]}]},
         "module": linear,
     }
+    tensors["lightning"] = {"global_step": 4, "callbacks": {
+        "ModelCheckpoint{'monitor': 'val_loss'}": {"monitor": "val_loss", "best_k_models": {
+            "/x/b.ckpt": torch.tensor(0.5), "/x/a.ckpt": torch.tensor(0.25, dtype=torch.bfloat16)}},
+        "ModelCheckpoint{'monitor': 'acc'}": {"monitor": "acc", "best_k_models": {"a.ckpt": 0.75}}}}
     for name, value in tensors.items():
         path = os.path.join(tmp, name + ".pt")
         torch.save(value, path)
