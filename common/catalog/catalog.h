@@ -78,7 +78,10 @@ enum tpd_status tpd_catalog_remove(struct tpd_catalog *catalog, const char *id, 
 /* What it has of a checkpoint becomes this; nothing is written where it is already. TPD_NOT_FOUND: no such checkpoint. */
 enum tpd_status tpd_catalog_set_metrics(struct tpd_catalog *catalog, const char *id, const struct tpd_metrics *metrics,
 					struct tpd_err *err);
-/* Remove all runs, checkpoints, files, tensors, references, metrics and statistics, keep jobs and events: before a rebuild, in its transaction. */
+/*
+ * Remove all runs, checkpoints, files, tensors, references, metrics and statistics, keep jobs and events: before a
+ * rebuild, in its transaction.
+ */
 enum tpd_status tpd_catalog_begin(struct tpd_catalog *catalog, struct tpd_err *err);
 enum tpd_status tpd_catalog_commit(struct tpd_catalog *catalog, struct tpd_err *err);
 void tpd_catalog_rollback(struct tpd_catalog *catalog); /* no transaction: nothing happens */
