@@ -49,8 +49,8 @@ bool tpd_recognise_ignored(const char *name)
 /* --- files --- */
 
 /*
- * The name without the extension, in fresh memory, of files that are data as often as models, or end in the name of a type (q8_0.gguf): a number alone does not make a checkpoint
- * of them, a word for steps does. ONNX is left out: its tensors lie in a file of another name.
+ * The name without the extension, in fresh memory, of files that are data as often as models, or end in the name of a type
+ * (q8_0.gguf): a number alone does not make a checkpoint of them, a word for steps does. ONNX is left out: its tensors lie in a file of another name.
  */
 static char *other_stem(const char *name)
 {

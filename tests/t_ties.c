@@ -375,8 +375,8 @@ struct partitions {
 	struct parameter part[2];
 };
 
-static void expect_range(const struct tpd_manifest *m, const char *file, unsigned n, uint64_t first, const char *owner, uint64_t owner_first,
-			 uint64_t elements)
+static void expect_range(const struct tpd_manifest *m, const char *file, unsigned n, uint64_t first, const char *owner,
+			 uint64_t owner_first, uint64_t elements)
 {
 	const struct tpd_tie *tie = tie_of(m, file, "flat", n);
 
