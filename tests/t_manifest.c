@@ -199,7 +199,7 @@ static const struct change changes[] = {
 	{.label = "ties", .number = 1, .expect = C}, /* and something behind it */
 	{.label = "ties", .number = 3, .expect = C},
 	{.label = "ties", .number = UINT32_MAX, .expect = C},
-	{.label = "t0.kind", .number = 0, .expect = U},
+	{.label = "t0.kind", .number = 0, .expect = C},
 	{.label = "t0.kind", .number = TPD_STATE_KINDS, .expect = U},
 	{.label = "t0.state.file", .number = 2, .expect = C}, /* an empty file */
 	{.label = "t0.state.file", .number = 3, .expect = C},

@@ -16,7 +16,7 @@
 #include "store/ingest.h"
 #include "store_help.h"
 
-#define TENSORS_MAX 32u
+#define TENSORS_MAX 1024u
 
 struct tensor {
 	const char *file, *name;
@@ -81,7 +81,7 @@ static struct tpd_source_entry put_file(size_t from, size_t to)
 {
 	struct tpd_source_entry entry = {.path = tensors[from].file, .type = TPD_ENTRY_FILE, .mode = 0644};
 	struct tpd_buf data = {0}, out = {0};
-	char header[8192];
+	static char header[1 << 18];
 	size_t at = (size_t)snprintf(header, sizeof(header), "{");
 
 	for (size_t t = from; t < to; t++) {
@@ -113,7 +113,7 @@ static struct tpd_source_entry put_file(size_t from, size_t to)
 /* Store what was added as a checkpoint of this step, and forget it; its manifest is the caller's. */
 static struct tpd_manifest keep(uint64_t step)
 {
-	struct tpd_source_entry entries[TENSORS_MAX];
+	static struct tpd_source_entry entries[TENSORS_MAX];
 	struct tpd_source source = {.kind = TPD_CHECKPOINT_DIR, .origin = "/nowhere", .entries = entries};
 	struct tpd_ingest_options options = {.pool = pool, .max_depth = 16, .now_ns = 1};
 	struct tpd_ingest_result result;
@@ -208,7 +208,7 @@ static void add_state(const char *file, const char *name_m, const char *name_v, 
 static void add_numbered(const struct parameter *q, const struct parameter *k, const struct parameter *norm)
 {
 	add("model.safetensors", "layers.0.k.weight", TPD_DTYPE_F32, 64, 64, k->w);
-	add("model.safetensors", "layers.0.norm.weight", TPD_DTYPE_F32, 0, 64, norm->w);
+	add("model.safetensors", "layers.0.norm.weight", TPD_DTYPE_F32, 0, 256, norm->w);
 	add("model.safetensors", "layers.0.q.weight", TPD_DTYPE_F32, 64, 64, q->w);
 	add_state("optimizer.safetensors", "state.0.exp_avg", "state.0.exp_avg_sq", q);
 	add_state("optimizer.safetensors", "state.1.exp_avg", "state.1.exp_avg_sq", k);
@@ -217,7 +217,7 @@ static void add_numbered(const struct parameter *q, const struct parameter *k, c
 
 START_TEST(numbers_are_settled_by_the_values)
 {
-	struct parameter q = fresh(64, 64), k = fresh(64, 64), norm = fresh(0, 64);
+	struct parameter q = fresh(64, 64), k = fresh(64, 64), norm = fresh(0, 256);
 	struct tpd_manifest m;
 
 	add_numbered(&q, &k, &norm);
@@ -321,7 +321,114 @@ START_TEST(names)
 }
 END_TEST
 
+/* Ranks that all call theirs the same, in one file each or apart: more of them than stand near each other. */
+#define RANKS 12u
+START_TEST(names_of_many_ranks)
+{
+	static char files[3][RANKS][40];
+	struct parameter p[RANKS];
+	struct tpd_manifest m = {0};
+
+	for (unsigned r = 0; r < RANKS; r++) {
+		snprintf(files[0][r], sizeof files[0][r], "both_%02u.safetensors", r);
+		snprintf(files[1][r], sizeof files[1][r], "model_%02u.safetensors", r);
+		snprintf(files[2][r], sizeof files[2][r], "optimizer_%02u.safetensors", r);
+		p[r] = fresh(64, 64);
+	}
+	for (uint64_t step = 1; step <= 2; step++) {
+		for (unsigned part = 0; part < 2; part++)
+			for (unsigned r = 0; r < RANKS; r++) {
+				if (_i == 0 && part == 1)
+					continue;
+				if (part == 0)
+					add(files[_i ? 1 : 0][r], "model.layers.0.weight", TPD_DTYPE_F32, 64, 64, p[r].w);
+				if (_i == 0 || part == 1)
+					add_state(files[_i ? 2 : 0][r], "optim.layers.0.weight.exp_avg",
+						  "optim.layers.0.weight.exp_avg_sq", &p[r]);
+			}
+		tpd_manifest_release(&m);
+		m = keep(step);
+		for (unsigned r = 0; r < RANKS; r++) {
+			const struct tpd_tie *tie = tie_of(&m, files[_i ? 2 : 0][r], "optim.layers.0.weight.exp_avg", 0);
+
+			ck_assert_msg(tie != NULL, "rank %u of step %u", r, (unsigned)step);
+			ck_assert_str_eq(m.entries[m.files[tie->owner.file]].path, files[_i ? 1 : 0][r]);
+			ck_assert(tie->checked == (step == 2));
+			train(&p[r], 1);
+		}
+	}
+	tpd_manifest_release(&m);
+	for (unsigned r = 0; r < RANKS; r++)
+		done(&p[r]);
+}
+END_TEST
+
+/* Norms that nearly all shrink, with states that are nearly all of one sign: coincidences say nothing, and displace nothing. */
+#define NORMS 48u
+START_TEST(signs_that_say_nothing)
+{
+	static char names_of[3][NORMS][32];
+	struct parameter p[NORMS];
+	struct tpd_manifest m = {0};
+
+	for (unsigned i = 0; i < NORMS; i++) {
+		snprintf(names_of[0][i], sizeof names_of[0][i], "layers.%02u.norm", i);
+		snprintf(names_of[1][i], sizeof names_of[1][i], "state.%u.exp_avg", i);
+		snprintf(names_of[2][i], sizeof names_of[2][i], "state.%u.exp_avg_sq", i);
+		p[i] = fresh(0, 768);
+	}
+	for (uint64_t step = 1; step <= 2; step++) {
+		for (unsigned i = 0; i < NORMS; i++)
+			add("model.safetensors", names_of[0][i], TPD_DTYPE_F32, 0, 768, p[i].w);
+		for (unsigned i = 0; i < NORMS; i++) {
+			for (unsigned j = 0; j < 768; j++)
+				p[i].m[j] = random_next(&chance) % 100 ? 1e-4F : -1e-4F;
+			add_state("optimizer.safetensors", names_of[1][i], names_of[2][i], &p[i]);
+		}
+		tpd_manifest_release(&m);
+		m = keep(step);
+		for (unsigned i = 0; i < NORMS; i++) {
+			expect(&m, names_of[1][i], names_of[0][i], false);
+			for (unsigned j = 0; j < 768; j++)
+				p[i].w[j] += random_next(&chance) % 300 ? -1e-5F : 1e-5F;
+		}
+	}
+	tpd_manifest_release(&m);
+	for (unsigned i = 0; i < NORMS; i++)
+		done(&p[i]);
+}
+END_TEST
+
 /* --- masters --- */
+
+/* More tensors of one value than anybody tries one by one, named in another order than they come. */
+START_TEST(many_that_say_nothing)
+{
+	static char names_of[2][400][32];
+	static float ones[64];
+	struct tpd_manifest m;
+	unsigned tied = 0;
+
+	for (unsigned j = 0; j < 64; j++)
+		ones[j] = 1;
+	for (unsigned i = 0; i < 400; i++) {
+		snprintf(names_of[0][i], sizeof names_of[0][i], "m.l%u.norm", i);
+		add("model.safetensors", names_of[0][i], TPD_DTYPE_BF16, 0, 64, ones);
+	}
+	for (unsigned i = 0; i < 400; i++) {
+		snprintf(names_of[1][i], sizeof names_of[1][i], "fp32.l%u.norm", 399 - i);
+		add("optimizer.safetensors", names_of[1][i], TPD_DTYPE_F32, 0, 64, ones);
+	}
+	m = keep(1);
+	for (unsigned i = 0; i < 400; i++) {
+		const struct tpd_tie *tie = tie_of(&m, "optimizer.safetensors", names_of[1][i], 0);
+
+		tied += tie && strcmp(about(&m, &tie->owner)->name, names_of[0][399 - i]) == 0 && !tie->checked;
+	}
+	ck_assert_uint_eq(tied, 400);
+	tpd_manifest_release(&m);
+}
+END_TEST
 
 START_TEST(masters_by_their_rounding)
 {
@@ -333,16 +440,16 @@ START_TEST(masters_by_their_rounding)
 		ones[i] = other[i] = 1;
 	/* Named after nothing, and in another order; norms all ones, where only the name can tell. */
 	add("model.safetensors", "m.first", TPD_DTYPE_BF16, 64, 64, a.w);
-	add("model.safetensors", "m.norm1", TPD_DTYPE_BF16, 0, 64, ones);
-	add("model.safetensors", "m.norm2", TPD_DTYPE_BF16, 0, 64, other);
+	add("model.safetensors", "m.l.norm1", TPD_DTYPE_BF16, 0, 64, ones);
+	add("model.safetensors", "m.l.norm2", TPD_DTYPE_BF16, 0, 64, other);
 	add("model.safetensors", "m.second", TPD_DTYPE_BF16, 64, 64, b.w);
 	add("model.safetensors", "m.third", TPD_DTYPE_F16, 0, 1000, half.w);
 	add("optimizer.safetensors", "fp32.0", TPD_DTYPE_F32, 64, 64, b.w);
 	add("optimizer.safetensors", "fp32.1", TPD_DTYPE_F32, 64, 64, a.w);
 	add("optimizer.safetensors", "fp32.2", TPD_DTYPE_F32, 0, 1000, half.w);
 	add("optimizer.safetensors", "fp32.3", TPD_DTYPE_F32, 0, 1000, half.v); /* nothing's */
-	add("optimizer.safetensors", "fp32.norm2", TPD_DTYPE_F32, 0, 64, other);
-	add("optimizer.safetensors", "fp32.norm3", TPD_DTYPE_F32, 0, 64, ones);
+	add("optimizer.safetensors", "fp32.l.norm2", TPD_DTYPE_F32, 0, 64, other);
+	add("optimizer.safetensors", "fp32.l.norm3", TPD_DTYPE_F32, 0, 64, ones);
 	add("optimizer.safetensors", "late.copy", TPD_DTYPE_F32, 64, 64, a.w); /* one master is enough */
 	add("optimizer.safetensors", "state.0.exp_avg", TPD_DTYPE_F32, 64, 64, b.m);
 	add("optimizer.safetensors", "state.1.exp_avg", TPD_DTYPE_F32, 64, 64, a.m);
@@ -350,8 +457,8 @@ START_TEST(masters_by_their_rounding)
 	expect(&m, "fp32.0", "m.second", true);
 	expect(&m, "fp32.1", "m.first", true);
 	expect(&m, "fp32.2", "m.third", true);
-	expect(&m, "fp32.norm2", "m.norm2", true);
-	ck_assert_ptr_null(tie_of(&m, "optimizer.safetensors", "fp32.norm3", 0));
+	expect(&m, "fp32.l.norm2", "m.l.norm2", false); /* the name alone says so */
+	ck_assert_ptr_null(tie_of(&m, "optimizer.safetensors", "fp32.l.norm3", 0));
 	ck_assert_ptr_null(tie_of(&m, "optimizer.safetensors", "late.copy", 0));
 	expect(&m, "state.0.exp_avg", "fp32.0", false); /* what the optimizer steps is the master */
 	expect(&m, "state.1.exp_avg", "fp32.1", false);
@@ -542,6 +649,63 @@ START_TEST(partitions_side_by_side)
 }
 END_TEST
 
+/* Zeros stand everywhere; once they were trained they have their place, too. */
+START_TEST(weights_that_were_nothing_first)
+{
+	struct parameter a = fresh(0, 3000), bias = fresh(0, 500), b = fresh(0, 4000), part = fresh(0, 7500);
+	struct tpd_manifest m;
+
+	memset(bias.w, 0, 500 * 4);
+	for (uint64_t step = 1; step <= 3; step++) {
+		memcpy(part.w, a.w, 3000 * 4);
+		memcpy(part.w + 3000, bias.w, 500 * 4);
+		memcpy(part.w + 3500, b.w, 4000 * 4);
+		add("model.safetensors", "a", TPD_DTYPE_BF16, 0, 3000, a.w);
+		add("model.safetensors", "b", TPD_DTYPE_BF16, 0, 4000, b.w);
+		add("model.safetensors", "bias", TPD_DTYPE_BF16, 0, 500, bias.w);
+		add("optimizer.safetensors", "flat", TPD_DTYPE_F32, 0, 7500, part.w);
+		add_state("optimizer.safetensors", "state.0.exp_avg", "state.0.exp_avg_sq", &part);
+		m = keep(step);
+		expect_range(&m, "optimizer.safetensors", 0, 0, "a", 0, 3000);
+		if (step > 1)
+			expect_range(&m, "optimizer.safetensors", 1, 3000, "bias", 0, 500);
+		expect_range(&m, "optimizer.safetensors", step > 1 ? 2 : 1, 3500, "b", 0, 4000);
+		ck_assert_ptr_null(tie_of(&m, "optimizer.safetensors", "flat", step > 1 ? 3 : 2));
+		tpd_manifest_release(&m);
+		train(&a, 1), train(&bias, 1), train(&b, 1);
+	}
+	done(&a), done(&bias), done(&b), done(&part);
+}
+END_TEST
+
+/* Two models of tensor-parallel ranks: what is cut goes on two files further on. */
+START_TEST(partitions_of_two_models)
+{
+	static const char *const files[] = {"p0_t0.safetensors", "p0_t1.safetensors", "p1_t0.safetensors", "p1_t1.safetensors"};
+	static const char *const names_of[] = {"t0", "t1"};
+	struct parameter w[2] = {fresh(0, 9000), fresh(0, 9000)}, part[4];
+	struct tpd_manifest m;
+
+	for (unsigned f = 0; f < 4; f++) {
+		part[f] = fresh(0, 4500);
+		memcpy(part[f].w, w[f % 2].w + (f / 2) * 4500, 4500 * 4);
+	}
+	for (unsigned t = 0; t < 2; t++)
+		add("model.safetensors", names_of[t], TPD_DTYPE_BF16, 0, 9000, w[t].w);
+	for (unsigned f = 0; f < 4; f++) {
+		add(files[f], "flat", TPD_DTYPE_F32, 0, 4500, part[f].w);
+		add_state(files[f], "state.0.exp_avg", "state.0.exp_avg_sq", &part[f]);
+	}
+	m = keep(1);
+	for (unsigned f = 0; f < 4; f++)
+		expect_range(&m, files[f], 0, 0, names_of[f % 2], (f / 2) * 4500, 4500);
+	tpd_manifest_release(&m);
+	for (unsigned i = 0; i < 4; i++)
+		done(&part[i]);
+	done(&w[0]), done(&w[1]);
+}
+END_TEST
+
 /* Weights that begin alike, by the thousand, and partitions full of that beginning: it ends, and says nothing wrong. */
 START_TEST(beginnings_that_are_everywhere)
 {
@@ -602,6 +766,11 @@ int main(void)
 	tcase_add_test(tests, partitions_side_by_side);
 	tcase_add_test(tests, beginnings_that_are_everywhere);
 	tcase_add_test(tests, nothing_of_it_for_weights_alone);
+	tcase_add_loop_test(tests, names_of_many_ranks, 0, 2);
+	tcase_add_test(tests, signs_that_say_nothing);
+	tcase_add_test(tests, many_that_say_nothing);
+	tcase_add_test(tests, weights_that_were_nothing_first);
+	tcase_add_test(tests, partitions_of_two_models);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

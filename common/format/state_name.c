@@ -49,16 +49,12 @@ static size_t cut_chunk(const char *name, size_t length)
 static void find_number(struct tpd_state_name *out)
 {
 	size_t at = out->length;
-	uint64_t number = 0;
 
 	while (at > 0 && isdigit((unsigned char)out->of[at - 1]))
 		at--;
 	if (at == out->length || out->length - at > 9 || (at > 0 && out->of[at - 1] != '.'))
 		return;
-	for (size_t i = at; i < out->length; i++)
-		number = number * 10 + (uint64_t)(out->of[i] - '0');
 	out->numbered = true;
-	out->number = number;
 }
 
 void tpd_state_name(const char *name, struct tpd_state_name *out)

@@ -1,7 +1,7 @@
 /*
  * state_name.h - what a tensor's name says of its part in an optimizer's state.
  *
- *     tpd_state_name("optimizer_states.0.state.12.exp_avg", &part)    kind EXP_AVG, of "optimizer_states.0.state.12", number 12
+ *     tpd_state_name("optimizer_states.0.state.12.exp_avg", &part)    kind EXP_AVG, of "optimizer_states.0.state.12", numbered
  *     tpd_state_name("optim.layers.0.weight.exp_avg_sq[8,0]", &part)  kind EXP_AVG_SQ, of "optim.layers.0.weight", chunk "[8,0]"
  *     tpd_state_name("optimizer.state.exp_avg.layers.0.weight", ..)   kind EXP_AVG, of "layers.0.weight"
  *     tpd_state_name("layers.0.weight", &part)                        kind NONE, all of it is the name
@@ -34,7 +34,6 @@ struct tpd_state_name {
 	const char *chunk; /* "[8,0]" at the name's end, else "": which chunk of a tensor that is stored in several */
 	size_t chunk_length;
 	bool numbered;     /* the parameter is a number, not a name: its last part has digits only */
-	uint64_t number;
 };
 
 void tpd_state_name(const char *name, struct tpd_state_name *out);

@@ -11,8 +11,9 @@
  *     rank 0  | weight 1: half | weight 2: half | weight 3: half |    ZeRO-3: every weight is cut, and the next rank has the next piece
  *     rank 1  | weight 1: rest | weight 2: rest | weight 3: rest |    at the same place
  *
- * So a partition is also asked whether what the one before ended with, or has at the same place, goes on in it. Once found, samples
- * are enough to see in the next checkpoint that it is still so.
+ * So a partition is also asked whether what one of those before it (with tensor parallelism another model's stand between) ended with,
+ * or has at the same place, goes on in it. Once found, samples are enough to see in the next checkpoint that it is still so; what lies
+ * between the known runs is looked through again, as zero biases and the ones of norms say nothing before they were trained.
  *
  * Rejected: reading the tables of offsets that frameworks keep (param_slice_mappings, buckets): see ingest_ties.c.
  */
@@ -28,6 +29,7 @@
 #define SCAN (1u << 16)       /* elements that are read at once */
 #define FILTER_BITS 20u
 #define COMPARED_MAX 8u       /* elements that are compared, for each that there is: honest files need two */
+#define EARLIER 16u           /* partitions that are remembered: ranks that share a model by tensor parallelism, mostly eight */
 
 /* A weight that may stand in a partition, by its first elements. */
 struct target {
@@ -55,8 +57,12 @@ struct flat {
 	uint64_t *filter;       /* a bit for each first eight bytes */
 	uint8_t *window, *mine, *theirs; /* SCAN elements each, with room to round in */
 	uint64_t compared, elements;     /* so far; of all */
-	struct runs before, found;       /* of the partition before, and of this one */
-	uint64_t before_elements;
+	struct runs found;               /* of this partition */
+	struct {
+		struct runs runs;
+		uint64_t elements;
+	} earlier[EARLIER];              /* of those before it, of the same name: a ring */
+	size_t earlier_count;            /* so many were put into it */
 };
 
 static enum tpd_status add_run(struct runs *runs, struct run run, struct tpd_err *err)
@@ -74,17 +80,23 @@ static enum tpd_status add_run(struct runs *runs, struct run run, struct tpd_err
 	return TPD_OK;
 }
 
+/* Elements [at, end) of a partition: what is looked through. */
+struct stretch {
+	const struct tpd_tied *part;
+	uint64_t at, end;
+};
+
 /* How many elements from `at` on are the weight's from `first` on. */
-static enum tpd_status measure(struct flat *flat, const struct tpd_tied *part, uint64_t at, const struct tpd_tied *weight, uint64_t first,
+static enum tpd_status measure(struct flat *flat, const struct stretch *in, uint64_t at, const struct tpd_tied *weight, uint64_t first,
 			       uint64_t *out_length, struct tpd_err *err)
 {
 	uint64_t length = 0, most;
 	enum tpd_status status = TPD_OK;
 
 	*out_length = 0;
-	if (at >= part->elements || first >= weight->elements)
+	if (at >= in->end || first >= weight->elements)
 		return TPD_OK;
-	most = TPD_MIN(part->elements - at, weight->elements - first);
+	most = TPD_MIN(in->end - at, weight->elements - first);
 	while (!status && length < most) {
 		/* A first look at a few: what only begins alike is found out without reading much. */
 		size_t n = (size_t)TPD_MIN(most - length, (uint64_t)(length ? SCAN : PROBE)), same = 0;
@@ -92,7 +104,7 @@ static enum tpd_status measure(struct flat *flat, const struct tpd_tied *part, u
 		if (flat->compared > COMPARED_MAX * flat->elements)
 			return TPD_OK;
 		flat->compared += n;
-		status = tpd_tied_read_as(flat->ties, part, flat->dtype, at + length, n, flat->mine, err);
+		status = tpd_tied_read_as(flat->ties, in->part, flat->dtype, at + length, n, flat->mine, err);
 		if (!status)
 			status = tpd_tied_read(flat->ties, weight, first + length, n, flat->theirs, err);
 		if (!status)
@@ -171,7 +183,7 @@ static enum tpd_status find_targets(struct flat *flat, struct tpd_err *err)
 }
 
 /* Of all weights that begin with these PROBE elements the one that goes on the longest; run->length 0: none. */
-static enum tpd_status find_here(struct flat *flat, const struct tpd_tied *part, uint64_t at, const uint8_t *elements, struct run *run,
+static enum tpd_status find_here(struct flat *flat, const struct stretch *in, uint64_t at, const uint8_t *elements, struct run *run,
 				 struct tpd_err *err)
 {
 	uint64_t digest = digest_of(flat, elements);
@@ -189,75 +201,86 @@ static enum tpd_status find_here(struct flat *flat, const struct tpd_tied *part,
 	for (; !status && low < flat->count && flat->targets[low].digest == digest; low++) {
 		uint64_t length = 0;
 
-		status = measure(flat, part, at, &flat->ties->items[flat->targets[low].item], 0, &length, err);
+		status = measure(flat, in, at, &flat->ties->items[flat->targets[low].item], 0, &length, err);
 		if (length > run->length)
 			*run = (struct run){at, length, 0, flat->targets[low].item};
 	}
 	return status;
 }
 
-/* Does what the partition before has at this place, or ended with, go on here? */
-static enum tpd_status find_rest(struct flat *flat, const struct tpd_tied *part, uint64_t at, struct run *run, struct tpd_err *err)
+/* The first of these runs that is not before `at`. */
+static size_t run_from(const struct runs *runs, uint64_t at)
 {
-	size_t low = 0, high = flat->before.count;
-	enum tpd_status status = TPD_OK;
+	size_t low = 0, high = runs->count;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (flat->before.items[middle].at < at)
+		if (runs->items[middle].at < at)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	for (unsigned way = 0; way < 2 && !status; way++) {
-		const struct run *last = flat->before.count ? &flat->before.items[flat->before.count - 1] : NULL;
-		const struct run *from = NULL;
-		uint64_t length = 0;
+	return low;
+}
 
-		if (way == 0 && at == 0 && last && last->at + last->length == flat->before_elements)
-			from = last;
-		else if (way == 1 && low < flat->before.count && flat->before.items[low].at == at)
-			from = &flat->before.items[low];
-		if (from)
-			status = measure(flat, part, at, &flat->ties->items[from->item], from->first + from->length, &length, err);
-		if (from && length > run->length)
-			*run = (struct run){at, length, from->first + from->length, from->item};
+/* Does what an earlier partition has at this place, or ended with, go on here? */
+static enum tpd_status find_rest(struct flat *flat, const struct stretch *in, uint64_t at, struct run *run, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	for (size_t e = 0; !status && e < TPD_MIN(flat->earlier_count, (size_t)EARLIER); e++) {
+		const struct runs *runs = &flat->earlier[e].runs;
+		const struct run *last = runs->count ? &runs->items[runs->count - 1] : NULL;
+		size_t here = run_from(runs, at);
+
+		for (unsigned way = 0; way < 2 && !status; way++) {
+			const struct run *from = NULL;
+			uint64_t length = 0;
+
+			if (way == 0 && at == 0 && last && last->at + last->length == flat->earlier[e].elements)
+				from = last;
+			else if (way == 1 && here < runs->count && runs->items[here].at == at)
+				from = &runs->items[here];
+			if (from)
+				status = measure(flat, in, at, &flat->ties->items[from->item], from->first + from->length, &length, err);
+			if (from && length > run->length)
+				*run = (struct run){at, length, from->first + from->length, from->item};
+		}
 	}
 	return status;
 }
 
 /* --- one partition --- */
 
-/* The next place of the partition before from `at` on where something begins; UINT64_MAX: none. */
+/* The next place from `at` on where something begins in an earlier one; UINT64_MAX: none. */
 static uint64_t next_place(const struct flat *flat, uint64_t at)
 {
-	size_t low = 0, high = flat->before.count;
+	uint64_t place = UINT64_MAX;
 
 	if (at == 0)
 		return 0;
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
+	for (size_t e = 0; e < TPD_MIN(flat->earlier_count, (size_t)EARLIER); e++) {
+		const struct runs *runs = &flat->earlier[e].runs;
+		size_t here = run_from(runs, at);
 
-		if (flat->before.items[middle].at < at)
-			low = middle + 1;
-		else
-			high = middle;
+		if (here < runs->count)
+			place = TPD_MIN(place, runs->items[here].at);
 	}
-	return low < flat->before.count ? flat->before.items[low].at : UINT64_MAX;
+	return place;
 }
 
-static enum tpd_status scan(struct flat *flat, const struct tpd_tied *part, struct tpd_err *err)
+static enum tpd_status scan(struct flat *flat, const struct stretch *in, struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
-	uint64_t at = 0;
+	uint64_t at = in->at;
 
-	while (!status && at + PROBE <= part->elements && flat->compared <= COMPARED_MAX * flat->elements) {
-		size_t n = (size_t)TPD_MIN(part->elements - at, (uint64_t)SCAN), i;
+	while (!status && at + PROBE <= in->end && flat->compared <= COMPARED_MAX * flat->elements) {
+		size_t n = (size_t)TPD_MIN(in->end - at, (uint64_t)SCAN), i;
 		uint64_t place = next_place(flat, at);
 		struct run run = {0};
 
-		status = tpd_tied_read_as(flat->ties, part, flat->dtype, at, n, flat->window, err);
+		status = tpd_tied_read_as(flat->ties, in->part, flat->dtype, at, n, flat->window, err);
 		if (!status)
 			status = tpd_ingest_progress(flat->ties->job, 0, err);
 		for (i = 0; !status && i + PROBE <= n; i++) {
@@ -265,11 +288,11 @@ static enum tpd_status scan(struct flat *flat, const struct tpd_tied *part, stru
 			size_t bit = filter_place(here);
 
 			if (at + i == place) {
-				status = find_rest(flat, part, at + i, &run, err);
+				status = find_rest(flat, in, at + i, &run, err);
 				place = next_place(flat, at + i + 1);
 			}
 			if (!status && (flat->filter[bit / 64] >> (bit % 64) & 1))
-				status = find_here(flat, part, at + i, here, &run, err);
+				status = find_here(flat, in, at + i, here, &run, err);
 			if (status || run.length >= PROBE)
 				break;
 			run = (struct run){0};
@@ -314,27 +337,65 @@ static enum tpd_status take_over(struct flat *flat, const struct tpd_tied *part,
 	return status;
 }
 
+static int compare_runs(const void *a, const void *b)
+{
+	const struct run *x = a, *y = b;
+
+	return (x->at > y->at) - (x->at < y->at);
+}
+
+/* What lies before, between and behind the runs that are known. */
+static enum tpd_status scan_gaps(struct flat *flat, const struct tpd_tied *part, struct tpd_err *err)
+{
+	size_t known = flat->found.count;
+	uint64_t at = 0;
+	enum tpd_status status = TPD_OK;
+
+	for (size_t i = 0; !status && i <= known; i++) {
+		struct stretch gap = {part, at, part->elements};
+
+		if (i < known) {
+			gap.end = flat->found.items[i].at;
+			at = gap.end + flat->found.items[i].length;
+		}
+		status = scan(flat, &gap, err);
+	}
+	if (flat->found.count > 1)
+		qsort(flat->found.items, flat->found.count, sizeof(*flat->found.items), compare_runs);
+	return status;
+}
+
 static enum tpd_status work_partition(struct flat *flat, uint32_t number, struct tpd_err *err)
 {
 	struct tpd_ties *ties = flat->ties;
 	const struct tpd_tied *part = &ties->items[number];
-	struct runs before;
+	struct runs oldest;
 	enum tpd_status status = take_over(flat, part, err);
 
-	if (!status && flat->found.count == 0)
-		status = scan(flat, part, err);
+	if (!status)
+		status = scan_gaps(flat, part, err);
 	for (size_t i = 0; !status && i < flat->found.count; i++) {
 		const struct run *run = &flat->found.items[i];
 
 		ties->items[number].owner = run->item;
 		status = tpd_ties_add(ties, part, run->at, &ties->items[run->item], run->first, run->length, TPD_STATE_MASTER, true, err);
 	}
-	before = flat->before;
-	flat->before = flat->found;
-	flat->before_elements = part->elements;
-	flat->found = before;
+	oldest = flat->earlier[flat->earlier_count % EARLIER].runs;
+	flat->earlier[flat->earlier_count % EARLIER].runs = flat->found;
+	flat->earlier[flat->earlier_count++ % EARLIER].elements = part->elements;
+	flat->found = oldest;
 	flat->found.count = 0;
 	return status;
+}
+
+/* What type the weights have that the checkpoint before knew in it; BYTES: it knew none. */
+static enum tpd_dtype known_type(const struct tpd_ties *ties, const struct tpd_tied *part)
+{
+	size_t known;
+	const struct tpd_tie *tie = tpd_ties_in_w1(ties, part, &known);
+	uint32_t weight = known ? tpd_ties_from_w1(ties, &tie->owner) : TPD_TIED_NONE;
+
+	return weight == TPD_TIED_NONE ? TPD_DTYPE_BYTES : ties->items[weight].dtype;
 }
 
 /* --- all of them --- */
@@ -353,15 +414,24 @@ static int compare_partitions(const void *a, const void *b, void *context)
 
 static enum tpd_status work_type(struct flat *flat, enum tpd_dtype dtype, const uint32_t *parts, uint32_t count, struct tpd_err *err)
 {
+	const struct tpd_ties *ties = flat->ties;
+	const char *name = NULL;
 	enum tpd_status status;
 
 	flat->dtype = dtype;
 	flat->width = tpd_dtype_width(dtype);
-	flat->before.count = 0;
 	status = find_targets(flat, err);
-	for (uint32_t i = 0; !status && flat->count > 0 && i < count; i++)
-		if (flat->ties->items[parts[i]].owner == TPD_TIED_NONE)
-			status = work_partition(flat, parts[i], err);
+	for (uint32_t i = 0; !status && flat->count > 0 && i < count; i++) {
+		const struct tpd_tied *part = &ties->items[parts[i]];
+		enum tpd_dtype known = known_type(ties, part);
+
+		if (part->owner != TPD_TIED_NONE || (known != TPD_DTYPE_BYTES && known != dtype))
+			continue;
+		if (!name || strcmp(name, tpd_tied_about(ties, part)->name) != 0) /* another group of parameters */
+			flat->earlier_count = 0;
+		name = tpd_tied_about(ties, part)->name;
+		status = work_partition(flat, parts[i], err);
+	}
 	return status;
 }
 
@@ -399,7 +469,8 @@ enum tpd_status tpd_ties_flat(struct tpd_ties *ties, struct tpd_err *err)
 	free(flat.window);
 	free(flat.mine);
 	free(flat.theirs);
-	free(flat.before.items);
+	for (size_t e = 0; e < EARLIER; e++)
+		free(flat.earlier[e].runs.items);
 	free(flat.found.items);
 	return status;
 }

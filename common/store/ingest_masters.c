@@ -15,7 +15,6 @@
 
 #define PROBES 8u         /* of a tensor, evenly from its first to its last elements */
 #define PROBE TPD_TIE_PROBE
-#define TRIES 256u        /* equal weights that are looked at for one master: copies of one tensor */
 
 enum tpd_status tpd_tied_read_as(const struct tpd_ties *ties, const struct tpd_tied *item, enum tpd_dtype dtype, uint64_t first, size_t n,
 				 void *out, struct tpd_err *err)
@@ -46,7 +45,7 @@ bool tpd_tied_dull(const uint8_t *elements, size_t n, unsigned width)
 /* Where probe i begins. */
 static uint64_t probe_at(uint64_t elements, unsigned i)
 {
-	return elements <= PROBE ? 0 : i * (elements - PROBE) / (PROBES - 1);
+	return i == 0 ? 0 : i * (elements - PROBE) / (PROBES - 1);
 }
 
 /* --- tensors of one size --- */
@@ -65,14 +64,15 @@ static enum tpd_status take_print(const struct tpd_ties *ties, uint32_t number, 
 	uint8_t bytes[PROBES * PROBE * 2 + PROBE * 4]; /* and room to round in */
 	unsigned width = tpd_dtype_width(dtype);
 	size_t n = (size_t)TPD_MIN(item->elements, (uint64_t)PROBE);
+	unsigned probes = item->elements > PROBE ? PROBES : 1;
 	enum tpd_status status = TPD_OK;
 
-	for (unsigned i = 0; !status && i < PROBES; i++)
+	for (unsigned i = 0; !status && i < probes; i++)
 		status = tpd_tied_read_as(ties, item, dtype, probe_at(item->elements, i), n, bytes + i * n * width, err);
 	if (status)
 		return status;
-	*out = (struct print){.item = number, .dtype = dtype, .dull = tpd_tied_dull(bytes, PROBES * n, width)};
-	tpd_xxh128(bytes, PROBES * n * width, out->digest);
+	*out = (struct print){.item = number, .dtype = dtype, .dull = tpd_tied_dull(bytes, probes * n, width)};
+	tpd_xxh128(bytes, probes * n * width, out->digest);
 	return tpd_ingest_progress(ties->job, 0, err);
 }
 
@@ -98,14 +98,17 @@ static int compare_for_sort(const void *a, const void *b, void *context)
 	return ties->items[x->item].place < ties->items[y->item].place ? -1 : 1;
 }
 
-/* "module.layers.0.weight" and "master.layers.0.weight": all behind the first dot, or all. */
-static bool same_end(const struct tpd_ties *ties, uint32_t a, uint32_t b)
+/* "layers.0.weight" of "module.layers.0.weight": what is left when the first part is a prefix; all of it when there is one part only. */
+static const char *behind_prefix(const char *name)
 {
-	const char *x = tpd_tied_about(ties, &ties->items[a])->name, *y = tpd_tied_about(ties, &ties->items[b])->name;
-	const char *dot_x = strchr(x, '.'), *dot_y = strchr(y, '.');
+	const char *dot = strchr(name, '.');
 
-	return strcmp(x, y) == 0 || (dot_x && strcmp(dot_x + 1, y) == 0) || (dot_y && strcmp(x, dot_y + 1) == 0) ||
-	       (dot_x && dot_y && strcmp(dot_x + 1, dot_y + 1) == 0);
+	return dot && strchr(dot + 1, '.') ? dot + 1 : name;
+}
+
+static const char *whole_name(const char *name)
+{
+	return name;
 }
 
 static bool is_half(const struct tpd_tied *item)
@@ -113,34 +116,103 @@ static bool is_half(const struct tpd_tied *item)
 	return item->dtype == TPD_DTYPE_BF16 || item->dtype == TPD_DTYPE_F16;
 }
 
-static enum tpd_status tie_master(struct tpd_ties *ties, uint32_t master, uint32_t weight, struct tpd_err *err)
+static enum tpd_status tie_master(struct tpd_ties *ties, uint32_t master, uint32_t weight, bool checked, struct tpd_err *err)
 {
 	struct tpd_tied *of = &ties->items[master], *to = &ties->items[weight];
 
 	of->owner = weight;
 	to->master = master;
-	return tpd_ties_add(ties, of, 0, to, 0, of->elements, TPD_STATE_MASTER, true, err);
+	return tpd_ties_add(ties, of, 0, to, 0, of->elements, TPD_STATE_MASTER, checked, err);
 }
 
-/* Prints of masters and of weights in one order: equal ones belong together, in their order; dull ones by their names only. */
-static enum tpd_status match_prints(struct tpd_ties *ties, const struct print *masters, size_t master_count, const struct print *weights,
-				    size_t weight_count, struct tpd_err *err)
+/* What of a group still has no partner, for the next attempt. */
+static size_t still_free(const struct tpd_ties *ties, struct print *prints, size_t count, bool masters)
 {
-	size_t w = 0;
+	size_t left = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if ((masters ? ties->items[prints[i].item].owner : ties->items[prints[i].item].master) == TPD_TIED_NONE)
+			prints[left++] = prints[i];
+	return left;
+}
+
+struct naming {
+	const struct tpd_ties *ties;
+	const char *(*part)(const char *name);
+};
+
+static int compare_naming(const void *a, const void *b, void *context)
+{
+	const struct naming *naming = context;
+	const struct print *x = a, *y = b;
+	int order = strcmp(naming->part(tpd_tied_about(naming->ties, &naming->ties->items[x->item])->name),
+			   naming->part(tpd_tied_about(naming->ties, &naming->ties->items[y->item])->name));
+
+	if (order)
+		return order;
+	return naming->ties->items[x->item].place < naming->ties->items[y->item].place ? -1 : 1;
+}
+
+/* Of equal prints that say nothing, those of one name; only the name says so. */
+static enum tpd_status match_names(struct tpd_ties *ties, struct print *masters, size_t *master_count, struct print *weights,
+				   size_t *weight_count, const char *(*part)(const char *name), struct tpd_err *err)
+{
+	struct naming naming = {ties, part};
 	enum tpd_status status = TPD_OK;
 
-	for (size_t m = 0; !status && m < master_count; m++) {
-		if (ties->items[masters[m].item].owner != TPD_TIED_NONE)
-			continue;
-		while (w < weight_count && compare_prints(ties, &weights[w], &masters[m]) < 0)
-			w++;
-		for (size_t i = w; i < weight_count && i - w < TRIES && compare_prints(ties, &weights[i], &masters[m]) == 0; i++) {
-			if (ties->items[weights[i].item].master != TPD_TIED_NONE ||
-			    (masters[m].dull && !same_end(ties, masters[m].item, weights[i].item)))
-				continue;
-			status = tie_master(ties, masters[m].item, weights[i].item, err);
-			break;
-		}
+	qsort_r(masters, *master_count, sizeof(*masters), compare_naming, &naming);
+	qsort_r(weights, *weight_count, sizeof(*weights), compare_naming, &naming);
+	for (size_t m = 0, w = 0; !status && m < *master_count && w < *weight_count;) {
+		int order = strcmp(part(tpd_tied_about(ties, &ties->items[masters[m].item])->name),
+				   part(tpd_tied_about(ties, &ties->items[weights[w].item])->name));
+
+		if (order == 0)
+			status = tie_master(ties, masters[m].item, weights[w].item, false, err);
+		m += order <= 0;
+		w += order >= 0;
+	}
+	*master_count = still_free(ties, masters, *master_count, true);
+	*weight_count = still_free(ties, weights, *weight_count, false);
+	return status;
+}
+
+/* Masters and weights of one print: in their order, or by their names. */
+static enum tpd_status match_group(struct tpd_ties *ties, struct print *masters, size_t master_count, struct print *weights,
+				   size_t weight_count, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	master_count = still_free(ties, masters, master_count, true);
+	weight_count = still_free(ties, weights, weight_count, false);
+	if (master_count == 0 || weight_count == 0)
+		return TPD_OK;
+	if (masters[0].dull) {
+		status = match_names(ties, masters, &master_count, weights, &weight_count, whole_name, err);
+		return status ? status : match_names(ties, masters, &master_count, weights, &weight_count, behind_prefix, err);
+	}
+	for (size_t i = 0; !status && i < TPD_MIN(master_count, weight_count); i++)
+		status = tie_master(ties, masters[i].item, weights[i].item, true, err);
+	return status;
+}
+
+/* Prints of masters and of weights in one order: group by group. */
+static enum tpd_status match_prints(struct tpd_ties *ties, struct print *masters, size_t master_count, struct print *weights,
+				    size_t weight_count, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	for (size_t m = 0, w = 0; !status && m < master_count && w < weight_count;) {
+		int order = compare_prints(ties, &masters[m], &weights[w]);
+		size_t masters_end = m + 1, weights_end = w + 1;
+
+		while (masters_end < master_count && compare_prints(ties, &masters[m], &masters[masters_end]) == 0)
+			masters_end++;
+		while (weights_end < weight_count && compare_prints(ties, &weights[w], &weights[weights_end]) == 0)
+			weights_end++;
+		if (order == 0)
+			status = match_group(ties, masters + m, masters_end - m, weights + w, weights_end - w, err);
+		m = order <= 0 ? masters_end : m;
+		w = order >= 0 ? weights_end : w;
 	}
 	return status;
 }
@@ -152,37 +224,58 @@ static int compare_sizes(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* Sizes of the tensors that may be masters (F32), or weights of one (BF16, F16), ascending. */
+static size_t list_sizes(const struct tpd_ties *ties, bool masters, uint64_t *sizes)
+{
+	size_t count = 0;
+
+	for (uint32_t i = 0; i < ties->count; i++)
+		if (ties->items[i].name.kind == TPD_STATE_NONE &&
+		    (masters ? ties->items[i].dtype == TPD_DTYPE_F32 : is_half(&ties->items[i])))
+			sizes[count++] = ties->items[i].elements;
+	if (count > 1)
+		qsort(sizes, count, sizeof(*sizes), compare_sizes);
+	return count;
+}
+
+static bool has_size(const uint64_t *sizes, size_t count, const struct tpd_tied *item)
+{
+	return count > 0 && bsearch(&item->elements, sizes, count, sizeof(*sizes), compare_sizes) != NULL;
+}
+
 enum tpd_status tpd_ties_masters(struct tpd_ties *ties, struct tpd_err *err)
 {
 	TPD_AUTO_FREE struct print *masters = calloc(2 * (size_t)ties->count + 1, sizeof(*masters));
 	TPD_AUTO_FREE struct print *weights = calloc(ties->count + 1u, sizeof(*weights));
-	TPD_AUTO_FREE uint64_t *sizes = calloc(ties->count + 1u, sizeof(*sizes));
-	size_t master_count = 0, weight_count = 0;
+	TPD_AUTO_FREE uint64_t *master_sizes = calloc(ties->count + 1u, sizeof(*master_sizes));
+	TPD_AUTO_FREE uint64_t *weight_sizes = calloc(ties->count + 1u, sizeof(*weight_sizes));
+	size_t master_count = 0, weight_count = 0, master_size_count, weight_size_count;
 	bool has[2] = {false, false};
-	enum tpd_status status = masters && weights && sizes ? TPD_OK : tpd_fail_nomem(err);
+	enum tpd_status status = TPD_OK;
 
-	for (uint32_t i = 0; !status && i < ties->count; i++) {
-		if (!is_half(&ties->items[i]) || ties->items[i].name.kind)
-			continue;
-		has[ties->items[i].dtype == TPD_DTYPE_F16] = true;
-		sizes[weight_count] = ties->items[i].elements;
-		status = take_print(ties, i, ties->items[i].dtype, &weights[weight_count++], err);
-	}
-	if (status || weight_count == 0)
-		return status;
-	qsort(sizes, weight_count, sizeof(*sizes), compare_sizes);
+	if (!masters || !weights || !master_sizes || !weight_sizes)
+		return tpd_fail_nomem(err);
+	master_size_count = list_sizes(ties, true, master_sizes);
+	weight_size_count = list_sizes(ties, false, weight_sizes);
 	for (uint32_t i = 0; !status && i < ties->count; i++) {
 		const struct tpd_tied *item = &ties->items[i];
 
-		if (item->dtype != TPD_DTYPE_F32 || item->name.kind ||
-		    !bsearch(&item->elements, sizes, weight_count, sizeof(*sizes), compare_sizes))
+		if (!is_half(item) || item->name.kind || !has_size(master_sizes, master_size_count, item))
+			continue;
+		has[item->dtype == TPD_DTYPE_F16] = true;
+		status = take_print(ties, i, item->dtype, &weights[weight_count++], err);
+	}
+	for (uint32_t i = 0; !status && weight_count > 0 && i < ties->count; i++) {
+		const struct tpd_tied *item = &ties->items[i];
+
+		if (item->dtype != TPD_DTYPE_F32 || item->name.kind || !has_size(weight_sizes, weight_size_count, item))
 			continue;
 		if (has[0])
 			status = take_print(ties, i, TPD_DTYPE_BF16, &masters[master_count++], err);
 		if (!status && has[1])
 			status = take_print(ties, i, TPD_DTYPE_F16, &masters[master_count++], err);
 	}
-	if (status)
+	if (status || weight_count == 0 || master_count == 0)
 		return status;
 	qsort_r(masters, master_count, sizeof(*masters), compare_for_sort, ties);
 	qsort_r(weights, weight_count, sizeof(*weights), compare_for_sort, ties);

@@ -1,7 +1,7 @@
 /*
  * ingest_match.c - what a file is made of, and what of an earlier checkpoint belongs to it.
  *
- * Files are matched by role: their path with every run of digits that says the step taken out ("global_step20/x" and
+ * Files are matched by path, else by role: their path with every run of digits that says the step taken out ("global_step20/x" and
  * "global_step40/x" are one role); the only file of a single-file checkpoint has the role of the other's only file. Tensors are
  * matched by name, within matched files or in any other (ingest_names.c), and must agree in type and length; what finds no partner
  * starts afresh.
@@ -259,14 +259,39 @@ static void earlier_release(struct earlier *earlier)
 		tpd_chain_forget_names(earlier->chain);
 }
 
-static const struct tpd_entry *partner(const struct tpd_chain *chain, const struct roles *roles, const char *role,
-				       uint32_t *out_file)
+/* The file of this very path; rank_100 of step 100 would have another role in step 200. */
+static bool find_path(const struct tpd_manifest *m, const char *path, uint32_t *out_file)
 {
-	const struct tpd_manifest *m;
+	uint32_t low = 0, high = m->file_count;
 
-	if (!chain || !roles_find(roles, role, out_file))
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		int order = strcmp(m->entries[m->files[middle]].path, path);
+
+		if (order == 0) {
+			*out_file = middle;
+			return true;
+		}
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return false;
+}
+
+/* What in the earlier checkpoint is this file of the job: of the same path, else of the same role. NULL: nothing. */
+static const struct tpd_entry *partner(const struct tpd_chain *chain, const struct roles *roles, const struct tpd_ingest_job *job,
+				       const struct role *role, uint32_t *out_file)
+{
+	const struct tpd_manifest *m, *own = &job->manifest;
+
+	if (!chain)
 		return NULL;
 	m = tpd_chain_manifest(chain);
+	if ((own->kind == TPD_CHECKPOINT_FILE || !find_path(m, own->entries[own->files[role->file]].path, out_file)) &&
+	    !roles_find(roles, role->text, out_file))
+		return NULL;
 	return &m->entries[m->files[*out_file]];
 }
 
@@ -381,8 +406,8 @@ enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err
 	for (uint32_t i = 0; !status && i < own.count; i++) {
 		struct tpd_file_work *file = &job->files[own.items[i].file];
 
-		ref.entry = partner(job->ref, &ref.roles, own.items[i].text, &ref.file);
-		w1.entry = partner(job->w1, &w1.roles, own.items[i].text, &w1.file);
+		ref.entry = partner(job->ref, &ref.roles, job, &own.items[i], &ref.file);
+		w1.entry = partner(job->w1, &w1.roles, job, &own.items[i], &w1.file);
 		status = match_file(job, file, &ref, &w1, err);
 		free(file->typed);
 		file->typed = NULL;
@@ -476,7 +501,7 @@ enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain
 	if (!status)
 		status = earlier_make(chain, &like.there, err);
 	for (uint32_t i = 0; !status && i < own.count; i++) {
-		like.there.entry = partner(chain, &like.there.roles, own.items[i].text, &like.there.file);
+		like.there.entry = partner(chain, &like.there.roles, job, &own.items[i], &like.there.file);
 		status = compare_file(&like, &job->files[own.items[i].file], err);
 	}
 	roles_release(&own);

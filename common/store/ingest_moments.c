@@ -1,17 +1,9 @@
 /*
  * ingest_moments.c - which tensor an optimizer's exp_avg (or momentum_buffer) belongs to.
  *
- * Guesses, the best first: what the checkpoint before said; the name; and among tensors of one shape ("a class") the order, when there
- * are as many states as tensors. Then the values: an optimizer moves each weight against its exp_avg, so the sign of w - w1 and the
- * sign of the state are opposite more often than not, element by element, and only for the tensor that the state belongs to. For
- * a class the signs are bit vectors, each pair's 2 x 2 table four population counts; its phi coefficient times the square root of the
- * number of elements is a standard normal when they have nothing to do with each other. Where names do not settle it, the pairs with
- * the largest go first. Signs are used rather than sums of products since a few large elements cannot speak for all, and since
- * counts are the same on every machine.
- *
- *                    w - w1 > 0   < 0
- *     state > 0          a          b        sigma = (b c - a d) sqrt(n) / sqrt((a + b)(c + d)(a + c)(b + d))
- *     state < 0          c          d
+ * Guesses, the best first: the name (ingest_tie_names.c); what the checkpoint before was sure of; and among tensors of one shape ("a
+ * class") the order, when there are as many states as tensors. Then the values (ingest_signs.c) confirm it, and where names do not
+ * settle it they decide: of all pairs of a class those that fit best go first.
  *
  * Rejected: the order of HF Trainer's parameter groups (weights with decay, then those without): within a class it is the order that
  * we have; a full assignment problem: with the right pairs tens of sigma away from the others, the largest first is the same.
@@ -20,18 +12,15 @@
 
 #include "store/ingest_ties.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SIGMA 6.0                  /* one wrong pair in 10^9 */
+#define SIGMA 6.0                  /* see ingest_signs.c */
 #define CLASS_BITS (1ull << 27)    /* of all sign vectors of a class: 16 MiB */
 #define SIGNS_MIN 4096u            /* elements that are looked at, where there are as many */
 #define SEARCH_WORDS (1ull << 26)  /* 64 signs of one pair each, in a checkpoint: about a second */
-
-struct signs {
-	uint64_t *positive, *negative; /* NULL: not known */
-};
+#define KEPT 8u                    /* pairs of one state; where more fit, signs tell nothing apart */
+#define CHECKED 64u                /* pairs that are checked at once: 4 MiB of signs */
 
 struct pair {
 	uint32_t state, owner; /* places in the class */
@@ -43,9 +32,8 @@ struct class {
 	struct tpd_ties *ties;
 	const uint32_t *states, *owners; /* items, in natural order */
 	uint32_t state_count, owner_count;
-	size_t words;
-	struct signs *of_states, *of_owners;
-	uint64_t *bits;
+	size_t words;     /* of a vector; each has two, positive and negative, one behind the other */
+	uint64_t *bits;   /* of the states, then of the owners */
 	struct pair *pairs;
 	size_t pair_count;
 };
@@ -103,140 +91,21 @@ static int compare_shapes(const struct tpd_ties *ties, uint32_t a, uint32_t b)
 	return 0;
 }
 
-/* States of one optimizer by their numbers; all else as it comes. */
 static int compare_in_class(const void *a, const void *b, void *context)
 {
 	const struct tpd_ties *ties = context;
-	const struct tpd_tied *x = &ties->items[*(const uint32_t *)a], *y = &ties->items[*(const uint32_t *)b];
+	uint32_t x = ties->items[*(const uint32_t *)a].place, y = ties->items[*(const uint32_t *)b].place;
 	int order = compare_shapes(ties, *(const uint32_t *)a, *(const uint32_t *)b);
 
-	if (order)
-		return order;
-	if (x->file == y->file && x->name.numbered && y->name.numbered) {
-		const char *of_x = tpd_tied_about(ties, x)->name, *of_y = tpd_tied_about(ties, y)->name;
-
-		order = strverscmp(of_x, of_y); /* "state.9" before "state.10" */
-		if (order)
-			return order;
-	}
-	return (x->place > y->place) - (x->place < y->place);
+	return order ? order : (x > y) - (x < y);
 }
 
-/* --- names --- */
-
-/* The last byte first, so that names with the same end stand together. */
-static int compare_ends_of_names(const char *a, size_t a_length, const char *b, size_t b_length)
-{
-	while (a_length > 0 && b_length > 0) {
-		unsigned char x = (unsigned char)a[--a_length], y = (unsigned char)b[--b_length];
-
-		if (x != y)
-			return x < y ? -1 : 1;
-	}
-	return (a_length > 0) - (b_length > 0);
-}
-
-static size_t name_length(const struct tpd_tied *item)
-{
-	return item->name.length + item->name.chunk_length;
-}
-
-/* Of a weight, whose name is all of it; of a state, whose parameter's name and chunk may stand apart, the caller's. */
-static int compare_named(const void *a, const void *b, void *context)
-{
-	const struct tpd_tied *items = context, *x = &items[*(const uint32_t *)a], *y = &items[*(const uint32_t *)b];
-	int order = compare_ends_of_names(x->name.of, name_length(x), y->name.of, name_length(y));
-
-	return order ? order : *(const uint32_t *)a < *(const uint32_t *)b ? -1 : 1;
-}
-
-/* Parts between dots that both names end with; a whole name counts as many. */
-#define WHOLE 0x10000u
-static unsigned common_parts(const char *a, size_t a_length, const char *b, size_t b_length)
-{
-	unsigned parts = 0;
-
-	for (;;) {
-		size_t x = a_length, y = b_length;
-
-		while (x > 0 && a[x - 1] != '.')
-			x--;
-		while (y > 0 && b[y - 1] != '.')
-			y--;
-		if (a_length - x != b_length - y || memcmp(a + x, b + y, a_length - x) != 0)
-			return parts;
-		parts++;
-		if (x == 0 || y == 0)
-			return WHOLE + parts;
-		a_length = x - 1;
-		b_length = y - 1;
-	}
-}
-
-struct by_name {
-	const struct tpd_ties *ties;
-	uint32_t *items; /* weights, by the ends of their names */
-	uint32_t count;
-	char *name;      /* of the parameter that is looked for, with its chunk */
-	size_t cap;
-};
-
-static bool same_elements(const struct tpd_ties *ties, uint32_t state, uint32_t owner)
+bool tpd_ties_fit(const struct tpd_ties *ties, uint32_t state, uint32_t owner)
 {
 	const struct tpd_tied *x = &ties->items[state], *y = &ties->items[owner];
 
-	return x->elements == y->elements &&
+	return !y->owns && y->name.kind == TPD_STATE_NONE && x->elements == y->elements &&
 	       (tpd_tied_about(ties, x)->ndim == 0 || tpd_tied_about(ties, y)->ndim == 0 || compare_shapes(ties, state, owner) == 0);
-}
-
-/*
- * The free weight whose name has most in common with the parameter's: at least two parts, or all of one name, but that a number
- * alone is no name ("state.0" is not of the weight "0").
- */
-static enum tpd_status find_by_name(struct by_name *names, uint32_t state, uint32_t *out_owner, struct tpd_err *err)
-{
-	const struct tpd_tied *item = &names->ties->items[state];
-	size_t length = name_length(item);
-	uint32_t low = 0, high = names->count, best = TPD_TIED_NONE;
-	unsigned best_parts = 1;
-
-	*out_owner = TPD_TIED_NONE;
-	if (item->name.length == 0)
-		return TPD_OK;
-	if (names->cap < length) {
-		free(names->name);
-		names->name = malloc(2 * length);
-		names->cap = names->name ? 2 * length : 0;
-		if (!names->name)
-			return tpd_fail_nomem(err);
-	}
-	memcpy(names->name, item->name.of, item->name.length);
-	memcpy(names->name + item->name.length, item->name.chunk, item->name.chunk_length);
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-		const struct tpd_tied *at = &names->ties->items[names->items[middle]];
-
-		if (compare_ends_of_names(at->name.of, name_length(at), names->name, length) < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	/* What has more in common stands nearer: a few on each side, of which several may be of other shapes. */
-	for (uint32_t i = low > 8 ? low - 8 : 0; i < names->count && i < low + 8; i++) {
-		const struct tpd_tied *at = &names->ties->items[names->items[i]];
-		unsigned parts = common_parts(at->name.of, name_length(at), names->name, length);
-		bool nearer = parts == best_parts && best != TPD_TIED_NONE && names->ties->items[best].file != item->file &&
-			      at->file == item->file;
-
-		if (item->name.numbered && parts == WHOLE + 1)
-			continue;
-		if ((parts > best_parts || nearer) && !at->owns && same_elements(names->ties, state, names->items[i])) {
-			best = names->items[i];
-			best_parts = parts;
-		}
-	}
-	*out_owner = best;
-	return TPD_OK;
 }
 
 static void give(struct tpd_ties *ties, uint32_t state, uint32_t owner)
@@ -255,93 +124,10 @@ static bool owner_in_w1(const struct tpd_ties *ties, uint32_t state, bool sure, 
 	if (known != 1 || (sure && !tie->checked))
 		return false;
 	owner = tpd_ties_from_w1(ties, &tie->owner);
-	if (owner == TPD_TIED_NONE || ties->items[owner].owns || ties->items[owner].name.kind || !same_elements(ties, state, owner))
+	if (owner == TPD_TIED_NONE || !tpd_ties_fit(ties, state, owner))
 		return false;
 	*out_owner = owner;
 	return true;
-}
-
-/* --- values --- */
-
-static enum tpd_status read_w1(struct tpd_ties *ties, const struct tpd_tied *item, size_t *out_elements, struct tpd_err *err)
-{
-	const struct tpd_segment_work *work = &tpd_tied_file(ties, item)->segments[item->segment];
-	size_t len = 0;
-	enum tpd_status status = tpd_chain_read(ties->job->w1, ties->job->chain_workers[0], work->w1_file, work->w1_segment, 0,
-						ties->chunk, &len, err);
-
-	*out_elements = len / tpd_dtype_width(item->dtype);
-	return status;
-}
-
-static uint64_t word_at(const uint8_t *bytes, unsigned width, size_t i)
-{
-	uint64_t word = 0;
-
-	memcpy(&word, bytes + i * width, width); /* of a little-endian file, on a little-endian machine (base/tpd.h) */
-	return word;
-}
-
-/* Floats in the order of their values, as integers: both zeros are one. */
-static int64_t ordered(uint64_t bits, unsigned width)
-{
-	uint64_t sign = 1ull << (8 * width - 1);
-	int64_t magnitude = (int64_t)(bits & (sign - 1));
-
-	return bits & sign ? -magnitude : magnitude;
-}
-
-/* The signs of its first 64 * words elements, into words and words of bits: of its values, or (change) of what is more than in w1. */
-static enum tpd_status read_signs(struct tpd_ties *ties, const struct tpd_tied *item, bool change, size_t words, uint64_t *bits,
-				  struct signs *signs, struct tpd_err *err)
-{
-	unsigned width = tpd_dtype_width(item->dtype);
-	size_t n = (size_t)TPD_MIN(item->elements, (uint64_t)words * 64), known = n;
-	TPD_AUTO_FREE uint8_t *values = malloc(n * width + 1);
-	enum tpd_status status;
-
-	if (!values)
-		return tpd_fail_nomem(err);
-	status = tpd_tied_read(ties, item, 0, n, values, err);
-	if (!status && change)
-		status = read_w1(ties, item, &known, err);
-	if (!status)
-		status = tpd_ingest_progress(ties->job, 0, err);
-	if (status)
-		return status;
-	*signs = (struct signs){bits, bits + words};
-	for (size_t i = 0; i < TPD_MIN(n, known); i++) {
-		int64_t value = ordered(word_at(values, width, i), width);
-		int64_t zero = change ? ordered(word_at(ties->chunk, width, i), width) : 0;
-
-		signs->positive[i / 64] |= (uint64_t)(value > zero) << (i % 64);
-		signs->negative[i / 64] |= (uint64_t)(value < zero) << (i % 64);
-	}
-	return TPD_OK;
-}
-
-static unsigned ones(uint64_t v)
-{
-	v -= v >> 1 & 0x5555555555555555u;
-	v = (v & 0x3333333333333333u) + (v >> 2 & 0x3333333333333333u);
-	return (unsigned)(((v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56);
-}
-
-static double sigma_of(const struct signs *state, const struct signs *owner, size_t words)
-{
-	uint64_t a = 0, b = 0, c = 0, d = 0;
-	double product;
-
-	for (size_t i = 0; i < words; i++) {
-		a += ones(state->positive[i] & owner->positive[i]);
-		b += ones(state->positive[i] & owner->negative[i]);
-		c += ones(state->negative[i] & owner->positive[i]);
-		d += ones(state->negative[i] & owner->negative[i]);
-	}
-	product = (double)(a + b) * (double)(c + d) * (double)(a + c) * (double)(b + d);
-	if (product == 0)
-		return 0;
-	return ((double)b * (double)c - (double)a * (double)d) * sqrt((double)(a + b + c + d)) / sqrt(product);
 }
 
 static bool has_w1(const struct tpd_ties *ties, const struct tpd_tied *item)
@@ -349,51 +135,66 @@ static bool has_w1(const struct tpd_ties *ties, const struct tpd_tied *item)
 	return ties->job->w1 && tpd_tied_file(ties, item)->segments[item->segment].has_w1;
 }
 
-/* Of what is settled: do the values agree? */
-static enum tpd_status check(struct tpd_ties *ties, struct tpd_tied *state, struct tpd_err *err)
+/* Of what names and the past have settled: do the values agree? leaders: those that are asked, CHECKED at most. */
+static enum tpd_status check(struct tpd_ties *ties, const uint32_t *leaders, size_t count, struct tpd_err *err)
 {
-	const struct tpd_tied *owner = &ties->items[state->owner];
-	size_t words = (size_t)((TPD_MIN(state->elements, (uint64_t)TPD_CHUNK_ELEMENTS) + 63) / 64);
+	struct tpd_signs_wanted wanted[2 * CHECKED] = {0};
 	TPD_AUTO_FREE uint64_t *bits = NULL;
-	struct signs of_state, of_owner;
+	size_t words = 0, at = 0;
 	enum tpd_status status;
 
-	if (!has_w1(ties, owner))
-		return TPD_OK;
-	bits = calloc(4 * words, sizeof(*bits));
+	for (size_t i = 0; i < count; i++) {
+		size_t own = (size_t)((TPD_MIN(ties->items[leaders[i]].elements, (uint64_t)TPD_CHUNK_ELEMENTS) + 63) / 64);
+
+		wanted[2 * i] = (struct tpd_signs_wanted){.item = leaders[i], .words = own};
+		wanted[2 * i + 1] = (struct tpd_signs_wanted){.item = ties->items[leaders[i]].owner, .words = own, .change = true};
+		words += 4 * own;
+	}
+	bits = calloc(words + 1, sizeof(*bits));
 	if (!bits)
 		return tpd_fail_nomem(err);
-	status = read_signs(ties, state, false, words, bits, &of_state, err);
-	if (!status)
-		status = read_signs(ties, owner, true, words, bits + 2 * words, &of_owner, err);
-	if (!status)
-		state->checked = sigma_of(&of_state, &of_owner, words) >= SIGMA;
+	for (size_t i = 0; i < 2 * count; i++) {
+		wanted[i].bits = bits + at;
+		at += 2 * wanted[i].words;
+	}
+	status = tpd_signs_read(ties, wanted, 2 * count, err);
+	for (size_t i = 0; !status && i < count; i++)
+		ties->items[leaders[i]].checked =
+			tpd_signs_sigma(wanted[2 * i].bits, wanted[2 * i + 1].bits, wanted[2 * i].words, wanted[2 * i].words) >= SIGMA;
 	return status;
 }
 
 /* --- one class --- */
 
-static enum tpd_status need_state(struct class *class, uint32_t s, struct tpd_err *err)
+static uint64_t *bits_of_state(const struct class *class, uint32_t s)
 {
-	return read_signs(class->ties, &class->ties->items[class->states[s]], false, class->words,
-			  class->bits + 2 * class->words * s, &class->of_states[s], err);
+	return class->bits + 2 * class->words * s;
 }
 
-static enum tpd_status need_owner(struct class *class, uint32_t o, struct tpd_err *err)
+static uint64_t *bits_of_owner(const struct class *class, uint32_t o)
 {
-	const struct tpd_tied *owner = &class->ties->items[class->owners[o]];
-
-	if (!has_w1(class->ties, owner))
-		return TPD_OK;
-	return read_signs(class->ties, owner, true, class->words, class->bits + 2 * class->words * (class->state_count + o),
-			  &class->of_owners[o], err);
+	return class->bits + 2 * class->words * (class->state_count + o);
 }
 
-static double sigma_at(const struct class *class, uint32_t s, uint32_t o, size_t words)
+/* Those of these states and owners; what has no w1 has none, and fits nothing. */
+static enum tpd_status read_class(struct class *class, const uint32_t *states, uint32_t state_count, const uint32_t *owners,
+				  uint32_t owner_count, struct tpd_err *err)
 {
-	if (!class->of_states[s].positive || !class->of_owners[o].positive)
-		return 0;
-	return sigma_of(&class->of_states[s], &class->of_owners[o], words);
+	TPD_AUTO_FREE struct tpd_signs_wanted *wanted = calloc((size_t)state_count + owner_count + 1, sizeof(*wanted));
+	size_t count = 0;
+
+	if (!wanted)
+		return tpd_fail_nomem(err);
+	for (uint32_t i = 0; i < state_count; i++)
+		wanted[count++] = (struct tpd_signs_wanted){
+			.item = class->states[states[i]], .words = class->words, .bits = bits_of_state(class, states[i])};
+	for (uint32_t i = 0; i < owner_count; i++)
+		if (has_w1(class->ties, &class->ties->items[class->owners[owners[i]]]))
+			wanted[count++] = (struct tpd_signs_wanted){.item = class->owners[owners[i]],
+								    .words = class->words,
+								    .change = true,
+								    .bits = bits_of_owner(class, owners[i])};
+	return tpd_signs_read(class->ties, wanted, count, err);
 }
 
 static int compare_pairs(const void *a, const void *b)
@@ -428,19 +229,20 @@ static uint32_t still_wanting(const struct class *class, uint32_t *out)
 	return n;
 }
 
-static enum tpd_status add_pair(struct class *class, uint32_t s, uint32_t o, double sigma, size_t *cap, struct tpd_err *err)
+/* The best KEPT of one state, which begin at `first`. */
+static void keep_pair(struct class *class, size_t first, uint32_t s, uint32_t o, double sigma)
 {
-	if (class->pair_count == *cap) {
-		size_t more = *cap ? 2 * *cap : 64;
-		struct pair *pairs = reallocarray(class->pairs, more, sizeof(*pairs));
+	size_t at = class->pair_count;
 
-		if (!pairs)
-			return tpd_fail_nomem(err);
-		class->pairs = pairs;
-		*cap = more;
-	}
-	class->pairs[class->pair_count++] = (struct pair){s, o, sigma};
-	return TPD_OK;
+	if (at - first == KEPT && class->pairs[at - 1].sigma >= sigma)
+		return;
+	if (at - first == KEPT)
+		at--;
+	else
+		class->pair_count++;
+	for (; at > first && class->pairs[at - 1].sigma < sigma; at--)
+		class->pairs[at] = class->pairs[at - 1];
+	class->pairs[at] = (struct pair){s, o, sigma};
 }
 
 /* Every pair, or where that would be too many those that stand near each other in order. */
@@ -449,31 +251,29 @@ static enum tpd_status search(struct class *class, const uint32_t *states, uint3
 {
 	uint64_t pairs = (uint64_t)state_count * owner_count;
 	uint32_t band = owner_count;
-	size_t words = class->words, cap = 0;
-	enum tpd_status status = TPD_OK;
+	size_t words = class->words;
+	enum tpd_status status;
 
 	while (words > SIGNS_MIN / 64 && pairs * words > *words_left)
 		words /= 2;
 	if (pairs * words > *words_left)
 		band = (uint32_t)TPD_MAX(*words_left / words / state_count, (uint64_t)1);
 	*words_left -= TPD_MIN(*words_left, (uint64_t)state_count * band * words);
-	for (uint32_t s = 0; !status && s < state_count; s++)
-		status = need_state(class, states[s], err);
-	for (uint32_t o = 0; !status && o < owner_count; o++)
-		status = need_owner(class, owners[o], err);
+	class->pairs = calloc((size_t)state_count * KEPT, sizeof(*class->pairs));
+	status = class->pairs ? read_class(class, states, state_count, owners, owner_count, err) : tpd_fail_nomem(err);
 	for (uint32_t s = 0; !status && s < state_count; s++) {
 		uint32_t middle = (uint32_t)((uint64_t)s * owner_count / state_count);
 		uint32_t from = middle > band / 2 ? middle - band / 2 : 0;
+		size_t first = class->pair_count;
 
 		from = TPD_MIN(from, owner_count - band);
-		for (uint32_t o = from; !status && o < from + band; o++) {
-			double sigma = sigma_at(class, states[s], owners[o], words);
+		for (uint32_t o = from; o < from + band; o++) {
+			double sigma = tpd_signs_sigma(bits_of_state(class, states[s]), bits_of_owner(class, owners[o]), class->words, words);
 
 			if (sigma >= SIGMA)
-				status = add_pair(class, states[s], owners[o], sigma, &cap, err);
+				keep_pair(class, first, states[s], owners[o], sigma);
 		}
-		if (!status)
-			status = tpd_ingest_progress(class->ties->job, 0, err);
+		status = tpd_ingest_progress(class->ties->job, 0, err);
 	}
 	if (class->pair_count > 1)
 		qsort(class->pairs, class->pair_count, sizeof(*class->pairs), compare_pairs);
@@ -531,10 +331,8 @@ static enum tpd_status work_class(struct class *class, uint64_t *words_left, str
 	elements = TPD_MIN(elements, (uint64_t)TPD_CHUNK_ELEMENTS);
 	elements = TPD_MIN(elements, TPD_MAX(CLASS_BITS / 2 / members, (uint64_t)64));
 	class->words = (size_t)((elements + 63) / 64);
-	class->of_states = calloc(class->state_count + 1u, sizeof(*class->of_states));
-	class->of_owners = calloc(class->owner_count + 1u, sizeof(*class->of_owners));
 	class->bits = calloc(members + 1u, 2 * class->words * sizeof(*class->bits));
-	if (!states || !owners || !class->of_states || !class->of_owners || !class->bits)
+	if (!states || !owners || !class->bits)
 		return tpd_fail_nomem(err);
 	state_count = still_wanting(class, states);
 	owner_count = still_free(class, owners);
@@ -551,25 +349,30 @@ static enum tpd_status work_class(struct class *class, uint64_t *words_left, str
 static enum tpd_status settle(struct tpd_ties *ties, const uint32_t *leaders, uint32_t leader_count, const uint32_t *weights,
 			      uint32_t weight_count, struct tpd_err *err)
 {
-	struct by_name names = {.ties = ties, .items = calloc(weight_count + 1u, sizeof(uint32_t)), .count = weight_count};
-	enum tpd_status status = names.items ? TPD_OK : tpd_fail_nomem(err);
+	struct tpd_tie_names names;
+	uint32_t asked[CHECKED] = {0};
+	size_t count = 0;
+	enum tpd_status status = tpd_tie_names_make(ties, weights, weight_count, &names, err);
 
-	if (!status) {
-		memcpy(names.items, weights, weight_count * sizeof(*weights));
-		qsort_r(names.items, weight_count, sizeof(*names.items), compare_named, ties->items);
-	}
+	if (status)
+		return status;
 	for (uint32_t i = 0; !status && i < leader_count; i++) {
-		struct tpd_tied *state = &ties->items[leaders[i]];
 		uint32_t owner = TPD_TIED_NONE;
 
-		status = find_by_name(&names, leaders[i], &owner, err);
+		status = tpd_tie_names_find(&names, leaders[i], &owner, err);
 		if (status || (owner == TPD_TIED_NONE && !owner_in_w1(ties, leaders[i], true, &owner)))
 			continue;
 		give(ties, leaders[i], owner);
-		status = check(ties, state, err);
+		if (has_w1(ties, &ties->items[owner]))
+			asked[count++] = leaders[i];
+		if (count == CHECKED) {
+			status = check(ties, asked, count, err);
+			count = 0;
+		}
 	}
-	free(names.items);
-	free(names.name);
+	if (!status)
+		status = check(ties, asked, count, err);
+	tpd_tie_names_release(&names);
 	return status;
 }
 
@@ -592,8 +395,6 @@ static enum tpd_status work_classes(struct tpd_ties *ties, const uint32_t *leade
 		while (s + class.state_count < leader_count && compare_shapes(ties, leaders[s + class.state_count], leaders[s]) == 0)
 			class.state_count++;
 		status = work_class(&class, &words_left, err);
-		free(class.of_states);
-		free(class.of_owners);
 		free(class.bits);
 		free(class.pairs);
 		s += class.state_count;

@@ -173,6 +173,10 @@ static int compare_natural(const void *a, const void *b, void *context)
 		return sorted_x ? -1 : 1;
 	order = sorted_x ? strverscmp(tpd_tied_about(ties, x)->name, tpd_tied_about(ties, y)->name)
 			 : strverscmp(of_x->path, of_y->path);
+	if (order == 0 && x->name.numbered != y->name.numbered)
+		order = x->name.numbered ? 1 : -1;
+	if (order == 0 && x->name.numbered) /* state.9 before state.10, wherever they lie */
+		order = strverscmp(tpd_tied_about(ties, x)->name, tpd_tied_about(ties, y)->name);
 	if (order)
 		return order;
 	return *(const uint32_t *)a < *(const uint32_t *)b ? -1 : 1;
@@ -238,8 +242,8 @@ enum tpd_status tpd_ingest_ties(struct tpd_ingest_job *job, struct tpd_err *err)
 	ties.tie_max = (size_t)TPD_MIN((TPD_MANIFEST_WEIGHT_MAX - TPD_MIN(job->weight, TPD_MANIFEST_WEIGHT_MAX)) / TPD_MANIFEST_WEIGHT_TIE,
 				       (uint64_t)UINT32_MAX);
 	if (!status && worth_it(&ties)) {
-		ties.chunk = malloc(TPD_CHUNK_MAX_BYTES);
-		status = ties.chunk ? index_w1(&ties, err) : tpd_fail_nomem(err);
+		ties.chunks = calloc(job->threads, sizeof(*ties.chunks));
+		status = ties.chunks ? index_w1(&ties, err) : tpd_fail_nomem(err);
 		if (!status)
 			status = tpd_ties_masters(&ties, err);
 		if (!status)
@@ -255,7 +259,9 @@ enum tpd_status tpd_ingest_ties(struct tpd_ingest_job *job, struct tpd_err *err)
 		ties.ties = NULL;
 	}
 	free(ties.ties);
-	free(ties.chunk);
+	for (unsigned thread = 0; ties.chunks && thread < job->threads; thread++)
+		free(ties.chunks[thread]);
+	free(ties.chunks);
 	free(ties.items);
 	free(ties.order);
 	free(ties.by_w1);

@@ -1,11 +1,11 @@
 /*
- * ingest_ties.h - what ingest_ties.c and the three that look for ties share: which tensors are the optimizer's state of which.
+ * ingest_ties.h - what ingest_ties.c and those that look for ties share: which tensors are the optimizer's state of which.
  *
  *     masters    F32 tensors that a BF16 or F16 one is the rounding of          (values)
  *     moments    exp_avg and its like, and what the optimizer steps             (names, order, then values)
  *     flat       F32 partitions that hold many weights one behind the other     (values)
  *
- * All of it on the calling thread; the result does not depend on the number of threads.
+ * On the calling thread, but for the reading of signs; the result does not depend on the number of threads.
  */
 #ifndef TPD_STORE_INGEST_TIES_H
 #define TPD_STORE_INGEST_TIES_H
@@ -38,7 +38,7 @@ struct tpd_ties {
 	uint32_t *by_w1, in_w1; /* those that are in w1, by where they are there */
 	struct tpd_tie *ties;   /* found so far, in no order */
 	size_t tie_count, tie_cap, tie_max;
-	uint8_t *chunk;         /* TPD_CHUNK_MAX_BYTES, for w1 */
+	uint8_t **chunks;       /* one a thread: TPD_CHUNK_MAX_BYTES for w1, once it was needed */
 };
 
 const struct tpd_segment *tpd_tied_segment(const struct tpd_ties *ties, const struct tpd_tied *item);
@@ -70,7 +70,45 @@ enum tpd_status tpd_ties_masters(struct tpd_ties *ties, struct tpd_err *err);
 /* --- ingest_flat.c --- */
 enum tpd_status tpd_ties_flat(struct tpd_ties *ties, struct tpd_err *err); /* after the moments */
 
+/* --- ingest_tie_names.c --- */
+
+/* Weights by the ends of their names. */
+struct tpd_tie_names {
+	const struct tpd_ties *ties; /* borrowed */
+	uint32_t *by_place, *by_file; /* items, by name and then by one of these; blocks of one name are the same in both */
+	uint32_t *next; /* of each of by_place: from where on there may be one that is still to be had */
+	uint32_t count;
+	char *name; /* a dot and the name that is looked for */
+	size_t cap;
+};
+
+enum tpd_status tpd_tie_names_make(const struct tpd_ties *ties, const uint32_t *weights, uint32_t count, struct tpd_tie_names *out,
+				   struct tpd_err *err);
+void tpd_tie_names_release(struct tpd_tie_names *names);
+/* NONE: no weight, or several, have a name that says so, or they do not fit. */
+enum tpd_status tpd_tie_names_find(struct tpd_tie_names *names, uint32_t state, uint32_t *out_owner, struct tpd_err *err);
+
+/* --- ingest_signs.c --- */
+
+struct tpd_signs_wanted {
+	uint32_t item;
+	bool change;    /* of its values less those of w1, which must have it; false: of its values */
+	size_t words;   /* of 64 elements, the first ones of it */
+	uint64_t *bits; /* 2 * words, all 0: where they are above 0, and where below */
+};
+
+/* On all threads. */
+enum tpd_status tpd_signs_read(struct tpd_ties *ties, const struct tpd_signs_wanted *wanted, size_t count, struct tpd_err *err);
+/*
+ * How opposite they are, in standard deviations of what has nothing to do with each other; 0 when that cannot be told. Of the first
+ * `words` words; the second vector of each stands `stride` words behind the first.
+ */
+double tpd_signs_sigma(const uint64_t *state, const uint64_t *owner, size_t stride, size_t words);
+
 /* --- ingest_moments.c --- */
+
+/* May this state be of this weight: is it to be had, and of the same shape as far as both are known? */
+bool tpd_ties_fit(const struct tpd_ties *ties, uint32_t state, uint32_t owner);
 enum tpd_status tpd_ties_moments(struct tpd_ties *ties, struct tpd_err *err);
 
 #endif

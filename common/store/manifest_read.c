@@ -369,7 +369,7 @@ static enum tpd_status read_tie(struct tpd_rd *rd, struct tpd_tie *tie, struct t
 	enum tpd_status status = read_u8(rd, "kind of tie", TPD_STATE_KINDS, &kind, err);
 
 	if (!status && kind == 0)
-		status = unknown(err, "kind of tie", kind);
+		status = tpd_fail(err, TPD_CORRUPT, "manifest: there is no tie of kind 0");
 	if (!status)
 		status = read_place(rd, &tie->state, err);
 	if (!status)

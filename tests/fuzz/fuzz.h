@@ -75,7 +75,7 @@ TPD_UNUSED static void fuzz_check_state_name(const char *name)
 	FUZZ_CHECK(out.kind < TPD_STATE_MASTER);
 	FUZZ_CHECK(out.of >= name && out.of <= name + length && out.length <= length - (size_t)(out.of - name));
 	FUZZ_CHECK(out.chunk >= name && out.chunk + out.chunk_length == name + length);
-	FUZZ_CHECK(!out.numbered || out.number < 1000000000);
+	FUZZ_CHECK(!out.numbered || out.kind);
 }
 
 /* What format.h says of every layout. */
