@@ -10,7 +10,7 @@ its weights (check_ties.py), are metrics stored with what they are of (check_met
 cost in safetensors (check_bits.py), and does the daemon survive a storm of files (check_churn.py)? The status is 0 only when all of
 that holds.
 
---settle 0 must make it fail: then a slow writer's checkpoints are taken half-written.
+--settle 0 must make it fail (torch-slow is enough): then a slow writer's checkpoints are taken half-written.
 """
 import argparse
 import os
@@ -37,11 +37,14 @@ TRAIN_TIMEOUT = 600  # seconds
 class Trainers:
     """Starts training programs; their output goes to logs of their own."""
 
-    def __init__(self, root, jax):
+    def __init__(self, root, jax, settle):
         self.root, self.jax = root, jax
         self.environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
                             "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu", "PYTHONDONTWRITEBYTECODE": "1",
-                            "TMPDIR": str(root / "tmp")}
+                            "TMPDIR": str(root / "tmp"),
+                            # Of train_torch.py. Reading takes time, too, and what changes meanwhile is void: a pause that shows a wrong
+                            # settle= must be longer than that.
+                            "SLOW_PAUSE": "0.35" if settle > 0 else "2"}
 
     def run(self, program, ranks, *words):
         """Standard output of a program that must succeed."""
@@ -88,7 +91,7 @@ def main():
         (root / name).mkdir(parents=True)
 
     start, failures = time.monotonic(), []
-    trainers = Trainers(root, arguments.jax)
+    trainers = Trainers(root, arguments.jax, arguments.settle)
     watches = {scenario.run: root / "watched" / scenario.run for scenario in chosen}
     with Tpded(build, root, watches, f"{arguments.settle * 1000:.0f}ms") as tpded:
         train_all(trainers, chosen)

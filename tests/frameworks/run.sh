@@ -26,11 +26,11 @@ add() {
 
 if [ -z "${FRAMEWORKS_VENV:-}" ]; then
 	"$root/tools/venv.sh" "$venv" "${packages[@]}"
-	if ! "$venv/bin/python" -c 'import importlib.metadata as m; m.version("deepspeed")' 2>/dev/null; then
-		echo "Adding to it: ${alone[*]} $deepspeed"
-		add --no-deps "${alone[@]}"
-		# DeepSpeed's build asks the torch that is there already, so it comes last and without an environment of its own.
+	if ! "$venv/bin/python" -c 'import importlib.metadata as m; m.version("torchtitan"), m.version("gguf")' 2>/dev/null; then
+		echo "Adding to it: $deepspeed ${alone[*]}"
+		# DeepSpeed's build asks the torch that is there already, so it comes second and without an environment of its own.
 		DS_BUILD_OPS=0 add --no-build-isolation "$deepspeed"
+		add --no-deps "${alone[@]}"
 	fi
 fi
 [ -n "${FRAMEWORKS_VENV_JAX:-}" ] || "$root/tools/venv.sh" "$venv_jax" "${packages_jax[@]}"

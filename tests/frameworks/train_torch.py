@@ -20,7 +20,7 @@ import torch
 import small
 from recorder import Recorder
 
-PAUSE = 0.35  # seconds between two writes of a slow disk; less than settle=
+PAUSE = float(os.environ["SLOW_PAUSE"])  # seconds between two writes of a slow disk; less than settle=, unless the test is to fail
 
 
 class SlowFile:
