@@ -5,8 +5,9 @@
  * ten thousand files is over. The waiting tasks are a list with the next one's time as the mailbox's timeout; while one of them is
  * being copied that is 0, so that a copy is made between two looks into the mailbox, a few MiB at a time.
  *
- * Which places are written over in place is known by their inodes: the last few hundred captures are remembered. What is replaced by a
- * rename, or deleted and made anew, is another file; a descriptor is enough to hold it.
+ * Which places are written over in place is known by their inodes and times of birth: the last few hundred captures are remembered. What
+ * is replaced by a rename, or deleted and made anew, is another file, also where the number of its inode comes again; a descriptor is
+ * enough to hold it.
  */
 #include "base/tpd.h"
 
@@ -143,23 +144,26 @@ static void begin_watch(struct tpd_capturer *capturer, struct tpd_capture_task *
 	if (task->copy && tpd_capture_copy_begin(task->capture, capturer->spool, task->spool_max, task->low_space,
 						 &task->copy_fault) != TPD_OK)
 		task->copy = false;
-	while (*link) /* in their order: one is copied after the other */
+	while (*link) /* in their order: of equal ones the first is copied first */
 		link = &(*link)->next;
 	task->next = NULL;
 	*link = task;
 }
 
-/* A step of the first copy that is not whole yet. false: there is none. */
+/*
+ * A step of the copy that is nearest to its end. A small file passes a large one so, which loses little by it; behind it, the small one
+ * would be written over long before its turn. false: there is none.
+ */
 static bool copy_on(struct tpd_capturer *capturer)
 {
-	for (struct tpd_capture_task *task = capturer->watched; task; task = task->next) {
-		if (!task->copy)
-			continue;
-		if (tpd_capture_copy_step(task->capture, &task->copy, &task->copy_fault) != TPD_OK)
-			task->copy = false;
-		return true;
-	}
-	return false;
+	struct tpd_capture_task *least = NULL;
+
+	for (struct tpd_capture_task *task = capturer->watched; task; task = task->next)
+		if (task->copy && (!least || tpd_capture_copy_left(task->capture) < tpd_capture_copy_left(least->capture)))
+			least = task;
+	if (least && tpd_capture_copy_step(least->capture, &least->copy, &least->copy_fault) != TPD_OK)
+		least->copy = false;
+	return least != NULL;
 }
 
 /* Answer for those whose time is over; returns the time until the next one, -1 when there is none. */

@@ -150,6 +150,8 @@ void tpd_dispatch_event(struct tpd_daemon *daemon, const char *level, const char
 
 /* Look after the free space of the watched file systems for as long as deleted files are held. */
 void tpd_room_go_on(struct tpd_daemon *daemon);
+/* The store's disk is full: copies of captures whose originals are unchanged are closed, the originals are read instead. */
+void tpd_room_give_back(struct tpd_daemon *daemon);
 
 /* --- report.c --- */
 

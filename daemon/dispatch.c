@@ -226,6 +226,8 @@ static void on_transient(struct tpd_daemon *daemon, struct tpd_work *work)
 		item->capture = work->capture;
 		work->capture = NULL;
 		tpd_queue_put(&daemon->queue, item);
+		if (work->err.sys == ENOSPC || work->err.sys == EDQUOT) /* copies may hold the room that all of them wait for */
+			tpd_room_give_back(daemon);
 	}
 	finish(daemon);
 }

@@ -622,13 +622,29 @@ static void gather(const struct tpd_node *node, struct tpd_dir_facts *facts)
 	}
 }
 
+/* latest.pt, last.ckpt: written again and again, of whatever step it tells. */
+static bool is_rolling(const struct tpd_file *file)
+{
+	return file->role == TPD_FILE_UNNUMBERED &&
+	       (strncasecmp(file->name, "last", 4) == 0 || strncasecmp(file->name, "latest", 6) == 0);
+}
+
+/* "exp1", "seed-2": a number that counts something else than steps may end it. */
+static bool may_be_a_run(const char *name)
+{
+	uint64_t step;
+
+	return !tpd_step_word(name, &step) && strspn(name, "0123456789") < strlen(name);
+}
+
 static bool is_unknown_checkpoint(struct tpd_node *node, const char *path, uint64_t *out_step)
 {
 	struct tpd_dir_facts facts = {.name = node->name};
 
 	gather(node, &facts);
 	for (size_t i = 0; i < node->file_count; i++)
-		facts.numbered_files = facts.numbered_files || node->files[i].role == TPD_FILE_CHECKPOINT;
+		facts.numbered_files = facts.numbered_files || node->files[i].role == TPD_FILE_CHECKPOINT ||
+				       (is_rolling(&node->files[i]) && may_be_a_run(node->name));
 	return tpd_recognise_dir(&facts, out_step) && plain_step(node, path, out_step);
 }
 

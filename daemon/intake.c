@@ -462,7 +462,7 @@ void tpd_intake_on_found(struct tpd_daemon *daemon, struct tpd_ledger_call *call
 /* Hold the capture for this item as long as there is room for its descriptors. */
 static void give_capture(struct tpd_daemon *daemon, struct tpd_queue_item *item, struct tpd_capture_task *task)
 {
-	size_t files = tpd_capture_source(task->capture)->count;
+	size_t files = tpd_capture_descriptors(task->capture);
 
 	if (item->capture || daemon->queue.held >= HELD_MAX ||
 	    daemon->queue.descriptors + files > daemon->descriptors_max)

@@ -9,6 +9,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "daemon/daemon.h"
 #include "daemon/log.h"
@@ -86,6 +87,7 @@ int main(int argc, char **argv)
 		code = check_config(&config);
 		tpd_config_release(&config);
 	} else {
+		umask(umask(0077) | 0027); /* checkpoints may be private: nobody else reads the store, whoever starts us how */
 		code = tpd_daemon_run(&(struct tpd_daemon_options){.config = &config});
 	}
 	tpd_log_close();

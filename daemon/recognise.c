@@ -48,21 +48,6 @@ bool tpd_recognise_ignored(const char *name)
 
 /* --- files --- */
 
-/*
- * The name without the extension, in fresh memory, of files that are data as often as models, or end in the name of a type
- * (q8_0.gguf): a number alone does not make a checkpoint of them, a word for steps does. ONNX is left out: its tensors lie in a file of another name.
- */
-static char *other_stem(const char *name)
-{
-	static const char *const extensions[] = {".gguf", ".npz", ".h5", ".msgpack"};
-
-	for (size_t i = 0; i < TPD_ARRAY_LEN(extensions); i++) {
-		if (tpd_text_has_suffix(name, extensions[i]) && strlen(name) > strlen(extensions[i]))
-			return strndup(name, strlen(name) - strlen(extensions[i]));
-	}
-	return NULL;
-}
-
 /* "model-00001-of-00002" */
 static bool is_shard(const char *stem)
 {
@@ -94,7 +79,7 @@ enum tpd_file_role tpd_recognise_file(const char *name, uint64_t *out_step)
 	TPD_AUTO_FREE char *stem = tpd_step_stem(name);
 
 	if (!stem) {
-		stem = other_stem(name);
+		stem = tpd_step_other_stem(name);
 		return stem && !is_part(stem) && tpd_step_word(stem, out_step) ? TPD_FILE_CHECKPOINT : TPD_FILE_OTHER;
 	}
 	if (is_part(stem))
@@ -110,7 +95,7 @@ bool tpd_recognise_step_file(const char *name)
 	uint64_t step;
 
 	if (!stem)
-		stem = other_stem(name);
+		stem = tpd_step_other_stem(name);
 	return stem && !is_part(stem) && tpd_step_word(stem, &step);
 }
 

@@ -107,6 +107,15 @@ static bool let_half_go(const struct low *low, struct tpd_queue_item *item)
 	return false;
 }
 
+void tpd_room_give_back(struct tpd_daemon *daemon)
+{
+	const struct low low = {.daemon = daemon, .with_spool = true};
+
+	for (struct tpd_queue_item *item = daemon->queue.first; item; item = item->next)
+		if (item->capture)
+			let_half_go(&low, item);
+}
+
 /* The waiting capture that was queued first; its job's number grows with time. */
 static struct tpd_queue_item *oldest_held(const struct low *low)
 {

@@ -167,7 +167,8 @@ static void report_directory(struct tpd_scan *scan, struct tpd_node *node, const
 	if (node->known && node->signature == seen.signature && !look)
 		return; /* read again, and the same */
 	node->signature = seen.signature;
-	seen.quiet_ms = quiet_ms(scan, node, seen.newest_ns);
+	/* With nothing in it yet it is as new as itself: else it would have waited for its marker since 1970. */
+	seen.quiet_ms = quiet_ms(scan, node, TPD_MAX(seen.newest_ns, TPD_MAX(node->mtime_ns, node->ctime_ns)));
 	add_seen(scan, &seen, path, run);
 	node->known = true;
 }

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 
+#include "archive/capture_internal.h"
 #include "archive_help.h"
 #include "fault_io.h"
 
@@ -138,6 +139,24 @@ START_TEST(bounds)
 END_TEST
 
 /* A disk that gets full, at each call: the copy is given up, and the capture is what it was. */
+/* Room is asked for again before each step: a disk fills while GBs are copied. */
+START_TEST(low_space_while_it_is_copied)
+{
+	bool more = true;
+
+	begin();
+	OK(tpd_capture_copy_begin(capture, &spool, UINT64_MAX, 0, &err));
+	OK(tpd_capture_copy_step(capture, &more, &err));
+	ck_assert(more);
+	capture->copy.low_space = UINT64_MAX - tpd_capture_copy_left(capture);
+	ck_assert_int_eq(tpd_capture_copy_step(capture, &more, &err), TPD_LIMIT);
+	ck_assert(!more);
+	ck_assert_uint_eq(atomic_load(&spool.used), 0);
+	ck_assert_uint_eq(tpd_capture_copy_left(capture), 0);
+	tpd_capture_close(capture);
+}
+END_TEST
+
 START_TEST(full_disk)
 {
 	struct fault fault = {.sys = ENOSPC};
@@ -200,6 +219,7 @@ START_TEST(places)
 {
 	char before[TPD_FINGERPRINT_LEN], after[TPD_FINGERPRINT_LEN];
 	struct tpd_capture *first = NULL, *second = NULL;
+	uint64_t places_seen[8];
 
 	file_write(scratch("last.ckpt"), "one", 3);
 	OK(tpd_capture_open(scratch("last.ckpt"), &first, &err));
@@ -214,6 +234,17 @@ START_TEST(places)
 	ck_assert_int_eq(rename(scratch("new"), scratch("last.ckpt")), 0);
 	OK(tpd_capture_open(scratch("last.ckpt"), &second, &err));
 	ck_assert_uint_ne(tpd_capture_place(first), tpd_capture_place(second));
+	for (unsigned i = 0; i < 8; i++) { /* the number of an inode comes again; its birth does not */
+		tpd_capture_close(first);
+		first = second;
+		file_write(scratch("new"), "three", 5);
+		ck_assert_int_eq(rename(scratch("new"), scratch("last.ckpt")), 0);
+		OK(tpd_capture_open(scratch("last.ckpt"), &second, &err));
+		ck_assert_uint_ne(tpd_capture_place(first), tpd_capture_place(second));
+		for (unsigned j = 0; j < i; j++)
+			ck_assert_uint_ne(places_seen[j], tpd_capture_place(second));
+		places_seen[i] = tpd_capture_place(second);
+	}
 	tpd_capture_close(first);
 	tpd_capture_close(second);
 }
@@ -226,6 +257,7 @@ int main(void)
 		detach_ends_a_copy,
 		changed_before_the_end_is_void,
 		bounds,
+		low_space_while_it_is_copied,
 		full_disk,
 		originals_can_be_had_again,
 		places,

@@ -376,6 +376,23 @@ START_TEST(own_steps)
 }
 END_TEST
 
+/* A number may count experiments; a file that is written again and again tells its own steps. */
+START_TEST(numbered_runs)
+{
+	put_big("exp1/latest.pt");
+	put_big("seed-2/last.ckpt");
+	put_big("step-3/latest.pt");
+	put_big("4/last.pt");
+	put_big("exp5/weights.pt");
+	look_at_all();
+	ck_assert_ptr_null(seen("exp1"));
+	ck_assert_ptr_null(seen("seed-2"));
+	expect("step-3", "run", 3, TPD_SEEN_SETTLING);
+	expect("4", "run", 4, TPD_SEEN_SETTLING);
+	expect("exp5", "run", 5, TPD_SEEN_SETTLING);
+}
+END_TEST
+
 /* A framework that a look knows by this name is asked for its metrics in its own way; others by what was captured. */
 START_TEST(who_tells_metrics)
 {
@@ -417,6 +434,7 @@ int main(void)
 	tcase_add_test(tests, shards_of_any_index);
 	tcase_add_test(tests, lightning_last);
 	tcase_add_test(tests, who_tells_metrics);
+	tcase_add_test(tests, numbered_runs);
 	suite_add_tcase(suite, marker);
 	tcase_add_checked_fixture(marker, make_by_marker, drop_rules);
 	tcase_add_test(marker, own_marker);

@@ -326,6 +326,17 @@ START_TEST(a_lost_event_is_found_in_time)
 }
 END_TEST
 
+/* In a directory that is there before its files are, nothing has been waiting for long. */
+START_TEST(an_empty_one_is_new)
+{
+	put_trainer("checkpoint-10"); /* by which the next one is known */
+	mkdir(scratch("w/checkpoint-20"), 0755);
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_WAITING);
+	ck_assert_msg(seen("checkpoint-20")->quiet_ms < 60000, "%llu of %llu", (unsigned long long)seen("checkpoint-20")->quiet_ms, (unsigned long long)seen("checkpoint-20")->count);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("scan");
@@ -350,6 +361,7 @@ int main(void)
 	tcase_add_test(tests, events);
 	tcase_add_test(tests, made_again_under_the_same_number);
 	tcase_add_test(tests, a_lost_event_is_found_in_time);
+	tcase_add_test(tests, an_empty_one_is_new);
 	suite_add_tcase(suite, polling);
 	tcase_add_checked_fixture(polling, make_polling, drop);
 	tcase_add_test(polling, without_inotify);

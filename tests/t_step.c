@@ -57,6 +57,10 @@ static const struct {
 	{"model-bf16.safetensors", NONE_TOLD},
 	{"model-12-best.pt", NONE_TOLD},
 	{"last.ckpt", NONE_TOLD},
+	{"acc=0.90.ckpt", NONE_TOLD}, /* of "epoch=3-val/acc=0.90.ckpt" */
+	{"best-val_loss=0.37.pt", NONE_TOLD},
+	{"lr=1e-05.pt", NONE_TOLD},
+	{"val_loss=0.37-20.pt", NONE_TOLD},
 };
 
 /* The daemon goes by the same number as `tpdectl ingest`. */

@@ -109,8 +109,6 @@ static enum tpd_status print_checkpoints(const struct tpd_ctl *ctl, const struct
 	if (status == TPD_OK && rows->count > 1)
 		printf("\n%zu checkpoints: %s\n", rows->count, tpd_text_saving(size, stored, saving));
 	tpd_table_release(&table);
-	if (status == TPD_OK && ctl->metric && !has_metric(rows, ctl->metric))
-		tpd_ctl_note(ctl, "no checkpoint here has a metric '%s'; 'tpdectl show' tells those of one", ctl->metric);
 	return status;
 }
 
@@ -195,6 +193,9 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 		status = tpd_rows_read(archive, argc > 0 ? argv[0] : NULL, &rows, &err);
 	if (status == TPD_OK && (ctl->json || ctl->metric))
 		status = tpd_rows_metrics(archive, &rows, &err);
+	if (status == TPD_OK && ctl->metric && rows.count > 0 && !has_metric(&rows, ctl->metric))
+		status = tpd_fail(&err, TPD_NOT_FOUND, "no checkpoint here has a metric '%s'; 'tpdectl show' tells those of one",
+				  ctl->metric);
 	if (status == TPD_OK)
 		tpd_ctl_tell_catalog(ctl, &rows.catalog_fault);
 	tpd_json_begin_array(&json);

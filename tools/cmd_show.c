@@ -131,7 +131,7 @@ static enum tpd_status print_digests(const struct tpd_manifest *m, struct tpd_er
 	return TPD_OK;
 }
 
-/* "state.0.exp_avg (of lm_head.weight)"; "by order" where the values have not said so. */
+/* "state.0.exp_avg (of lm_head.weight)"; "perhaps" where the values have not said so. */
 static void add_name(struct tpd_table *table, const struct tpd_manifest *m, const char *name, const struct tpd_tie *ties, uint32_t count)
 {
 	char more[32] = "";
@@ -141,8 +141,8 @@ static void add_name(struct tpd_table *table, const struct tpd_manifest *m, cons
 	if (count == 0)
 		tpd_table_add(table, name);
 	else
-		tpd_table_addf(table, "%s (%sof %s%s%s)", name, ties->kind == TPD_STATE_MASTER ? "master " : "", owner_of(m, ties)->name,
-			       more, ties->checked ? "" : ", by order");
+		tpd_table_addf(table, "%s (%s%sof %s%s)", name, ties->checked ? "" : "perhaps ", ties->kind == TPD_STATE_MASTER ? "master " : "",
+			       owner_of(m, ties)->name, more);
 }
 
 /* The name comes last: it is the longest, and may then wrap on a narrow terminal without disturbing the rest. */

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LOCK_TIMEOUT_MS 60000 /* as long as a daemon may be expected to take for one checkpoint of this run */
@@ -323,6 +324,8 @@ enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, st
 
 	if (status)
 		return status;
+	if (mode != TPD_ARCHIVE_READ) /* as the daemon: what it writes is for its owner and its group */
+		umask(umask(0077) | 0027);
 	archive.store = ctl->store;
 	archive.catalog = ctl->catalog;
 	archive.threads = ctl->threads ? (unsigned)ctl->threads : ctl->has_config ? ctl->config.threads : 0;

@@ -228,6 +228,16 @@ static enum tpd_status take_file(struct tpd_capture *capture, const char *path, 
 	return dir < 0 ? vanished(err, errno, path) : take(capture, dir, name, name, 0, err);
 }
 
+/* Inodes are given out again, and soon: of a path that is renamed over and over every second file has the number of one before. */
+static int64_t birth_of(const char *path)
+{
+	struct statx st;
+
+	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) != 0 || !(st.stx_mask & STATX_BTIME))
+		return 0;
+	return (int64_t)st.stx_btime.tv_sec * 1000000000 + st.stx_btime.tv_nsec;
+}
+
 enum tpd_status tpd_capture_open(const char *path, struct tpd_capture **out_capture, struct tpd_err *err)
 {
 	struct tpd_capture *capture = calloc(1, sizeof(*capture));
@@ -260,6 +270,7 @@ enum tpd_status tpd_capture_open(const char *path, struct tpd_capture **out_capt
 	}
 	capture->device = st.st_dev;
 	capture->inode = st.st_ino;
+	capture->born_ns = birth_of(capture->path);
 	capture->source.origin = capture->path;
 	capture->source.check = capture_check;
 	capture->source.check_arg = capture;
@@ -401,7 +412,8 @@ enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_
 
 uint64_t tpd_capture_place(const struct tpd_capture *capture)
 {
-	uint64_t place[3] = {tpd_xxh64(capture->path, strlen(capture->path)), (uint64_t)capture->device, (uint64_t)capture->inode};
+	uint64_t place[4] = {tpd_xxh64(capture->path, strlen(capture->path)), (uint64_t)capture->device, (uint64_t)capture->inode,
+			     (uint64_t)capture->born_ns};
 
 	return tpd_xxh64(place, sizeof(place));
 }

@@ -79,7 +79,11 @@ struct tpd_capture *tpd_capture_take_originals(struct tpd_capture *capture);
  * themselves: they do unless a checkpoint is `there`, at its path, whose blocks they share. Copies do not count.
  */
 bool tpd_capture_takes_room(const struct tpd_capture *capture, bool there);
-/* A number for its path and the inode there: the same with another fingerprint is a checkpoint that was written over in place. */
+/* Bytes that are still to be copied; 0 when it is not being copied. */
+uint64_t tpd_capture_copy_left(const struct tpd_capture *capture);
+/* Descriptors that it holds: of copies and of their originals. */
+size_t tpd_capture_descriptors(const struct tpd_capture *capture);
+/* A number for its path, the inode there and, where the file system tells it, its birth: the same with another fingerprint is a checkpoint that was written over in place. */
 uint64_t tpd_capture_place(const struct tpd_capture *capture);
 /* Hex XXH3-128 over names, sizes and mtimes: the same again is the same content, as far as one can tell without reading. */
 #define TPD_FINGERPRINT_LEN 33

@@ -21,6 +21,7 @@ struct tpd_capture {
 	char *path;
 	dev_t device; /* of the path itself when it was opened */
 	ino_t inode;
+	int64_t born_ns; /* 0: the file system does not tell */
 	tpd_metrics_fn *metrics_of; /* NULL: whosever they are */
 	struct tpd_source source;
 	struct tpd_source_entry *entries; /* own their strings and descriptors */

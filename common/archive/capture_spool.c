@@ -203,6 +203,16 @@ enum tpd_status tpd_capture_copy_step(struct tpd_capture *capture, bool *out_mor
 	return TPD_OK;
 }
 
+uint64_t tpd_capture_copy_left(const struct tpd_capture *capture)
+{
+	return capture->copy.buffer ? capture->copy.left : 0;
+}
+
+size_t tpd_capture_descriptors(const struct tpd_capture *capture)
+{
+	return capture->source.count * (capture->originals || capture->spooled ? 2 : 1);
+}
+
 enum tpd_status tpd_capture_detach(struct tpd_capture *capture, struct tpd_err *err)
 {
 	bool more = true, copies = capture->spool != NULL;
@@ -250,6 +260,7 @@ struct tpd_capture *tpd_capture_take_originals(struct tpd_capture *capture)
 		.path = strdup(capture->path),
 		.device = capture->device,
 		.inode = capture->inode,
+		.born_ns = capture->born_ns,
 		.source = capture->source,
 		.entries = calloc(count + 1, sizeof(*plain->entries)),
 		.stats = calloc(count + 1, sizeof(*plain->stats)),

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "archive/step.h"
 #include "archive/trainer_state.h"
 #include "base/text.h"
 #include "format/format.h"
@@ -149,7 +150,7 @@ static bool read_pairs(const char *stem, struct pairs *out, enum tpd_status *out
 		while (name > p && name[-1] != '-')
 			name--;
 		n = (size_t)(equals - name);
-		if (!is_plain(name, n))
+		if (!is_plain(name, n) || (p != stem && name != p)) /* "epoch=1-val-loss=0.4": of "loss", or of "val-loss"? */
 			return false;
 		if (length == 0 && strncmp(next, "nan", 3) != 0 && strncmp(next, "inf", 3) != 0 && strncmp(next, "-inf", 4) != 0)
 			return false;
@@ -179,23 +180,18 @@ static bool begins_name(const char *directory)
 /* The name without its extension, with the directory where that begins it; NULL: no memory. */
 static char *stem_of(const struct tpd_source *source, bool *out_ckpt)
 {
-	static const char *const extensions[] = {".ckpt", ".pt", ".pth", ".bin", ".safetensors"};
 	const char *name = base_name(source->origin);
+	TPD_AUTO_FREE char *own = tpd_step_stem(name);
 	TPD_AUTO_FREE char *above = strndup(source->origin, (size_t)(name - source->origin) - (name > source->origin));
 	const char *directory = above ? base_name(above) : "";
 	bool joined = begins_name(directory);
 	char *stem = NULL;
 
-	*out_ckpt = false;
-	if (!above || asprintf(&stem, "%s%s%s", joined ? directory : "", joined ? "/" : "", name) < 0)
+	*out_ckpt = tpd_text_has_suffix(name, ".ckpt");
+	if (!own)
+		own = tpd_step_other_stem(name);
+	if (!above || asprintf(&stem, "%s%s%s", joined ? directory : "", joined ? "/" : "", own ? own : name) < 0)
 		return NULL;
-	for (size_t i = 0; i < TPD_ARRAY_LEN(extensions); i++) {
-		if (!tpd_text_has_suffix(stem, extensions[i]))
-			continue;
-		*out_ckpt = i == 0;
-		stem[strlen(stem) - strlen(extensions[i])] = 0;
-		break;
-	}
 	return stem;
 }
 

@@ -29,8 +29,8 @@
 /* --- names --- */
 
 /*
- * A word for steps with a number behind it: "step=20", "global_step20", "iter_0000020", "Epoch-3". The last "step" wins
- * over the last of the other words ("epoch=1-step=20", "step=20-v1").
+ * A word for steps with a number behind it: "step=20", "global_step20", "iter_0000020", "Epoch-3". Of the first of these words that has
+ * a number, the last one ("epoch=1-step=20", "step=20-v1").
  */
 bool tpd_step_word(const char *name, uint64_t *out_step)
 {
@@ -59,13 +59,23 @@ bool tpd_step_word(const char *name, uint64_t *out_step)
 	return found;
 }
 
+/* "val_loss=0.37", "acc=0.90", "lr=1e-05": what it ends with is the value of something, and words for steps were asked before. */
+static bool is_value(const char *stem, size_t len)
+{
+	size_t at = len;
+
+	while (at > 0 && strchr("0123456789.eE+-", stem[at - 1]))
+		at--;
+	return at > 0 && stem[at - 1] == '=';
+}
+
 /* "foo-20" -> 20, but not "model-bf16": what follows a type's name is no step. */
 static bool final_number(const char *stem, uint64_t *out_step)
 {
 	static const char *const types[] = {"bf16", "fp16", "fp32", "fp8", "int8", "int4", "float16", "float32"};
 	size_t len = strlen(stem);
 
-	if (len == 0 || stem[len - 1] < '0' || stem[len - 1] > '9')
+	if (len == 0 || stem[len - 1] < '0' || stem[len - 1] > '9' || is_value(stem, len))
 		return false;
 	for (size_t i = 0; i < TPD_ARRAY_LEN(types); i++) {
 		if (len >= strlen(types[i]) && strcasecmp(stem + len - strlen(types[i]), types[i]) == 0)
@@ -74,15 +84,26 @@ static bool final_number(const char *stem, uint64_t *out_step)
 	return tpd_text_trailing_number(stem, out_step);
 }
 
+static char *without(const char *name, const char *const extensions[], size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (tpd_text_has_suffix(name, extensions[i]) && strlen(name) > strlen(extensions[i]))
+			return strndup(name, strlen(name) - strlen(extensions[i]));
+	return NULL;
+}
+
 char *tpd_step_stem(const char *name)
 {
 	static const char *const extensions[] = {".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".keras", ".weights.h5"};
 
-	for (size_t i = 0; i < TPD_ARRAY_LEN(extensions); i++) {
-		if (tpd_text_has_suffix(name, extensions[i]) && strlen(name) > strlen(extensions[i]))
-			return strndup(name, strlen(name) - strlen(extensions[i]));
-	}
-	return NULL;
+	return without(name, extensions, TPD_ARRAY_LEN(extensions));
+}
+
+char *tpd_step_other_stem(const char *name)
+{
+	static const char *const extensions[] = {".gguf", ".npz", ".h5", ".msgpack"};
+
+	return without(name, extensions, TPD_ARRAY_LEN(extensions));
 }
 
 bool tpd_step_dir_name(const char *name, uint64_t *out_step)

@@ -25,6 +25,11 @@ bool tpd_step_dir_name(const char *name, uint64_t *out_step);
 bool tpd_step_word(const char *text, uint64_t *out_step);
 /* The name without .pt .pth .bin .ckpt .safetensors .keras .weights.h5, in fresh memory; NULL: another extension, or no memory. */
 char *tpd_step_stem(const char *name);
+/*
+ * The same of .gguf .npz .h5 .msgpack: files that are data as often as models, or end in the name of a type (q8_0.gguf). A number alone
+ * does not make a checkpoint of them, a word for steps does. ONNX is left out: its tensors lie in a file of another name.
+ */
+char *tpd_step_other_stem(const char *name);
 
 /* Rule 1, of the file at this path; false: it is not there, no whole JSON, or tells none. */
 bool tpd_step_trainer_state(const char *file, uint64_t *out_step);
