@@ -246,6 +246,9 @@ static enum tpd_status start_threads(struct tpd_daemon *daemon, struct tpd_err *
 
 	daemon->spool.io = tpd_io_posix();
 	daemon->spool.dir = tpd_store_dir(daemon->guard);
+	if (daemon->config.spool_copies && !tpd_spool_works(&daemon->spool))
+		tpd_log(TPD_LOG_NOTICE, "the store's file system has no files without names (O_TMPFILE): what is written over in place "
+					"before it is stored cannot be copied, and is missed");
 	status =
 		tpd_capturer_start(&daemon->spool, &daemon->inbox, tpd_intake_on_task, tpd_daemon_wake,
 				   daemon, &daemon->capturer, err);

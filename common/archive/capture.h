@@ -63,6 +63,8 @@ struct tpd_spool {
 	int dir;                /* borrowed; -1: there is none */
 	_Atomic(uint64_t) used; /* bytes of all copies, those not made yet included */
 };
+/* Can there be files without names? Not on NFS and some FUSE and overlay file systems: then there are no copies. */
+bool tpd_spool_works(const struct tpd_spool *spool);
 enum tpd_status tpd_capture_copy_begin(struct tpd_capture *capture, struct tpd_spool *spool, uint64_t spool_max, uint64_t low_space,
 				       struct tpd_err *err);
 enum tpd_status tpd_capture_copy_step(struct tpd_capture *capture, bool *out_more, struct tpd_err *err);

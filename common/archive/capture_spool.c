@@ -68,6 +68,15 @@ static int open_nameless(const struct tpd_io *io, int dir)
 	return io->open(io, dir, ".", O_TMPFILE | O_RDWR, 0600);
 }
 
+bool tpd_spool_works(const struct tpd_spool *spool)
+{
+	int fd = open_nameless(spool->io, spool->dir);
+
+	if (fd >= 0)
+		spool->io->close(spool->io, fd);
+	return fd >= 0;
+}
+
 bool tpd_capture_clone(struct tpd_capture *capture, int spool)
 {
 	size_t count = capture->source.count;
