@@ -6,6 +6,8 @@
 
 #include "base/tpd.h"
 
+#include <stdio.h>
+
 #include "base/bytes.h"
 #include "pickle_build.h"
 #include "zip_build.h"
