@@ -276,6 +276,10 @@ void tpd_intake_go_on(struct tpd_daemon *daemon)
 		else if (order.action == TPD_SETTLE_STALLED)
 			tpd_dispatch_event(daemon, "warning", order.run, "%s@%llu is not complete, and nothing changes: %s ('%s')",
 					   order.run, (unsigned long long)order.step, order.waits, order.path);
+		else if (order.action == TPD_SETTLE_RESTLESS)
+			tpd_dispatch_event(daemon, "warning", order.run,
+					   "'%s' is written again and again and never at rest for its settle=: nothing of it is stored",
+					   order.path);
 		else if (tpd_watch_look(&daemon->watch, order.path, NULL) != TPD_OK)
 			break;
 	}

@@ -62,6 +62,8 @@ struct entry {
 	unsigned failures;     /* captures that failed since it changed */
 	unsigned voids;        /* captures that were void since it changed */
 	bool stalled;          /* that it waits in vain was told since it changed */
+	uint64_t restless_ms;  /* it has been changing since then and was not captured; 0: it has not */
+	bool restless, told;   /* that it never settles: to be told; was told since it was captured */
 	struct tpd_seen seen;  /* its strings are not used */
 	struct tpd_seen taken; /* what the current or last capture was to hold */
 };
@@ -243,7 +245,7 @@ static uint64_t settled_at(const struct tpd_settle *settle, const struct entry *
 static void plan(struct tpd_settle *settle, struct entry *entry)
 {
 	entry->due_ms = UINT64_MAX;
-	if (entry->state == CANDIDATE)
+	if (entry->state == CANDIDATE || entry->restless)
 		entry->due_ms = 0;
 	else if (entry->state == GROWING && entry->seen.readiness != TPD_SEEN_WAITING)
 		entry->due_ms = TPD_MAX(settled_at(settle, entry), entry->retry_ms);
@@ -363,6 +365,10 @@ enum tpd_status tpd_settle_seen(struct tpd_settle *settle, const struct tpd_seen
 	}
 	if (entry->state == GROWING)
 		decide(settle, entry);
+	if (entry->state == GROWING && changed && seen->readiness != TPD_SEEN_WAITING) {
+		entry->restless_ms = entry->restless_ms ? entry->restless_ms : TPD_MAX(now_ms, (uint64_t)1);
+		entry->restless = !entry->told && now_ms >= later(entry->restless_ms, stall_ms(settle, entry->watch));
+	}
 	plan(settle, entry);
 	return TPD_OK;
 }
@@ -424,6 +430,12 @@ struct tpd_settle_order tpd_settle_next(struct tpd_settle *settle, uint64_t now_
 	settle->held_back = false;
 	settle->due_ms = 0; /* until all have been asked */
 	for (struct entry *entry = settle->all; entry; entry = entry->next) {
+		if (entry->restless) {
+			entry->restless = false;
+			entry->told = true;
+			plan(settle, entry);
+			return order_for(settle, entry, TPD_SETTLE_RESTLESS, now_ms);
+		}
 		if (entry->state == GROWING && entry->due_ms <= now_ms && entry->seen.readiness == TPD_SEEN_WAITING) {
 			entry->stalled = true;
 			plan(settle, entry);
@@ -496,6 +508,8 @@ bool tpd_settle_captured(struct tpd_settle *settle, const char *path, uint32_t g
 	}
 	entry->state = CAPTURED;
 	entry->wanted = false;
+	entry->restless_ms = 0;
+	entry->told = false;
 	return true;
 }
 

@@ -58,6 +58,7 @@ struct tpd_seen {
 enum tpd_settle_action {
 	TPD_SETTLE_NONE = 0,
 	TPD_SETTLE_STALLED, /* it waits for `waits`, and nothing has changed for stall_ms: somebody should know. Once for each state */
+	TPD_SETTLE_RESTLESS, /* it has been changing for stall_ms and never settled: nothing of it is stored. Once until it is captured */
 	TPD_SETTLE_LOOK,   /* look at `path` again and report with tpd_settle_seen() or _gone() */
 	TPD_SETTLE_CAPTURE /* open it, then tpd_settle_captured() or _void(), with this generation */
 };

@@ -114,6 +114,34 @@ START_TEST(complete_by_marker)
 END_TEST
 
 /* A checkpoint that never gets its marker is told of, once for each state of it. */
+/* Saved more often than it settles: for stall_ms nobody is told, then once, and again only after it was captured. */
+START_TEST(restless_is_told_once)
+{
+	struct tpd_seen seen = sight(TPD_SEEN_SETTLING, 1);
+	unsigned told = 0;
+	uint64_t now = 1000;
+
+	for (; now < 2000000; now += 3000) {
+		enum tpd_settle_action action;
+
+		seen.signature++;
+		see(seen, now);
+		action = tpd_settle_next(settle, now, true).action;
+		if (action == TPD_SETTLE_RESTLESS)
+			ck_assert_uint_ge(now, 601000);
+		told += action == TPD_SETTLE_RESTLESS;
+		ck_assert(action == TPD_SETTLE_RESTLESS || action == TPD_SETTLE_NONE);
+		expect_none(now);
+	}
+	ck_assert_uint_eq(told, 1);
+	see(seen, now + 10000); /* at rest, at last */
+	ck_assert(tpd_settle_captured(settle, PATH, expect_capture(now + 10000)));
+	seen.signature++;
+	see(seen, now + 20000); /* the time begins anew */
+	expect_none(now + 20000);
+}
+END_TEST
+
 START_TEST(stalled_is_told_once)
 {
 	struct tpd_seen seen = sight(TPD_SEEN_WAITING, 1);
@@ -644,6 +672,7 @@ int main(void)
 	tcase_add_test(tests, nothing);
 	tcase_add_test(tests, complete_by_marker);
 	tcase_add_test(tests, stalled_is_told_once);
+	tcase_add_test(tests, restless_is_told_once);
 	tcase_add_test(tests, unfinished_ones_are_listed);
 	tcase_add_test(tests, quiet_is_short_when_it_was_quiet_before);
 	tcase_add_test(tests, settles);
