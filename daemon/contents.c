@@ -114,17 +114,12 @@ static bool hdf5_ends(int fd, uint64_t size)
 	return tpd_get_u64(head + (old ? 40 : 28)) <= size;
 }
 
-static enum tpd_status read_for_format(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
-{
-	return tpd_io_read_exact(tpd_io_posix(), *(const int *)ctx, buf, len, offset, "", err);
-}
-
 static bool gguf_ends(int fd, uint64_t size)
 {
 	struct tpd_format_layout layout = {0};
 	bool ends;
 
-	if (tpd_format_parse_gguf(size, read_for_format, &fd, &layout, NULL) != TPD_OK)
+	if (tpd_format_parse_gguf(size, tpd_format_read_fd, &fd, &layout, NULL) != TPD_OK)
 		return true;
 	ends = !layout.cut;
 	tpd_format_layout_release(&layout);

@@ -190,11 +190,6 @@ bool tpd_step_keras(const char *file, uint64_t *out_step)
 	return true;
 }
 
-static enum tpd_status read_for_format(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
-{
-	return tpd_io_read_exact(tpd_io_posix(), *(const int *)ctx, buf, len, offset, "", err);
-}
-
 bool tpd_step_torch(const char *file, uint64_t *out_step)
 {
 	TPD_AUTO_CLOSE int fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -202,7 +197,7 @@ bool tpd_step_torch(const char *file, uint64_t *out_step)
 	struct stat st;
 
 	return fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-	       tpd_format_torch_step((uint64_t)st.st_size, read_for_format, &fd, &found, out_step, NULL) == TPD_OK && found;
+	       tpd_format_torch_step((uint64_t)st.st_size, tpd_format_read_fd, &fd, &found, out_step, NULL) == TPD_OK && found;
 }
 
 /* --- the rule --- */

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/io.h"
 #include "base/text.h"
 #include "format/hints.h"
 #include "format/npy.h"
@@ -31,6 +32,11 @@
 #define ROW_SHAPELESS 1024
 #define ROW_LONG 8192    /* the scale of a long row varies: that is worth a byte more */
 #define ROW_SPLIT_TRIES 64
+
+enum tpd_status tpd_format_read_fd(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
+{
+	return tpd_io_read_exact(tpd_io_posix(), *(const int *)ctx, buf, len, offset, "", err);
+}
 
 const char *tpd_format_kind_name(enum tpd_format_kind kind)
 {

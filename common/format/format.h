@@ -63,6 +63,9 @@ struct tpd_format_layout {
  */
 typedef enum tpd_status (*tpd_format_read_fn)(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err);
 
+/* One for a file that is open: ctx points to its descriptor, an int. */
+enum tpd_status tpd_format_read_fd(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err);
+
 /*
  * What some files say of others: the .metadata of a distributed checkpoint of its .distcp files, an ONNX model of its
  * external data.  Where a checkpoint has several files:
