@@ -99,3 +99,4 @@ if __name__ == "__main__":
     else:
         for name in sys.argv[2:]:
             {"accelerate": plain, "accelerate-fsdp": sharded}[name](sys.argv[1])
+    small.leave()

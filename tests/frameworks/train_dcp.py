@@ -124,7 +124,7 @@ def main():
             else:
                 os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"  # the launcher's store is not for that process
                 train_async(sys.argv[1], name, group, async_checkpointer_type=AsyncCheckpointerType.PROCESS)
-    dist.destroy_process_group()
+    small.leave()
 
 
 if __name__ == "__main__":

@@ -70,9 +70,7 @@ def main():
     else:
         for run in sys.argv[2:]:
             train(sys.argv[1], run)
-    dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)  # what DeepSpeed leaves running is at times ended by std::terminate(), and with it the other rank
+    small.leave()
 
 
 if __name__ == "__main__":

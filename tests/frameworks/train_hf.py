@@ -105,3 +105,4 @@ if __name__ == "__main__":
     else:
         for name in sys.argv[2:]:
             train(sys.argv[1], name)
+    small.leave()

@@ -129,3 +129,4 @@ if __name__ == "__main__":
     else:
         for name in sys.argv[2:]:
             (train_copied if name == "lightning-copied" else train)(sys.argv[1], name)
+    small.leave()

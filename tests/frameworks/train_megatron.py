@@ -154,7 +154,7 @@ def main():
             time.sleep(PAUSE)
         dist.barrier()
     time.sleep(1)
-    dist.destroy_process_group()
+    small.leave()
 
 
 if __name__ == "__main__":

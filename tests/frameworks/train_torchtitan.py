@@ -79,4 +79,4 @@ if __name__ == "__main__":
     dist.init_process_group("cpu:gloo")
     for name in sys.argv[2:]:
         train(sys.argv[1], name)
-    dist.destroy_process_group()
+    small.leave()
