@@ -152,9 +152,7 @@ static bool make_name(struct metadata *m, uint32_t fqn, unsigned ndim, const uin
 	if (at < length)
 		return true;
 	tpd_buf_put(&buf, node->u.text.at, length);
-	for (unsigned i = 0; i < ndim; i++)
-		tpd_buf_printf(&buf, "%c%llu%s", i ? ',' : '[', (unsigned long long)offsets[i],
-			       i + 1 == ndim ? "]" : "");
+	tpd_format_put_offsets(&buf, ndim, offsets);
 	tpd_buf_u8(&buf, 0);
 	if (tpd_buf_status(&buf, NULL)) {
 		m->hints->nomem = true;

@@ -258,6 +258,12 @@ enum tpd_status tpd_format_parse(const char *path, uint64_t size, tpd_format_rea
 	return TPD_OK;
 }
 
+void tpd_format_put_offsets(struct tpd_buf *buf, unsigned ndim, const uint64_t *offsets)
+{
+	for (unsigned i = 0; i < ndim; i++)
+		tpd_buf_printf(buf, "%c%llu%s", i ? ',' : '[', (unsigned long long)offsets[i], i + 1 == ndim ? "]" : "");
+}
+
 uint32_t tpd_format_row(unsigned ndim, const uint64_t *dims, uint64_t elements)
 {
 	uint64_t row, parts;

@@ -24,6 +24,10 @@ enum tpd_status tpd_format_opaque(struct tpd_format_layout *out_layout, const ch
 enum tpd_status tpd_format_accept(struct tpd_format_layout *out_layout, enum tpd_format_kind kind, uint64_t size,
 				  struct tpd_format_segment *segments, size_t count, struct tpd_err *err);
 
+/* "[17,0]": where a part of a tensor begins in it. */
+struct tpd_buf;
+void tpd_format_put_offsets(struct tpd_buf *buf, unsigned ndim, const uint64_t *offsets);
+
 /* A file within a file: tpd_range_read() reads from it with a struct tpd_range as its ctx. */
 struct tpd_range {
 	tpd_format_read_fn read; /* of the file around it */

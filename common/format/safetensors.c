@@ -10,6 +10,10 @@
  * length is what its shape and type say; and the tensors, sorted by offset,
  * fill the data from its first byte to its last.  Anything else: opaque.
  *
+ * PyTorch's distributed checkpoints in this format (torch/distributed/checkpoint/filesystem.py) say under "DCP_SHARDING_INFO" in
+ * "__metadata__", as JSON in a string, of which part of a tensor each entry is: {NAME: {"saved_offsets": [17, 0]}}. A part that
+ * does not begin at the tensor's beginning is called as in dcp.c: "NAME[17,0]". What is wrong with it is not believed, and the rest stays.
+ *
  * Memory is bounded by the header's length (TPD_FORMAT_MAX_HEADER): its text,
  * and about 110 bytes for each entry, of which there can be one in 50 bytes of
  * text.  Duplicate names are found by sorting, since a hash table would have
@@ -34,6 +38,7 @@ struct header {
 	struct tpd_format_segment *entries; /* offsets count from the first data byte until they are all checked */
 	size_t count, capacity;
 	bool has_metadata;
+	char *sharding; /* what DCP_SHARDING_INFO holds, owned; or NULL */
 	const char *doubt; /* set by whoever returns false, unless it ran out of memory */
 };
 
@@ -54,8 +59,12 @@ static bool parse_metadata(struct header *header)
 	if (tpd_json_next(&header->js) != TPD_JSON_OBJECT)
 		return doubt(header, "__metadata__ is no object");
 	while ((kind = tpd_json_next(&header->js)) == TPD_JSON_KEY) {
+		bool sharding = tpd_json_is(&header->js, "DCP_SHARDING_INFO") && !header->sharding;
+
 		if (tpd_json_next(&header->js) != TPD_JSON_STRING)
 			return doubt(header, "__metadata__ holds something else than strings");
+		if (sharding)
+			header->sharding = tpd_json_string(&header->js); /* NULL: without it */
 	}
 	return kind == TPD_JSON_OBJECT_END || doubt(header, "bad JSON in __metadata__");
 }
@@ -226,6 +235,97 @@ static bool check_names(struct header *header)
 	return unique || doubt(header, "a name occurs twice");
 }
 
+static int compare_entries(const void *a, const void *b)
+{
+	return strcmp(((const struct tpd_format_segment *)a)->name, ((const struct tpd_format_segment *)b)->name);
+}
+
+/* {"saved_offsets": [17, 0]}, whose opening brace was just read; false: anything else. */
+static bool read_saved_offsets(struct tpd_json *js, uint64_t offsets[TPD_FORMAT_MAX_DIMS], unsigned *out_count)
+{
+	enum tpd_json_kind kind;
+
+	*out_count = 0;
+	if (tpd_json_next(js) != TPD_JSON_KEY || !tpd_json_is(js, "saved_offsets") || tpd_json_next(js) != TPD_JSON_ARRAY)
+		return false;
+	while ((kind = tpd_json_next(js)) == TPD_JSON_NUMBER) {
+		if (*out_count == TPD_FORMAT_MAX_DIMS || !tpd_json_u64(js, &offsets[*out_count]))
+			return false;
+		++*out_count;
+	}
+	return kind == TPD_JSON_ARRAY_END && tpd_json_next(js) == TPD_JSON_OBJECT_END;
+}
+
+/* *out_name: "NAME[17,0]", or NULL when it begins at zeros or that were too long; false: no memory. */
+static bool make_part_name(const struct tpd_format_segment *entry, const uint64_t *offsets, char **out_name)
+{
+	struct tpd_buf buf = {0};
+	bool begins = true;
+
+	for (unsigned d = 0; d < entry->ndim; d++)
+		begins &= offsets[d] == 0;
+	if (begins)
+		return true;
+	tpd_buf_put(&buf, entry->name, strlen(entry->name));
+	tpd_format_put_offsets(&buf, entry->ndim, offsets);
+	tpd_buf_u8(&buf, 0);
+	if (tpd_buf_status(&buf, NULL) || buf.len > TPD_FORMAT_MAX_NAME) {
+		bool nomem = buf.failed;
+
+		tpd_buf_release(&buf);
+		return !nomem;
+	}
+	*out_name = (char *)buf.data;
+	return true;
+}
+
+/* From DCP_SHARDING_INFO: names[i] for those of the entries, which are sorted by name, that are parts. false: no memory. */
+static bool read_sharding(struct header *header, char **names)
+{
+	struct tpd_json js = tpd_json_make(header->sharding, strlen(header->sharding));
+	bool fits = true;
+
+	if (tpd_json_next(&js) != TPD_JSON_OBJECT)
+		return true;
+	while (fits && tpd_json_next(&js) == TPD_JSON_KEY) {
+		struct tpd_format_segment key = {.name = tpd_json_string(&js)}, *entry = NULL;
+		uint64_t offsets[TPD_FORMAT_MAX_DIMS];
+		unsigned count = 0;
+
+		if (key.name)
+			entry = bsearch(&key, header->entries, header->count, sizeof key, compare_entries);
+		free(key.name);
+		if (tpd_json_next(&js) != TPD_JSON_OBJECT || !read_saved_offsets(&js, offsets, &count))
+			break;
+		if (entry && count == entry->ndim && !names[entry - header->entries])
+			fits = make_part_name(entry, offsets, &names[entry - header->entries]);
+	}
+	return fits;
+}
+
+/* Entries that are parts get names that say which. false: no memory. */
+static bool name_parts(struct header *header)
+{
+	char **names;
+	bool fits;
+
+	if (!header->sharding || header->count == 0)
+		return true;
+	names = calloc(header->count, sizeof *names);
+	if (!names)
+		return false;
+	qsort(header->entries, header->count, sizeof *header->entries, compare_entries);
+	fits = read_sharding(header, names);
+	for (size_t i = 0; i < header->count; i++) {
+		if (!names[i])
+			continue;
+		free(header->entries[i].name);
+		header->entries[i].name = names[i];
+	}
+	free(names);
+	return fits;
+}
+
 /* Tensors without elements share their offset with the next one, and come before it. */
 static int compare_places(const void *a, const void *b)
 {
@@ -259,6 +359,7 @@ static enum tpd_status give_up(struct header *header, struct tpd_format_layout *
 {
 	size_t count = header->count;
 
+	free(header->sharding);
 	tpd_format_segments_free(header->entries, count);
 	if (!header->doubt)
 		return tpd_fail_nomem(err);
@@ -295,8 +396,9 @@ enum tpd_status tpd_format_parse_safetensors(uint64_t size, tpd_format_read_fn r
 	if (status != TPD_OK)
 		return status;
 	header.js = tpd_json_make(text, (size_t)length);
-	if (!parse_entries(&header) || !check_names(&header) ||
+	if (!parse_entries(&header) || !check_names(&header) || !name_parts(&header) ||
 	    !check_places(&header, sizeof prefix + length, size - sizeof prefix - length))
 		return give_up(&header, out_layout, err);
+	free(header.sharding);
 	return tpd_format_accept(out_layout, TPD_FORMAT_SAFETENSORS, size, header.entries, header.count, err);
 }
