@@ -158,6 +158,19 @@ static void build_part(struct tpd_buf *out, const char *name, uint64_t first, ui
 	fill(out, digest, 16);
 }
 
+static unsigned version = 3; /* of the manifest that is built */
+
+static void build_slab(struct tpd_buf *out, const char *name, const uint64_t values[8])
+{
+	static const char *const fields[] = {"file", "segment", "start", "ref_start", "block", "count", "stride", "ref_stride"};
+	char label[64];
+
+	for (size_t i = 0; i < (values[5] > 1 ? 8 : 6); i++) {
+		snprintf(label, sizeof(label), "%s.%s", name, fields[i]);
+		varint(out, label, values[i]);
+	}
+}
+
 static void build_physical(struct tpd_buf *out)
 {
 	u64(out, "created", 1700000000123456789u);
@@ -230,7 +243,12 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "3.2.row", 8192);
 	u8(out, "3.2.encoding", 4);
 	varint(out, "3.2.stored", 500);
-	u8(out, "3.2.ref", 0);
+	u8(out, "3.2.ref", version < 3 ? 0 : 2);
+	if (version >= 3) {
+		varint(out, "3.2.slabs", 2);
+		build_slab(out, "s0", (const uint64_t[8]){1, 2, 0, 70, 100, 1});
+		build_slab(out, "s1", (const uint64_t[8]){0, 9, 200, 0, 50, T2_LEN / 2 / 100 - 2, 100, 60});
+	}
 	u8(out, "3.2.stats", 1);
 	build_stats(out, false);
 	varint(out, "3.parts", 2);
@@ -284,7 +302,8 @@ static struct tpd_buf build_body(size_t *out_logical)
 
 	*out_logical = build_logical(&out);
 	build_physical(&out);
-	build_ties(&out);
+	if (version >= 2)
+		build_ties(&out);
 	ck_assert_int_eq(tpd_buf_status(&out, NULL), TPD_OK);
 	return out;
 }
@@ -303,7 +322,7 @@ static struct tpd_buf wrap(const uint8_t *body, size_t len)
 
 	ck_assert_int_eq(tpd_zstd_pack(body, len, &frame, &frame_len, NULL), TPD_OK);
 	tpd_buf_put(&out, "TPDMANI1", 8);
-	tpd_buf_u32(&out, 2);
+	tpd_buf_u32(&out, version);
 	tpd_buf_u32(&out, 0);
 	tpd_buf_u64(&out, frame_len);
 	tpd_buf_u64(&out, len);

@@ -137,12 +137,13 @@ START_TEST(kept_in_part)
 }
 END_TEST
 
-/* Version 1 is this without ties. */
+/* Version 1 is this without ties and slabs. */
 START_TEST(version_1_stays_readable)
 {
 	struct tpd_buf body = {0}, object;
 	struct tpd_manifest m = {0};
 
+	version = 2;
 	build_logical(&body);
 	build_physical(&body);
 	object = wrap(body.data, body.len);
@@ -162,6 +163,63 @@ START_TEST(version_1_stays_readable)
 	reseal(&object);
 	ck_assert_int_eq(verdict(object.data, object.len), TPD_CORRUPT);
 	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+/* Version 2 is this without slabs. */
+START_TEST(version_2_stays_readable)
+{
+	struct tpd_buf body, object;
+	struct tpd_manifest m = {0};
+	size_t logical;
+
+	version = 2;
+	body = build_body(&logical);
+	object = wrap(body.data, body.len);
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	ck_assert_uint_eq(m.tie_count, 2);
+	ck_assert_uint_eq(m.entries[3].slab_count, 0);
+	ck_assert(!m.entries[3].segments[2].has_ref);
+	tpd_manifest_release(&m);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+	version = 3;
+	body = build_body(&logical);
+	object = wrap(body.data, body.len);
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_OK);
+	object.data[8] = 2; /* which knows no slabs */
+	reseal(&object);
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_UNSUPPORTED);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+}
+END_TEST
+
+/* Few bytes that ask for many slabs, and segments that ask for them one after the other. */
+START_TEST(slabs_have_a_limit)
+{
+	struct tpd_manifest m = {0};
+	struct tpd_buf object = honest_object();
+	struct tpd_slab slabs[TPD_SLABS_MAX + 1];
+	struct tpd_buf again = {0};
+	struct tpd_entry *entry;
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(slabs); i++)
+		slabs[i] = (struct tpd_slab){.block = 1, .count = 1, .start = i};
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	entry = &m.entries[3];
+	ck_assert_int_eq(tpd_entry_refer(entry, 2, slabs, TPD_SLABS_MAX, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
+	ck_assert_int_eq(verdict(again.data, again.len), TPD_OK);
+	tpd_buf_release(&again);
+	ck_assert_int_eq(tpd_entry_refer(entry, 2, slabs, TPD_SLABS_MAX + 1, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE);
+	tpd_buf_release(&again);
+	ck_assert_int_eq(tpd_entry_refer(entry, 0, slabs, 1, NULL), TPD_OK); /* glue */
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE);
+	tpd_buf_release(&again);
+	tpd_manifest_release(&m);
 	tpd_buf_release(&object);
 }
 END_TEST
@@ -202,6 +260,8 @@ int main(void)
 	tcase_add_test(tests, all_files_have_one_limit);
 	tcase_add_test(tests, kept_in_part);
 	tcase_add_test(tests, version_1_stays_readable);
+	tcase_add_test(tests, version_2_stays_readable);
+	tcase_add_test(tests, slabs_have_a_limit);
 	tcase_add_test(tests, ties_are_kept_with_the_names);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -2,8 +2,9 @@
  * chain.h - read chunks of a stored checkpoint, whatever they refer to.
  *
  * tpd_chain_open() loads the manifests from the checkpoint down to its keyframe (at most TPD_CHAIN_MAX; a cycle is TPD_CORRUPT).
- * tpd_chain_read() replays one chunk through all links, iteratively, with two buffers: memory does not depend on depth or
- * size. Chunks may be read by several threads at once, each with a tpd_chain_worker of its own.
+ * tpd_chain_read() replays one chunk through all links, iteratively: memory does not depend on depth or size, only on
+ * how often along the chain tensors were cut anew. Chunks may be read by several threads at once, each with a tpd_chain_worker
+ * of its own.
  */
 #ifndef TPD_STORE_CHAIN_H
 #define TPD_STORE_CHAIN_H
@@ -14,7 +15,7 @@
 #define TPD_CHAIN_MAX 4096u
 
 struct tpd_chain;
-struct tpd_chain_worker; /* codec, payload and two chunk buffers; owned by one thread */
+struct tpd_chain_worker; /* codec, payload and chunk buffers; owned by one thread */
 
 /* names: the checkpoint's own manifest keeps what is known about its segments, but for statistics; those below never do. */
 enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, bool names, struct tpd_chain **out_chain,
@@ -45,6 +46,14 @@ void tpd_chain_worker_free(struct tpd_chain_worker *worker);
  */
 enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t file, uint32_t segment,
 			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err);
+
+/*
+ * Elements [low, low + n) of a tensor that is cut differently in this checkpoint, of type dtype there as here, put together from its
+ * chunks as slabs say (they must obey FORMAT.md section 2 against it); zeros where they say nothing. n: at most a chunk's.
+ */
+struct tpd_slab;
+enum tpd_status tpd_chain_gather(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct tpd_slab *slabs,
+				 uint32_t count, enum tpd_dtype dtype, uint64_t low, uint64_t n, uint8_t *out, struct tpd_err *err);
 
 /* The own digest and encoding of one chunk of the checkpoint itself (file-wide chunk number). */
 struct tpd_part_entry;

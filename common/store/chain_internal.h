@@ -1,5 +1,5 @@
 /*
- * chain_internal.h - what chain.c (replaying chunks), chain_links.c (manifests) and chain_files.c (parts and originals)
+ * chain_internal.h - what chain.c, chain_replay.c (chunks), chain_links.c (manifests) and chain_files.c (parts and originals)
  * share.
  */
 #ifndef TPD_STORE_CHAIN_INTERNAL_H
@@ -48,6 +48,14 @@ struct tpd_chain {
 	uint32_t open_count, open_cap;
 	uint64_t takings;
 };
+
+/* --- chain.c --- */
+
+/* Put run, step, file and chunk before the text of err. */
+enum tpd_status tpd_chain_name_fault(const struct tpd_chain *chain, uint32_t link, uint32_t file, uint64_t number,
+				     struct tpd_err *err);
+enum tpd_status tpd_chain_read_entry(struct tpd_chain *chain, uint32_t link, uint32_t file, uint64_t number,
+				     struct tpd_part_entry *out, struct tpd_err *err);
 
 /* --- chain_links.c --- */
 

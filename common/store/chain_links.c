@@ -62,8 +62,41 @@ struct tpd_segment tpd_chain_segment(const struct tpd_chain *chain, uint32_t lin
 	seg = segment == 0 ? shared->glue : shared->segments[segment];
 	seg.ref_file = file;
 	seg.ref_segment = segment;
+	seg.in_slabs = false; /* that of the link above may be */
 	seg.has_ref = shared->has_ref[segment / 8] >> segment % 8 & 1;
 	return seg;
+}
+
+static const struct tpd_segment *find_segment(const struct tpd_chain_link *link, uint32_t file, uint32_t segment)
+{
+	if (file >= link->manifest.file_count || segment >= entry_of(link, file)->segment_count)
+		return NULL;
+	return &entry_of(link, file)->segments[segment];
+}
+
+/* "not in it", "of another type or size", or NULL: what is wrong with a segment's reference to this link. */
+static const char *fault_of_reference(const struct tpd_chain_link *base, const struct tpd_entry *entry, uint32_t s,
+				      const struct tpd_segment *seg)
+{
+	unsigned width = tpd_dtype_width(seg->dtype);
+	const struct tpd_segment *ref;
+
+	if (!seg->in_slabs) {
+		ref = find_segment(base, seg->ref_file, seg->ref_segment);
+		if (!ref)
+			return "that it does not have";
+		return ref->dtype != seg->dtype || (s > 0 && ref->length != seg->length) ? "of another type or size" : NULL;
+	}
+	for (uint32_t i = 0; i < seg->ref_segment; i++) {
+		const struct tpd_slab *slab = &entry->slabs[seg->ref_file + i];
+
+		ref = find_segment(base, slab->file, slab->segment);
+		if (!ref || slab->segment == 0)
+			return "that it does not have";
+		if (ref->dtype != seg->dtype || !tpd_slab_fits(slab, seg->length / width, ref->length / width))
+			return "of another type or size";
+	}
+	return NULL;
 }
 
 /* Is each reference of this link to a segment that the next one has, of the same type, and for tensors of the same size? */
@@ -76,19 +109,12 @@ static enum tpd_status check_references(const struct tpd_chain *chain, uint32_t 
 
 		for (uint32_t s = 0; s < entry->segment_count; s++) {
 			const struct tpd_segment seg = tpd_chain_segment(chain, link, f, s);
-			const struct tpd_segment *ref;
+			const char *fault = seg.has_ref ? fault_of_reference(&chain->links[link + 1], entry, s, &seg) : NULL;
 
-			if (!seg.has_ref)
-				continue;
-			if (seg.ref_file >= base->file_count ||
-			    seg.ref_segment >= entry_of(&chain->links[link + 1], seg.ref_file)->segment_count)
-				return tpd_fail(err, TPD_CORRUPT,
-						"%s@%llu: '%s' refers to a segment that %s@%llu does not have", m->run, (unsigned long long)m->step, entry->path, base->run,
-						(unsigned long long)base->step);
-			ref = &entry_of(&chain->links[link + 1], seg.ref_file)->segments[seg.ref_segment];
-			if (ref->dtype != seg.dtype || (s > 0 && ref->length != seg.length))
-				return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment of another type or size",
-						m->run, (unsigned long long)m->step, entry->path);
+			if (fault)
+				return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment of %s@%llu %s", m->run,
+						(unsigned long long)m->step, entry->path, base->run, (unsigned long long)base->step,
+						fault);
 		}
 	}
 	return TPD_OK;
@@ -98,7 +124,7 @@ static enum tpd_status check_references(const struct tpd_chain *chain, uint32_t 
 static bool same_segments(const struct tpd_segment *own, const struct tpd_segment *above, uint32_t count, uint32_t file)
 {
 	for (uint32_t s = 0; s < count; s++) {
-		if (own[s].has_ref && (own[s].ref_file != file || own[s].ref_segment != s))
+		if (own[s].has_ref && (own[s].in_slabs || own[s].ref_file != file || own[s].ref_segment != s))
 			return false;
 		if (s > 0 && (own[s].length != above[s].length || own[s].dtype != above[s].dtype ||
 			      own[s].first_chunk != above[s].first_chunk))

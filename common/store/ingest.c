@@ -39,6 +39,7 @@ static void job_release(struct tpd_ingest_job *job)
 			tpd_stats_free(file->segments[s].stats);
 			free(file->segments[s].sample_x);
 			free(file->segments[s].sample_p);
+			free(file->segments[s].w1_slabs);
 		}
 		free(file->segments);
 		free(file->typed);

@@ -106,34 +106,75 @@ enum tpd_status tpd_ingest_read_x(struct tpd_ingest_job *job, struct tpd_slot *s
 	return TPD_OK;
 }
 
+/* Chunk `chunk` of a segment that is cut differently in an earlier checkpoint. */
+static enum tpd_status gather(struct tpd_ingest_job *job, struct tpd_chain *chain, const struct tpd_segment *seg,
+			      const struct tpd_slab *slabs, uint32_t count, uint64_t chunk, unsigned worker, uint8_t *out,
+			      size_t *out_len, struct tpd_err *err)
+{
+	unsigned width = tpd_dtype_width(seg->dtype);
+
+	*out_len = tpd_segment_chunk_len(seg, chunk);
+	return tpd_chain_gather(chain, job->chain_workers[worker], slabs, count, seg->dtype,
+				chunk * (tpd_chunk_bytes(seg->dtype) / width), *out_len / width, out, err);
+}
+
+enum tpd_status tpd_ingest_read_w1(struct tpd_ingest_job *job, const struct tpd_segment *seg, const struct tpd_segment_work *work,
+				   uint64_t chunk, unsigned worker, uint8_t *out, struct tpd_err *err)
+{
+	size_t len = 0;
+	enum tpd_status status;
+
+	if (work->w1_slabs)
+		return gather(job, job->w1, seg, work->w1_slabs, work->w1_slab_count, chunk, worker, out, &len, err);
+	status = tpd_chain_read(job->w1, job->chain_workers[worker], work->w1_file, work->w1_segment, chunk, out, &len, err);
+	if (!status && len != tpd_segment_chunk_len(seg, chunk))
+		status = tpd_fail(err, TPD_CORRUPT, "the previous checkpoint's chunk has another length");
+	return status;
+}
+
+static enum tpd_status read_reference(struct tpd_ingest_job *job, const struct tpd_segment *seg, struct tpd_slot *slot,
+				      unsigned worker, struct tpd_err *err)
+{
+	if (seg->in_slabs)
+		return gather(job, job->ref, seg, job->file->entry->slabs + seg->ref_file, seg->ref_segment, slot->chunk, worker,
+			      slot->p, &slot->p_len, err);
+	return tpd_chain_read(job->ref, job->chain_workers[worker], seg->ref_file, seg->ref_segment, slot->chunk, slot->p,
+			      &slot->p_len, err);
+}
+
+/* Does the segment have the same in w1 as in the reference? */
+static bool same_in_w1(const struct tpd_ingest_job *job, const struct tpd_segment *seg, const struct tpd_segment_work *work)
+{
+	if (!seg->has_ref || job->w1 != job->ref)
+		return false;
+	if (seg->in_slabs || work->w1_slabs) /* of one checkpoint they are the same */
+		return seg->in_slabs && work->w1_slabs;
+	return work->w1_file == seg->ref_file && work->w1_segment == seg->ref_segment;
+}
+
 enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned worker, struct tpd_err *err)
 {
 	const struct tpd_segment *seg = &job->file->entry->segments[slot->segment];
 	const struct tpd_segment_work *work = &job->file->segments[slot->segment];
 	size_t room = tpd_chunk_bytes(seg->dtype);
 	enum tpd_status status = TPD_OK;
-	size_t w1_len = 0;
 
 	slot->p_len = 0;
 	slot->w1 = NULL;
 	if (seg->has_ref) {
 		status = tpd_room(&slot->p, &slot->p_cap, room, err);
 		if (!status)
-			status = tpd_chain_read(job->ref, job->chain_workers[worker], seg->ref_file, seg->ref_segment,
-						slot->chunk, slot->p, &slot->p_len, err);
+			status = read_reference(job, seg, slot, worker, err);
 	}
 	if (status || !work->has_w1)
 		return status;
-	if (seg->has_ref && job->w1 == job->ref && work->w1_file == seg->ref_file && work->w1_segment == seg->ref_segment) {
+	if (same_in_w1(job, seg, work)) {
 		slot->w1 = slot->p;
 		return TPD_OK;
 	}
 	status = tpd_room(&slot->w1_buffer, &slot->w1_cap, room, err);
 	if (!status)
-		status = tpd_chain_read(job->w1, job->chain_workers[worker], work->w1_file, work->w1_segment, slot->chunk,
-					slot->w1_buffer, &w1_len, err);
-	if (!status && w1_len != slot->len)
-		status = tpd_fail(err, TPD_CORRUPT, "the previous checkpoint's chunk has another length");
+		status = tpd_ingest_read_w1(job, seg, work, slot->chunk, worker, slot->w1_buffer, err);
 	slot->w1 = slot->w1_buffer;
 	return status;
 }

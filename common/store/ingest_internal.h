@@ -21,8 +21,10 @@ struct tpd_segment_work {
 	struct tpd_plan plan, plan_alone; /* plan_alone only while an anchor is weighed */
 	uint64_t sample_bytes, cost, cost_alone; /* of the sample: its size, coded, coded without a reference */
 	struct tpd_stats *stats;          /* from the survey's first chunk to the encode pass's last; NULL: none kept */
-	bool has_w1;                      /* a segment of the same name, type and size there */
+	bool has_w1;                      /* a segment of the same name, type and size there; or, with w1_slabs, parts of several */
 	uint32_t w1_file, w1_segment;
+	struct tpd_slab *w1_slabs;        /* NULL: it is not cut differently there */
+	uint32_t w1_slab_count;
 	uint8_t *sample_x, *sample_p;     /* while its chunks are surveyed */
 };
 
@@ -96,6 +98,21 @@ void tpd_ingest_names_release(struct tpd_ingest_names *names);
 bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *name, uint32_t file, const struct tpd_segment *seg,
 			   bool typed, uint32_t *out_file, uint32_t *out_segment);
 
+/* --- ingest_boxes.c: tensors that are cut differently in an earlier checkpoint --- */
+
+struct tpd_ingest_boxes;
+/* Of the chain's own checkpoint, whose names it borrows. */
+enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, struct tpd_ingest_boxes **out_boxes, struct tpd_err *err);
+void tpd_ingest_boxes_free(struct tpd_ingest_boxes *boxes); /* NULL is fine */
+/* Does its name say that it is a part of a tensor? */
+bool tpd_ingest_boxes_is_part(const struct tpd_segment *seg, const struct tpd_segment_about *about);
+/*
+ * What a tensor has in common with parts of the same one there: how many slabs, and of how many elements of it. 0: nothing, or in too
+ * many small pieces, or no other part of the chain may be put together so.
+ */
+uint32_t tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struct tpd_segment *seg,
+			       const struct tpd_segment_about *about, struct tpd_slab slabs[TPD_SLABS_MAX], uint64_t *out_elements);
+
 /* --- ingest_match.c: what a file is made of, and what of the reference belongs to it --- */
 
 /* Fill files[].entry's segments from the formats. Needs no reference; first. */
@@ -130,6 +147,9 @@ enum tpd_status tpd_ingest_read_x(struct tpd_ingest_job *job, struct tpd_slot *s
 /* p and w1 of a slot. */
 enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned worker,
 				     struct tpd_err *err);
+/* Chunk `chunk` of a segment as it was in w1 (has_w1), which has its length: room for a chunk of its type in out. */
+enum tpd_status tpd_ingest_read_w1(struct tpd_ingest_job *job, const struct tpd_segment *seg, const struct tpd_segment_work *work,
+				   uint64_t chunk, unsigned worker, uint8_t *out, struct tpd_err *err);
 /* Read len bytes of a source file at offset; TPD_CONFLICT when it is shorter. */
 enum tpd_status tpd_ingest_pread(const struct tpd_file_work *file, void *buf, size_t len, uint64_t offset,
 				 struct tpd_err *err);

@@ -3,8 +3,8 @@
  *
  * Files are matched by path, else by role: their path with every run of digits that says the step taken out ("global_step20/x" and
  * "global_step40/x" are one role); the only file of a single-file checkpoint has the role of the other's only file. Tensors are
- * matched by name, within matched files or in any other (ingest_names.c), and must agree in type and length; what finds no partner
- * starts afresh.
+ * matched by name, within matched files or in any other (ingest_names.c), and must agree in type and length; parts of tensors that
+ * were cut differently are put together (ingest_boxes.c); what finds no partner starts afresh.
  */
 #include "base/tpd.h"
 
@@ -19,6 +19,8 @@
 #define GUESS_MIN 4096u
 /* Chunks of a file that are compared to find out whether it is stored already under another name. */
 #define SAMPLES 16u
+/* A tensor of which less than this share is known from an earlier checkpoint starts afresh. */
+#define REFERENCE_PERCENT 50u
 /* What parts may weigh: at the usual size of a part, 80 TB of them. */
 #define PARTS_WEIGHT (16u << 20)
 
@@ -133,6 +135,16 @@ static bool has_room(struct tpd_ingest_job *job, const struct tpd_format_layout 
 	return true;
 }
 
+static bool has_room_for_slabs(struct tpd_ingest_job *job, uint32_t count)
+{
+	uint64_t weight = (uint64_t)count * TPD_MANIFEST_WEIGHT_SLAB;
+
+	if (weight > TPD_MANIFEST_WEIGHT_MAX - TPD_MIN(job->weight, TPD_MANIFEST_WEIGHT_MAX))
+		return false;
+	job->weight += weight;
+	return true;
+}
+
 /* What entries, glue and parts weigh, before any tensor. */
 static enum tpd_status weigh_files(struct tpd_ingest_job *job, struct tpd_err *err)
 {
@@ -235,6 +247,7 @@ struct earlier {
 	struct tpd_chain *chain; /* NULL: none */
 	struct roles roles;
 	struct tpd_ingest_names names;
+	struct tpd_ingest_boxes *boxes; /* made when they are first asked for */
 	/* of the file in work */
 	const struct tpd_entry *entry; /* of the same role; NULL: none */
 	uint32_t file;
@@ -255,6 +268,7 @@ static void earlier_release(struct earlier *earlier)
 {
 	roles_release(&earlier->roles);
 	tpd_ingest_names_release(&earlier->names);
+	tpd_ingest_boxes_free(earlier->boxes);
 	if (earlier->chain)
 		tpd_chain_forget_names(earlier->chain);
 }
@@ -295,11 +309,18 @@ static const struct tpd_entry *partner(const struct tpd_chain *chain, const stru
 	return &m->entries[m->files[*out_file]];
 }
 
+static bool same_shape(const struct tpd_segment_about *a, const struct tpd_segment_about *b)
+{
+	return a->ndim == b->ndim && memcmp(a->dims, b->dims, a->ndim * sizeof(a->dims[0])) == 0;
+}
+
 /* The segment there that belongs to segment s of the file in work; NULL: none. */
 static const struct tpd_segment *counterpart(const struct earlier *earlier, const struct tpd_entry *entry, uint32_t s, bool typed,
 					     uint32_t *out_file, uint32_t *out_segment)
 {
+	const struct tpd_segment_about *about = &entry->about[s];
 	const struct tpd_manifest *m;
+	const struct tpd_entry *there;
 
 	*out_file = *out_segment = 0;
 	if (s == 0) { /* the glue of the same file, of whatever length */
@@ -310,12 +331,69 @@ static const struct tpd_segment *counterpart(const struct earlier *earlier, cons
 				   &entry->segments[s], typed, out_file, out_segment))
 		return NULL;
 	m = tpd_chain_manifest(earlier->chain);
-	return &m->entries[m->files[*out_file]].segments[*out_segment];
+	there = &m->entries[m->files[*out_file]];
+	/* A part that begins where it did and is as long may have other rows. */
+	if (typed && tpd_ingest_boxes_is_part(&entry->segments[s], about) &&
+	    !same_shape(about, &there->about[*out_segment]))
+		return NULL;
+	return &there->segments[*out_segment];
+}
+
+/*
+ * The slabs of a tensor that has no counterpart there; *out_count 0: none. Of less than `percent` of its elements they are worth
+ * nothing.
+ */
+static enum tpd_status find_slabs(struct earlier *earlier, const struct tpd_entry *entry, uint32_t s, bool typed, unsigned percent,
+				  struct tpd_slab slabs[TPD_SLABS_MAX], uint32_t *out_count, struct tpd_err *err)
+{
+	const struct tpd_segment *seg = &entry->segments[s];
+	uint64_t common = 0, elements = seg->length / tpd_dtype_width(seg->dtype);
+	enum tpd_status status = TPD_OK;
+
+	*out_count = 0;
+	if (!earlier->chain || s == 0 || !typed)
+		return TPD_OK;
+	if (!earlier->boxes)
+		status = tpd_ingest_boxes_make(earlier->chain, &earlier->boxes, err);
+	if (status)
+		return status;
+	*out_count = tpd_ingest_boxes_find(earlier->boxes, seg, &entry->about[s], slabs, &common);
+	if (common < elements - elements / 100 * (100 - percent))
+		*out_count = 0;
+	return TPD_OK;
+}
+
+/* Parts of several tensors for one that has no counterpart: as the reference, and as w1 where they are all of it. */
+static enum tpd_status match_slabs(struct tpd_ingest_job *job, struct tpd_file_work *file, uint32_t s, struct earlier *ref,
+				   struct earlier *w1, bool in_w1, struct tpd_err *err)
+{
+	const struct tpd_segment *seg = &file->entry->segments[s];
+	struct tpd_segment_work *work = &file->segments[s];
+	struct tpd_slab slabs[TPD_SLABS_MAX];
+	uint32_t count = 0;
+	enum tpd_status status = TPD_OK;
+
+	if (!seg->has_ref)
+		status = find_slabs(ref, file->entry, s, file->typed[s], REFERENCE_PERCENT, slabs, &count, err);
+	if (!status && count > 0 && has_room_for_slabs(job, count))
+		status = tpd_entry_refer(file->entry, s, slabs, count, err);
+	if (status || in_w1 || !tpd_dtype_has_stats(seg->dtype))
+		return status;
+	status = find_slabs(w1, file->entry, s, file->typed[s], 100, slabs, &count, err);
+	if (status || count == 0)
+		return status;
+	work->w1_slabs = malloc(count * sizeof(*slabs));
+	if (!work->w1_slabs)
+		return tpd_fail_nomem(err);
+	memcpy(work->w1_slabs, slabs, count * sizeof(*slabs));
+	work->w1_slab_count = count;
+	work->has_w1 = true;
+	return TPD_OK;
 }
 
 /* Row lengths, types of what is untyped, and the partners in the reference and in w1. */
-static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_work *file, const struct earlier *ref,
-				  const struct earlier *w1, struct tpd_err *err)
+static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_work *file, struct earlier *ref,
+				  struct earlier *w1, struct tpd_err *err)
 {
 	struct tpd_entry *entry = file->entry;
 	const bool *typed = file->typed;
@@ -348,6 +426,9 @@ static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_wo
 		seg->ref_segment = ref_segment;
 		/* Statistics are of tensors: what a file without any looks like says nothing to anybody. */
 		work->has_w1 = s > 0 && in_w1 && tpd_dtype_has_stats(seg->dtype) && in_w1->dtype == seg->dtype;
+		status = match_slabs(job, file, s, ref, w1, work->has_w1, err);
+		if (status)
+			return status;
 	}
 	return TPD_OK;
 }

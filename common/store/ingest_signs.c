@@ -54,9 +54,11 @@ static enum tpd_status read_one(void *ctx, size_t number, unsigned worker, struc
 	struct tpd_ties *ties = batch->ties;
 	const struct tpd_signs_wanted *wanted = &batch->wanted[number];
 	const struct tpd_tied *item = &ties->items[wanted->item];
-	const struct tpd_segment_work *work = &tpd_tied_file(ties, item)->segments[item->segment];
+	const struct tpd_file_work *file = tpd_tied_file(ties, item);
+	const struct tpd_segment_work *work = &file->segments[item->segment];
+	const struct tpd_segment *seg = &file->entry->segments[item->segment];
 	unsigned width = tpd_dtype_width(item->dtype);
-	size_t n = (size_t)TPD_MIN(item->elements, (uint64_t)wanted->words * 64), known = n, len = 0;
+	size_t n = (size_t)TPD_MIN(item->elements, (uint64_t)wanted->words * 64), known = n;
 	uint64_t *positive = wanted->bits, *negative = wanted->bits + wanted->words;
 	TPD_AUTO_FREE uint8_t *values = malloc(n * width + 1);
 	enum tpd_status status;
@@ -69,9 +71,8 @@ static enum tpd_status read_one(void *ctx, size_t number, unsigned worker, struc
 			ties->chunks[worker] = malloc(TPD_CHUNK_MAX_BYTES);
 		if (!ties->chunks[worker])
 			return tpd_fail_nomem(err);
-		status = tpd_chain_read(ties->job->w1, ties->job->chain_workers[worker], work->w1_file, work->w1_segment, 0,
-					ties->chunks[worker], &len, err);
-		known = TPD_MIN(n, len / width);
+		status = tpd_ingest_read_w1(ties->job, seg, work, 0, worker, ties->chunks[worker], err);
+		known = TPD_MIN(n, tpd_segment_chunk_len(seg, 0) / width);
 	}
 	for (size_t i = 0; !status && i < known; i++) {
 		int64_t value = ordered(word_at(values, width, i), width);

@@ -88,7 +88,7 @@ const struct tpd_tie *tpd_ties_in_w1(const struct tpd_ties *ties, const struct t
 	size_t low = 0, high, end;
 
 	*out_count = 0;
-	if (!m || !work->has_w1)
+	if (!m || !work->has_w1 || work->w1_slabs)
 		return NULL;
 	for (high = m->tie_count; low < high;) {
 		const struct tpd_tie_end key = {work->w1_file, work->w1_segment, 0};
@@ -121,14 +121,14 @@ static int compare_in_w1(const void *a, const void *b, void *context)
 	return order ? order : *(const uint32_t *)a < *(const uint32_t *)b ? -1 : 1;
 }
 
-/* Shards move: which item is where in w1. */
+/* Shards move: which item is where in w1; what is cut differently there is nowhere. */
 static enum tpd_status index_w1(struct tpd_ties *ties, struct tpd_err *err)
 {
 	ties->by_w1 = calloc(ties->count + 1u, sizeof(*ties->by_w1));
 	if (!ties->by_w1)
 		return tpd_fail_nomem(err);
 	for (uint32_t i = 0; i < ties->count; i++)
-		if (work_of(ties, i)->has_w1)
+		if (work_of(ties, i)->has_w1 && !work_of(ties, i)->w1_slabs)
 			ties->by_w1[ties->in_w1++] = i;
 	qsort_r(ties->by_w1, ties->in_w1, sizeof(*ties->by_w1), compare_in_w1, ties);
 	return TPD_OK;

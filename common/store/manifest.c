@@ -59,6 +59,7 @@ void tpd_manifest_release(struct tpd_manifest *m)
 		struct tpd_entry *entry = &m->entries[i];
 
 		free(entry->segments);
+		free(entry->slabs);
 		free(entry->parts);
 		free(entry->path);
 		free(entry->target);
@@ -69,6 +70,26 @@ void tpd_manifest_release(struct tpd_manifest *m)
 	free(m->run);
 	free(m->source);
 	*m = (struct tpd_manifest){0};
+}
+
+enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count,
+				struct tpd_err *err)
+{
+	struct tpd_segment *seg = &entry->segments[segment];
+	struct tpd_slab *grown;
+
+	if (count > UINT32_MAX - entry->slab_count)
+		return tpd_fail(err, TPD_LIMIT, "'%s' has too many references", entry->path);
+	grown = reallocarray(entry->slabs, (size_t)entry->slab_count + count, sizeof(*grown));
+	if (!grown)
+		return tpd_fail_nomem(err);
+	memcpy(grown + entry->slab_count, slabs, count * sizeof(*grown));
+	entry->slabs = grown;
+	seg->has_ref = seg->in_slabs = true;
+	seg->ref_file = entry->slab_count;
+	seg->ref_segment = count;
+	entry->slab_count += count;
+	return TPD_OK;
 }
 
 uint64_t tpd_segment_chunks(const struct tpd_segment *seg)
@@ -333,6 +354,22 @@ static enum tpd_status check_place(const struct tpd_entry *entry, uint32_t s, st
 	return TPD_OK;
 }
 
+/* As far as it can be told without the referenced checkpoint. */
+static enum tpd_status check_slabs(const struct tpd_entry *entry, uint32_t s, struct tpd_manifest_sums *sums,
+				   enum tpd_status class, struct tpd_err *err)
+{
+	const struct tpd_segment *seg = &entry->segments[s];
+	unsigned width = tpd_dtype_width(seg->dtype);
+
+	if (s == 0 || seg->length % width != 0 || seg->ref_segment < 1 || seg->ref_segment > TPD_SLABS_MAX)
+		return tpd_fail(err, class, "manifest: '%s': segment %u cannot refer to %u slabs", entry->path, s,
+				seg->ref_segment);
+	for (uint32_t i = 0; i < seg->ref_segment; i++)
+		if (!tpd_slab_fits(&entry->slabs[seg->ref_file + i], seg->length / width, UINT64_MAX))
+			return tpd_fail(err, class, "manifest: '%s': a slab of segment %u is not inside it", entry->path, s);
+	return tpd_manifest_weigh(sums, seg->ref_segment, TPD_MANIFEST_WEIGHT_SLAB, class, err);
+}
+
 enum tpd_status tpd_manifest_check_segment(const struct tpd_manifest *m, const struct tpd_entry *entry, uint32_t s,
 					   const struct tpd_segment_about *about, struct tpd_manifest_sums *sums,
 					   enum tpd_status class, struct tpd_err *err)
@@ -349,6 +386,11 @@ enum tpd_status tpd_manifest_check_segment(const struct tpd_manifest *m, const s
 	if (seg->has_ref && !m->has_ref)
 		return tpd_fail(err, class, "manifest: '%s': segment %u has a reference, the checkpoint none",
 				entry->path, s);
+	if (seg->has_ref && seg->in_slabs) {
+		status = check_slabs(entry, s, sums, class, err);
+		if (status)
+			return status;
+	}
 	if (TPD_ADD_OVERFLOW(sums->stored, about->stored, &sums->stored))
 		return tpd_fail(err, class, "manifest: '%s': segment %u cannot be stored in %llu bytes", entry->path, s,
 				(unsigned long long)about->stored);

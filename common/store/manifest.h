@@ -12,8 +12,9 @@
 #include "codec/codec.h"
 #include "format/format.h"
 #include "format/state_name.h"
+#include "store/slab.h"
 
-#define TPD_MANIFEST_VERSION 2
+#define TPD_MANIFEST_VERSION 3
 #define TPD_MANIFEST_MAX_BODY (1u << 30)
 #define TPD_MANIFEST_MAX_FILE ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20)) /* a body that does not compress, and the header */
 
@@ -35,9 +36,9 @@ enum tpd_checkpoint_kind { TPD_CHECKPOINT_DIR = 0, TPD_CHECKPOINT_FILE = 1 };
 struct tpd_segment {
 	uint64_t offset, length; /* bytes; segment 0: offset 0, length of all glue */
 	uint64_t first_chunk;    /* derived: its first chunk's number in the file */
-	uint32_t ref_file, ref_segment; /* in the referenced checkpoint */
+	uint32_t ref_file, ref_segment; /* in the referenced checkpoint; in_slabs: the first of the entry's slabs, and how many */
 	enum tpd_dtype dtype;
-	bool has_ref;
+	bool has_ref, in_slabs;
 };
 
 /* What else is known of it: for matching, for the catalog and for people. */
@@ -83,6 +84,8 @@ struct tpd_entry {
 	struct tpd_segment *segments;
 	struct tpd_segment_about *about; /* one a segment; NULL when they were left out */
 	uint32_t segment_count;
+	struct tpd_slab *slabs; /* of all segments whose references are put together */
+	uint32_t slab_count;
 	struct tpd_part_ref *parts;
 	uint32_t part_count;
 };
@@ -126,6 +129,10 @@ enum tpd_status tpd_manifest_parse(const void *data, size_t len, enum tpd_manife
 				   struct tpd_err *err);
 /* Free the `about` of all files; ties stay. */
 void tpd_manifest_forget_about(struct tpd_manifest *m);
+
+/* Append to the entry's slabs and let the segment refer to them. count: 1..TPD_SLABS_MAX. */
+enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count,
+				struct tpd_err *err);
 
 /* Geometry. */
 uint64_t tpd_segment_chunks(const struct tpd_segment *seg);                     /* number of chunks; 0 when empty */

@@ -21,6 +21,7 @@
 #define MIN_SEGMENT 10
 #define MIN_PART 26
 #define MIN_TIE 9
+#define MIN_SLAB 6
 #define MAX_STRING TPD_FORMAT_MAX_NAME /* the longest of all */
 /* Zstandard's best case: a block of 128 KiB from 4 bytes. */
 #define MAX_EXPANSION ((128u << 10) / 4)
@@ -238,6 +239,34 @@ static enum tpd_status read_segment_ref(struct tpd_rd *rd, struct tpd_segment *s
 	return TPD_OK;
 }
 
+static enum tpd_status read_slab(struct tpd_rd *rd, struct tpd_slab *slab, struct tpd_err *err)
+{
+	enum tpd_status status = read_u32(rd, "file number", &slab->file, err);
+
+	if (!status)
+		status = read_u32(rd, "segment number", &slab->segment, err);
+	if (status)
+		return status;
+	slab->start = tpd_rd_varint(rd);
+	slab->ref_start = tpd_rd_varint(rd);
+	slab->block = tpd_rd_varint(rd);
+	slab->count = tpd_rd_varint(rd);
+	slab->stride = slab->count > 1 ? tpd_rd_varint(rd) : 0;
+	slab->ref_stride = slab->count > 1 ? tpd_rd_varint(rd) : 0;
+	return tpd_rd_ok(rd) ? TPD_OK : too_short(err);
+}
+
+static enum tpd_status read_slabs(struct tpd_rd *rd, struct tpd_entry *entry, uint32_t s, struct tpd_err *err)
+{
+	struct tpd_slab slabs[TPD_SLABS_MAX];
+	uint32_t count = 0;
+	enum tpd_status status = read_count(rd, "slab", MIN_SLAB, TPD_SLABS_MAX, &count, err);
+
+	for (uint32_t i = 0; !status && i < count; i++)
+		status = read_slab(rd, &slabs[i], err);
+	return status ? status : tpd_entry_refer(entry, s, slabs, count, err);
+}
+
 /* Up to the number of its payload bytes. */
 static enum tpd_status read_outline(struct tpd_rd *rd, struct tpd_segment *seg, struct tpd_segment_about *about,
 				    struct tpd_err *err)
@@ -266,17 +295,21 @@ static enum tpd_status read_outline(struct tpd_rd *rd, struct tpd_segment *seg, 
 	return status;
 }
 
-static enum tpd_status read_segment(struct tpd_rd *rd, struct tpd_segment *seg, struct tpd_segment_about *about,
+static enum tpd_status read_segment(struct reader *r, struct tpd_entry *entry, uint32_t s, struct tpd_segment_about *about,
 				    struct tpd_err *err)
 {
-	unsigned has_ref = 0, stats = 0;
+	struct tpd_rd *rd = &r->rd;
+	struct tpd_segment *seg = &entry->segments[s];
+	unsigned ref = 0, stats = 0;
 	enum tpd_status status = read_outline(rd, seg, about, err);
 
 	if (!status)
-		status = read_u8(rd, "kind of reference", 2, &has_ref, err);
-	if (!status && has_ref) {
+		status = read_u8(rd, "kind of reference", r->version >= 3 ? 3 : 2, &ref, err);
+	if (!status && ref == 1) {
 		seg->has_ref = true;
 		status = read_segment_ref(rd, seg, err);
+	} else if (!status && ref == 2) {
+		status = read_slabs(rd, entry, s, err);
 	}
 	if (!status)
 		status = read_u8(rd, "kind of statistics", 3, &stats, err);
@@ -304,7 +337,7 @@ static enum tpd_status read_segments(struct reader *r, const struct tpd_manifest
 		uint32_t s = entry->segment_count++;
 		struct tpd_segment_about passing = {0}, *about = entry->about ? &entry->about[s] : &passing;
 
-		status = read_segment(&r->rd, &entry->segments[s], about, err);
+		status = read_segment(r, entry, s, about, err);
 		if (!status)
 			status = tpd_manifest_check_segment(m, entry, s, about, &r->sums, TPD_CORRUPT, err);
 		if (r->keep < TPD_MANIFEST_ALL) {

@@ -72,8 +72,33 @@ static void put_stats(struct tpd_buf *out, const struct tpd_sparsity *stats)
 	tpd_buf_f64(out, stats->gap_entropy);
 }
 
-static void put_segment(struct tpd_buf *out, const struct tpd_segment *seg, const struct tpd_segment_about *about)
+static void put_slab(struct tpd_buf *out, const struct tpd_slab *slab)
 {
+	put_counts(out, (const uint64_t[]){slab->file, slab->segment, slab->start, slab->ref_start, slab->block, slab->count}, 6);
+	if (slab->count > 1)
+		put_counts(out, (const uint64_t[]){slab->stride, slab->ref_stride}, 2);
+}
+
+static void put_reference(struct tpd_buf *out, const struct tpd_entry *entry, const struct tpd_segment *seg)
+{
+	tpd_buf_u8(out, !seg->has_ref ? 0 : seg->in_slabs ? 2 : 1);
+	if (seg->has_ref && seg->in_slabs) {
+		tpd_buf_varint(out, seg->ref_segment);
+		for (uint32_t i = 0; i < seg->ref_segment; i++)
+			put_slab(out, &entry->slabs[seg->ref_file + i]);
+	} else if (seg->has_ref) {
+		tpd_buf_varint(out, seg->ref_file);
+		tpd_buf_varint(out, seg->ref_segment);
+		tpd_buf_varint(out, 0); /* first element */
+		tpd_buf_varint(out, seg->length / tpd_dtype_width(seg->dtype));
+	}
+}
+
+static void put_segment(struct tpd_buf *out, const struct tpd_entry *entry, uint32_t s)
+{
+	const struct tpd_segment *seg = &entry->segments[s];
+	const struct tpd_segment_about *about = &entry->about[s];
+
 	tpd_buf_str(out, about->name);
 	tpd_buf_u8(out, (uint8_t)seg->dtype);
 	tpd_buf_varint(out, seg->offset);
@@ -83,13 +108,7 @@ static void put_segment(struct tpd_buf *out, const struct tpd_segment *seg, cons
 	tpd_buf_varint(out, about->row);
 	tpd_buf_u8(out, (uint8_t)about->planned);
 	tpd_buf_varint(out, about->stored);
-	tpd_buf_u8(out, seg->has_ref);
-	if (seg->has_ref) {
-		tpd_buf_varint(out, seg->ref_file);
-		tpd_buf_varint(out, seg->ref_segment);
-		tpd_buf_varint(out, 0); /* first element */
-		tpd_buf_varint(out, seg->length / tpd_dtype_width(seg->dtype));
-	}
+	put_reference(out, entry, seg);
 	tpd_buf_u8(out, !about->stats ? 0 : about->stats->has_delta ? 2 : 1);
 	if (about->stats)
 		put_stats(out, about->stats);
@@ -100,7 +119,7 @@ static void put_file(struct tpd_buf *out, const struct tpd_entry *entry)
 	tpd_buf_u8(out, (uint8_t)entry->format);
 	tpd_buf_varint(out, entry->segment_count);
 	for (uint32_t s = 0; s < entry->segment_count; s++)
-		put_segment(out, &entry->segments[s], &entry->about[s]);
+		put_segment(out, entry, s);
 	tpd_buf_varint(out, entry->part_count);
 	for (uint32_t p = 0; p < entry->part_count; p++) {
 		tpd_buf_varint(out, entry->parts[p].first_chunk);

@@ -1,0 +1,543 @@
+/*
+ * chain_replay.c - read chunks through a chain of deltas.
+ *
+ * The problem: chunk c of a checkpoint may need chunk c of the one before, and so on down to a keyframe; and where a tensor is cut
+ * differently there, several chunks, each of which may need several others. Replaying whole tensors or checkpoints link by link would
+ * need memory by their size; so each chunk is replayed alone, in two phases and without recursion. First the graph of chunks
+ * that it depends on is walked, depth first, with nothing but index entries; each chunk is in it once, and knows how many others need
+ * it. Then they are decoded, those that are needed before those that need them, and what nobody needs any more gives its buffer back:
+ * along a plain chain two buffers change places.
+ *
+ *      link 0 (wanted)   grid ──────┐                  out
+ *      link 1            copy ──┬── ┤  down: entries    ▲
+ *      link 2            grid  grid │                   │ up: decode, check the digest of each
+ *      link 3 (keyframe) planes planes ─────────────────┘
+ *
+ * A chunk whose bytes still lie in the original file needs nothing. Index entries are read one by one (56 bytes), so memory does not
+ * depend on the number of chunks. Part files are taken for one read at a time (chain_files.c): that of a link is taken again on the
+ * way up. Rejected: recursion, which would decode a chunk as often as there are ways to it.
+ */
+#include "base/tpd.h"
+
+#include "store/chain.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "store/chain_internal.h"
+
+/*
+ * What one read may take, whatever manifests say. An ingest keeps far below (ingest_boxes.c): a plain chain has a node a link, and
+ * each link at which tensors were cut anew has few more.
+ */
+#define NODES_MAX (4 * TPD_CHAIN_MAX)
+#define HELD_MAX (128u << 20) /* decoded bytes at a time */
+#define NONE UINT32_MAX
+
+struct buffer {
+	uint8_t *data;
+	size_t cap;
+};
+
+enum visit { VISIT_NEW, VISIT_OPEN, VISIT_DONE };
+
+/* A chunk that has to be decoded. */
+struct node {
+	uint32_t link, file, segment;
+	uint64_t chunk;
+	struct tpd_part_entry entry; /* decoded_len 0: its segment has no such chunk */
+	uint32_t first_need, needs;  /* nodes whose bytes it refers to, in worker->needs */
+	uint32_t next_need;          /* of the walk */
+	uint32_t users;              /* how many still need it */
+	enum visit visit;
+	bool is_raw;                 /* its bytes were found as they are */
+	struct buffer buffer;        /* bytes, once they are there; of node 0: the caller's */
+};
+
+struct tpd_chain_worker {
+	struct tpd_codec *codec;
+	struct buffer payload, reference, gathered;
+	struct buffer *spare; /* buffers that no node has */
+	uint32_t spare_count, spare_cap;
+	struct node *nodes;
+	uint32_t count, cap;
+	uint32_t *table; /* node numbers by hash; table_size is a power of two, more than twice count */
+	uint32_t table_size;
+	uint32_t *needs;
+	uint32_t need_count, need_cap;
+	uint32_t *path, *order; /* of the walk: from node 0 to where it is; and what it has left; each has room for cap */
+	size_t held;
+};
+
+enum tpd_status tpd_chain_worker_new(struct tpd_chain_worker **out_worker, struct tpd_err *err)
+{
+	struct tpd_chain_worker *worker = calloc(1, sizeof(*worker));
+	enum tpd_status status;
+
+	if (!worker)
+		return tpd_fail_nomem(err);
+	status = tpd_codec_new(&worker->codec, err);
+	if (status) {
+		free(worker);
+		return status;
+	}
+	*out_worker = worker;
+	return TPD_OK;
+}
+
+void tpd_chain_worker_free(struct tpd_chain_worker *worker)
+{
+	if (!worker)
+		return;
+	tpd_codec_free(worker->codec);
+	free(worker->payload.data);
+	free(worker->reference.data);
+	free(worker->gathered.data);
+	for (uint32_t i = 0; i < worker->spare_count; i++)
+		free(worker->spare[i].data);
+	free(worker->spare);
+	free(worker->nodes);
+	free(worker->table);
+	free(worker->needs);
+	free(worker->path);
+	free(worker->order);
+	free(worker);
+}
+
+static enum tpd_status buffer_room(struct buffer *buffer, size_t len, struct tpd_err *err)
+{
+	return tpd_room(&buffer->data, &buffer->cap, len, err);
+}
+
+/* Room for the node's bytes. Node 0 has the caller's. */
+static enum tpd_status take_buffer(struct tpd_chain_worker *worker, struct node *node, struct tpd_err *err)
+{
+	if (node->buffer.data)
+		return TPD_OK;
+	if (worker->spare_count > 0)
+		node->buffer = worker->spare[--worker->spare_count];
+	worker->held += node->entry.decoded_len;
+	if (worker->held > HELD_MAX)
+		return tpd_fail(err, TPD_LIMIT, "it needs more than %u bytes of other chunks at a time", HELD_MAX);
+	return buffer_room(&node->buffer, node->entry.decoded_len, err);
+}
+
+static void give_buffer(struct tpd_chain_worker *worker, struct node *node)
+{
+	if (!node->buffer.data || node == &worker->nodes[0])
+		return;
+	worker->held -= node->entry.decoded_len;
+	assert(worker->spare_count < worker->spare_cap);
+	worker->spare[worker->spare_count++] = node->buffer;
+	node->buffer = (struct buffer){0};
+}
+
+/* --- nodes --- */
+
+static uint32_t hash(uint32_t link, uint32_t file, uint32_t segment, uint64_t chunk)
+{
+	uint64_t h = chunk * 0x9e3779b97f4a7c15u;
+
+	h = (h ^ h >> 32 ^ link) * 0x9e3779b97f4a7c15u;
+	h = (h ^ h >> 32 ^ ((uint64_t)file << 32 | segment)) * 0x9e3779b97f4a7c15u;
+	return (uint32_t)(h >> 32);
+}
+
+/* Its place in the table: that of its number, or the free one where it belongs. */
+static uint32_t *find_place(const struct tpd_chain_worker *worker, uint32_t link, uint32_t file, uint32_t segment, uint64_t chunk)
+{
+	for (uint32_t i = hash(link, file, segment, chunk);; i++) {
+		uint32_t *place = &worker->table[i & (worker->table_size - 1)];
+		const struct node *node = &worker->nodes[*place];
+
+		if (*place == NONE ||
+		    (node->link == link && node->file == file && node->segment == segment && node->chunk == chunk))
+			return place;
+	}
+}
+
+/* Room for one more node in all that counts them. */
+static enum tpd_status grow(struct tpd_chain_worker *worker, struct tpd_err *err)
+{
+	uint32_t cap = worker->cap ? 2 * worker->cap : 32, size = 4 * cap;
+	struct node *nodes = reallocarray(worker->nodes, cap, sizeof(*nodes));
+	struct buffer *spare = NULL;
+	uint32_t *table = NULL, *path = NULL, *order = NULL;
+
+	if (nodes)
+		worker->nodes = nodes;
+	if (nodes && (spare = reallocarray(worker->spare, cap, sizeof(*spare))))
+		worker->spare = spare;
+	if (spare && (table = reallocarray(worker->table, size, sizeof(*table))))
+		worker->table = table;
+	if (table && (path = reallocarray(worker->path, cap, sizeof(*path))))
+		worker->path = path;
+	if (path && (order = reallocarray(worker->order, cap, sizeof(*order))))
+		worker->order = order;
+	if (!order)
+		return tpd_fail_nomem(err);
+	worker->cap = worker->spare_cap = cap;
+	worker->table_size = size;
+	memset(table, 0xff, size * sizeof(*table));
+	for (uint32_t i = 0; i < worker->count; i++)
+		*find_place(worker, nodes[i].link, nodes[i].file, nodes[i].segment, nodes[i].chunk) = i;
+	return TPD_OK;
+}
+
+static enum tpd_status find_or_add(struct tpd_chain_worker *worker, uint32_t link, uint32_t file, uint32_t segment, uint64_t chunk,
+				   uint32_t *out_node, struct tpd_err *err)
+{
+	uint32_t *place;
+
+	if (worker->count == worker->cap) {
+		enum tpd_status status = worker->count < NODES_MAX ?
+						 grow(worker, err) :
+						 tpd_fail(err, TPD_LIMIT, "it needs more than %u other chunks", NODES_MAX);
+
+		if (status)
+			return status;
+	}
+	place = find_place(worker, link, file, segment, chunk);
+	if (*place == NONE) {
+		*place = worker->count;
+		worker->nodes[worker->count++] = (struct node){.link = link, .file = file, .segment = segment, .chunk = chunk};
+	}
+	*out_node = *place;
+	return TPD_OK;
+}
+
+/* Node `of`, whose needs are the last ones, needs this chunk of the link below, too. */
+static enum tpd_status add_need(struct tpd_chain_worker *worker, uint32_t of, uint32_t file, uint32_t segment, uint64_t chunk,
+				struct tpd_err *err)
+{
+	uint32_t number = 0;
+	enum tpd_status status = find_or_add(worker, worker->nodes[of].link + 1, file, segment, chunk, &number, err);
+	struct node *node = &worker->nodes[of];
+
+	if (status)
+		return status;
+	for (uint32_t i = 0; i < node->needs; i++)
+		if (worker->needs[node->first_need + i] == number)
+			return TPD_OK;
+	if (node->needs == TPD_SLAB_CHUNKS_MAX)
+		return tpd_fail(err, TPD_CORRUPT, "it refers to more than %u chunks", TPD_SLAB_CHUNKS_MAX);
+	if (worker->need_count == worker->need_cap) {
+		uint32_t cap = worker->need_cap ? 2 * worker->need_cap : 64;
+		uint32_t *needs = reallocarray(worker->needs, cap, sizeof(*needs));
+
+		if (!needs)
+			return tpd_fail_nomem(err);
+		worker->needs = needs;
+		worker->need_cap = cap;
+	}
+	worker->needs[worker->need_count++] = number;
+	node->needs++;
+	worker->nodes[number].users++;
+	return TPD_OK;
+}
+
+/* --- phase one: which chunks --- */
+
+struct raw_read {
+	int fd;
+	uint64_t start;
+	uint8_t *out;
+	bool failed;
+};
+
+static void read_piece(void *arg, uint64_t file_offset, uint64_t at, uint64_t n)
+{
+	struct raw_read *raw = arg;
+
+	if (!raw->failed)
+		raw->failed = tpd_io_read_exact(tpd_io_posix(), raw->fd, raw->out + (at - raw->start), n, file_offset, "",
+						NULL) != TPD_OK;
+}
+
+/* The chunk's bytes as they lie in a source of link 0, when they are still the recorded ones. */
+static bool read_raw(struct tpd_chain *chain, enum tpd_chain_source source, const struct node *node)
+{
+	const struct tpd_manifest *m = &chain->links[0].manifest;
+	const struct tpd_entry *entry = &m->entries[m->files[node->file]];
+	struct raw_read read = {.out = node->buffer.data,
+				.start = node->chunk * tpd_chunk_bytes(entry->segments[node->segment].dtype)};
+	struct tpd_chain_file *file = tpd_chain_take_raw(chain, source, node->file);
+	uint8_t digest[TPD_XXH_LEN];
+
+	if (!file)
+		return false;
+	read.fd = file->fd;
+	tpd_entry_pieces(entry, node->segment, read.start, node->entry.decoded_len, read_piece, &read);
+	tpd_chain_give(chain, file);
+	if (read.failed)
+		return false;
+	tpd_xxh128(read.out, node->entry.decoded_len, digest);
+	return memcmp(digest, node->entry.decoded_digest, sizeof(digest)) == 0;
+}
+
+/* node->is_raw: some source has it, and it is in the node's buffer. */
+static enum tpd_status look_for_raw(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct node *node, struct tpd_err *err)
+{
+	for (unsigned source = 0; !node->is_raw && source < TPD_CHAIN_SOURCES; source++) {
+		enum tpd_status status;
+
+		if (!chain->sources[source] && !(source == TPD_CHAIN_HELD && chain->held))
+			continue;
+		status = take_buffer(worker, node, err);
+		if (status)
+			return status;
+		node->is_raw = read_raw(chain, (enum tpd_chain_source)source, node);
+	}
+	return TPD_OK;
+}
+
+/* The chunks below that hold what its slabs refer to. */
+static enum tpd_status need_slabs(struct tpd_chain_worker *worker, uint32_t number, const struct tpd_slab *slabs, uint32_t count,
+				  enum tpd_dtype dtype, struct tpd_err *err)
+{
+	uint64_t low = worker->nodes[number].chunk * (tpd_chunk_bytes(dtype) / tpd_dtype_width(dtype));
+	uint64_t high = low + worker->nodes[number].entry.decoded_len / tpd_dtype_width(dtype);
+	enum tpd_status status = TPD_OK;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct tpd_slab_walk walk = tpd_slab_walk(&slabs[i], low, high);
+		uint64_t chunk_elements = tpd_chunk_bytes(dtype) / tpd_dtype_width(dtype), next = 0; /* first chunk not needed yet */
+		struct tpd_slab_run run;
+
+		while (!status && tpd_slab_next(&walk, &run)) {
+			uint64_t last = (run.ref_at + run.n - 1) / chunk_elements;
+
+			for (uint64_t c = TPD_MAX(next, run.ref_at / chunk_elements); !status && c <= last; c++)
+				status = add_need(worker, number, slabs[i].file, slabs[i].segment, c, err);
+			next = last + 1;
+		}
+	}
+	return status;
+}
+
+static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number,
+				      const struct tpd_segment *seg, struct tpd_err *err)
+{
+	const struct node *node = &worker->nodes[number];
+	const struct tpd_manifest *m = &chain->links[node->link].manifest;
+
+	if (!seg->has_ref || node->link + 1 >= chain->count)
+		return tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
+	worker->nodes[number].first_need = worker->need_count;
+	if (!seg->in_slabs)
+		return add_need(worker, number, seg->ref_file, seg->ref_segment, node->chunk, err);
+	return need_slabs(worker, number, m->entries[m->files[node->file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype, err);
+}
+
+/* Its index entry, its bytes if they lie somewhere as they are, else what it needs. */
+static enum tpd_status enter(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, struct tpd_err *err)
+{
+	struct node *node = &worker->nodes[number];
+	const struct tpd_segment seg = tpd_chain_segment(chain, node->link, node->file, node->segment);
+	uint32_t link = node->link, file = node->file;
+	uint64_t place = seg.first_chunk + node->chunk;
+	enum tpd_status status;
+
+	node->visit = VISIT_OPEN;
+	if (node->chunk >= tpd_segment_chunks(&seg)) /* an empty reference */
+		return TPD_OK;
+	status = tpd_chain_read_entry(chain, link, file, place, &node->entry, err);
+	if (!status && node->entry.decoded_len != tpd_segment_chunk_len(&seg, node->chunk))
+		status = tpd_fail(err, TPD_CORRUPT, "its index says %u bytes where %u belong", node->entry.decoded_len,
+				  tpd_segment_chunk_len(&seg, node->chunk));
+	if (!status && node->entry.payload_len > node->entry.decoded_len)
+		status = tpd_fail(err, TPD_CORRUPT, "its payload is longer than its bytes");
+	if (!status && link == 0)
+		status = look_for_raw(chain, worker, node, err);
+	if (!status && !node->is_raw && tpd_encoding_needs_reference(node->entry.encoding))
+		status = need_reference(chain, worker, number, &seg, err);
+	if (status)
+		tpd_chain_name_fault(chain, link, file, place, err);
+	return status;
+}
+
+/* From node 0 to all that it depends on: worker->order has each behind what it needs, node 0 last. */
+static enum tpd_status walk(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct tpd_err *err)
+{
+	uint32_t depth = 1, ordered = 0;
+	enum tpd_status status = TPD_OK;
+
+	worker->path[0] = 0;
+	while (!status && depth > 0) {
+		uint32_t number = worker->path[depth - 1], need;
+
+		if (worker->nodes[number].visit == VISIT_NEW)
+			status = enter(chain, worker, number, err);
+		if (status)
+			break;
+		if (worker->nodes[number].next_need == worker->nodes[number].needs) {
+			worker->nodes[number].visit = VISIT_DONE;
+			worker->order[ordered++] = number;
+			depth--;
+			continue;
+		}
+		need = worker->needs[worker->nodes[number].first_need + worker->nodes[number].next_need++];
+		assert(worker->nodes[need].visit != VISIT_OPEN); /* references go to the link below only */
+		if (worker->nodes[need].visit == VISIT_NEW)
+			worker->path[depth++] = need;
+	}
+	return status;
+}
+
+/* --- phase two: their bytes --- */
+
+struct needed {
+	const struct tpd_chain_worker *worker;
+	uint32_t link;
+};
+
+static enum tpd_status chunk_of_need(void *arg, uint32_t file, uint32_t segment, uint64_t chunk, const uint8_t **out_bytes,
+				     size_t *out_len, struct tpd_err *err TPD_UNUSED)
+{
+	const struct needed *needed = arg;
+	uint32_t number = *find_place(needed->worker, needed->link, file, segment, chunk);
+
+	assert(number != NONE);
+	*out_bytes = needed->worker->nodes[number].buffer.data;
+	*out_len = needed->worker->nodes[number].entry.decoded_len;
+	return TPD_OK;
+}
+
+/* What a node's payload is decoded against: the bytes of the chunk that it needs, or what is put together from several. */
+static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct node *node,
+				      const struct tpd_segment *seg, const uint8_t **out_ref, size_t *out_len, struct tpd_err *err)
+{
+	const struct tpd_manifest *m = &chain->links[node->link].manifest;
+	struct needed needed = {.worker = worker, .link = node->link + 1};
+	const struct node *below;
+	unsigned width = tpd_dtype_width(seg->dtype);
+	enum tpd_status status;
+
+	*out_ref = NULL;
+	*out_len = 0;
+	if (!tpd_encoding_needs_reference(node->entry.encoding))
+		return TPD_OK;
+	if (!seg->in_slabs) {
+		below = &worker->nodes[worker->needs[node->first_need]];
+		*out_len = below->entry.decoded_len;
+		*out_ref = *out_len ? below->buffer.data : NULL;
+		return TPD_OK;
+	}
+	*out_len = node->entry.decoded_len;
+	status = buffer_room(&worker->reference, *out_len, err);
+	*out_ref = worker->reference.data;
+	if (status)
+		return status;
+	return tpd_slab_gather(m->entries[m->files[node->file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype,
+			       node->chunk * (tpd_chunk_bytes(seg->dtype) / width), *out_len / width, chunk_of_need, &needed,
+			       worker->reference.data, err);
+}
+
+static enum tpd_status read_payload(struct tpd_chain *chain, const struct node *node, uint64_t number, uint8_t *out,
+				    struct tpd_err *err)
+{
+	struct tpd_chain_file *open = NULL;
+	enum tpd_status status = tpd_chain_take_part(chain, node->link, node->file, number, &open, err);
+
+	if (!status)
+		status = tpd_part_payload_read(open->part, &node->entry, out, err);
+	tpd_chain_give(chain, open);
+	return status;
+}
+
+static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct node *node, struct tpd_err *err)
+{
+	const struct tpd_segment seg = tpd_chain_segment(chain, node->link, node->file, node->segment);
+	const struct tpd_part_entry *entry = &node->entry;
+	const uint8_t *ref = NULL;
+	size_t ref_len = 0;
+	uint8_t digest[TPD_XXH_LEN];
+	enum tpd_status status = take_buffer(worker, node, err);
+
+	if (!status)
+		status = buffer_room(&worker->payload, entry->payload_len, err);
+	if (!status)
+		status = read_payload(chain, node, seg.first_chunk + node->chunk, worker->payload.data, err);
+	if (!status)
+		status = find_reference(chain, worker, node, &seg, &ref, &ref_len, err);
+	if (!status)
+		status = tpd_decode_chunk(worker->codec, entry->encoding, seg.dtype, worker->payload.data, entry->payload_len, ref,
+					  ref_len, node->buffer.data, entry->decoded_len, err);
+	if (!status) {
+		tpd_xxh128(node->buffer.data, entry->decoded_len, digest);
+		if (memcmp(digest, entry->decoded_digest, sizeof(digest)) != 0)
+			status = tpd_fail(err, TPD_CORRUPT, "its decoded bytes do not have the recorded digest");
+	}
+	if (status)
+		tpd_chain_name_fault(chain, node->link, node->file, seg.first_chunk + node->chunk, err);
+	return status;
+}
+
+static enum tpd_status replay(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	for (uint32_t i = 0; !status && i < worker->count; i++) {
+		struct node *node = &worker->nodes[worker->order[i]];
+
+		if (node->entry.decoded_len > 0 && !node->is_raw)
+			status = decode(chain, worker, node, err);
+		for (uint32_t n = 0; n < node->needs; n++) {
+			struct node *below = &worker->nodes[worker->needs[node->first_need + n]];
+
+			if (--below->users == 0)
+				give_buffer(worker, below);
+		}
+	}
+	return status;
+}
+
+enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t file, uint32_t segment,
+			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err)
+{
+	uint32_t root = 0;
+	enum tpd_status status;
+
+	worker->count = worker->need_count = 0;
+	worker->held = 0;
+	if (worker->table)
+		memset(worker->table, 0xff, worker->table_size * sizeof(*worker->table));
+	status = find_or_add(worker, 0, file, segment, chunk, &root, err);
+	if (status)
+		return status;
+	worker->nodes[root].buffer.data = out;
+	status = walk(chain, worker, err);
+	if (!status)
+		status = replay(chain, worker, err);
+	*out_len = worker->nodes[root].entry.decoded_len;
+	for (uint32_t i = 0; i < worker->count; i++) /* after a failure */
+		give_buffer(worker, &worker->nodes[i]);
+	return status;
+}
+
+struct gathering {
+	struct tpd_chain *chain;
+	struct tpd_chain_worker *worker;
+};
+
+static enum tpd_status chunk_of_chain(void *arg, uint32_t file, uint32_t segment, uint64_t chunk, const uint8_t **out_bytes,
+				      size_t *out_len, struct tpd_err *err)
+{
+	struct gathering *g = arg;
+	enum tpd_status status = buffer_room(&g->worker->gathered, TPD_CHUNK_MAX_BYTES, err);
+
+	if (status)
+		return status;
+	*out_bytes = g->worker->gathered.data;
+	return tpd_chain_read(g->chain, g->worker, file, segment, chunk, g->worker->gathered.data, out_len, err);
+}
+
+enum tpd_status tpd_chain_gather(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct tpd_slab *slabs,
+				 uint32_t count, enum tpd_dtype dtype, uint64_t low, uint64_t n, uint8_t *out, struct tpd_err *err)
+{
+	struct gathering g = {.chain = chain, .worker = worker};
+
+	return tpd_slab_gather(slabs, count, dtype, low, n, chunk_of_chain, &g, out, err);
+}

@@ -1,0 +1,116 @@
+/*
+ * slab.c - walk along the common elements of two tensors, and put a chunk together from another's.
+ *
+ *      here    start ├block┤     ├block┤     ├block┤       stride from one beginning to the next
+ *      there   ref_start ├block┤├block┤├block┤             ref_stride
+ */
+#include "base/tpd.h"
+
+#include "store/slab.h"
+
+#include <string.h>
+
+#include "codec/codec.h"
+
+/* Does start + (count - 1) * stride + block stay within `elements`, and is no block begun before the one before it has ended? */
+static bool side_fits(uint64_t start, uint64_t stride, uint64_t block, uint64_t count, uint64_t elements)
+{
+	uint64_t end;
+
+	if (count > 1 && stride < block)
+		return false;
+	return !TPD_MUL_OVERFLOW(count - 1, stride, &end) && !TPD_ADD_OVERFLOW(end, start, &end) &&
+	       !TPD_ADD_OVERFLOW(end, block, &end) && end <= elements;
+}
+
+bool tpd_slab_fits(const struct tpd_slab *slab, uint64_t elements, uint64_t ref_elements)
+{
+	return slab->block > 0 && slab->count > 0 && (slab->count > 1 || (slab->stride == 0 && slab->ref_stride == 0)) &&
+	       side_fits(slab->start, slab->stride, slab->block, slab->count, elements) &&
+	       side_fits(slab->ref_start, slab->ref_stride, slab->block, slab->count, ref_elements);
+}
+
+struct tpd_slab_walk tpd_slab_walk(const struct tpd_slab *slab, uint64_t low, uint64_t high)
+{
+	struct tpd_slab_walk walk = {.slab = slab, .low = low, .high = high};
+
+	if (low >= high)
+		walk.next = slab->count;
+	else if (slab->start + slab->block <= low) /* the first block that ends behind low */
+		walk.next = slab->count == 1 ? 1 : (low - slab->start - slab->block) / slab->stride + 1;
+	return walk;
+}
+
+bool tpd_slab_next(struct tpd_slab_walk *walk, struct tpd_slab_run *out_run)
+{
+	const struct tpd_slab *slab = walk->slab;
+	uint64_t at, skipped, end;
+
+	if (walk->next >= slab->count)
+		return false;
+	at = slab->start + walk->next * slab->stride;
+	if (at >= walk->high)
+		return false;
+	skipped = at < walk->low ? walk->low - at : 0;
+	end = TPD_MIN(at + slab->block, walk->high);
+	*out_run = (struct tpd_slab_run){
+		.at = at + skipped,
+		.ref_at = slab->ref_start + walk->next * slab->ref_stride + skipped,
+		.n = end - at - skipped,
+	};
+	walk->next++;
+	return true;
+}
+
+struct gathering {
+	tpd_slab_chunk_fn chunk;
+	void *arg;
+	uint64_t chunk_elements;
+	unsigned width;
+	/* what was got last */
+	const struct tpd_slab *slab;
+	uint64_t number;
+	const uint8_t *bytes;
+	size_t len;
+};
+
+static enum tpd_status copy_run(struct gathering *g, const struct tpd_slab *slab, const struct tpd_slab_run *run, uint8_t *out,
+				struct tpd_err *err)
+{
+	for (uint64_t done = 0; done < run->n;) {
+		uint64_t from = run->ref_at + done, number = from / g->chunk_elements, within = from % g->chunk_elements;
+		uint64_t n = TPD_MIN(run->n - done, g->chunk_elements - within);
+
+		if (slab != g->slab || number != g->number) {
+			enum tpd_status status = g->chunk(g->arg, slab->file, slab->segment, number, &g->bytes, &g->len, err);
+
+			if (status)
+				return status;
+			g->slab = slab;
+			g->number = number;
+		}
+		if ((within + n) * g->width > g->len)
+			return tpd_fail(err, TPD_CORRUPT, "it refers to elements that there are not");
+		memcpy(out + done * g->width, g->bytes + within * g->width, n * g->width);
+		done += n;
+	}
+	return TPD_OK;
+}
+
+enum tpd_status tpd_slab_gather(const struct tpd_slab *slabs, uint32_t count, enum tpd_dtype dtype, uint64_t low, uint64_t n,
+				tpd_slab_chunk_fn chunk, void *arg, uint8_t *out, struct tpd_err *err)
+{
+	struct gathering g = {.chunk = chunk, .arg = arg, .width = tpd_dtype_width(dtype)};
+	enum tpd_status status = TPD_OK;
+
+	g.chunk_elements = tpd_chunk_bytes(dtype) / g.width;
+	memset(out, 0, n * g.width);
+	for (uint32_t i = 0; i < count; i++) {
+		struct tpd_slab_walk walk = tpd_slab_walk(&slabs[i], low, low + n);
+		struct tpd_slab_run run;
+
+		while (!status && tpd_slab_next(&walk, &run))
+			status = copy_run(&g, &slabs[i], &run, out + (run.at - low) * g.width, err);
+	}
+	return status;
+}
