@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Real frameworks train with a running tpded, and what it stored is checked; run.sh brings what this needs and calls it.
 
-    run.py --build DIR --jax PYTHON [--only RUN,...] [--settle SECONDS] [--skip resume,tensors,ties,metrics,bits,churn]
+    run.py --build DIR --jax PYTHON [--only RUN,...] [--settle SECONDS] [--skip resume,tensors,ties,cut,metrics,bits,churn]
 
 One daemon watches a directory for each scenario (scenarios.py). The trainers (train_*.py) run one after the other, each in a process of
 its own that notes what it writes (recorder.py). Then: is all of it stored (check_stored.py), does training go on from what is restored
 as from the original (check_resume.py), are formats and tensors known (check_tensors.py), is an optimizer's state known to be that of
-its weights (check_ties.py), are metrics stored with what they are of (check_metrics.py), do tensors of other formats cost what they
+its weights (check_ties.py), does it cost nothing when ranks come or go (check_cut.py), are metrics stored with what they are of (check_metrics.py), do tensors of other formats cost what they
 cost in safetensors (check_bits.py), and does the daemon survive a storm of files (check_churn.py)? The status is 0 only when all of
 that holds.
 
@@ -22,6 +22,7 @@ import time
 
 import check_bits
 import check_churn
+import check_cut
 import check_metrics
 import check_resume
 import check_stored
@@ -80,7 +81,7 @@ def main():
     parser.add_argument("--jax", required=True, type=pathlib.Path, help="the Python of the environment without torch")
     parser.add_argument("--only", default="", help="these scenarios, with commas between them")
     parser.add_argument("--settle", default=1.0, type=float, help="of the watches, in seconds")
-    parser.add_argument("--skip", default="", help="of: resume, tensors, ties, metrics, bits, churn")
+    parser.add_argument("--skip", default="", help="of: resume, tensors, ties, cut, metrics, bits, churn")
     arguments = parser.parse_args()
     only, skip = set(filter(None, arguments.only.split(","))), set(filter(None, arguments.skip.split(",")))
     chosen = [scenario for scenario in scenarios.SCENARIOS if not only or scenario.run in only]
@@ -105,6 +106,8 @@ def main():
             failures += check_tensors.check(tpded, root, chosen, say)
         if "ties" not in skip:
             failures += check_ties.check(tpded, chosen, say)
+        if "cut" not in skip:
+            failures += check_cut.check(tpded, chosen, say)
         if "metrics" not in skip:
             failures += check_metrics.check(tpded, chosen, say)
     if tpded.process.returncode != 0:
