@@ -29,9 +29,10 @@ static const struct tpd_source_entry *find_file(const struct tpd_source *source,
 	return NULL;
 }
 
+/* ctx: a pointer to a const struct tpd_source_entry *. */
 static enum tpd_status read_entry(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
 {
-	const struct tpd_source_entry *entry = ctx;
+	const struct tpd_source_entry *entry = *(const struct tpd_source_entry **)ctx;
 	uint8_t *to = buf;
 
 	while (len > 0) {
@@ -56,7 +57,6 @@ enum tpd_status tpd_metrics_of_trainer(const struct tpd_source *source, struct t
 {
 	const struct tpd_source_entry *entry = find_file(source, TPD_TRAINER_STATE);
 	TPD_AUTO_FREE char *text = NULL;
-	struct tpd_source_entry own;
 	enum tpd_status status;
 
 	if (!entry || source->kind != TPD_CHECKPOINT_DIR || entry->size == 0 || entry->size > TPD_TRAINER_STATE_MAX)
@@ -64,8 +64,7 @@ enum tpd_status tpd_metrics_of_trainer(const struct tpd_source *source, struct t
 	text = malloc((size_t)entry->size);
 	if (!text)
 		return tpd_fail_nomem(err);
-	own = *entry;
-	status = read_entry(&own, text, (size_t)entry->size, 0, err);
+	status = read_entry(&entry, text, (size_t)entry->size, 0, err);
 	return status ? status : tpd_trainer_state_metrics(text, (size_t)entry->size, out, err);
 }
 
@@ -221,16 +220,14 @@ static enum tpd_status take_score(void *arg, const char *monitor, size_t length,
 
 enum tpd_status tpd_metrics_of_lightning(const struct tpd_source *source, struct tpd_metrics *out, struct tpd_err *err)
 {
-	const struct tpd_source_entry *entry = find_file(source, "meta.pt");
-	struct tpd_source_entry own;
+	const struct tpd_source_entry *entry = find_file(source, TPD_STEP_META);
 	enum tpd_status status = tpd_metrics_of_name(source, out, err);
 
 	if (source->kind == TPD_CHECKPOINT_FILE && source->count == 1)
 		entry = source->entries;
 	if (status || !entry || entry->type != TPD_ENTRY_FILE)
 		return status;
-	own = *entry;
-	return tpd_format_torch_scores(base_name(source->origin), own.size, read_entry, &own, take_score, out, err);
+	return tpd_format_torch_scores(base_name(source->origin), entry->size, read_entry, &entry, take_score, out, err);
 }
 
 /* --- whosever it is --- */
