@@ -246,6 +246,29 @@ START_TEST(ties_are_kept_with_the_names)
 }
 END_TEST
 
+/* Those of one tensor, however many there are before it and behind it. */
+START_TEST(ties_are_found)
+{
+	struct tpd_tie ties[] = {
+		{.state = {0, 2, 0}}, {.state = {1, 1, 0}},  {.state = {1, 3, 0}},
+		{.state = {1, 3, 8}}, {.state = {1, 3, 40}}, {.state = {4, 1, 7}},
+	};
+	static const struct {
+		uint32_t file, segment, first, count;
+	} rows[] = {{0, 2, 0, 1}, {1, 1, 1, 1}, {1, 3, 2, 3}, {4, 1, 5, 1}, {0, 1, 0, 0}, {0, 3, 0, 0},
+		    {1, 2, 0, 0}, {1, 4, 0, 0}, {2, 1, 0, 0}, {4, 0, 0, 0}, {4, 2, 0, 0}, {5, 1, 0, 0}};
+	const struct tpd_manifest m = {.ties = ties, .tie_count = TPD_ARRAY_LEN(ties)}, none = {0};
+	uint32_t count;
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(rows); i++) {
+		ck_assert_ptr_eq(tpd_manifest_ties(&m, rows[i].file, rows[i].segment, &count), rows[i].count ? ties + rows[i].first : NULL);
+		ck_assert_uint_eq(count, rows[i].count);
+	}
+	ck_assert_ptr_null(tpd_manifest_ties(&none, 0, 1, &count));
+	ck_assert_uint_eq(count, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("manifest limits");
@@ -263,6 +286,7 @@ int main(void)
 	tcase_add_test(tests, version_2_stays_readable);
 	tcase_add_test(tests, slabs_have_a_limit);
 	tcase_add_test(tests, ties_are_kept_with_the_names);
+	tcase_add_test(tests, ties_are_found);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -59,26 +59,6 @@ static const struct tpd_segment_about *owner_of(const struct tpd_manifest *m, co
 	return &m->entries[m->files[tie->owner.file]].about[tie->owner.segment];
 }
 
-/* The ties of a file's segment as a state; *out_count of them. */
-static const struct tpd_tie *ties_of(const struct tpd_manifest *m, uint32_t file, uint32_t segment, uint32_t *out_count)
-{
-	uint32_t first = 0, last = m->tie_count, end;
-
-	while (first < last) {
-		uint32_t middle = first + (last - first) / 2;
-		const struct tpd_tie_end *state = &m->ties[middle].state;
-
-		if (state->file < file || (state->file == file && state->segment < segment))
-			first = middle + 1;
-		else
-			last = middle;
-	}
-	for (end = first; end < m->tie_count && m->ties[end].state.file == file && m->ties[end].state.segment == segment; end++)
-		;
-	*out_count = end - first;
-	return m->ties ? m->ties + first : NULL;
-}
-
 static double share(uint64_t count, uint64_t pairs)
 {
 	return pairs ? (double)count / (double)pairs : 0;
@@ -175,7 +155,7 @@ static enum tpd_status print_tensors(const struct tpd_manifest *m, uint32_t numb
 			tpd_table_add(&table, "");
 			tpd_table_add(&table, "");
 		}
-		ties = ties_of(m, number, s, &tie_count);
+		ties = tpd_manifest_ties(m, number, s, &tie_count);
 		add_name(&table, m, about->name, ties, tie_count);
 	}
 	printf("\n%s\n", path ? path : "");
@@ -292,7 +272,7 @@ static void put_tensor(struct tpd_json_out *out, const struct tpd_manifest *m, u
 	const struct tpd_segment *seg = &m->entries[m->files[file]].segments[segment];
 	const struct tpd_segment_about *about = &m->entries[m->files[file]].about[segment];
 	uint32_t tie_count;
-	const struct tpd_tie *ties = ties_of(m, file, segment, &tie_count);
+	const struct tpd_tie *ties = tpd_manifest_ties(m, file, segment, &tie_count);
 
 	tpd_json_begin_object(out);
 	tpd_json_key(out, "name");

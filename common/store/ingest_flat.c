@@ -57,6 +57,8 @@ struct flat {
 	uint64_t *filter;       /* a bit for each first eight bytes */
 	uint8_t *window, *mine, *theirs; /* SCAN elements each, with room to round in */
 	uint64_t compared, elements;     /* so far; of all */
+	const struct tpd_tie *known;     /* what the checkpoint before knew of this partition */
+	uint32_t known_count;
 	struct runs found;               /* of this partition */
 	struct {
 		struct runs runs;
@@ -310,12 +312,11 @@ static enum tpd_status scan(struct flat *flat, const struct stretch *in, struct 
 /* What the checkpoint before knew of this partition, if samples say that it is still so. */
 static enum tpd_status take_over(struct flat *flat, const struct tpd_tied *part, struct tpd_err *err)
 {
-	size_t known;
-	const struct tpd_tie *ties = tpd_ties_in_w1(flat->ties, part, &known);
+	const struct tpd_tie *ties = flat->known;
 	bool all = true;
 	enum tpd_status status = TPD_OK;
 
-	for (size_t t = 0; !status && all && t < known; t++) {
+	for (uint32_t t = 0; !status && all && t < flat->known_count; t++) {
 		uint32_t weight = tpd_ties_from_w1(flat->ties, &ties[t].owner);
 		struct run run = {ties[t].state.first, ties[t].elements, ties[t].owner.first, weight};
 
@@ -389,13 +390,11 @@ static enum tpd_status work_partition(struct flat *flat, uint32_t number, struct
 }
 
 /* What type the weights have that the checkpoint before knew in it; BYTES: it knew none. */
-static enum tpd_dtype known_type(const struct tpd_ties *ties, const struct tpd_tied *part)
+static enum tpd_dtype known_type(const struct flat *flat)
 {
-	size_t known;
-	const struct tpd_tie *tie = tpd_ties_in_w1(ties, part, &known);
-	uint32_t weight = known ? tpd_ties_from_w1(ties, &tie->owner) : TPD_TIED_NONE;
+	uint32_t weight = flat->known ? tpd_ties_from_w1(flat->ties, &flat->known->owner) : TPD_TIED_NONE;
 
-	return weight == TPD_TIED_NONE ? TPD_DTYPE_BYTES : ties->items[weight].dtype;
+	return weight == TPD_TIED_NONE ? TPD_DTYPE_BYTES : flat->ties->items[weight].dtype;
 }
 
 /* --- all of them --- */
@@ -423,8 +422,10 @@ static enum tpd_status work_type(struct flat *flat, enum tpd_dtype dtype, const 
 	status = find_targets(flat, err);
 	for (uint32_t i = 0; !status && flat->count > 0 && i < count; i++) {
 		const struct tpd_tied *part = &ties->items[parts[i]];
-		enum tpd_dtype known = known_type(ties, part);
+		enum tpd_dtype known;
 
+		flat->known = tpd_ties_in_w1(ties, part, &flat->known_count);
+		known = known_type(flat);
 		if (part->owner != TPD_TIED_NONE || (known != TPD_DTYPE_BYTES && known != dtype))
 			continue;
 		if (!name || strcmp(name, tpd_tied_about(ties, part)->name) != 0) /* another group of parameters */

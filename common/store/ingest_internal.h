@@ -21,7 +21,7 @@ struct tpd_segment_work {
 	struct tpd_plan plan, plan_alone; /* plan_alone only while an anchor is weighed */
 	uint64_t sample_bytes, cost, cost_alone; /* of the sample: its size, coded, coded without a reference */
 	struct tpd_stats *stats;          /* from the survey's first chunk to the encode pass's last; NULL: none kept */
-	bool has_w1;                      /* a segment of the same name, type and size there; or, with w1_slabs, parts of several */
+	bool has_w1;                      /* there is a w1, with a segment of the same name, type and size; with w1_slabs: parts of several */
 	uint32_t w1_file, w1_segment;
 	struct tpd_slab *w1_slabs;        /* NULL: it is not cut differently there */
 	uint32_t w1_slab_count;

@@ -32,6 +32,7 @@ struct class {
 	struct tpd_ties *ties;
 	const uint32_t *states, *owners; /* items, in natural order */
 	uint32_t state_count, owner_count;
+	/* while it is searched */
 	size_t words;     /* of a vector; each has two, positive and negative, one behind the other */
 	uint64_t *bits;   /* of the states, then of the owners */
 	struct pair *pairs;
@@ -117,7 +118,7 @@ static void give(struct tpd_ties *ties, uint32_t state, uint32_t owner)
 /* Whom the checkpoint before tied it to, if that one is to be had: sure: only what was checked then. */
 static bool owner_in_w1(const struct tpd_ties *ties, uint32_t state, bool sure, uint32_t *out_owner)
 {
-	size_t known;
+	uint32_t known;
 	const struct tpd_tie *tie = tpd_ties_in_w1(ties, &ties->items[state], &known);
 	uint32_t owner;
 
@@ -130,11 +131,6 @@ static bool owner_in_w1(const struct tpd_ties *ties, uint32_t state, bool sure, 
 	return true;
 }
 
-static bool has_w1(const struct tpd_ties *ties, const struct tpd_tied *item)
-{
-	return ties->job->w1 && tpd_tied_file(ties, item)->segments[item->segment].has_w1;
-}
-
 /* Of what names and the past have settled: do the values agree? leaders: those that are asked, CHECKED at most. */
 static enum tpd_status check(struct tpd_ties *ties, const uint32_t *leaders, size_t count, struct tpd_err *err)
 {
@@ -143,6 +139,8 @@ static enum tpd_status check(struct tpd_ties *ties, const uint32_t *leaders, siz
 	size_t words = 0, at = 0;
 	enum tpd_status status;
 
+	if (count == 0)
+		return TPD_OK;
 	for (size_t i = 0; i < count; i++) {
 		size_t own = (size_t)((TPD_MIN(ties->items[leaders[i]].elements, (uint64_t)TPD_CHUNK_ELEMENTS) + 63) / 64);
 
@@ -189,7 +187,7 @@ static enum tpd_status read_class(struct class *class, const uint32_t *states, u
 		wanted[count++] = (struct tpd_signs_wanted){
 			.item = class->states[states[i]], .words = class->words, .bits = bits_of_state(class, states[i])};
 	for (uint32_t i = 0; i < owner_count; i++)
-		if (has_w1(class->ties, &class->ties->items[class->owners[owners[i]]]))
+		if (tpd_tied_work(class->ties, &class->ties->items[class->owners[owners[i]]])->has_w1)
 			wanted[count++] = (struct tpd_signs_wanted){.item = class->owners[owners[i]],
 								    .words = class->words,
 								    .change = true,
@@ -246,21 +244,19 @@ static void keep_pair(struct class *class, size_t first, uint32_t s, uint32_t o,
 }
 
 /* Every pair, or where that would be too many those that stand near each other in order. */
-static enum tpd_status search(struct class *class, const uint32_t *states, uint32_t state_count, const uint32_t *owners,
-			      uint32_t owner_count, uint64_t *words_left, struct tpd_err *err)
+static enum tpd_status find_pairs(struct class *class, const uint32_t *states, uint32_t state_count, const uint32_t *owners,
+				  uint32_t owner_count, uint64_t *words_left, struct tpd_err *err)
 {
 	uint64_t pairs = (uint64_t)state_count * owner_count;
 	uint32_t band = owner_count;
 	size_t words = class->words;
-	enum tpd_status status;
+	enum tpd_status status = TPD_OK;
 
 	while (words > SIGNS_MIN / 64 && pairs * words > *words_left)
 		words /= 2;
 	if (pairs * words > *words_left)
 		band = (uint32_t)TPD_MAX(*words_left / words / state_count, (uint64_t)1);
 	*words_left -= TPD_MIN(*words_left, (uint64_t)state_count * band * words);
-	class->pairs = calloc((size_t)state_count * KEPT, sizeof(*class->pairs));
-	status = class->pairs ? read_class(class, states, state_count, owners, owner_count, err) : tpd_fail_nomem(err);
 	for (uint32_t s = 0; !status && s < state_count; s++) {
 		uint32_t middle = (uint32_t)((uint64_t)s * owner_count / state_count);
 		uint32_t from = middle > band / 2 ? middle - band / 2 : 0;
@@ -294,6 +290,30 @@ static void take_pairs(struct class *class)
 	}
 }
 
+/* What the values say, where there is a checkpoint before to ask. */
+static enum tpd_status search(struct class *class, const uint32_t *states, uint32_t state_count, const uint32_t *owners,
+			      uint32_t owner_count, uint64_t *words_left, struct tpd_err *err)
+{
+	uint32_t members = class->state_count + class->owner_count;
+	uint64_t elements = TPD_MIN(class->ties->items[class->states[0]].elements, (uint64_t)TPD_CHUNK_ELEMENTS);
+	enum tpd_status status;
+
+	elements = TPD_MIN(elements, TPD_MAX(CLASS_BITS / 2 / members, (uint64_t)64));
+	class->words = (size_t)((elements + 63) / 64);
+	class->bits = calloc(members + 1u, 2 * class->words * sizeof(*class->bits));
+	class->pairs = calloc((size_t)state_count * KEPT, sizeof(*class->pairs));
+	status = class->bits && class->pairs ? read_class(class, states, state_count, owners, owner_count, err) : tpd_fail_nomem(err);
+	if (!status)
+		status = find_pairs(class, states, state_count, owners, owner_count, words_left, err);
+	if (!status)
+		take_pairs(class);
+	free(class->bits);
+	free(class->pairs);
+	class->bits = NULL;
+	class->pairs = NULL;
+	return status;
+}
+
 /* What the checkpoint before said without being sure; then, when there are as many of both, the order. */
 static void guess(struct class *class, uint32_t *states, uint32_t *owners)
 {
@@ -322,24 +342,19 @@ static void guess(struct class *class, uint32_t *states, uint32_t *owners)
 
 static enum tpd_status work_class(struct class *class, uint64_t *words_left, struct tpd_err *err)
 {
-	uint32_t members = class->state_count + class->owner_count, state_count, owner_count;
+	uint32_t state_count, owner_count;
 	TPD_AUTO_FREE uint32_t *states = calloc(class->state_count + 1u, sizeof(*states));
 	TPD_AUTO_FREE uint32_t *owners = calloc(class->owner_count + 1u, sizeof(*owners));
-	uint64_t elements = class->ties->items[class->states[0]].elements;
 	enum tpd_status status = TPD_OK;
 
-	elements = TPD_MIN(elements, (uint64_t)TPD_CHUNK_ELEMENTS);
-	elements = TPD_MIN(elements, TPD_MAX(CLASS_BITS / 2 / members, (uint64_t)64));
-	class->words = (size_t)((elements + 63) / 64);
-	class->bits = calloc(members + 1u, 2 * class->words * sizeof(*class->bits));
-	if (!states || !owners || !class->bits)
+	if (!states || !owners)
 		return tpd_fail_nomem(err);
 	state_count = still_wanting(class, states);
 	owner_count = still_free(class, owners);
 	if (class->ties->job->w1 && state_count > 0 && owner_count > 0)
 		status = search(class, states, state_count, owners, owner_count, words_left, err);
-	take_pairs(class);
-	guess(class, states, owners);
+	if (!status)
+		guess(class, states, owners);
 	return status;
 }
 
@@ -363,7 +378,7 @@ static enum tpd_status settle(struct tpd_ties *ties, const uint32_t *leaders, ui
 		if (status || (owner == TPD_TIED_NONE && !owner_in_w1(ties, leaders[i], true, &owner)))
 			continue;
 		give(ties, leaders[i], owner);
-		if (has_w1(ties, &ties->items[owner]))
+		if (tpd_tied_work(ties, &ties->items[owner])->has_w1)
 			asked[count++] = leaders[i];
 		if (count == CHECKED) {
 			status = check(ties, asked, count, err);
@@ -395,8 +410,6 @@ static enum tpd_status work_classes(struct tpd_ties *ties, const uint32_t *leade
 		while (s + class.state_count < leader_count && compare_shapes(ties, leaders[s + class.state_count], leaders[s]) == 0)
 			class.state_count++;
 		status = work_class(&class, &words_left, err);
-		free(class.bits);
-		free(class.pairs);
 		s += class.state_count;
 		o += class.owner_count;
 	}
@@ -414,10 +427,11 @@ static uint32_t group_end(const struct tpd_ties *ties, const uint32_t *states, u
 }
 
 /*
- * exp_avg, or momentum_buffer where there is none; in a group of several files each may have one. They stand together, by file:
- * places [*out_from, *out_to).
+ * States that stand for the others of their parameter: exp_avg, or momentum_buffer where there is none; in a group of several files
+ * each may have one. They stand together, by file: places [*out_from, *out_to).
  */
-static void find_leaders(struct tpd_ties *ties, const uint32_t *states, uint32_t first, uint32_t end, uint32_t *out_from, uint32_t *out_to)
+static void find_leaders(const struct tpd_ties *ties, const uint32_t *states, uint32_t first, uint32_t end, uint32_t *out_from,
+			 uint32_t *out_to)
 {
 	enum tpd_state_kind kind = ties->items[states[first]].name.kind == TPD_STATE_EXP_AVG ? TPD_STATE_EXP_AVG : TPD_STATE_MOMENTUM;
 
@@ -425,7 +439,6 @@ static void find_leaders(struct tpd_ties *ties, const uint32_t *states, uint32_t
 	for (uint32_t i = first; i < end; i++) {
 		if (ties->items[states[i]].name.kind != kind)
 			continue;
-		ties->items[states[i]].leads = true;
 		*out_from = TPD_MIN(*out_from, i);
 		*out_to = i + 1;
 	}
@@ -459,7 +472,7 @@ static enum tpd_status add_group(struct tpd_ties *ties, const uint32_t *states, 
 	find_leaders(ties, states, first, end, &from, &to);
 	for (uint32_t i = first; !status && i < end; i++) {
 		const struct tpd_tied *state = &ties->items[states[i]];
-		const struct tpd_tied *leader = state->leads ? state : leader_of(ties, states, from, to, state);
+		const struct tpd_tied *leader = i >= from && i < to ? state : leader_of(ties, states, from, to, state);
 
 		if (leader && leader->owner != TPD_TIED_NONE)
 			status = tpd_ties_add(ties, state, 0, &ties->items[leader->owner], 0, state->elements, state->name.kind,
@@ -488,10 +501,9 @@ enum tpd_status tpd_ties_moments(struct tpd_ties *ties, struct tpd_err *err)
 	for (uint32_t first = 0, end, from, to; first < count; first = end) {
 		end = group_end(ties, states, count, first);
 		find_leaders(ties, states, first, end, &from, &to);
-	}
-	for (uint32_t i = 0; i < count; i++)
-		if (ties->items[states[i]].leads)
+		for (uint32_t i = from; i < to; i++)
 			leaders[leader_count++] = states[i];
+	}
 	qsort_r(leaders, leader_count, sizeof(*leaders), compare_in_class, ties);
 	qsort_r(weights, weight_count, sizeof(*weights), compare_in_class, ties);
 	status = settle(ties, leaders, leader_count, weights, weight_count, err);

@@ -54,9 +54,8 @@ static enum tpd_status read_one(void *ctx, size_t number, unsigned worker, struc
 	struct tpd_ties *ties = batch->ties;
 	const struct tpd_signs_wanted *wanted = &batch->wanted[number];
 	const struct tpd_tied *item = &ties->items[wanted->item];
-	const struct tpd_file_work *file = tpd_tied_file(ties, item);
-	const struct tpd_segment_work *work = &file->segments[item->segment];
-	const struct tpd_segment *seg = &file->entry->segments[item->segment];
+	const struct tpd_segment_work *work = tpd_tied_work(ties, item);
+	const struct tpd_segment *seg = tpd_tied_segment(ties, item);
 	unsigned width = tpd_dtype_width(item->dtype);
 	size_t n = (size_t)TPD_MIN(item->elements, (uint64_t)wanted->words * 64), known = n;
 	uint64_t *positive = wanted->bits, *negative = wanted->bits + wanted->words;

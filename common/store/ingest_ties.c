@@ -17,19 +17,24 @@
 
 #include "store/manifest_internal.h"
 
-const struct tpd_file_work *tpd_tied_file(const struct tpd_ties *ties, const struct tpd_tied *item)
+static const struct tpd_file_work *file_of(const struct tpd_ties *ties, const struct tpd_tied *item)
 {
 	return &ties->job->files[item->file];
 }
 
 const struct tpd_segment *tpd_tied_segment(const struct tpd_ties *ties, const struct tpd_tied *item)
 {
-	return &tpd_tied_file(ties, item)->entry->segments[item->segment];
+	return &file_of(ties, item)->entry->segments[item->segment];
 }
 
 const struct tpd_segment_about *tpd_tied_about(const struct tpd_ties *ties, const struct tpd_tied *item)
 {
-	return &tpd_tied_file(ties, item)->entry->about[item->segment];
+	return &file_of(ties, item)->entry->about[item->segment];
+}
+
+const struct tpd_segment_work *tpd_tied_work(const struct tpd_ties *ties, const struct tpd_tied *item)
+{
+	return &file_of(ties, item)->segments[item->segment];
 }
 
 enum tpd_status tpd_tied_read(const struct tpd_ties *ties, const struct tpd_tied *item, uint64_t first, uint64_t n, void *out,
@@ -37,8 +42,7 @@ enum tpd_status tpd_tied_read(const struct tpd_ties *ties, const struct tpd_tied
 {
 	uint64_t width = tpd_dtype_width(item->dtype);
 
-	return tpd_ingest_pread(tpd_tied_file(ties, item), out, (size_t)(n * width), tpd_tied_segment(ties, item)->offset + first * width,
-				err);
+	return tpd_ingest_pread(file_of(ties, item), out, (size_t)(n * width), tpd_tied_segment(ties, item)->offset + first * width, err);
 }
 
 enum tpd_status tpd_ties_add(struct tpd_ties *ties, const struct tpd_tied *state, uint64_t first, const struct tpd_tied *owner,
@@ -81,35 +85,19 @@ static int compare_ties(const void *a, const void *b)
 	return compare_ends(&((const struct tpd_tie *)a)->state, &((const struct tpd_tie *)b)->state);
 }
 
-const struct tpd_tie *tpd_ties_in_w1(const struct tpd_ties *ties, const struct tpd_tied *item, size_t *out_count)
+const struct tpd_tie *tpd_ties_in_w1(const struct tpd_ties *ties, const struct tpd_tied *item, uint32_t *out_count)
 {
-	const struct tpd_segment_work *work = &tpd_tied_file(ties, item)->segments[item->segment];
-	const struct tpd_manifest *m = ties->job->w1 ? tpd_chain_manifest(ties->job->w1) : NULL;
-	size_t low = 0, high, end;
+	const struct tpd_segment_work *work = tpd_tied_work(ties, item);
 
 	*out_count = 0;
-	if (!m || !work->has_w1 || work->w1_slabs)
+	if (!work->has_w1 || work->w1_slabs)
 		return NULL;
-	for (high = m->tie_count; low < high;) {
-		const struct tpd_tie_end key = {work->w1_file, work->w1_segment, 0};
-		size_t middle = low + (high - low) / 2;
-
-		if (compare_ends(&m->ties[middle].state, &key) < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	for (end = low; end < m->tie_count && m->ties[end].state.file == work->w1_file &&
-			m->ties[end].state.segment == work->w1_segment;
-	     end++)
-		;
-	*out_count = end - low;
-	return &m->ties[low];
+	return tpd_manifest_ties(tpd_chain_manifest(ties->job->w1), work->w1_file, work->w1_segment, out_count);
 }
 
 static const struct tpd_segment_work *work_of(const struct tpd_ties *ties, uint32_t item)
 {
-	return &tpd_tied_file(ties, &ties->items[item])->segments[ties->items[item].segment];
+	return tpd_tied_work(ties, &ties->items[item]);
 }
 
 static int compare_in_w1(const void *a, const void *b, void *context)
@@ -165,7 +153,7 @@ static int compare_natural(const void *a, const void *b, void *context)
 {
 	const struct tpd_ties *ties = context;
 	const struct tpd_tied *x = &ties->items[*(const uint32_t *)a], *y = &ties->items[*(const uint32_t *)b];
-	const struct tpd_entry *of_x = tpd_tied_file(ties, x)->entry, *of_y = tpd_tied_file(ties, y)->entry;
+	const struct tpd_entry *of_x = file_of(ties, x)->entry, *of_y = file_of(ties, y)->entry;
 	bool sorted_x = of_x->format == TPD_FORMAT_SAFETENSORS, sorted_y = of_y->format == TPD_FORMAT_SAFETENSORS;
 	int order;
 
@@ -185,13 +173,14 @@ static int compare_natural(const void *a, const void *b, void *context)
 static enum tpd_status collect(struct tpd_ties *ties, struct tpd_err *err)
 {
 	const struct tpd_ingest_job *job = ties->job;
+	TPD_AUTO_FREE uint32_t *order = NULL;
 	size_t count = 0;
 
 	for (uint32_t f = 0; f < job->manifest.file_count; f++)
 		count += job->files[f].entry->segment_count;
 	ties->items = calloc(count + 1, sizeof(*ties->items));
-	ties->order = calloc(count + 1, sizeof(*ties->order));
-	if (!ties->items || !ties->order)
+	order = calloc(count + 1, sizeof(*order));
+	if (!ties->items || !order)
 		return tpd_fail_nomem(err);
 	for (uint32_t f = 0; f < job->manifest.file_count; f++) {
 		const struct tpd_entry *entry = job->files[f].entry;
@@ -210,13 +199,13 @@ static enum tpd_status collect(struct tpd_ties *ties, struct tpd_err *err)
 				.master = TPD_TIED_NONE,
 			};
 			tpd_state_name(entry->about[s].name, &item->name);
-			ties->order[ties->count] = ties->count;
+			order[ties->count] = ties->count;
 			ties->count++;
 		}
 	}
-	qsort_r(ties->order, ties->count, sizeof(*ties->order), compare_natural, ties);
+	qsort_r(order, ties->count, sizeof(*order), compare_natural, ties);
 	for (uint32_t i = 0; i < ties->count; i++)
-		ties->items[ties->order[i]].place = i;
+		ties->items[order[i]].place = i;
 	return TPD_OK;
 }
 
@@ -263,7 +252,6 @@ enum tpd_status tpd_ingest_ties(struct tpd_ingest_job *job, struct tpd_err *err)
 		free(ties.chunks[thread]);
 	free(ties.chunks);
 	free(ties.items);
-	free(ties.order);
 	free(ties.by_w1);
 	return status;
 }

@@ -25,7 +25,6 @@ struct tpd_tied {
 	uint32_t place;  /* its place in natural order, among all of them */
 	uint32_t owner;  /* of a moment, and of the master of one tensor: an item; NONE */
 	uint32_t master; /* of a weight: an item; NONE */
-	bool leads;      /* a state that stands for the others of its parameter: exp_avg, or momentum */
 	bool checked;    /* the values say that it belongs to its owner */
 	bool owns;       /* a leader was given to it */
 };
@@ -34,7 +33,6 @@ struct tpd_ties {
 	struct tpd_ingest_job *job;
 	struct tpd_tied *items; /* by file and segment */
 	uint32_t count;
-	uint32_t *order;        /* all items in natural order */
 	uint32_t *by_w1, in_w1; /* those that are in w1, by where they are there */
 	struct tpd_tie *ties;   /* found so far, in no order */
 	size_t tie_count, tie_cap, tie_max;
@@ -43,7 +41,7 @@ struct tpd_ties {
 
 const struct tpd_segment *tpd_tied_segment(const struct tpd_ties *ties, const struct tpd_tied *item);
 const struct tpd_segment_about *tpd_tied_about(const struct tpd_ties *ties, const struct tpd_tied *item);
-const struct tpd_file_work *tpd_tied_file(const struct tpd_ties *ties, const struct tpd_tied *item);
+const struct tpd_segment_work *tpd_tied_work(const struct tpd_ties *ties, const struct tpd_tied *item);
 /* Elements [first, first + n) of it, as they are in the source. */
 enum tpd_status tpd_tied_read(const struct tpd_ties *ties, const struct tpd_tied *item, uint64_t first, uint64_t n, void *out,
 			      struct tpd_err *err);
@@ -61,8 +59,8 @@ enum tpd_status tpd_ties_add(struct tpd_ties *ties, const struct tpd_tied *state
 			     uint64_t owner_first, uint64_t elements, enum tpd_state_kind kind, bool checked, struct tpd_err *err);
 /* The item of the current checkpoint that w1 has as this segment; NONE. */
 uint32_t tpd_ties_from_w1(const struct tpd_ties *ties, const struct tpd_tie_end *place);
-/* w1's ties of this item as a state, ascending; *out_count 0 when there are none. */
-const struct tpd_tie *tpd_ties_in_w1(const struct tpd_ties *ties, const struct tpd_tied *item, size_t *out_count);
+/* w1's ties of this item as a state, ascending; NULL and *out_count 0: none. */
+const struct tpd_tie *tpd_ties_in_w1(const struct tpd_ties *ties, const struct tpd_tied *item, uint32_t *out_count);
 
 /* --- ingest_masters.c --- */
 enum tpd_status tpd_ties_masters(struct tpd_ties *ties, struct tpd_err *err);

@@ -129,6 +129,8 @@ enum tpd_status tpd_manifest_parse(const void *data, size_t len, enum tpd_manife
 				   struct tpd_err *err);
 /* Free the `about` of all files; ties stay. */
 void tpd_manifest_forget_about(struct tpd_manifest *m);
+/* The ties of a file's segment as a state, ascending; NULL and *out_count 0: none. */
+const struct tpd_tie *tpd_manifest_ties(const struct tpd_manifest *m, uint32_t file, uint32_t segment, uint32_t *out_count);
 
 /* Append to the entry's slabs and let the segment refer to them. count: 1..TPD_SLABS_MAX. */
 enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count,
