@@ -135,8 +135,14 @@ $(BUILD)/prefix: FORCE
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	mkdir -p $(@D)
 	echo '  CC      $<'
-	$(COMPILE) -MMD -MP -Icommon $(if $(filter common/%,$<),,-I.) \
+	$(COMPILE) $(ISA) -MMD -MP -Icommon $(if $(filter common/%,$<),,-I.) \
 		$(if $(filter common/catalog/%,$<),-I$(BUILD)/gen) -c -o $@ $<
+
+# Kernels for one kind of CPU, which only that CPU is ever given; elsewhere these files are empty.
+ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
+$(BUILD)/obj/common/codec/kernels_avx2.o: ISA = -O3 -mavx2 -mbmi2 -mlzcnt -mpopcnt
+$(BUILD)/obj/common/codec/kernels_avx512.o: ISA = -O3 -mavx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mbmi2 -mlzcnt -mpopcnt
+endif
 
 # The schema is a file of its own, for people, and a string in the library.
 $(call obj,$(filter common/catalog/%,$(SRC_COMMON))): | $(BUILD)/gen/schema_sql.h

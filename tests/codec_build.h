@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "codec/internal.h"
+#include "codec/kernels.h"
 
 /* S(n), coder 3 */
 struct rans_parts {
@@ -29,12 +30,10 @@ struct rans_parts {
 /* Frequencies must be set; codes n symbols with the real kernel. */
 static inline void rans_code(struct rans_parts *parts, const uint8_t *symbols, size_t n)
 {
-	struct tpd_rans_step table[256];
 	uint8_t buffer[4096], *words;
 
-	ck_assert_uint_le(2 * n + 2, sizeof buffer);
-	tpd_rans_encode_table(parts->freq, table);
-	words = tpd_rans_encode_words(symbols, n, parts->k, table, buffer + sizeof buffer, parts->states);
+	ck_assert_uint_le(2 * n + TPD_WORDS_SLACK, sizeof buffer);
+	words = tpd_kernels_scalar.rans_encode(symbols, n, parts->k, parts->freq, buffer + sizeof buffer, parts->states);
 	parts->word_len = (size_t)(buffer + sizeof buffer - words);
 	parts->words = (uint32_t)(parts->word_len / 2);
 	memcpy(parts->word_bytes, words, parts->word_len);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "codec/internal.h"
+#include "codec/kernels.h"
 #include "codec_pairs.h"
 #include "random_bits.h"
 
@@ -171,14 +172,15 @@ static uint32_t slow_pull(struct slow_fields *fields, unsigned lane, unsigned bi
 	return value;
 }
 
-static void check_piece(enum tpd_dtype dtype, unsigned t, const uint32_t *x, const uint32_t *p, size_t n)
+static void check_form(const struct tpd_kernels *kernels, enum tpd_dtype dtype, unsigned t, const uint32_t *x, const uint32_t *p, size_t n)
 {
 	struct tpd_grid_type type;
-	struct tpd_fields_out out;
 	struct tpd_fields_in in;
 	struct slow_fields slow = {0};
+	const size_t rounds = (n + TPD_LANES - 1) / TPD_LANES, room = 4 * rounds * TPD_LANES + TPD_FIELDS_SLACK;
 	size_t width, len;
-	uint8_t *new, *old, *symbols, *back, *words;
+	uint8_t *new, *old, *symbols, *back, *buffer, *words, *bits_of_fields;
+	uint32_t *values;
 
 	ck_assert(tpd_grid_type(dtype, &type));
 	width = type.width / 8;
@@ -186,15 +188,18 @@ static void check_piece(enum tpd_dtype dtype, unsigned t, const uint32_t *x, con
 	old = malloc(n * width);
 	back = malloc(n * width);
 	symbols = malloc(n);
-	words = malloc(4 * n + 8);
-	ck_assert(new &&old &&back &&symbols &&words);
+	buffer = malloc(room);
+	values = malloc(4 * rounds * TPD_LANES);
+	bits_of_fields = malloc(rounds * TPD_LANES);
+	ck_assert(new && old && back && symbols && buffer && values && bits_of_fields);
 	for (size_t i = 0; i < n * width; i++) {
 		new[i] = (uint8_t)(x[i / width] >> 8 * (i % width));
 		old[i] = (uint8_t)(p[i / width] >> 8 * (i % width));
 	}
-	tpd_fields_start(&out, words);
-	tpd_grid_encode_piece(dtype, t, new, old, n, symbols, &out);
-	len = tpd_fields_finish(&out);
+	kernels->grid_encode(dtype, t, new, old, n, symbols, values, bits_of_fields);
+	words = kernels->fields_pack(values, bits_of_fields, rounds, buffer + room);
+	ck_assert(words >= buffer);
+	len = (size_t)(buffer + room - words);
 	slow.words = words + 4;
 	slow.count = len / 4 - 1;
 	ck_assert_uint_eq(tpd_get_u32(words), slow.count);
@@ -205,19 +210,31 @@ static void check_piece(enum tpd_dtype dtype, unsigned t, const uint32_t *x, con
 		value = slow_pull(&slow, (unsigned)(i % 16), bits);
 		want = (uint32_t)(x[i] & ((UINT64_C(1) << bits) - 1));
 		if (symbols[i] != symbol || value != want)
-			ck_abort_msg("x = %x, p = %x, T = %u, place %zu: symbol %u, not %u; %u bits are %x, not %x",
-				     x[i], p[i], t, i, symbols[i], symbol, bits, value, want);
+			ck_abort_msg("%s: x = %x, p = %x, T = %u, place %zu: symbol %u, not %u; %u bits are %x, not %x",
+				     kernels->name, x[i], p[i], t, i, symbols[i], symbol, bits, value, want);
 	}
 	ck_assert_uint_eq(slow.used, slow.count);
 	tpd_fields_open(&in, words + 4, len - 4);
-	ck_assert(tpd_grid_decode_piece(dtype, t, old, symbols, n, back, &in));
+	ck_assert(kernels->grid_decode(dtype, t, old, symbols, n, back, &in));
 	ck_assert(tpd_fields_done(&in));
 	ck_assert_mem_eq(back, new, n * width);
 	free(new);
 	free(old);
 	free(back);
 	free(symbols);
-	free(words);
+	free(buffer);
+	free(values);
+	free(bits_of_fields);
+}
+
+/* With every form of the kernels that this machine has. */
+static void check_piece(enum tpd_dtype dtype, unsigned t, const uint32_t *x, const uint32_t *p, size_t n)
+{
+	size_t forms;
+	const struct tpd_kernels *const *kernels = tpd_kernels_all(&forms);
+
+	for (size_t i = 0; i < forms; i++)
+		check_form(kernels[i], dtype, t, x, p, n);
 }
 
 START_TEST(half_kernels_do_what_the_functions_say)
@@ -309,6 +326,18 @@ static unsigned naive_t(const float *x, const float *p, size_t n, unsigned bias)
 	return t < 1 ? 1 : t > 254 ? 254 : (unsigned)t;
 }
 
+/* What all forms say. */
+static unsigned choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+{
+	size_t forms;
+	const struct tpd_kernels *const *kernels = tpd_kernels_all(&forms);
+	unsigned t = kernels[0]->choose_t(dtype, x, p, n, bias);
+
+	for (size_t i = 1; i < forms; i++)
+		ck_assert_uint_eq(kernels[i]->choose_t(dtype, x, p, n, bias), t);
+	return t;
+}
+
 START_TEST(t_is_the_median_exponent)
 {
 	static float x[8192], p[8192];
@@ -327,7 +356,7 @@ START_TEST(t_is_the_median_exponent)
 			memcpy(&x[i], &a, 4);
 			memcpy(&p[i], &b, 4);
 		}
-		ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_F32, (uint8_t *)x, (uint8_t *)p, n, bias),
+		ck_assert_uint_eq(choose_t(TPD_DTYPE_F32, (uint8_t *)x, (uint8_t *)p, n, bias),
 				  naive_t(x, p, n, bias));
 	}
 }
@@ -340,27 +369,27 @@ START_TEST(t_of_the_half_types)
 	/* 1.0 against 1.0 + 2^-7 (BF16): exponent field 120; T = 120 + 7 - 2 */
 	tpd_put_u16(x, 0x3f81);
 	tpd_put_u16(p, 0x3f80);
-	ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_BF16, x, p, 1, 2), 125);
-	ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_BF16, x, p, 1, 3), 124);
+	ck_assert_uint_eq(choose_t(TPD_DTYPE_BF16, x, p, 1, 2), 125);
+	ck_assert_uint_eq(choose_t(TPD_DTYPE_BF16, x, p, 1, 3), 124);
 	/* 1.0 against 1.0 + 2^-10 (F16): exponent field 5; T = 5 + 10 - 2 */
 	tpd_put_u16(x, 0x3c01);
 	tpd_put_u16(p, 0x3c00);
-	ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_F16, x, p, 1, 2), 13);
+	ck_assert_uint_eq(choose_t(TPD_DTYPE_F16, x, p, 1, 2), 13);
 	/* Inf and NaN do not count, nor do equal ones */
 	tpd_put_u16(x + 2, 0x7c00);
 	tpd_put_u16(p + 2, 0x3c00);
 	tpd_put_u16(x + 4, 0x5555);
 	tpd_put_u16(p + 4, 0x5555);
-	ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_F16, x, p, 3, 2), 13);
-	ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_F16, x + 2, p + 2, 2, 2), 1);
+	ck_assert_uint_eq(choose_t(TPD_DTYPE_F16, x, p, 3, 2), 13);
+	ck_assert_uint_eq(choose_t(TPD_DTYPE_F16, x + 2, p + 2, 2, 2), 1);
 	/* the smallest denormal of F16 is 2^-24: field -9, clamped */
 	tpd_put_u16(x, 1);
 	tpd_put_u16(p, 0);
-	ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_F16, x, p, 1, 2), 1);
+	ck_assert_uint_eq(choose_t(TPD_DTYPE_F16, x, p, 1, 2), 1);
 	/* 65504 against -65504: 2^16.99, field 31; 31 + 10 - 2 is clamped */
 	tpd_put_u16(x, 0x7bff);
 	tpd_put_u16(p, 0xfbff);
-	ck_assert_uint_eq(tpd_grid_choose_t(TPD_DTYPE_F16, x, p, 1, 2), 30);
+	ck_assert_uint_eq(choose_t(TPD_DTYPE_F16, x, p, 1, 2), 30);
 }
 END_TEST
 

@@ -2,7 +2,8 @@
  * codec.c - the binding: scratch memory, dispatch, and the decision what a chunk becomes.
  *
  * Every payload is decoded and compared before it leaves here.  What differs (a bug of ours, a broken CPU) is stored
- * raw and counted: a checkpoint that costs more is better than one that is wrong.
+ * raw and counted: a checkpoint that costs more is better than one that is wrong. Where the CPU has several forms of the
+ * kernels, another one decodes than the one that encoded: a bug must not vouch for itself.
  */
 #include "base/tpd.h"
 
@@ -13,6 +14,7 @@
 #include <string.h>
 
 #include "codec/internal.h"
+#include "codec/kernels.h"
 
 const char *tpd_encoding_name(enum tpd_encoding encoding)
 {
@@ -40,6 +42,11 @@ bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)dtype >= TPD_DTYPE_COUNT)
 		return false;
 	return encoding != TPD_ENCODING_GRID || tpd_grid_type(dtype, &type);
+}
+
+bool tpd_planes_may_rotate(enum tpd_dtype dtype)
+{
+	return dtype == TPD_DTYPE_F32 || dtype == TPD_DTYPE_F16 || dtype == TPD_DTYPE_BF16 || dtype == TPD_DTYPE_F64;
 }
 
 uint32_t tpd_chunk_bytes(enum tpd_dtype dtype)
@@ -93,7 +100,10 @@ enum tpd_status tpd_codec_new(struct tpd_codec **out_codec, struct tpd_err *err)
 
 	if (!codec)
 		return tpd_fail_nomem(err);
-	status = tpd_zstd_new(&codec->zstd, err);
+	status = tpd_kernels_get(&codec->encoder, &codec->proof, err);
+	codec->kernels = codec->encoder;
+	if (status == TPD_OK)
+		status = tpd_zstd_new(&codec->zstd, err);
 	if (status != TPD_OK) {
 		free(codec);
 		return status;
@@ -116,6 +126,7 @@ void tpd_codec_free(struct tpd_codec *codec)
 	free(codec->steps.data);
 	free(codec->words.data);
 	free(codec->fields.data);
+	free(codec->values.data);
 	free(codec->places.data);
 	free(codec);
 }
@@ -159,8 +170,10 @@ static enum tpd_status check_payload(struct tpd_codec *codec, const struct tpd_p
 
 	if (status != TPD_OK)
 		return status;
+	codec->kernels = codec->proof;
 	status = tpd_decode_chunk(codec, plan->encoding, plan->dtype, codec->payload.data, payload_len, chunk->p,
 				  chunk->p ? chunk->ref_len : 0, codec->check.data, chunk->len, &ignored);
+	codec->kernels = codec->encoder;
 	if (status == TPD_NOMEM)
 		return tpd_fail_nomem(err);
 	*out_same = status == TPD_OK && memcmp(codec->check.data, chunk->x, chunk->len) == 0;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "codec/internal.h"
+#include "codec/kernels.h"
 
 enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, uint8_t *out,
 				  size_t len, struct tpd_err *err)
@@ -24,7 +25,7 @@ enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype,
 		return status;
 	if (tpd_rd_left(rd) != left)
 		return tpd_fail(err, TPD_CORRUPT, "planes: the payload has the wrong length");
-	tpd_planes_join(codec->symbols.data, n, width, rotate == 1, out);
+	codec->kernels->planes_join(codec->symbols.data, n, width, rotate == 1, out);
 	memcpy(out + n * width, tpd_rd_bytes(rd, left), left);
 	return TPD_OK;
 }
@@ -63,8 +64,8 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_dtype dtype, s
 		return tpd_fail(err, TPD_CORRUPT, "grid: the payload has the wrong length");
 	tpd_fields_open(&fields, words, words_len);
 	for (size_t i = 0, start = 0, piece = first; i < count; i++) {
-		if (!tpd_grid_decode_piece(dtype, codec->steps.data[i], p + start * width, codec->symbols.data + start,
-					   piece, out + start * width, &fields))
+		if (!codec->kernels->grid_decode(dtype, codec->steps.data[i], p + start * width, codec->symbols.data + start, piece,
+						 out + start * width, &fields))
 			return tpd_fail(err, TPD_CORRUPT, "grid: an element is not valid");
 		start += piece;
 		piece = TPD_MIN(row, n - start);

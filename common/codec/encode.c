@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "codec/internal.h"
+#include "codec/kernels.h"
 
 #define ZSTD_LEVEL 3
 
@@ -39,7 +40,7 @@ static enum tpd_status encode_planes(struct tpd_codec *codec, enum tpd_dtype dty
 		status = tpd_scratch_need(&codec->symbols, width * n + 1, err);
 	if (status != TPD_OK)
 		return status;
-	tpd_planes_split(chunk->x, n, width, rotate, codec->symbols.data);
+	codec->kernels->planes_split(chunk->x, n, width, rotate, codec->symbols.data);
 	out = codec->payload.data;
 	*out++ = rotate;
 	for (unsigned b = 0; b < width; b++) {
@@ -69,9 +70,19 @@ static size_t piece_start(const struct pieces *pieces, size_t i)
 	return i == 0 ? 0 : TPD_MIN(pieces->first + (i - 1) * pieces->row, pieces->n);
 }
 
-static void encode_pieces(const struct tpd_plan *plan, const struct pieces *pieces, size_t count, const uint8_t *x,
-			  const uint8_t *p, unsigned force_t, uint8_t *steps, uint8_t *symbols,
-			  struct tpd_fields_out *fields)
+/* Lanes of all rounds: each piece has whole ones. */
+static size_t piece_lanes(const struct pieces *pieces, size_t count)
+{
+	size_t lanes = 0;
+
+	for (size_t i = 0; i < count; i++)
+		lanes += (piece_start(pieces, i + 1) - piece_start(pieces, i) + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
+	return lanes;
+}
+
+static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_plan *plan, const struct pieces *pieces, size_t count,
+			  const uint8_t *x, const uint8_t *p, unsigned force_t, uint8_t *steps, uint8_t *symbols, uint32_t *values,
+			  uint8_t *bits)
 {
 	const size_t width = tpd_dtype_width(plan->dtype);
 	fenv_t caller;
@@ -84,9 +95,11 @@ static void encode_pieces(const struct tpd_plan *plan, const struct pieces *piec
 		unsigned t = force_t;
 
 		if (t == 0)
-			t = tpd_grid_choose_t(plan->dtype, x + start * width, p + start * width, n, plan->grid_bias);
+			t = kernels->choose_t(plan->dtype, x + start * width, p + start * width, n, plan->grid_bias);
 		steps[i] = (uint8_t)t;
-		tpd_grid_encode_piece(plan->dtype, t, x + start * width, p + start * width, n, symbols + start, fields);
+		kernels->grid_encode(plan->dtype, t, x + start * width, p + start * width, n, symbols + start, values, bits);
+		values += (n + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
+		bits += (n + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
 	}
 	fesetenv(&caller);
 }
@@ -99,9 +112,10 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	const struct pieces pieces = {.first = plan->row - (size_t)(chunk->element % plan->row),
 				      .row = plan->row,
 				      .n = n};
-	const size_t count = piece_count(&pieces), fields_max = n * width + 4 * TPD_LANES + 8;
-	struct tpd_fields_out fields;
-	uint8_t *out;
+	const size_t count = piece_count(&pieces), lanes = piece_lanes(&pieces, count);
+	const size_t fields_max = n * width + TPD_FIELDS_SLACK; /* however many rounds there are */
+	uint8_t *out, *fields, *fields_end;
+	uint32_t *values;
 	size_t part;
 	enum tpd_status status =
 		tpd_scratch_need(&codec->payload,
@@ -113,10 +127,15 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 		status = tpd_scratch_need(&codec->steps, count + 1, err);
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->fields, fields_max, err);
+	if (status == TPD_OK)
+		status = tpd_scratch_need(&codec->values, lanes * (sizeof *values + 1), err);
 	if (status != TPD_OK)
 		return status;
-	tpd_fields_start(&fields, codec->fields.data);
-	encode_pieces(plan, &pieces, count, chunk->x, p, force_t, codec->steps.data, codec->symbols.data, &fields);
+	values = (uint32_t *)(void *)codec->values.data;
+	encode_pieces(codec->kernels, plan, &pieces, count, chunk->x, p, force_t, codec->steps.data, codec->symbols.data, values,
+		      (uint8_t *)(values + lanes));
+	fields_end = codec->fields.data + fields_max;
+	fields = codec->kernels->fields_pack(values, (uint8_t *)(values + lanes), lanes / TPD_LANES, fields_end);
 
 	out = codec->payload.data;
 	tpd_put_u16(out, (uint16_t)pieces.row);
@@ -130,8 +149,8 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	if (status != TPD_OK)
 		return status;
 	out += part;
-	part = tpd_fields_finish(&fields);
-	memcpy(out, codec->fields.data, part);
+	part = (size_t)(fields_end - fields);
+	memcpy(out, fields, part);
 	out += part;
 	memcpy(out, chunk->x + n * width, left);
 	*out_len = (size_t)(out - codec->payload.data) + left;

@@ -81,8 +81,8 @@ static inline size_t tpd_fields_finish(struct tpd_fields_out *fields)
 }
 
 struct tpd_fields_in {
-	uint64_t acc[TPD_LANES];  /* the queue */
-	uint32_t bits[TPD_LANES]; /* its length */
+	uint32_t acc[TPD_LANES];  /* the queue */
+	uint32_t bits[TPD_LANES]; /* its length, below 32 between two fields */
 	const uint8_t *next;      /* the next word; past `end` after a round that failed, and then still inside tail */
 	const uint8_t *end;
 	bool in_tail;
@@ -117,11 +117,11 @@ static inline uint32_t tpd_fields_get(struct tpd_fields_in *fields, const uint8_
 {
 	uint32_t need = (fields->bits[lane] - bits) >> 31; /* 1 when there are fewer */
 	uint32_t word = tpd_get_u32(*next) & (0u - need);
-	uint64_t acc = fields->acc[lane] | (uint64_t)word << fields->bits[lane];
+	uint64_t acc = (uint64_t)word << fields->bits[lane] | fields->acc[lane];
 
 	*next += (size_t)need << 2;
 	fields->bits[lane] = fields->bits[lane] + (need << 5) - bits;
-	fields->acc[lane] = acc >> bits;
+	fields->acc[lane] = (uint32_t)(acc >> bits);
 	return (uint32_t)(acc & ((UINT64_C(1) << bits) - 1));
 }
 
@@ -149,7 +149,7 @@ static inline bool tpd_fields_pull_one(struct tpd_fields_in *fields, unsigned la
 /* At the end: all words used, nothing but zeros left in the queues. */
 static inline bool tpd_fields_done(const struct tpd_fields_in *fields)
 {
-	uint64_t left = 0;
+	uint32_t left = 0;
 
 	for (unsigned lane = 0; lane < TPD_LANES; lane++)
 		left |= fields->acc[lane];

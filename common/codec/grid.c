@@ -13,10 +13,7 @@
 
 #include "codec/grid_kernel.h"
 #include "codec/internal.h"
-
-#define TYPE_F32 ((struct tpd_grid_type){.width = 32, .mantissa = 23, .t_max = 254})
-#define TYPE_BF16 ((struct tpd_grid_type){.width = 16, .mantissa = 7, .t_max = 254})
-#define TYPE_F16 ((struct tpd_grid_type){.width = 16, .mantissa = 10, .t_max = 30})
+#include "codec/kernels_internal.h"
 
 bool tpd_grid_type(enum tpd_dtype dtype, struct tpd_grid_type *out_type)
 {
@@ -77,8 +74,6 @@ bool tpd_grid_unq(const struct tpd_grid_type *type, int64_t q, unsigned t, uint3
 
 /* ---- T of a piece ---- */
 
-#define EXPONENT_NONE 255 /* equal elements and differences that are not finite: left out of the median */
-
 /* The pattern as single precision; F16 comes out times 2^-112, which keeps every difference exact. */
 TPD_INLINE float widened(const struct tpd_grid_type type, uint32_t x)
 {
@@ -101,10 +96,17 @@ TPD_INLINE void block_exponents(const struct tpd_grid_type type, const uint32_t 
 
 		if (type.mantissa == 10)
 			difference *= 0x1p112f;
-		wide[j] = (bits_of(difference) >> 23 & 255) | (EXPONENT_NONE & (0u - (uint32_t)(x[j] == p[j])));
+		wide[j] = (bits_of(difference) >> 23 & 255) | (TPD_EXPONENT_NONE & (0u - (uint32_t)(x[j] == p[j])));
 	}
 	for (unsigned j = 0; j < TPD_BLOCK; j++)
 		out[j] = (uint8_t)wide[j];
+}
+
+unsigned tpd_grid_t_of_exponent(const struct tpd_grid_type *type, unsigned exponent, unsigned bias)
+{
+	int t = (int)exponent + (int)type->mantissa - (int)bias - (type->mantissa == 10 ? 112 : 0);
+
+	return t < 1 ? 1 : t > (int)type->t_max ? type->t_max : (unsigned)t;
 }
 
 TPD_INLINE unsigned choose_t(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n,
@@ -113,7 +115,6 @@ TPD_INLINE unsigned choose_t(const struct tpd_grid_type type, const uint8_t *x, 
 	uint16_t counts[4][256]; /* four: neighbours mostly share their exponent, and would wait for each other */
 	const size_t width = type.width / 8;
 	unsigned total = 0, rank, exponent = 0;
-	int t;
 
 	memset(counts, 0, sizeof counts);
 	for (size_t i = 0; i < n; i += TPD_BLOCK) {
@@ -140,17 +141,16 @@ TPD_INLINE unsigned choose_t(const struct tpd_grid_type type, const uint8_t *x, 
 		counts[0][e] = (uint16_t)(counts[0][e] + counts[1][e] + counts[2][e] + counts[3][e]);
 		total += counts[0][e];
 	}
-	total -= counts[0][EXPONENT_NONE];
+	total -= counts[0][TPD_EXPONENT_NONE];
 	if (total == 0)
 		return 1;
 	rank = (total + 1) / 2;
 	for (; rank > counts[0][exponent]; exponent++)
 		rank -= counts[0][exponent];
-	t = (int)exponent + (int)type.mantissa - (int)bias - (type.mantissa == 10 ? 112 : 0);
-	return t < 1 ? 1 : t > (int)type.t_max ? type.t_max : (unsigned)t;
+	return tpd_grid_t_of_exponent(&type, exponent, bias);
 }
 
-unsigned tpd_grid_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+unsigned tpd_scalar_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
 {
 	assert(n <= TPD_ROW_MAX);
 	switch (dtype) {
@@ -166,30 +166,35 @@ unsigned tpd_grid_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t
 /* ---- pieces ---- */
 
 TPD_INLINE void encode_type(const struct tpd_grid_type type, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
-			    uint8_t *symbols, struct tpd_fields_out *fields)
+			    uint8_t *symbols, uint32_t *values, uint8_t *bits)
 {
 	struct grid_step step = step_of(type, t);
 
-	if (step.coarse)
-		encode_piece(type, &step, true, x, p, n, symbols, fields);
-	else if (memcmp(x, p, n * (type.width / 8)) == 0) /* unchanged rows have T = 1 */
+	if (step.coarse) {
+		encode_piece(type, &step, true, x, p, n, symbols, values, bits);
+	} else if (memcmp(x, p, n * (type.width / 8)) == 0) { /* unchanged rows have T = 1 */
+		size_t lanes = (n + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
+
 		memset(symbols, TPD_SYMBOL_EQUAL, n);
-	else
-		encode_piece(type, &step, false, x, p, n, symbols, fields);
+		memset(values, 0, lanes * sizeof *values);
+		memset(bits, 0, lanes);
+	} else {
+		encode_piece(type, &step, false, x, p, n, symbols, values, bits);
+	}
 }
 
-void tpd_grid_encode_piece(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
-			   uint8_t *symbols, struct tpd_fields_out *fields)
+void tpd_scalar_grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
+			    uint8_t *symbols, uint32_t *values, uint8_t *bits)
 {
 	switch (dtype) {
 	case TPD_DTYPE_F32:
-		encode_type(TYPE_F32, t, x, p, n, symbols, fields);
+		encode_type(TYPE_F32, t, x, p, n, symbols, values, bits);
 		return;
 	case TPD_DTYPE_BF16:
-		encode_type(TYPE_BF16, t, x, p, n, symbols, fields);
+		encode_type(TYPE_BF16, t, x, p, n, symbols, values, bits);
 		return;
 	default:
-		encode_type(TYPE_F16, t, x, p, n, symbols, fields);
+		encode_type(TYPE_F16, t, x, p, n, symbols, values, bits);
 	}
 }
 
@@ -215,7 +220,7 @@ TPD_INLINE bool decode_type(const struct tpd_grid_type type, unsigned t, const u
 	return true;
 }
 
-bool tpd_grid_decode_piece(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
+bool tpd_scalar_grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
 			   uint8_t *out, struct tpd_fields_in *fields)
 {
 	switch (dtype) {

@@ -30,6 +30,10 @@
 #define TPD_SYMBOL_FIRST 3
 #define TPD_SYMBOL_MIDDLE 129 /* d = 0 */
 
+#define TYPE_F32 ((struct tpd_grid_type){.width = 32, .mantissa = 23, .t_max = 254})
+#define TYPE_BF16 ((struct tpd_grid_type){.width = 16, .mantissa = 7, .t_max = 254})
+#define TYPE_F16 ((struct tpd_grid_type){.width = 16, .mantissa = 10, .t_max = 30})
+
 /* What T means for a piece. */
 struct grid_step {
 	unsigned t;
@@ -265,14 +269,14 @@ TPD_INLINE void pad_block(const struct tpd_grid_type type, const uint8_t *from, 
 }
 
 TPD_INLINE void encode_piece(const struct tpd_grid_type type, const struct grid_step *step, const bool coarse,
-			     const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
-			     struct tpd_fields_out *fields)
+			     const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols, uint32_t *values,
+			     uint8_t *bits)
 {
 	const size_t width = type.width / 8;
 
-	for (size_t i = 0; i < n;
-	     i += TPD_BLOCK, x += TPD_BLOCK * width, p += TPD_BLOCK * width, symbols += TPD_BLOCK) {
-		uint32_t new[TPD_BLOCK], old[TPD_BLOCK], found[TPD_BLOCK], bits[TPD_BLOCK], values[TPD_BLOCK];
+	for (size_t i = 0; i < n; i += TPD_BLOCK, x += TPD_BLOCK * width, p += TPD_BLOCK * width, symbols += TPD_BLOCK,
+		    values += TPD_BLOCK, bits += TPD_BLOCK) {
+		uint32_t new[TPD_BLOCK], old[TPD_BLOCK], found[TPD_BLOCK], these[TPD_BLOCK], remain[TPD_BLOCK];
 		size_t count = n - i < TPD_BLOCK ? n - i : TPD_BLOCK;
 		uint8_t narrow[TPD_BLOCK];
 		struct block_pad pad;
@@ -283,14 +287,16 @@ TPD_INLINE void encode_piece(const struct tpd_grid_type type, const struct grid_
 		}
 		load_block(type, count < TPD_BLOCK ? pad.x : x, new);
 		load_block(type, count < TPD_BLOCK ? pad.p : p, old);
-		block_symbols(type, step, coarse, new, old, found, bits, values);
+		block_symbols(type, step, coarse, new, old, found, remain, these);
 		for (unsigned j = 0; j < TPD_BLOCK; j++)
 			narrow[j] = (uint8_t)found[j];
+		for (unsigned j = 0; j < TPD_BLOCK; j++)
+			bits[j] = (uint8_t)remain[j];
+		memcpy(values, these, sizeof these);
 		if (count == TPD_BLOCK)
 			memcpy(symbols, narrow, TPD_BLOCK);
 		else
 			memcpy(symbols, narrow, count);
-		tpd_fields_push(fields, values, bits);
 	}
 }
 

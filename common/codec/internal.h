@@ -1,9 +1,8 @@
 /*
  * internal.h - what the files of this directory share, and the entries by which tests reach below codec.h.
  *
- * Kernels (tpd_grid_*_piece, tpd_rans_*_words, tpd_planes_*, tpd_gaps_*) are pure loops over memory
- * that somebody else checked and allocated; a faster one for some CPU may stand in for any of them as long as it
- * gives the same bytes.  Everything else is a binding: it validates, takes scratch memory and reports.
+ * Kernels (kernels.h, tpd_gaps_*) are pure loops over memory that somebody else checked and allocated.  Everything else is a
+ * binding: it validates, takes scratch memory and reports.
  */
 #ifndef TPD_CODEC_INTERNAL_H
 #define TPD_CODEC_INTERNAL_H
@@ -37,33 +36,18 @@ enum tpd_status tpd_scratch_need(struct tpd_scratch *scratch, size_t size, struc
 #define TPD_RANS_LOW (1u << 15)
 #define TPD_RANS_LANES_MAX 64u
 
-struct tpd_rans_step {       /* coding one symbol: x += cum + (x / f) * rest */
-	uint64_t reciprocal; /* floor(2^43 / f) + 1 */
-	uint32_t last;       /* (f << 19) - 1: above it a word must go out first */
-	uint16_t rest;       /* 4096 - f */
-	uint16_t cum;
-};
-
-/* freq: 256 values with the sum 4096, none of them 4096. */
-void tpd_rans_encode_table(const uint16_t freq[256], struct tpd_rans_step table[256]);
-/*
- * Code n symbols in 2^k lanes.  words_end: end of a buffer of 2 * n + 2 bytes, filled downwards.
- * Returns the first word's place; states gets 2^k values.
- */
-uint8_t *tpd_rans_encode_words(const uint8_t *symbols, size_t n, unsigned k, const struct tpd_rans_step table[256],
-			       uint8_t *words_end, uint32_t states[TPD_RANS_LANES_MAX]);
-
-/* freq as above.  An entry is (slot - cum) << 20 | f << 8 | symbol. */
+/* freq: 256 values with the sum 4096, none of them 4096. An entry is (slot - cum) << 20 | f << 8 | symbol. */
 void tpd_rans_decode_table(const uint16_t freq[256], uint32_t table[TPD_RANS_SUM]);
-/* states: in range, the caller has checked.  false: words run out or are left over, or a state is wrong at the end. */
-bool tpd_rans_decode_words(const uint8_t *words, size_t count, unsigned k, const uint32_t table[TPD_RANS_SUM],
-			   uint32_t states[TPD_RANS_LANES_MAX], uint8_t *out, size_t n);
 
 /* ---- the thread's codec ---- */
 
 struct tpd_zstd; /* zstd.c */
 
+struct tpd_kernels;
+
 struct tpd_codec {
+	const struct tpd_kernels *kernels; /* in use */
+	const struct tpd_kernels *encoder, *proof; /* what makes payloads and reads others'; what proves what was made */
 	struct tpd_zstd *zstd;      /* owned */
 	struct tpd_scratch payload; /* the payload while it is made */
 	struct tpd_scratch check;   /* what it decodes to */
@@ -72,10 +56,10 @@ struct tpd_codec {
 	struct tpd_scratch steps;   /* T of the pieces */
 	struct tpd_scratch words;   /* rANS words while they are made */
 	struct tpd_scratch fields;  /* remainder stream while it is made */
+	struct tpd_scratch values;  /* fields before they are packed: uint32_t each, then a byte each for their bits */
 	struct tpd_scratch places;  /* changed positions, uint32_t */
 	uint64_t mismatches;
 	uint16_t cost[TPD_RANS_SUM]; /* cost[f]: log2(4096 / f) in 1/4096 bit, rounded down; f > 0 */
-	struct tpd_rans_step rans_encode[256];
 	uint32_t rans_decode[TPD_RANS_SUM];
 };
 
@@ -104,28 +88,12 @@ size_t tpd_gaps_encode(const uint32_t *gaps, size_t m, unsigned code, unsigned k
 /* m positions below n from all `len` bytes; false: they are not valid. */
 bool tpd_gaps_decode(const uint8_t *in, size_t len, unsigned code, unsigned k, size_t m, uint32_t n, uint32_t *places);
 
-/* ---- grid kernels (grid.c) ---- */
-
-/* T of a piece of n elements, SPEC.md section 10.  bias: 2 or 3.  The caller has set the floating-point mode. */
-unsigned tpd_grid_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
-/* n symbols, and their fields pushed to `fields`. */
-void tpd_grid_encode_piece(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
-			   uint8_t *symbols, struct tpd_fields_out *fields);
-/* The way back; false: not valid (fields run out, or no pattern has this Q). */
-bool tpd_grid_decode_piece(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
-			   uint8_t *out, struct tpd_fields_in *fields);
-
-/* ---- byte planes (planes.c) ---- */
-
-/* width 1, 2, 4 or 8; plane b begins at planes + b * n. */
-void tpd_planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes);
-void tpd_planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out);
-bool tpd_planes_may_rotate(enum tpd_dtype dtype);
-
 /* ---- encodings (encode.c, sparse_encode.c, decode.c, sparse_decode.c) ---- */
 
 /* Width of an element in bytes for an encoding (8-byte types are words of 4 for `sparse`). */
 unsigned tpd_element_width(enum tpd_encoding encoding, enum tpd_dtype dtype);
+/* May `planes` rotate it? */
+bool tpd_planes_may_rotate(enum tpd_dtype dtype);
 /* May this type be coded so at all? */
 bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype);
 

@@ -8,6 +8,7 @@
 #include "base/tpd.h"
 
 #include "codec/internal.h"
+#include "codec/kernels_internal.h"
 
 void tpd_rans_decode_table(const uint16_t freq[256], uint32_t table[TPD_RANS_SUM])
 {
@@ -28,7 +29,6 @@ static inline __attribute__((always_inline)) bool decode_lanes(const uint8_t *wo
 							       size_t n)
 {
 	const uint8_t *end = words + 2 * count;
-	uint32_t wrong = 0;
 	size_t i = 0;
 
 	while (i + lanes <= n && (size_t)(end - words) >= 2 * lanes) {
@@ -43,6 +43,14 @@ static inline __attribute__((always_inline)) bool decode_lanes(const uint8_t *wo
 		}
 		i += lanes;
 	}
+	return tpd_rans_decode_rest(words, end, lanes, table, states, out, i, n);
+}
+
+bool tpd_rans_decode_rest(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *table, uint32_t *states, uint8_t *out,
+			  size_t i, size_t n)
+{
+	uint32_t wrong = 0;
+
 	for (; i < n; i++) {
 		uint32_t *state = &states[i % lanes];
 		uint32_t entry = table[*state & (TPD_RANS_SUM - 1)];
@@ -61,8 +69,8 @@ static inline __attribute__((always_inline)) bool decode_lanes(const uint8_t *wo
 	return words == end && wrong == 0;
 }
 
-bool tpd_rans_decode_words(const uint8_t *words, size_t count, unsigned k, const uint32_t table[TPD_RANS_SUM],
-			   uint32_t states[TPD_RANS_LANES_MAX], uint8_t *out, size_t n)
+bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
+			    size_t n)
 {
 	if (k == 6)
 		return decode_lanes(words, count, 64, table, states, out, n);

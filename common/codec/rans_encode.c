@@ -13,8 +13,16 @@
 #include <assert.h>
 
 #include "codec/internal.h"
+#include "codec/kernels_internal.h"
 
-void tpd_rans_encode_table(const uint16_t freq[256], struct tpd_rans_step table[256])
+struct rans_step {           /* coding one symbol: x += cum + (x / f) * rest */
+	uint64_t reciprocal; /* floor(2^43 / f) + 1 */
+	uint32_t last;       /* (f << 19) - 1: above it a word must go out first */
+	uint16_t rest;       /* 4096 - f */
+	uint16_t cum;
+};
+
+static void make_table(const uint16_t freq[256], struct rans_step table[256])
 {
 	uint32_t cum = 0;
 
@@ -22,7 +30,7 @@ void tpd_rans_encode_table(const uint16_t freq[256], struct tpd_rans_step table[
 		uint32_t f = freq[s];
 
 		assert(f < TPD_RANS_SUM);
-		table[s] = (struct tpd_rans_step){.reciprocal = f > 0 ? (UINT64_C(1) << 43) / f + 1 : 0,
+		table[s] = (struct rans_step){.reciprocal = f > 0 ? (UINT64_C(1) << 43) / f + 1 : 0,
 						  .last = (f << 19) - 1,
 						  .rest = (uint16_t)(TPD_RANS_SUM - f),
 						  .cum = (uint16_t)cum};
@@ -31,7 +39,7 @@ void tpd_rans_encode_table(const uint16_t freq[256], struct tpd_rans_step table[
 	assert(cum == TPD_RANS_SUM);
 }
 
-static inline uint8_t *encode_one(uint32_t *state, const struct tpd_rans_step *step, uint8_t *words)
+static inline uint8_t *encode_one(uint32_t *state, const struct rans_step *step, uint8_t *words)
 {
 	uint32_t x = *state;
 	uint32_t out = (step->last - x) >> 31; /* 1 when x is larger; see TPD_RANS_LOW */
@@ -44,7 +52,7 @@ static inline uint8_t *encode_one(uint32_t *state, const struct tpd_rans_step *s
 }
 
 static inline __attribute__((always_inline)) uint8_t *encode_lanes(const uint8_t *symbols, size_t n, const size_t lanes,
-								   const struct tpd_rans_step *table, uint8_t *words,
+								   const struct rans_step *table, uint8_t *words,
 								   uint32_t *states)
 {
 	size_t i = n;
@@ -61,9 +69,19 @@ static inline __attribute__((always_inline)) uint8_t *encode_lanes(const uint8_t
 	return words;
 }
 
-uint8_t *tpd_rans_encode_words(const uint8_t *symbols, size_t n, unsigned k, const struct tpd_rans_step table[256],
-			       uint8_t *words_end, uint32_t states[TPD_RANS_LANES_MAX])
+uint8_t *tpd_rans_encode_one(uint32_t *state, uint32_t f, uint32_t cum, uint8_t *words)
 {
+	const struct rans_step step = {(UINT64_C(1) << 43) / f + 1, (f << 19) - 1, (uint16_t)(TPD_RANS_SUM - f), (uint16_t)cum};
+
+	return encode_one(state, &step, words);
+}
+
+uint8_t *tpd_scalar_rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
+				uint32_t *states)
+{
+	struct rans_step table[256];
+
+	make_table(freq, table);
 	for (unsigned lane = 0; lane < 1u << k; lane++)
 		states[lane] = TPD_RANS_LOW;
 	if (k == 6)

@@ -1,8 +1,7 @@
 /*
  * sparse_encode.c - few elements changed: where (gaps) and to what (symbols), SPEC.md section 7.
  *
- * Groups of 32 equal bytes are skipped whole; inside a group that differs every element's position is written and
- * the count moves on only where it changed, since a branch there would be guessed wrong each time.
+ * Where they are is a kernel's to find (kernels.h); what they became is few enough for plain C.
  */
 #include "base/tpd.h"
 
@@ -10,42 +9,8 @@
 
 #include "codec/grid_kernel.h"
 #include "codec/internal.h"
+#include "codec/kernels.h"
 #include "codec/sparse.h"
-
-#define SCAN_GROUP 32u /* bytes */
-
-TPD_INLINE size_t scan(const uint8_t *x, const uint8_t *p, size_t n, const unsigned width, uint32_t *places)
-{
-	const size_t group = SCAN_GROUP / width;
-	size_t m = 0, i = 0;
-
-	for (; i + group <= n; i += group) {
-		if (memcmp(x + i * width, p + i * width, SCAN_GROUP) == 0)
-			continue;
-		for (size_t j = i; j < i + group; j++) {
-			places[m] = (uint32_t)j;
-			m += sparse_load(x, j, width) != sparse_load(p, j, width);
-		}
-	}
-	for (; i < n; i++) {
-		if (sparse_load(x, i, width) != sparse_load(p, i, width))
-			places[m++] = (uint32_t)i;
-	}
-	return m;
-}
-
-/* places: room for n + 1 positions. */
-static size_t scan_width(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places)
-{
-	switch (width) {
-	case 4:
-		return scan(x, p, n, 4, places);
-	case 2:
-		return scan(x, p, n, 2, places);
-	default:
-		return scan(x, p, n, 1, places);
-	}
-}
 
 TPD_INLINE void code_changes(const uint8_t *x, const uint8_t *p, const uint32_t *places, size_t m, const unsigned width,
 			     const bool is_float, uint8_t *symbols, struct tpd_fields_out *fields)
@@ -97,13 +62,13 @@ enum tpd_status tpd_encode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype,
 	uint64_t bits;
 	enum tpd_status status;
 
-	status = tpd_scratch_need(&codec->places, (n + 1) * sizeof *places, err);
+	status = tpd_scratch_need(&codec->places, (n + TPD_PLACES_SLACK) * sizeof *places, err);
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->payload, payload_bound(n, len), err);
 	if (status != TPD_OK)
 		return status;
 	places = (uint32_t *)(void *)codec->places.data;
-	m = scan_width(x, p, n, width, places);
+	m = codec->kernels->find_changes(x, p, n, width, places);
 	status = tpd_scratch_need(&codec->symbols, m + 1, err);
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->fields, m * width + 4 * TPD_LANES + 8, err);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "codec/internal.h"
+#include "codec/kernels.h"
 
 static enum tpd_status corrupt(struct tpd_err *err, const char *what)
 {
@@ -69,7 +70,7 @@ static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, u
 	if (!words)
 		return corrupt(err, "ends inside the rANS words");
 	tpd_rans_decode_table(freq, codec->rans_decode);
-	if (!tpd_rans_decode_words(words, count, k, codec->rans_decode, states, out, n))
+	if (!codec->kernels->rans_decode(words, count, k, codec->rans_decode, states, out, n))
 		return corrupt(err, "the rANS words do not end where they must");
 	return TPD_OK;
 }

@@ -11,48 +11,25 @@
 #include <string.h>
 
 #include "codec/internal.h"
+#include "codec/kernels.h"
 
 #define ZSTD_TRY_MAX 4096u /* longer streams have order-0 statistics good enough for rANS */
 #define ZSTD_LEVEL 1
 #define HEADER_MAX (4u + 2u * 256u + 4u + 4u * TPD_RANS_LANES_MAX) /* coder, k, first, last; frequencies; w; states */
 
-static void count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256])
-{
-	uint32_t part[4][256]; /* four tables: runs of one symbol would wait for their own increments */
-	size_t i = 0;
-
-	memset(part, 0, sizeof part);
-	for (; i + 8 <= n; i += 8) {
-		uint64_t word = tpd_get_u64(symbols + i);
-
-		part[0][word & 255]++;
-		part[1][word >> 8 & 255]++;
-		part[2][word >> 16 & 255]++;
-		part[3][word >> 24 & 255]++;
-		part[0][word >> 32 & 255]++;
-		part[1][word >> 40 & 255]++;
-		part[2][word >> 48 & 255]++;
-		part[3][word >> 56]++;
-	}
-	for (; i < n; i++)
-		part[0][symbols[i]]++;
-	for (unsigned s = 0; s < 256; s++)
-		counts[s] = part[0][s] + part[1][s] + part[2][s] + part[3][s];
-}
-
 /* One of `what` is missing to, or is too much for, the sum: the symbol that changes; the lower one on a tie. */
-static unsigned largest(const uint64_t what[256])
+static unsigned largest(const uint64_t what[256], unsigned first, unsigned last)
 {
-	unsigned best = 0;
+	unsigned best = first;
 
-	for (unsigned s = 1; s < 256; s++)
+	for (unsigned s = first + 1; s <= last; s++)
 		if (what[s] > what[best])
 			best = s;
 	return best;
 }
 
-/* At least two symbols occur. */
-static void quantise(const uint32_t counts[256], size_t n, uint16_t freq[256])
+/* At least two symbols occur, of which these are the first and the last. */
+static void quantise(const uint32_t counts[256], size_t n, unsigned first, unsigned last, uint16_t freq[256])
 {
 	uint64_t rest[256], size[256];
 	uint32_t sum = 0;
@@ -68,7 +45,7 @@ static void quantise(const uint32_t counts[256], size_t n, uint16_t freq[256])
 		sum += f;
 	}
 	for (; sum < TPD_RANS_SUM; sum++) {
-		unsigned s = largest(rest);
+		unsigned s = largest(rest, first, last);
 
 		assert(rest[s] > 0);
 		rest[s] = 0;
@@ -79,7 +56,7 @@ static void quantise(const uint32_t counts[256], size_t n, uint16_t freq[256])
 	for (unsigned s = 0; s < 256; s++)
 		size[s] = freq[s];
 	for (; sum > TPD_RANS_SUM; sum--) {
-		unsigned s = largest(size);
+		unsigned s = largest(size, first, last);
 
 		size[s]--;
 		freq[s]--;
@@ -132,12 +109,11 @@ static enum tpd_status encode_rans(struct tpd_codec *codec, const uint8_t *symbo
 	enum tpd_status status;
 
 	*out_len = SIZE_MAX;
-	status = tpd_scratch_need(&codec->words, 2 * n + 2, err);
+	status = tpd_scratch_need(&codec->words, 2 * n + TPD_WORDS_SLACK, err);
 	if (status != TPD_OK)
 		return status;
-	words_end = codec->words.data + 2 * n + 2;
-	tpd_rans_encode_table(freq, codec->rans_encode);
-	words = tpd_rans_encode_words(symbols, n, k, codec->rans_encode, words_end, states);
+	words_end = codec->words.data + 2 * n + TPD_WORDS_SLACK;
+	words = codec->kernels->rans_encode(symbols, n, k, freq, words_end, states);
 	words_len = (size_t)(words_end - words);
 
 	*p++ = TPD_CODER_RANS;
@@ -180,7 +156,7 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 	enum tpd_status status;
 
 	if (n > 0)
-		count_bytes(symbols, n, counts);
+		codec->kernels->count_bytes(symbols, n, counts);
 	while (n > 0 && counts[first] == 0)
 		first++;
 	while (n > 0 && counts[last] == 0)
@@ -203,7 +179,7 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 		}
 	}
 	if (n > 1) {
-		quantise(counts, n, freq);
+		quantise(counts, n, first, last, freq);
 		if (rans_may_pay(codec, counts, freq, n)) {
 			status = encode_rans(codec, symbols, n, freq, first, last, out, best - 1, &len, err);
 			if (status != TPD_OK)

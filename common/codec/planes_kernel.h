@@ -1,29 +1,26 @@
 /*
- * planes.c - elements to byte planes and back, SPEC.md section 6.
+ * planes_kernel.h - elements to byte planes and back, SPEC.md section 6, in plain C: compiled once for each kind of CPU.
  *
  * One loop for each width; the rotation costs two shifts, so that F32's and BF16's exponent fills one plane.
  */
+#ifndef TPD_CODEC_PLANES_KERNEL_H
+#define TPD_CODEC_PLANES_KERNEL_H
+
+#include "base/bytes.h"
 #include "base/tpd.h"
 
 #include <string.h>
 
-#include "codec/internal.h"
-
-bool tpd_planes_may_rotate(enum tpd_dtype dtype)
-{
-	return dtype == TPD_DTYPE_F32 || dtype == TPD_DTYPE_F16 || dtype == TPD_DTYPE_BF16 || dtype == TPD_DTYPE_F64;
-}
-
-static inline __attribute__((always_inline)) uint64_t load(const uint8_t *p, const unsigned width)
+static inline __attribute__((always_inline)) uint64_t plane_load(const uint8_t *p, const unsigned width)
 {
 	return width == 8 ? tpd_get_u64(p) : width == 4 ? tpd_get_u32(p) : width == 2 ? tpd_get_u16(p) : *p;
 }
 
-static inline __attribute__((always_inline)) void split(const uint8_t *x, size_t n, const unsigned width,
+static inline __attribute__((always_inline)) void plane_split(const uint8_t *x, size_t n, const unsigned width,
 							const unsigned left, uint8_t *planes)
 {
 	for (size_t i = 0; i < n; i++) {
-		uint64_t v = load(x + i * width, width);
+		uint64_t v = plane_load(x + i * width, width);
 
 		v = left ? v << left | v >> (8 * width - left) : v;
 		for (unsigned b = 0; b < width; b++)
@@ -31,7 +28,7 @@ static inline __attribute__((always_inline)) void split(const uint8_t *x, size_t
 	}
 }
 
-static inline __attribute__((always_inline)) void join(const uint8_t *planes, size_t n, const unsigned width,
+static inline __attribute__((always_inline)) void plane_join(const uint8_t *planes, size_t n, const unsigned width,
 						       const unsigned right, uint8_t *out)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -49,26 +46,26 @@ static inline __attribute__((always_inline)) void join(const uint8_t *planes, si
 	}
 }
 
-void tpd_planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
+static inline void tpd_planes_split_inline(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
 {
 	switch (width) {
 	case 8:
 		if (rotate)
-			split(x, n, 8, 1, planes);
+			plane_split(x, n, 8, 1, planes);
 		else
-			split(x, n, 8, 0, planes);
+			plane_split(x, n, 8, 0, planes);
 		return;
 	case 4:
 		if (rotate)
-			split(x, n, 4, 1, planes);
+			plane_split(x, n, 4, 1, planes);
 		else
-			split(x, n, 4, 0, planes);
+			plane_split(x, n, 4, 0, planes);
 		return;
 	case 2:
 		if (rotate)
-			split(x, n, 2, 1, planes);
+			plane_split(x, n, 2, 1, planes);
 		else
-			split(x, n, 2, 0, planes);
+			plane_split(x, n, 2, 0, planes);
 		return;
 	default:
 		if (n > 0)
@@ -76,29 +73,31 @@ void tpd_planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, u
 	}
 }
 
-void tpd_planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
+static inline void tpd_planes_join_inline(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
 {
 	switch (width) {
 	case 8:
 		if (rotate)
-			join(planes, n, 8, 1, out);
+			plane_join(planes, n, 8, 1, out);
 		else
-			join(planes, n, 8, 0, out);
+			plane_join(planes, n, 8, 0, out);
 		return;
 	case 4:
 		if (rotate)
-			join(planes, n, 4, 1, out);
+			plane_join(planes, n, 4, 1, out);
 		else
-			join(planes, n, 4, 0, out);
+			plane_join(planes, n, 4, 0, out);
 		return;
 	case 2:
 		if (rotate)
-			join(planes, n, 2, 1, out);
+			plane_join(planes, n, 2, 1, out);
 		else
-			join(planes, n, 2, 0, out);
+			plane_join(planes, n, 2, 0, out);
 		return;
 	default:
 		if (n > 0)
 			memcpy(out, planes, n);
 	}
 }
+
+#endif

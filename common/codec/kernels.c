@@ -1,0 +1,229 @@
+/*
+ * kernels.c - which form of the kernels this process uses, and whether it can be trusted.
+ *
+ * Before a form is used it codes a fixed piece of each kind, and what comes out must have the digests that stand here, and decode
+ * again. They were found with the scalar form. So a CPU that says that it can what it cannot, or a compiler that makes something else
+ * of it, is seen before it touches anybody's data.
+ */
+#include "base/tpd.h"
+
+#include "codec/kernels.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/digest.h"
+#include "codec/fields.h"
+#include "codec/internal.h"
+#include "codec/kernels_internal.h"
+
+#define ELEMENTS 1100u /* of a piece: rounds, whole ones and a part of one */
+#define ROUNDS ((ELEMENTS + TPD_LANES - 1) / TPD_LANES)
+
+static struct {
+	pthread_once_t once;
+	const struct tpd_kernels *all[3];
+	size_t count;
+	const struct tpd_kernels *use, *proof;
+	char asked[32]; /* what TPD_CPU names, when that cannot be had */
+	bool is_known;  /* it is a form that there is, on some CPU */
+} state = {.once = PTHREAD_ONCE_INIT};
+
+/* --- known answers --- */
+
+static const struct answer {
+	enum tpd_dtype dtype;
+	uint64_t digest; /* of all that the kernels make of the piece of this type */
+} answers[] = {
+	{TPD_DTYPE_F32, UINT64_C(0xf73d5358068c14a4)},
+	{TPD_DTYPE_BF16, UINT64_C(0x5a66633059e95df4)},
+	{TPD_DTYPE_F16, UINT64_C(0x12bd7924a414f6d0)},
+};
+
+static uint64_t next_random(uint64_t *random)
+{
+	*random ^= *random << 13;
+	*random ^= *random >> 7;
+	*random ^= *random << 17;
+	return *random;
+}
+
+/* Weights of all sizes and their updates; some equal, some zero, some of another sign, some not finite. */
+static void make_piece(enum tpd_dtype dtype, uint8_t *x, uint8_t *p)
+{
+	uint64_t random = 0x9e3779b97f4a7c15u;
+
+	for (size_t i = 0; i < ELEMENTS; i++) {
+		uint32_t old = (uint32_t)next_random(&random), kind = (uint32_t)(next_random(&random) >> 20) % 32, new;
+
+		old = (old & 0x80ffffffu) | (0x3c000000u + ((uint32_t)(next_random(&random) >> 30) % 6 << 23)); /* 2^-7 .. 2^-2 */
+		if (dtype == TPD_DTYPE_F16)
+			old = (old >> 16 & 0x83ffu) | (8u + (uint32_t)(next_random(&random) >> 30) % 6) << 10;
+		else if (dtype == TPD_DTYPE_BF16)
+			old >>= 16;
+		new = old + (uint32_t)(next_random(&random) >> 40) % (dtype == TPD_DTYPE_F32 ? 4096u : 9u);
+		if (kind < 5)
+			new = (uint32_t[]){old, 0, old ^ (dtype == TPD_DTYPE_F32 ? 0x80000000u : 0x8000u), 3,
+					   dtype == TPD_DTYPE_F32 ? 0x7fc00001u : dtype == TPD_DTYPE_F16 ? 0x7e01u : 0x7fc1u}[kind];
+		if (dtype == TPD_DTYPE_F32) {
+			tpd_put_u32(x + 4 * i, new);
+			tpd_put_u32(p + 4 * i, old);
+		} else {
+			tpd_put_u16(x + 2 * i, (uint16_t)new);
+			tpd_put_u16(p + 2 * i, (uint16_t)old);
+		}
+	}
+}
+
+/* What a form makes of a piece, one behind the other, and what it makes of that again. */
+struct trial {
+	uint8_t x[4 * ELEMENTS], p[4 * ELEMENTS], back[4 * ELEMENTS + 64];
+	uint32_t values[ROUNDS * TPD_LANES], places[ELEMENTS + TPD_PLACES_SLACK], counts[256], states[TPD_RANS_LANES_MAX];
+	uint32_t table[TPD_RANS_SUM];
+	uint8_t bits[ROUNDS * TPD_LANES], symbols[ELEMENTS], decoded[ELEMENTS];
+	uint8_t planes[4 * ELEMENTS], fields[4 * ROUNDS * TPD_LANES + TPD_FIELDS_SLACK], words[2 * ELEMENTS + TPD_WORDS_SLACK];
+	struct tpd_buf made;
+};
+
+/* Each symbol that occurs once, and one more often: any frequencies do. */
+static void make_frequencies(const uint32_t counts[256], uint16_t freq[256])
+{
+	uint32_t sum = 0;
+	unsigned most = 0;
+
+	for (unsigned s = 0; s < 256; s++) {
+		freq[s] = counts[s] > 0;
+		sum += freq[s];
+		if (counts[s] > counts[most])
+			most = s;
+	}
+	freq[most] = (uint16_t)(freq[most] + TPD_RANS_SUM - sum);
+}
+
+static bool try_grid(const struct tpd_kernels *kernels, enum tpd_dtype dtype, struct trial *trial)
+{
+	const size_t width = tpd_dtype_width(dtype);
+	unsigned t = kernels->choose_t(dtype, trial->x, trial->p, ELEMENTS, 2);
+	uint8_t *end = trial->fields + sizeof trial->fields, *out;
+	struct tpd_fields_in in;
+
+	kernels->grid_encode(dtype, t, trial->x, trial->p, ELEMENTS, trial->symbols, trial->values, trial->bits);
+	out = kernels->fields_pack(trial->values, trial->bits, ROUNDS, end);
+	tpd_buf_u8(&trial->made, (uint8_t)t);
+	tpd_buf_put(&trial->made, trial->symbols, ELEMENTS);
+	tpd_buf_put(&trial->made, out, (size_t)(end - out));
+	tpd_fields_open(&in, out + 4, (size_t)(end - out) - 4);
+	return kernels->grid_decode(dtype, t, trial->p, trial->symbols, ELEMENTS, trial->back, &in) && tpd_fields_done(&in) &&
+	       memcmp(trial->back, trial->x, ELEMENTS * width) == 0;
+}
+
+/* The symbols that try_grid() made. */
+static bool try_rans(const struct tpd_kernels *kernels, struct trial *trial)
+{
+	uint8_t *end = trial->words + sizeof trial->words, *words;
+	uint16_t freq[256];
+
+	kernels->count_bytes(trial->symbols, ELEMENTS, trial->counts);
+	make_frequencies(trial->counts, freq);
+	words = kernels->rans_encode(trial->symbols, ELEMENTS, 6, freq, end, trial->states);
+	for (unsigned s = 0; s < 256; s++)
+		tpd_buf_u32(&trial->made, trial->counts[s]);
+	tpd_buf_put(&trial->made, words, (size_t)(end - words));
+	for (unsigned lane = 0; lane < TPD_RANS_LANES_MAX; lane++)
+		tpd_buf_u32(&trial->made, trial->states[lane]);
+	tpd_rans_decode_table(freq, trial->table);
+	return kernels->rans_decode(words, (size_t)(end - words) / 2, 6, trial->table, trial->states, trial->decoded, ELEMENTS) &&
+	       memcmp(trial->decoded, trial->symbols, ELEMENTS) == 0;
+}
+
+static bool try_bytes(const struct tpd_kernels *kernels, enum tpd_dtype dtype, struct trial *trial)
+{
+	const unsigned width = tpd_dtype_width(dtype);
+	size_t changes = kernels->find_changes(trial->x, trial->p, ELEMENTS, width, trial->places);
+
+	for (size_t i = 0; i < changes; i++)
+		tpd_buf_u32(&trial->made, trial->places[i]);
+	kernels->planes_split(trial->x, ELEMENTS, width, true, trial->planes);
+	tpd_buf_put(&trial->made, trial->planes, width * ELEMENTS);
+	kernels->planes_join(trial->planes, ELEMENTS, width, true, trial->back);
+	return memcmp(trial->back, trial->x, width * ELEMENTS) == 0;
+}
+
+bool tpd_kernels_test(const struct tpd_kernels *kernels)
+{
+	struct trial *trial = calloc(1, sizeof *trial);
+	bool good = trial != NULL;
+
+	for (size_t i = 0; good && i < TPD_ARRAY_LEN(answers); i++) {
+		make_piece(answers[i].dtype, trial->x, trial->p);
+		trial->made.len = 0;
+		good = try_grid(kernels, answers[i].dtype, trial) && try_rans(kernels, trial) && try_bytes(kernels, answers[i].dtype, trial);
+		good = good && !trial->made.failed && tpd_xxh64(trial->made.data, trial->made.len) == answers[i].digest;
+	}
+	if (trial)
+		tpd_buf_release(&trial->made);
+	free(trial);
+	return good;
+}
+
+/* --- which --- */
+
+static void find_all(void)
+{
+	state.all[state.count++] = &tpd_kernels_scalar;
+#if defined(__x86_64__)
+	__builtin_cpu_init();
+	if (tpd_kernels_avx2.name && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
+		tpd_kernels_avx2_prepare();
+		state.all[state.count++] = &tpd_kernels_avx2;
+	}
+	if (tpd_kernels_avx512.name && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+	    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2"))
+		state.all[state.count++] = &tpd_kernels_avx512;
+#endif
+}
+
+static void choose(void)
+{
+	const char *asked = getenv("TPD_CPU");
+	size_t good = 0;
+
+	find_all();
+	for (size_t i = 0; i < state.count; i++)
+		if (tpd_kernels_test(state.all[i]))
+			state.all[good++] = state.all[i];
+	state.count = good;
+	for (size_t i = 0; i < good; i++) {
+		if (asked && asked[0] && strcmp(asked, state.all[i]->name) != 0)
+			continue;
+		state.use = state.all[i];
+		state.proof = state.all[i > 0 ? i - 1 : good > 1 ? 1 : 0];
+	}
+	if (asked)
+		snprintf(state.asked, sizeof state.asked, "%s", asked);
+	for (size_t i = 0; i < 3; i++)
+		state.is_known |= strcmp(state.asked, (const char *[]){"scalar", "avx2", "avx512"}[i]) == 0;
+}
+
+const struct tpd_kernels *const *tpd_kernels_all(size_t *out_count)
+{
+	pthread_once(&state.once, choose);
+	*out_count = state.count;
+	return state.all;
+}
+
+enum tpd_status tpd_kernels_get(const struct tpd_kernels **out_use, const struct tpd_kernels **out_proof, struct tpd_err *err)
+{
+	pthread_once(&state.once, choose);
+	if (!state.use && !state.asked[0])
+		return tpd_fail(err, TPD_UNSUPPORTED, "the codec does not give its known answers on this machine");
+	if (!state.use && state.is_known)
+		return tpd_fail(err, TPD_UNSUPPORTED, "TPD_CPU=%s: this CPU cannot do that, or does it wrong", state.asked);
+	if (!state.use)
+		return tpd_fail(err, TPD_USAGE, "TPD_CPU=%s: it may be scalar, avx2 or avx512", state.asked);
+	*out_use = state.use;
+	*out_proof = state.proof;
+	return TPD_OK;
+}

@@ -1,0 +1,76 @@
+/*
+ * kernels.h - the inner loops of the codec, in as many forms as there are kinds of CPU that deserve one.
+ *
+ * All forms give the same bytes; which one is used is decided once a process, from what the CPU can do, or by TPD_CPU in the
+ * environment (scalar, avx2, avx512). Kernels trust their caller: memory, sizes and numbers are checked before. Those that the
+ * scalar form does in plain C, and nothing more, are where it says so; other forms take them over as they are.
+ */
+#ifndef TPD_CODEC_KERNELS_H
+#define TPD_CODEC_KERNELS_H
+
+#include "base/dtype.h"
+#include "base/tpd.h"
+
+struct tpd_fields_in;
+
+#define TPD_FIELDS_SLACK 128u /* bytes: the count, a word that each lane begins, and a register that is stored whole */
+#define TPD_WORDS_SLACK 32u   /* bytes: likewise */
+#define TPD_PLACES_SLACK 32u /* positions behind the last that find_changes() may write */
+
+struct tpd_kernels {
+	const char *name;
+
+	/* --- grid, SPEC.md section 8: pieces of 1 .. TPD_ROW_MAX elements --- */
+
+	/* T of a piece, SPEC.md section 10. bias: 2 or 3. The caller has set the floating-point mode. */
+	unsigned (*choose_t)(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
+	/*
+	 * n symbols, and for each round of TPD_LANES elements the fields that follow, bits[i] of values[i], which has no others. Lanes behind
+	 * the last element have none: both arrays have room for whole rounds.
+	 */
+	void (*grid_encode)(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
+			    uint32_t *values, uint8_t *bits);
+	/* The way back; false: not valid (fields run out, or no pattern has this Q). */
+	bool (*grid_decode)(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
+			    struct tpd_fields_in *fields);
+	/*
+	 * The remainder stream (section 4) of so many rounds, its count included: it ends at `end`, before which there is room for as
+	 * many bytes as the fields take, and TPD_FIELDS_SLACK. Returns where it begins.
+	 */
+	uint8_t *(*fields_pack)(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end);
+
+	/* --- rANS, section 3 --- */
+
+	/*
+	 * Code n symbols in 2^k lanes; freq: 256 values with the sum 4096, none of them 4096. words_end: end of a buffer of 2 * n +
+	 * TPD_WORDS_SLACK bytes, filled downwards. Returns the first word's place; states gets 2^k values.
+	 */
+	uint8_t *(*rans_encode)(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
+				uint32_t *states);
+	/* table: tpd_rans_decode_table()'s; states: in range. false: words run out or are left over, or a state is wrong at the end. */
+	bool (*rans_decode)(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
+			    size_t n);
+
+	/* --- bytes --- */
+
+	/* How often each byte value occurs. */
+	void (*count_bytes)(const uint8_t *symbols, size_t n, uint32_t counts[256]);
+	/* Section 6: width 1, 2, 4 or 8; plane b begins at planes + b * n. */
+	void (*planes_split)(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes);
+	void (*planes_join)(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out);
+	/* Positions of elements of 1, 2 or 4 bytes that differ, ascending; returns how many. Room for n + TPD_PLACES_SLACK of them. */
+	size_t (*find_changes)(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places);
+};
+
+extern const struct tpd_kernels tpd_kernels_scalar;
+/* What this CPU can run, best last; *out_count at least 1. */
+const struct tpd_kernels *const *tpd_kernels_all(size_t *out_count);
+/*
+ * The form to use, and the one that proves what it made: another one where there is another. Each has passed its known-answer test. Fails
+ * with TPD_USAGE when TPD_CPU names one that there is not, TPD_UNSUPPORTED when it is not this CPU's or did not pass.
+ */
+enum tpd_status tpd_kernels_get(const struct tpd_kernels **out_use, const struct tpd_kernels **out_proof, struct tpd_err *err);
+/* Does this form give the known answers? */
+bool tpd_kernels_test(const struct tpd_kernels *kernels);
+
+#endif

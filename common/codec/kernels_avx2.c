@@ -1,0 +1,581 @@
+/*
+ * kernels_avx2.c - the kernels for CPUs with AVX2 and without what kernels_avx512.c asks for.
+ *
+ * The same ideas as there, on two registers of eight lanes. There is no compress and no expand here; what lanes take or give
+ * is moved by permutations that 256 entries of a table hold, one for each mask. Compressed words end where they have to end, and what is
+ * stored below them is written over by what comes next.
+ */
+#include "base/tpd.h"
+
+#include "codec/kernels.h"
+
+#include "codec/kernels_internal.h"
+
+#if defined(__AVX2__)
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "codec/grid_kernel.h"
+#include "codec/internal.h"
+#include "codec/planes_kernel.h"
+
+#define VECTOR_INLINE static inline __attribute__((always_inline))
+#define HALF 8u /* lanes of a register */
+
+/* For each mask of 8 lanes. */
+static struct {
+	uint8_t to_top[256][HALF]; /* dwords: those of the mask, in order, at the end */
+	uint8_t expand[256][HALF]; /* dwords: the next one for each lane of the mask */
+	uint8_t words_to_top[256][16], words_expand[256][16]; /* the same for words of 16 bits, as bytes */
+} tables;
+
+void tpd_kernels_avx2_prepare(void)
+{
+	for (unsigned mask = 0; mask < 256; mask++) {
+		unsigned count = (unsigned)__builtin_popcount(mask), seen = 0;
+
+		for (unsigned lane = 0; lane < HALF; lane++) {
+			tables.expand[mask][lane] = (uint8_t)seen;
+			for (unsigned b = 0; b < 2; b++)
+				tables.words_expand[mask][2 * lane + b] = mask >> lane & 1 ? (uint8_t)(2 * seen + b) : 0x80;
+			if (!(mask >> lane & 1))
+				continue;
+			tables.to_top[mask][HALF - count + seen] = (uint8_t)lane;
+			for (unsigned b = 0; b < 2; b++)
+				tables.words_to_top[mask][2 * (HALF - count + seen) + b] = (uint8_t)(2 * lane + b);
+			seen++;
+		}
+	}
+}
+
+VECTOR_INLINE __m256i set(int32_t v)
+{
+	return _mm256_set1_epi32(v);
+}
+
+VECTOR_INLINE __m256i left(__m256i v, unsigned bits)
+{
+	return _mm256_slli_epi32(v, (int)bits);
+}
+
+VECTOR_INLINE __m256i right(__m256i v, unsigned bits)
+{
+	return _mm256_srli_epi32(v, (int)bits);
+}
+
+VECTOR_INLINE __m256i right_signed(__m256i v, unsigned bits)
+{
+	return _mm256_srai_epi32(v, (int)bits);
+}
+
+VECTOR_INLINE __m128i load_128(const void *from)
+{
+	return _mm_loadu_si128((const __m128i *)from);
+}
+
+VECTOR_INLINE __m256i load_256(const void *from)
+{
+	return _mm256_loadu_si256((const __m256i *)from);
+}
+
+VECTOR_INLINE void store_256(void *to, __m256i v)
+{
+	_mm256_storeu_si256((__m256i *)to, v);
+}
+
+/* A bit a lane. */
+VECTOR_INLINE unsigned mask_of(__m256i lanes)
+{
+	return (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(lanes));
+}
+
+VECTOR_INLINE __m256i permutation(const uint8_t entry[HALF])
+{
+	return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)entry));
+}
+
+VECTOR_INLINE __m256i load(const struct tpd_grid_type type, const uint8_t *from)
+{
+	return type.width == 32 ? load_256(from) : _mm256_cvtepu16_epi32(load_128(from));
+}
+
+/* 16 lanes of small numbers as bytes. */
+VECTOR_INLINE __m128i narrow(__m256i low, __m256i high)
+{
+	__m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+
+	return _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+VECTOR_INLINE __m256i magnitude_of(const struct tpd_grid_type type, __m256i x)
+{
+	return _mm256_and_si256(x, set((int32_t)((UINT32_C(1) << (type.width - 1)) - 1)));
+}
+
+VECTOR_INLINE __m256i sign_of(const struct tpd_grid_type type, __m256i x)
+{
+	return right_signed(left(x, 32 - type.width), 31);
+}
+
+VECTOR_INLINE __m256i wrapped(const struct tpd_grid_type type, __m256i v)
+{
+	return type.width == 32 ? v : right_signed(left(v, 32 - type.width), 32 - type.width);
+}
+
+/* b where the mask says, else a. */
+VECTOR_INLINE __m256i choose_lanes(__m256i a, __m256i b, __m256i mask)
+{
+	return _mm256_blendv_epi8(a, b, mask);
+}
+
+VECTOR_INLINE __m256i coarse_g(const struct tpd_grid_type type, const struct grid_step *step, __m256i magnitude, __m256i *out_inside)
+{
+	__m256 value = _mm256_mul_ps(_mm256_castsi256_ps(left(magnitude, 23 - type.mantissa)), _mm256_set1_ps(step->scale));
+
+	*out_inside = _mm256_cmpgt_epi32(set(step->limit), magnitude);
+	return choose_lanes(_mm256_sub_epi32(magnitude, set(step->base)), _mm256_cvttps_epi32(value), *out_inside);
+}
+
+VECTOR_INLINE __m256i told_by(const struct tpd_grid_type type, const struct grid_step *step, __m256i g)
+{
+	__m256i bits = _mm256_castps_si256(_mm256_cvtepi32_ps(g));
+
+	return _mm256_add_epi32(right(bits, 23 - type.mantissa), set((int32_t)step->raise));
+}
+
+VECTOR_INLINE void encode_half(const struct tpd_grid_type type, const struct grid_step *step, __m256i x, __m256i p, __m256i *out_symbols,
+			       __m256i *out_values, __m256i *out_bits)
+{
+	const __m256i zero = _mm256_setzero_si256();
+	__m256i magnitude = magnitude_of(type, x), inside, p_inside, g, g_p, d, values, bits, nothing, coded, equal, silent;
+
+	g = coarse_g(type, step, magnitude, &inside);
+	g_p = coarse_g(type, step, magnitude_of(type, p), &p_inside);
+	d = wrapped(type, _mm256_sub_epi32(_mm256_xor_si256(g, sign_of(type, x)), _mm256_xor_si256(g_p, sign_of(type, p))));
+	d = _mm256_add_epi32(d, set(TPD_SYMBOL_MIDDLE));
+	coded = _mm256_andnot_si256(_mm256_cmpgt_epi32(d, set(255)), _mm256_cmpgt_epi32(d, set(TPD_SYMBOL_FIRST - 1)));
+	equal = _mm256_cmpeq_epi32(x, p);
+	silent = _mm256_or_si256(equal, _mm256_cmpeq_epi32(x, zero));
+	nothing = _mm256_cmpeq_epi32(g, zero);
+	bits = _mm256_sub_epi32(set((int32_t)step->t), right(magnitude, type.mantissa));
+	bits = choose_lanes(bits, set(step->below_bits), nothing);
+	values = _mm256_sub_epi32(magnitude, _mm256_andnot_si256(nothing, told_by(type, step, g)));
+	values = choose_lanes(x, _mm256_and_si256(values, inside), coded);
+	bits = choose_lanes(set((int32_t)type.width), _mm256_and_si256(bits, inside), coded);
+	*out_values = _mm256_andnot_si256(silent, values);
+	*out_bits = _mm256_andnot_si256(silent, bits);
+	d = _mm256_andnot_si256(silent, _mm256_and_si256(d, coded));
+	d = _mm256_or_si256(d, _mm256_and_si256(silent, set(TPD_SYMBOL_ZERO)));
+	*out_symbols = choose_lanes(d, set(TPD_SYMBOL_EQUAL), equal);
+}
+
+VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
+				 uint8_t *symbols, uint32_t *values, uint8_t *bits)
+{
+	const struct grid_step step = step_of(type, t);
+	const size_t width = type.width / 8;
+
+	for (size_t i = 0; i < n; i += TPD_LANES) {
+		const uint8_t *new = x + i * width, *old = p + i * width;
+		__m256i these[2], value[2], bit[2];
+		struct block_pad pad;
+
+		if (n - i < TPD_LANES) {
+			pad_block(type, new, n - i, pad.x);
+			pad_block(type, old, n - i, pad.p);
+			new = pad.x;
+			old = pad.p;
+		}
+		for (unsigned h = 0; h < 2; h++) {
+			encode_half(type, &step, load(type, new + h * HALF * width), load(type, old + h * HALF * width), &these[h],
+				    &value[h], &bit[h]);
+			store_256(values + i + h * HALF, value[h]);
+		}
+		_mm_storeu_si128((__m128i *)(void *)(bits + i), narrow(bit[0], bit[1]));
+		_mm_storeu_si128((__m128i *)(void *)pad.symbols, narrow(these[0], these[1]));
+		if (n - i < TPD_LANES)
+			memcpy(symbols + i, pad.symbols, n - i);
+		else
+			memcpy(symbols + i, pad.symbols, TPD_LANES);
+	}
+}
+
+static void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
+			uint32_t *values, uint8_t *bits)
+{
+	if (dtype == TPD_DTYPE_F32 && t > 23)
+		encode_rounds(TYPE_F32, t, x, p, n, symbols, values, bits);
+	else if (dtype == TPD_DTYPE_BF16 && t > 7)
+		encode_rounds(TYPE_BF16, t, x, p, n, symbols, values, bits);
+	else if (dtype == TPD_DTYPE_F16 && t > 10)
+		encode_rounds(TYPE_F16, t, x, p, n, symbols, values, bits);
+	else
+		tpd_kernels_scalar.grid_encode(dtype, t, x, p, n, symbols, values, bits);
+}
+
+/* --- the remainder stream --- */
+
+/* A half round, its words stored below `out`; returns where they begin. */
+VECTOR_INLINE uint8_t *push_half(const uint32_t *values, const uint8_t *bits, __m256i *held, __m256i *count, uint8_t *out)
+{
+	__m256i value = load_256(values), n = permutation(bits), both = _mm256_add_epi32(*count, n), word, open;
+	__m256i full = _mm256_cmpgt_epi32(both, set(31));
+	unsigned mask = mask_of(full);
+
+	*count = _mm256_and_si256(both, set(31));
+	word = _mm256_or_si256(_mm256_sllv_epi32(*held, _mm256_sub_epi32(n, *count)), _mm256_srlv_epi32(value, *count));
+	open = _mm256_andnot_si256(_mm256_sllv_epi32(set(-1), *count), value);
+	*held = choose_lanes(_mm256_or_si256(_mm256_sllv_epi32(*held, n), value), open, full);
+	store_256(out - 4 * HALF, _mm256_permutevar8x32_epi32(word, permutation(tables.to_top[mask])));
+	return out - 4 * (size_t)__builtin_popcount(mask);
+}
+
+static uint8_t *fields_pack(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end)
+{
+	__m256i held[2], count[2];
+	uint8_t *out = end;
+
+	for (unsigned h = 0; h < 2; h++)
+		held[h] = count[h] = _mm256_setzero_si256();
+	for (size_t r = 0; r < rounds; r++)
+		for (unsigned h = 0; h < 2; h++)
+			count[h] = _mm256_sub_epi32(count[h], permutation(bits + r * TPD_LANES + h * HALF));
+	for (unsigned h = 0; h < 2; h++)
+		count[h] = _mm256_and_si256(count[h], set(31));
+	for (size_t r = rounds; r-- > 0;)
+		for (unsigned h = 2; h-- > 0;)
+			out = push_half(values + r * TPD_LANES + h * HALF, bits + r * TPD_LANES + h * HALF, &held[h], &count[h], out);
+	out -= 4;
+	tpd_put_u32(out, (uint32_t)((size_t)(end - out) / 4 - 1));
+	return out;
+}
+
+/* A field of n bits from each lane of a half; 8 words may be read at *next. */
+VECTOR_INLINE __m256i pull_half(__m256i *held, __m256i *count, __m256i n, const uint8_t **next)
+{
+	__m256i need = _mm256_cmpgt_epi32(n, *count), fresh, value;
+	unsigned mask = mask_of(need);
+
+	fresh = _mm256_and_si256(need, _mm256_permutevar8x32_epi32(load_256(*next), permutation(tables.expand[mask])));
+	value = _mm256_andnot_si256(_mm256_sllv_epi32(set(-1), n), _mm256_or_si256(*held, _mm256_sllv_epi32(fresh, *count)));
+	*held = _mm256_or_si256(_mm256_srlv_epi32(*held, n), _mm256_srlv_epi32(fresh, _mm256_sub_epi32(n, *count)));
+	*count = _mm256_and_si256(_mm256_sub_epi32(*count, n), set(31));
+	*next += 4 * (size_t)__builtin_popcount(mask);
+	return value;
+}
+
+VECTOR_INLINE __m256i decode_half(const struct tpd_grid_type type, const struct grid_step *step, __m256i p, __m256i symbols, __m256i *held,
+				  __m256i *count, const uint8_t **next, __m256i *wrong)
+{
+	const __m256i zero = _mm256_setzero_si256();
+	__m256i inside, coded, equal, nothing, small, q, g, told, n, value, magnitude, inner, bad;
+
+	g = coarse_g(type, step, magnitude_of(type, p), &inside);
+	q = _mm256_add_epi32(_mm256_xor_si256(g, sign_of(type, p)), _mm256_sub_epi32(symbols, set(TPD_SYMBOL_MIDDLE)));
+	q = wrapped(type, q);
+	g = _mm256_xor_si256(q, right_signed(q, 31));
+	coded = _mm256_cmpgt_epi32(symbols, set(TPD_SYMBOL_FIRST - 1));
+	equal = _mm256_cmpeq_epi32(symbols, set(TPD_SYMBOL_EQUAL));
+	nothing = _mm256_cmpeq_epi32(g, zero);
+	small = _mm256_cmpgt_epi32(set(1 << type.mantissa), g);
+	told = _mm256_castps_si256(_mm256_cvtepi32_ps(g));
+	n = _mm256_and_si256(small, _mm256_sub_epi32(set((int32_t)type.mantissa + 127), right(told, 23)));
+	n = _mm256_and_si256(coded, choose_lanes(n, set(step->below_bits), nothing));
+	n = choose_lanes(n, set((int32_t)type.width), _mm256_cmpeq_epi32(symbols, zero));
+	value = pull_half(held, count, n, next);
+	inner = _mm256_add_epi32(right(told, 23 - type.mantissa), set((int32_t)step->raise));
+	inner = _mm256_add_epi32(_mm256_andnot_si256(nothing, inner), value);
+	magnitude = choose_lanes(_mm256_add_epi32(g, set(step->base)), inner, small);
+	bad = _mm256_and_si256(nothing, _mm256_cmpgt_epi32(value, set((int32_t)step->below - 1)));
+	bad = _mm256_or_si256(bad, _mm256_and_si256(magnitude, set((int32_t)(UINT32_MAX << (type.width - 1)))));
+	*wrong = _mm256_or_si256(*wrong, _mm256_and_si256(bad, coded));
+	magnitude = _mm256_or_si256(magnitude, _mm256_and_si256(q, set((int32_t)(UINT32_C(1) << (type.width - 1)))));
+	value = choose_lanes(value, magnitude, coded);
+	return choose_lanes(value, p, equal);
+}
+
+/* 16 patterns of 16 bits. */
+VECTOR_INLINE void store_halves(const struct tpd_grid_type type, uint8_t *to, __m256i low, __m256i high)
+{
+	if (type.width == 32) {
+		store_256(to, low);
+		store_256(to + 4 * HALF, high);
+	} else {
+		store_256(to, _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8));
+	}
+}
+
+VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
+				 uint8_t *out, struct tpd_fields_in *fields)
+{
+	const struct grid_step step = step_of(type, t);
+	const size_t width = type.width / 8;
+	__m256i held[2], count[2], wrong = _mm256_setzero_si256(), x[2];
+
+	for (unsigned h = 0; h < 2; h++) {
+		held[h] = load_256(fields->acc + h * HALF);
+		count[h] = load_256(fields->bits + h * HALF);
+	}
+	for (size_t i = 0; i < n && fields->next <= fields->end; i += TPD_LANES) {
+		const uint8_t *old = p + i * width, *these = symbols + i, *next;
+		bool is_part = n - i < TPD_LANES;
+		struct block_pad pad;
+
+		if (is_part) {
+			pad_block(type, old, n - i, pad.p);
+			memset(pad.symbols, TPD_SYMBOL_EQUAL, TPD_LANES);
+			memcpy(pad.symbols, these, n - i);
+			old = pad.p;
+			these = pad.symbols;
+		}
+		tpd_fields_prepare(fields);
+		next = fields->next;
+		for (unsigned h = 0; h < 2; h++)
+			x[h] = decode_half(type, &step, load(type, old + h * HALF * width), permutation(these + h * HALF), &held[h],
+					   &count[h], &next, &wrong);
+		fields->next = next;
+		store_halves(type, is_part ? pad.x : out + i * width, x[0], x[1]);
+		if (is_part)
+			memcpy(out + i * width, pad.x, (n - i) * width);
+	}
+	for (unsigned h = 0; h < 2; h++) {
+		store_256(fields->acc + h * HALF, held[h]);
+		store_256(fields->bits + h * HALF, count[h]);
+	}
+	return fields->next <= fields->end && _mm256_testz_si256(wrong, wrong);
+}
+
+static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
+			struct tpd_fields_in *fields)
+{
+	if (dtype == TPD_DTYPE_F32 && t > 23)
+		return decode_rounds(TYPE_F32, t, p, symbols, n, out, fields);
+	if (dtype == TPD_DTYPE_BF16 && t > 7)
+		return decode_rounds(TYPE_BF16, t, p, symbols, n, out, fields);
+	if (dtype == TPD_DTYPE_F16 && t > 10)
+		return decode_rounds(TYPE_F16, t, p, symbols, n, out, fields);
+	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
+}
+
+/* --- T of a piece --- */
+
+VECTOR_INLINE __m256 widened_vector(const struct tpd_grid_type type, __m256i x)
+{
+	__m256i magnitude = left(magnitude_of(type, x), 23 - type.mantissa);
+
+	if (type.mantissa == 10)
+		magnitude = _mm256_add_epi32(magnitude, _mm256_and_si256(_mm256_cmpgt_epi32(magnitude, set(0x0f800000 - 1)),
+									   set(0x70000000)));
+	return _mm256_castsi256_ps(_mm256_or_si256(magnitude, left(right(x, type.width - 1), 31)));
+}
+
+VECTOR_INLINE __m256i exponents_of(const struct tpd_grid_type type, __m256i new, __m256i old)
+{
+	__m256 difference = _mm256_sub_ps(widened_vector(type, new), widened_vector(type, old));
+	__m256i exponent;
+
+	if (type.mantissa == 10)
+		difference = _mm256_mul_ps(difference, _mm256_set1_ps(0x1p112f));
+	exponent = _mm256_and_si256(right(_mm256_castps_si256(difference), 23), set(255));
+	return _mm256_or_si256(exponent, _mm256_and_si256(_mm256_cmpeq_epi32(new, old), set(TPD_EXPONENT_NONE)));
+}
+
+VECTOR_INLINE unsigned count_up_to(const uint8_t *bytes, size_t n, uint8_t most)
+{
+	const __m256i limit = _mm256_set1_epi8((char)most);
+	unsigned count = 0;
+
+	for (size_t i = 0; i < n; i += 32) {
+		__m256i v = load_256(bytes + i);
+
+		count += (unsigned)__builtin_popcount((unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_min_epu8(v, limit), v)));
+	}
+	return count;
+}
+
+VECTOR_INLINE unsigned choose(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+{
+	uint8_t exponents[TPD_ROW_MAX];
+	const size_t width = type.width / 8, whole = (n + 31) / 32 * 32;
+	unsigned total, rank, low = 0, high = TPD_EXPONENT_NONE - 1;
+
+	memset(exponents + whole - 32, TPD_EXPONENT_NONE, 32);
+	for (size_t i = 0; i < n; i += TPD_LANES) {
+		const uint8_t *new = x + i * width, *old = p + i * width;
+		struct block_pad pad;
+
+		if (n - i < TPD_LANES) { /* what is padded is equal */
+			pad_block(type, new, n - i, pad.x);
+			pad_block(type, old, n - i, pad.p);
+			new = pad.x;
+			old = pad.p;
+		}
+		_mm_storeu_si128((__m128i *)(void *)(exponents + i),
+				 narrow(exponents_of(type, load(type, new), load(type, old)),
+					exponents_of(type, load(type, new + HALF * width), load(type, old + HALF * width))));
+	}
+	total = count_up_to(exponents, whole, TPD_EXPONENT_NONE - 1);
+	if (total == 0)
+		return 1;
+	rank = (total + 1) / 2;
+	while (low < high) {
+		unsigned middle = (low + high) / 2;
+
+		if (count_up_to(exponents, whole, (uint8_t)middle) >= rank)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return tpd_grid_t_of_exponent(&type, low, bias);
+}
+
+static unsigned choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+{
+	switch (dtype) {
+	case TPD_DTYPE_F32:
+		return choose(TYPE_F32, x, p, n, bias);
+	case TPD_DTYPE_BF16:
+		return choose(TYPE_BF16, x, p, n, bias);
+	default:
+		return choose(TYPE_F16, x, p, n, bias);
+	}
+}
+
+/* --- rANS: 64 lanes in eight registers; other numbers of lanes are short streams --- */
+
+#define REGISTERS (TPD_RANS_LANES_MAX / HALF)
+
+/* steps: f and cum << 16. The quotient is the single precision one, right or one off to either side. */
+VECTOR_INLINE __m256i rans_step(__m256i x, __m256i step, uint8_t **words)
+{
+	__m256i f = _mm256_and_si256(step, set(0xffff)), quotient, rest, over, under, low;
+	__m256i full = _mm256_cmpgt_epi32(x, _mm256_sub_epi32(left(f, 31 - TPD_RANS_BITS), set(1)));
+	unsigned mask = mask_of(full);
+
+	low = _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(x, set(0xffff)), _mm256_setzero_si256()), 0xd8);
+	_mm_storeu_si128((__m128i *)(void *)(*words - 16),
+			 _mm_shuffle_epi8(_mm256_castsi256_si128(low), load_128(tables.words_to_top[mask])));
+	*words -= 2 * (size_t)__builtin_popcount(mask);
+	x = choose_lanes(x, right(x, 16), full);
+	quotient = _mm256_cvttps_epi32(_mm256_div_ps(_mm256_cvtepi32_ps(x), _mm256_cvtepi32_ps(f)));
+	rest = _mm256_sub_epi32(x, _mm256_mullo_epi32(quotient, f));
+	under = _mm256_cmpgt_epi32(_mm256_setzero_si256(), rest);
+	quotient = _mm256_add_epi32(quotient, under);
+	rest = _mm256_add_epi32(rest, _mm256_and_si256(under, f));
+	over = _mm256_cmpgt_epi32(rest, _mm256_sub_epi32(f, set(1)));
+	quotient = _mm256_sub_epi32(quotient, over);
+	rest = _mm256_sub_epi32(rest, _mm256_and_si256(over, f));
+	return _mm256_add_epi32(left(quotient, TPD_RANS_BITS), _mm256_add_epi32(rest, right(step, 16)));
+}
+
+static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end, uint32_t *states)
+{
+	uint32_t steps[256], cum = 0;
+	size_t i = n / TPD_RANS_LANES_MAX * TPD_RANS_LANES_MAX;
+	__m256i state[REGISTERS];
+	uint8_t *words = words_end;
+
+	if (k != 6)
+		return tpd_kernels_scalar.rans_encode(symbols, n, k, freq, words_end, states);
+	for (unsigned s = 0; s < 256; s++) {
+		steps[s] = freq[s] | cum << 16;
+		cum += freq[s];
+	}
+	for (unsigned lane = 0; lane < TPD_RANS_LANES_MAX; lane++)
+		states[lane] = TPD_RANS_LOW;
+	for (size_t last = n; last-- > i;)
+		words = tpd_rans_encode_one(&states[last % TPD_RANS_LANES_MAX], freq[symbols[last]], steps[symbols[last]] >> 16, words);
+	for (unsigned v = 0; v < REGISTERS; v++)
+		state[v] = load_256(states + HALF * v);
+	while (i > 0) {
+		i -= TPD_RANS_LANES_MAX;
+#pragma GCC unroll 8
+		for (unsigned v = REGISTERS; v-- > 0;)
+			state[v] = rans_step(state[v],
+					     _mm256_i32gather_epi32((const int *)(const void *)steps, permutation(symbols + i + HALF * v), 4),
+					     &words);
+	}
+	for (unsigned v = 0; v < REGISTERS; v++)
+		store_256(states + HALF * v, state[v]);
+	return words;
+}
+
+static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out, size_t n)
+{
+	const uint8_t *end = words + 2 * count;
+	__m256i state[REGISTERS];
+	size_t i = 0;
+
+	if (k != 6)
+		return tpd_kernels_scalar.rans_decode(words, count, k, table, states, out, n);
+	for (unsigned v = 0; v < REGISTERS; v++)
+		state[v] = load_256(states + HALF * v);
+	for (; i + TPD_RANS_LANES_MAX <= n && (size_t)(end - words) >= 2 * TPD_RANS_LANES_MAX; i += TPD_RANS_LANES_MAX) {
+		__m256i entry[2];
+
+#pragma GCC unroll 8
+		for (unsigned v = 0; v < REGISTERS; v++) {
+			__m256i x, need, more;
+			unsigned mask;
+
+			entry[v % 2] = _mm256_i32gather_epi32((const int *)(const void *)table,
+							      _mm256_and_si256(state[v], set(TPD_RANS_SUM - 1)), 4);
+			x = _mm256_mullo_epi32(_mm256_and_si256(right(entry[v % 2], 8), set(0xfff)),
+					       right(state[v], TPD_RANS_BITS));
+			x = _mm256_add_epi32(x, right(entry[v % 2], 20));
+			need = _mm256_cmpgt_epi32(set(TPD_RANS_LOW), x);
+			mask = mask_of(need);
+			more = _mm256_cvtepu16_epi32(_mm_shuffle_epi8(load_128(words), load_128(tables.words_expand[mask])));
+			state[v] = choose_lanes(x, _mm256_or_si256(left(x, 16), more), need);
+			words += 2 * (size_t)__builtin_popcount(mask);
+			if (v % 2)
+				_mm_storeu_si128((__m128i *)(void *)(out + i + HALF * (v - 1)),
+						 narrow(_mm256_and_si256(entry[0], set(255)), _mm256_and_si256(entry[1], set(255))));
+		}
+	}
+	for (unsigned v = 0; v < REGISTERS; v++)
+		store_256(states + HALF * v, state[v]);
+	return tpd_rans_decode_rest(words, end, TPD_RANS_LANES_MAX, table, states, out, i, n);
+}
+
+/* --- bytes --- */
+
+static void planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
+{
+	tpd_planes_split_inline(x, n, width, rotate, planes);
+}
+
+static void planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
+{
+	tpd_planes_join_inline(planes, n, width, rotate, out);
+}
+
+static size_t find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places)
+{
+	return tpd_find_changes_from(x, p, 0, n, width, places);
+}
+
+const struct tpd_kernels tpd_kernels_avx2 = {
+	.name = "avx2",
+	.choose_t = choose_t,
+	.grid_encode = grid_encode,
+	.grid_decode = grid_decode,
+	.fields_pack = fields_pack,
+	.rans_encode = rans_encode,
+	.rans_decode = rans_decode,
+	.count_bytes = tpd_count_bytes,
+	.planes_split = planes_split,
+	.planes_join = planes_join,
+	.find_changes = find_changes,
+};
+
+#else
+
+void tpd_kernels_avx2_prepare(void)
+{
+}
+
+const struct tpd_kernels tpd_kernels_avx2 = {.name = NULL}; /* not built for this CPU */
+
+#endif

@@ -1,0 +1,516 @@
+/*
+ * kernels_avx512.c - the kernels for CPUs with AVX-512 F, BW, DQ, VL and VBMI2 (Ice Lake, Zen 4 and later).
+ *
+ * Sixteen elements, lanes of the remainder stream or lanes of rANS to a register. What the scalar kernels do lane by lane with a
+ * conditional word each becomes one compress or expand of a register. Three things are turned around for that:
+ *
+ *     fields    packed from the last round to the first, as the decoder's queue would be filled backwards: a word is complete when it
+ *               is met, and leaves in order. Only the bits that are left over in each lane at the end must be known before.
+ *     T         the median is found by counting bytes below a threshold, eight times, instead of by a table of counts.
+ *     rANS      x / f in single precision, from a reciprocal that is a little too small: the quotient or one less, put right by the
+ *               remainder. x / f < 2^19 and the error is below 2^-20 of it, so it is never two less.
+ *
+ * Compressed registers are stored whole or with a mask, never compressed into memory (slow where that is done in microcode).
+ */
+#include "base/tpd.h"
+
+#include "codec/kernels.h"
+
+#include "codec/kernels_internal.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VBMI2__)
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "codec/grid_kernel.h"
+#include "codec/internal.h"
+#include "codec/planes_kernel.h"
+
+#define VECTOR_INLINE static inline __attribute__((always_inline))
+
+VECTOR_INLINE __m512i set(int32_t v)
+{
+	return _mm512_set1_epi32(v);
+}
+
+/* `count` elements, zeros behind them. */
+VECTOR_INLINE __m512i load(const struct tpd_grid_type type, const uint8_t *from, __mmask16 lanes)
+{
+	if (type.width == 32)
+		return _mm512_maskz_loadu_epi32(lanes, from);
+	return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from));
+}
+
+VECTOR_INLINE __mmask16 first_lanes(size_t n)
+{
+	return (__mmask16)(n >= TPD_LANES ? 0xffffu : (1u << n) - 1);
+}
+
+VECTOR_INLINE __m512i magnitude_of(const struct tpd_grid_type type, __m512i x)
+{
+	return _mm512_and_si512(x, set((int32_t)((UINT32_C(1) << (type.width - 1)) - 1)));
+}
+
+VECTOR_INLINE __m512i sign_of(const struct tpd_grid_type type, __m512i x)
+{
+	return _mm512_srai_epi32(_mm512_slli_epi32(x, 32 - type.width), 31);
+}
+
+VECTOR_INLINE __m512i wrapped(const struct tpd_grid_type type, __m512i v)
+{
+	return type.width == 32 ? v : _mm512_srai_epi32(_mm512_slli_epi32(v, 32 - type.width), 32 - type.width);
+}
+
+/* G of a coarse T, of |x|; *out_inside: where something may remain. */
+VECTOR_INLINE __m512i coarse_g(const struct tpd_grid_type type, const struct grid_step *step, __m512i magnitude, __mmask16 *out_inside)
+{
+	__m512 value = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(magnitude, 23 - type.mantissa)), _mm512_set1_ps(step->scale));
+
+	*out_inside = _mm512_cmplt_epi32_mask(magnitude, set(step->limit));
+	return _mm512_mask_cvttps_epi32(_mm512_sub_epi32(magnitude, set(step->base)), *out_inside, value);
+}
+
+/* What G below 2^M says of |x|. */
+VECTOR_INLINE __m512i told_by(const struct tpd_grid_type type, const struct grid_step *step, __m512i g)
+{
+	__m512i bits = _mm512_castps_si512(_mm512_cvtepi32_ps(g));
+
+	return _mm512_add_epi32(_mm512_srli_epi32(bits, 23 - type.mantissa), set((int32_t)step->raise));
+}
+
+VECTOR_INLINE void encode_round(const struct tpd_grid_type type, const struct grid_step *step, __m512i x, __m512i p, __m512i *out_symbols,
+				__m512i *out_values, __m512i *out_bits)
+{
+	__m512i magnitude = magnitude_of(type, x), p_magnitude = magnitude_of(type, p), g, g_p, d, values, bits;
+	__mmask16 inside, p_inside, nothing, coded, equal, silent;
+
+	g = coarse_g(type, step, magnitude, &inside);
+	g_p = coarse_g(type, step, p_magnitude, &p_inside);
+	d = wrapped(type, _mm512_sub_epi32(_mm512_xor_si512(g, sign_of(type, x)), _mm512_xor_si512(g_p, sign_of(type, p))));
+	d = _mm512_add_epi32(d, set(TPD_SYMBOL_MIDDLE));
+	coded = _mm512_cmplt_epu32_mask(_mm512_sub_epi32(d, set(TPD_SYMBOL_FIRST)), set(256 - TPD_SYMBOL_FIRST));
+	equal = _mm512_cmpeq_epi32_mask(x, p);
+	silent = equal | _mm512_testn_epi32_mask(x, x);
+	nothing = _mm512_testn_epi32_mask(g, g);
+	bits = _mm512_sub_epi32(set((int32_t)step->t), _mm512_srli_epi32(magnitude, type.mantissa));
+	bits = _mm512_mask_mov_epi32(bits, nothing, set(step->below_bits));
+	values = _mm512_mask_sub_epi32(magnitude, (__mmask16)~nothing, magnitude, told_by(type, step, g));
+	values = _mm512_maskz_mov_epi32(inside, values);
+	bits = _mm512_maskz_mov_epi32(inside, bits);
+	values = _mm512_mask_mov_epi32(x, coded, values);
+	bits = _mm512_mask_mov_epi32(set((int32_t)type.width), coded, bits);
+	*out_values = _mm512_maskz_mov_epi32((__mmask16)~silent, values);
+	*out_bits = _mm512_maskz_mov_epi32((__mmask16)~silent, bits);
+	d = _mm512_maskz_mov_epi32(coded & (__mmask16)~silent, d);
+	d = _mm512_mask_mov_epi32(d, silent, set(TPD_SYMBOL_ZERO));
+	*out_symbols = _mm512_mask_mov_epi32(d, equal, set(TPD_SYMBOL_EQUAL));
+}
+
+VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
+				 uint8_t *symbols, uint32_t *values, uint8_t *bits)
+{
+	const struct grid_step step = step_of(type, t);
+	const size_t width = type.width / 8;
+
+	for (size_t i = 0; i < n; i += TPD_LANES) {
+		__mmask16 lanes = first_lanes(n - i);
+		__m512i these, value, bit;
+
+		encode_round(type, &step, load(type, x + i * width, lanes), load(type, p + i * width, lanes), &these, &value, &bit);
+		_mm_mask_storeu_epi8(symbols + i, lanes, _mm512_cvtepi32_epi8(these));
+		_mm512_storeu_si512(values + i, value);
+		_mm_storeu_si128((__m128i *)(void *)(bits + i), _mm512_cvtepi32_epi8(bit));
+	}
+}
+
+static void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
+			uint32_t *values, uint8_t *bits)
+{
+	if (dtype == TPD_DTYPE_F32 && t > 23)
+		encode_rounds(TYPE_F32, t, x, p, n, symbols, values, bits);
+	else if (dtype == TPD_DTYPE_BF16 && t > 7)
+		encode_rounds(TYPE_BF16, t, x, p, n, symbols, values, bits);
+	else if (dtype == TPD_DTYPE_F16 && t > 10)
+		encode_rounds(TYPE_F16, t, x, p, n, symbols, values, bits);
+	else
+		tpd_kernels_scalar.grid_encode(dtype, t, x, p, n, symbols, values, bits);
+}
+
+/* --- the remainder stream --- */
+
+static uint8_t *fields_pack(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end)
+{
+	const __m512i ones = set(-1), mask = set(31);
+	__m512i total = _mm512_setzero_si512(), held = total, count;
+	uint8_t *out = end;
+
+	for (size_t r = 0; r < rounds; r++)
+		total = _mm512_add_epi32(total, _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(bits + r * TPD_LANES))));
+	count = _mm512_and_si512(_mm512_sub_epi32(_mm512_setzero_si512(), total), mask); /* zeros that end each lane */
+	for (size_t r = rounds; r-- > 0;) {
+		__m512i value = _mm512_loadu_si512(values + r * TPD_LANES);
+		__m512i n = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(bits + r * TPD_LANES)));
+		__m512i both = _mm512_add_epi32(count, n), word;
+		__mmask16 full = _mm512_cmpgt_epi32_mask(both, mask); /* here the decoder asks for a word */
+		unsigned words = (unsigned)_mm_popcnt_u32(full);
+
+		count = _mm512_and_si512(both, mask); /* what its queue held before */
+		word = _mm512_or_si512(_mm512_sllv_epi32(held, _mm512_sub_epi32(n, count)), _mm512_srlv_epi32(value, count));
+		held = _mm512_or_si512(_mm512_sllv_epi32(held, n), value);
+		held = _mm512_mask_andnot_epi32(held, full, _mm512_sllv_epi32(ones, count), value);
+		out -= 4 * words;
+		_mm512_mask_storeu_epi32(out, first_lanes(words), _mm512_maskz_compress_epi32(full, word));
+	}
+	out -= 4;
+	tpd_put_u32(out, (uint32_t)((size_t)(end - out) / 4 - 1));
+	return out;
+}
+
+/* --- and back --- */
+
+struct queue {
+	__m512i held, count;
+	const uint8_t *next, *end;
+};
+
+/* A field of n bits from each lane. */
+VECTOR_INLINE __m512i pull(struct queue *queue, __m512i n)
+{
+	size_t left = (size_t)(queue->end - queue->next) / 4;
+	__mmask16 need = _mm512_cmplt_epi32_mask(queue->count, n);
+	__m512i words = __builtin_expect(left >= TPD_LANES, 1) ? _mm512_loadu_si512(queue->next) :
+								  _mm512_maskz_loadu_epi32(first_lanes(left), queue->next);
+	__m512i fresh = _mm512_maskz_expand_epi32(need, words), value;
+
+	value = _mm512_andnot_si512(_mm512_sllv_epi32(set(-1), n),
+				    _mm512_or_si512(queue->held, _mm512_sllv_epi32(fresh, queue->count)));
+	queue->held = _mm512_or_si512(_mm512_srlv_epi32(queue->held, n), _mm512_srlv_epi32(fresh, _mm512_sub_epi32(n, queue->count)));
+	queue->count = _mm512_and_si512(_mm512_sub_epi32(queue->count, n), set(31));
+	queue->next += 4 * (size_t)_mm_popcnt_u32(need);
+	return value;
+}
+
+VECTOR_INLINE __m512i decode_round(const struct tpd_grid_type type, const struct grid_step *step, __m512i p, __m512i symbols,
+				   struct queue *queue, __m512i *wrong)
+{
+	const __m512i one = set(1 << type.mantissa);
+	__mmask16 inside, coded, escape, equal, nothing, small, bad;
+	__m512i q, g, told, n, value, magnitude, inner;
+
+	g = coarse_g(type, step, magnitude_of(type, p), &inside);
+	q = _mm512_add_epi32(_mm512_xor_si512(g, sign_of(type, p)), _mm512_sub_epi32(symbols, set(TPD_SYMBOL_MIDDLE)));
+	q = wrapped(type, q);
+	g = _mm512_xor_si512(q, _mm512_srai_epi32(q, 31));
+	coded = _mm512_cmpge_epi32_mask(symbols, set(TPD_SYMBOL_FIRST));
+	escape = _mm512_testn_epi32_mask(symbols, symbols);
+	equal = _mm512_cmpeq_epi32_mask(symbols, set(TPD_SYMBOL_EQUAL));
+	nothing = _mm512_testn_epi32_mask(g, g);
+	small = _mm512_cmplt_epi32_mask(g, one);
+	told = _mm512_castps_si512(_mm512_cvtepi32_ps(g));
+	n = _mm512_maskz_sub_epi32(small & coded, set((int32_t)type.mantissa + 127), _mm512_srli_epi32(told, 23));
+	n = _mm512_mask_mov_epi32(n, nothing & coded, set(step->below_bits));
+	n = _mm512_mask_mov_epi32(n, escape, set((int32_t)type.width));
+	value = pull(queue, n);
+	inner = _mm512_add_epi32(_mm512_srli_epi32(told, 23 - type.mantissa), set((int32_t)step->raise));
+	inner = _mm512_add_epi32(_mm512_maskz_mov_epi32((__mmask16)~nothing, inner), value);
+	magnitude = _mm512_mask_mov_epi32(_mm512_add_epi32(g, set(step->base)), small, inner);
+	bad = nothing & _mm512_cmpge_epi32_mask(value, set((int32_t)step->below));
+	bad |= _mm512_test_epi32_mask(magnitude, set((int32_t)(UINT32_MAX << (type.width - 1))));
+	*wrong = _mm512_mask_mov_epi32(*wrong, bad & coded, one);
+	magnitude = _mm512_or_si512(magnitude, _mm512_and_si512(q, set((int32_t)(UINT32_C(1) << (type.width - 1)))));
+	value = _mm512_mask_mov_epi32(value, coded, magnitude);
+	return _mm512_mask_mov_epi32(value, equal, p);
+}
+
+VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
+				 uint8_t *out, struct tpd_fields_in *fields)
+{
+	const struct grid_step step = step_of(type, t);
+	const size_t width = type.width / 8;
+	struct queue queue = {_mm512_loadu_si512(fields->acc), _mm512_loadu_si512(fields->bits), fields->next, fields->end};
+	__m512i wrong = _mm512_setzero_si512();
+
+	for (size_t i = 0; i < n && queue.next <= queue.end; i += TPD_LANES) {
+		__mmask16 lanes = first_lanes(n - i);
+		__m512i these = _mm512_cvtepu8_epi32(_mm_mask_loadu_epi8(_mm_set1_epi8(TPD_SYMBOL_EQUAL), lanes, symbols + i));
+		__m512i x = decode_round(type, &step, load(type, p + i * width, lanes), these, &queue, &wrong);
+
+		if (type.width == 32)
+			_mm512_mask_storeu_epi32(out + i * width, lanes, x);
+		else
+			_mm256_mask_storeu_epi16(out + i * width, lanes, _mm512_cvtepi32_epi16(x));
+	}
+	_mm512_storeu_si512(fields->acc, queue.held);
+	_mm512_storeu_si512(fields->bits, queue.count);
+	fields->next = queue.next;
+	return queue.next <= queue.end && _mm512_test_epi32_mask(wrong, wrong) == 0;
+}
+
+static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
+			struct tpd_fields_in *fields)
+{
+	if (dtype == TPD_DTYPE_F32 && t > 23)
+		return decode_rounds(TYPE_F32, t, p, symbols, n, out, fields);
+	if (dtype == TPD_DTYPE_BF16 && t > 7)
+		return decode_rounds(TYPE_BF16, t, p, symbols, n, out, fields);
+	if (dtype == TPD_DTYPE_F16 && t > 10)
+		return decode_rounds(TYPE_F16, t, p, symbols, n, out, fields);
+	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
+}
+
+/* --- T of a piece --- */
+
+/* The pattern as single precision, as grid.c has it. */
+VECTOR_INLINE __m512 widened_vector(const struct tpd_grid_type type, __m512i x)
+{
+	__m512i magnitude = _mm512_slli_epi32(magnitude_of(type, x), 23 - type.mantissa);
+
+	if (type.mantissa == 10)
+		magnitude = _mm512_mask_add_epi32(magnitude, _mm512_cmpge_epi32_mask(magnitude, set(0x0f800000)), magnitude,
+						  set(0x70000000));
+	return _mm512_castsi512_ps(_mm512_or_si512(magnitude, _mm512_slli_epi32(_mm512_srli_epi32(x, type.width - 1), 31)));
+}
+
+/* Bytes at most `most`, of whole registers. */
+VECTOR_INLINE unsigned count_up_to(const uint8_t *bytes, size_t n, uint8_t most)
+{
+	const __m512i limit = _mm512_set1_epi8((char)most);
+	unsigned count = 0;
+
+	for (size_t i = 0; i < n; i += 64)
+		count += (unsigned)_mm_popcnt_u64(_mm512_cmple_epu8_mask(_mm512_load_si512(bytes + i), limit));
+	return count;
+}
+
+VECTOR_INLINE unsigned choose(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+{
+	_Alignas(64) uint8_t exponents[TPD_ROW_MAX];
+	const size_t width = type.width / 8, whole = (n + 63) / 64 * 64;
+	unsigned total, rank, low = 0, high = TPD_EXPONENT_NONE - 1;
+
+	for (size_t i = 0; i < whole; i += TPD_LANES) {
+		__mmask16 lanes = i < n ? first_lanes(n - i) : 0;
+		__m512i new = load(type, x + i * width, lanes), old = load(type, p + i * width, lanes), exponent;
+		__m512 difference = _mm512_sub_ps(widened_vector(type, new), widened_vector(type, old));
+
+		if (type.mantissa == 10)
+			difference = _mm512_mul_ps(difference, _mm512_set1_ps(0x1p112f));
+		exponent = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(difference), 23), set(255));
+		exponent = _mm512_mask_mov_epi32(exponent, _mm512_cmpeq_epi32_mask(new, old), set(TPD_EXPONENT_NONE));
+		_mm_store_si128((__m128i *)(void *)(exponents + i), _mm512_cvtepi32_epi8(exponent));
+	}
+	total = count_up_to(exponents, whole, TPD_EXPONENT_NONE - 1);
+	if (total == 0)
+		return 1;
+	rank = (total + 1) / 2;
+	while (low < high) {
+		unsigned middle = (low + high) / 2;
+
+		if (count_up_to(exponents, whole, (uint8_t)middle) >= rank)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return tpd_grid_t_of_exponent(&type, low, bias);
+}
+
+static unsigned choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+{
+	switch (dtype) {
+	case TPD_DTYPE_F32:
+		return choose(TYPE_F32, x, p, n, bias);
+	case TPD_DTYPE_BF16:
+		return choose(TYPE_BF16, x, p, n, bias);
+	default:
+		return choose(TYPE_F16, x, p, n, bias);
+	}
+}
+
+/* --- rANS: 64 lanes in four registers; other numbers of lanes are short streams --- */
+
+#define NEAREST (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC) /* whatever mode the caller has */
+#define WINDOW 64u /* symbols whose tables fit into registers */
+
+/* Of the symbols from `first` on, four registers' worth: f and cum << 16; and 1 / f, a little too small. */
+struct rans_tables {
+	uint32_t steps[256 + WINDOW];
+	float reciprocals[256 + WINDOW];
+	uint32_t first;
+};
+
+static void rans_prepare(const uint16_t freq[256], struct rans_tables *tables)
+{
+	uint32_t cum = 0, sum = 0, best = 0;
+
+	memset(tables, 0, sizeof *tables);
+	for (unsigned s = 0; s < 256; s++) {
+		tables->steps[s] = freq[s] | cum << 16;
+		if (freq[s] > 0)
+			tables->reciprocals[s] = float_of(bits_of(1.0f / (float)freq[s]) - 3);
+		cum += freq[s];
+	}
+	for (unsigned s = 0; s < 256; s++) { /* sum: of the WINDOW symbols that end with s */
+		sum += freq[s] - (s >= WINDOW ? freq[s - WINDOW] : 0u);
+		if (sum > best) {
+			best = sum;
+			tables->first = s >= WINDOW - 1 ? s - (WINDOW - 1) : 0;
+		}
+	}
+}
+
+/* The entries of 16 symbols, all of them in the window, from its four registers. */
+VECTOR_INLINE __m512i look_up(__m512i place, __mmask16 upper, __m512i a, __m512i b, __m512i c, __m512i d)
+{
+	return _mm512_mask_mov_epi32(_mm512_permutex2var_epi32(a, place, b), upper, _mm512_permutex2var_epi32(c, place, d));
+}
+
+VECTOR_INLINE __m512i rans_step(__m512i x, __m512i step, __m512 reciprocal, uint8_t **words)
+{
+	__m512i f = _mm512_and_si512(step, set(0xffff)), quotient, rest;
+	__mmask16 full = _mm512_cmpge_epu32_mask(x, _mm512_slli_epi32(f, 31 - TPD_RANS_BITS)), less;
+	unsigned count = (unsigned)_mm_popcnt_u32(full);
+
+	*words -= 2 * count;
+	_mm256_mask_storeu_epi16(*words, first_lanes(count), _mm256_maskz_compress_epi16(full, _mm512_cvtepi32_epi16(x)));
+	x = _mm512_mask_srli_epi32(x, full, x, 16);
+	quotient = _mm512_cvttps_epi32(_mm512_mul_round_ps(_mm512_cvt_roundepi32_ps(x, NEAREST), reciprocal, NEAREST));
+	rest = _mm512_sub_epi32(x, _mm512_mullo_epi32(quotient, f));
+	less = _mm512_cmpge_epu32_mask(rest, f);
+	quotient = _mm512_mask_add_epi32(quotient, less, quotient, set(1));
+	rest = _mm512_mask_sub_epi32(rest, less, rest, f);
+	return _mm512_add_epi32(_mm512_slli_epi32(quotient, TPD_RANS_BITS), _mm512_add_epi32(rest, _mm512_srli_epi32(step, 16)));
+}
+
+static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end, uint32_t *states)
+{
+	struct rans_tables tables;
+	size_t i = n / TPD_RANS_LANES_MAX * TPD_RANS_LANES_MAX;
+	__m512i step[4], reciprocal[4], state[4], first;
+	uint8_t *words = words_end;
+
+	if (k != 6)
+		return tpd_kernels_scalar.rans_encode(symbols, n, k, freq, words_end, states);
+	rans_prepare(freq, &tables);
+	for (unsigned lane = 0; lane < TPD_RANS_LANES_MAX; lane++)
+		states[lane] = TPD_RANS_LOW;
+	for (size_t last = n; last-- > i;)
+		words = tpd_rans_encode_one(&states[last % TPD_RANS_LANES_MAX], tables.steps[symbols[last]] & 0xffff,
+					    tables.steps[symbols[last]] >> 16, words);
+	first = set((int32_t)tables.first);
+	for (unsigned v = 0; v < 4; v++) {
+		step[v] = _mm512_loadu_si512(tables.steps + tables.first + 16 * v);
+		reciprocal[v] = _mm512_loadu_si512(tables.reciprocals + tables.first + 16 * v);
+		state[v] = _mm512_loadu_si512(states + 16 * v);
+	}
+	while (i > 0) {
+		i -= TPD_RANS_LANES_MAX;
+#pragma GCC unroll 4
+		for (unsigned v = 4; v-- > 0;) {
+			__m512i symbol = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(symbols + i + 16 * v)));
+			__m512i place = _mm512_sub_epi32(symbol, first), steps;
+			__mmask16 upper = _mm512_test_epi32_mask(place, set(32)), outside = _mm512_cmpge_epu32_mask(place, set(WINDOW));
+			__m512 reciprocals;
+
+			steps = look_up(place, upper, step[0], step[1], step[2], step[3]);
+			reciprocals = _mm512_castsi512_ps(look_up(place, upper, reciprocal[0], reciprocal[1], reciprocal[2], reciprocal[3]));
+			if (__builtin_expect(outside, 0)) {
+				steps = _mm512_mask_i32gather_epi32(steps, outside, symbol, tables.steps, 4);
+				reciprocals = _mm512_mask_i32gather_ps(reciprocals, outside, symbol, tables.reciprocals, 4);
+			}
+			state[v] = rans_step(state[v], steps, reciprocals, &words);
+		}
+	}
+	for (unsigned v = 0; v < 4; v++)
+		_mm512_storeu_si512(states + 16 * v, state[v]);
+	return words;
+}
+
+static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out, size_t n)
+{
+	const uint8_t *end = words + 2 * count;
+	__m512i state[4];
+	size_t i = 0;
+
+	if (k != 6)
+		return tpd_kernels_scalar.rans_decode(words, count, k, table, states, out, n);
+	for (unsigned v = 0; v < 4; v++)
+		state[v] = _mm512_loadu_si512(states + 16 * v);
+	for (; i + TPD_RANS_LANES_MAX <= n && (size_t)(end - words) >= 2 * TPD_RANS_LANES_MAX; i += TPD_RANS_LANES_MAX) {
+#pragma GCC unroll 4
+		for (unsigned v = 0; v < 4; v++) {
+			__m512i entry = _mm512_i32gather_epi32(_mm512_and_si512(state[v], set(TPD_RANS_SUM - 1)), table, 4), x, more;
+			__mmask16 need;
+
+			_mm_storeu_si128((__m128i *)(void *)(out + i + 16 * v), _mm512_cvtepi32_epi8(entry));
+			x = _mm512_mullo_epi32(_mm512_and_si512(_mm512_srli_epi32(entry, 8), set(0xfff)),
+					       _mm512_srli_epi32(state[v], TPD_RANS_BITS));
+			x = _mm512_add_epi32(x, _mm512_srli_epi32(entry, 20));
+			need = _mm512_cmplt_epu32_mask(x, set(TPD_RANS_LOW));
+			more = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)words));
+			more = _mm512_maskz_expand_epi32(need, more);
+			state[v] = _mm512_or_si512(_mm512_mask_slli_epi32(x, need, x, 16), more);
+			words += 2 * (size_t)_mm_popcnt_u32(need);
+		}
+	}
+	for (unsigned v = 0; v < 4; v++)
+		_mm512_storeu_si512(states + 16 * v, state[v]);
+	return tpd_rans_decode_rest(words, end, TPD_RANS_LANES_MAX, table, states, out, i, n);
+}
+
+/* --- bytes --- */
+
+static void planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
+{
+	tpd_planes_split_inline(x, n, width, rotate, planes);
+}
+
+static void planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
+{
+	tpd_planes_join_inline(planes, n, width, rotate, out);
+}
+
+/* 16 places of which the mask says which. */
+VECTOR_INLINE size_t put_places(uint32_t *places, size_t m, __mmask16 changed, size_t first)
+{
+	const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+
+	_mm512_storeu_si512(places + m, _mm512_maskz_compress_epi32(changed, _mm512_add_epi32(lane, set((int32_t)first))));
+	return m + (unsigned)_mm_popcnt_u32(changed);
+}
+
+static size_t find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places)
+{
+	const size_t group = 64 / width;
+	size_t m = 0, i = 0;
+
+	for (; i + group <= n; i += group) {
+		__m512i new = _mm512_loadu_si512(x + i * width), old = _mm512_loadu_si512(p + i * width);
+		uint64_t changed = width == 4 ? _mm512_cmpneq_epi32_mask(new, old)
+					      : width == 2 ? _mm512_cmpneq_epi16_mask(new, old) : _mm512_cmpneq_epi8_mask(new, old);
+
+		for (size_t at = i; changed; changed >>= 16, at += 16)
+			m = put_places(places, m, (__mmask16)changed, at);
+	}
+	return m + tpd_find_changes_from(x, p, i, n, width, places + m);
+}
+
+const struct tpd_kernels tpd_kernels_avx512 = {
+	.name = "avx512",
+	.choose_t = choose_t,
+	.grid_encode = grid_encode,
+	.grid_decode = grid_decode,
+	.fields_pack = fields_pack,
+	.rans_encode = rans_encode,
+	.rans_decode = rans_decode,
+	.count_bytes = tpd_count_bytes,
+	.planes_split = planes_split,
+	.planes_join = planes_join,
+	.find_changes = find_changes,
+};
+
+#else
+
+const struct tpd_kernels tpd_kernels_avx512 = {.name = NULL}; /* not built for this CPU */
+
+#endif

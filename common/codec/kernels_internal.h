@@ -1,0 +1,46 @@
+/*
+ * kernels_internal.h - what the forms of kernels.h share. What is called tpd_scalar_* is in the table of the scalar form.
+ */
+#ifndef TPD_CODEC_KERNELS_INTERNAL_H
+#define TPD_CODEC_KERNELS_INTERNAL_H
+
+#include "base/dtype.h"
+#include "base/tpd.h"
+#include "codec/grid.h"
+
+struct tpd_fields_in;
+
+/* name is NULL where it could not be built. */
+extern const struct tpd_kernels tpd_kernels_avx2, tpd_kernels_avx512;
+void tpd_kernels_avx2_prepare(void); /* once, before it is used */
+
+/* --- grid.c --- */
+
+#define TPD_EXPONENT_NONE 255 /* equal elements and differences that are not finite: left out of the median */
+
+unsigned tpd_grid_t_of_exponent(const struct tpd_grid_type *type, unsigned exponent, unsigned bias);
+unsigned tpd_scalar_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
+void tpd_scalar_grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
+			    uint32_t *values, uint8_t *bits);
+bool tpd_scalar_grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
+			    struct tpd_fields_in *fields);
+
+/* --- rans_encode.c, rans_decode.c --- */
+
+uint8_t *tpd_scalar_rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
+				uint32_t *states);
+bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
+			    size_t n);
+/* One symbol of frequency f; returns where the words begin now. */
+uint8_t *tpd_rans_encode_one(uint32_t *state, uint32_t f, uint32_t cum, uint8_t *words);
+/* Symbols i .. n - 1, each word counted; and is the end as it must be? */
+bool tpd_rans_decode_rest(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *table, uint32_t *states, uint8_t *out,
+			  size_t i, size_t n);
+
+/* --- kernels_scalar.c --- */
+
+void tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256]);
+/* From element i on; places counts from 0 of the array that it is given. */
+size_t tpd_find_changes_from(const uint8_t *x, const uint8_t *p, size_t i, size_t n, unsigned width, uint32_t *places);
+
+#endif

@@ -1,0 +1,123 @@
+/*
+ * kernels_scalar.c - the kernels for any CPU, in plain C; grid.c, rans_encode.c and rans_decode.c have the larger ones.
+ */
+#include "base/tpd.h"
+
+#include "codec/kernels.h"
+
+#include <string.h>
+
+#include "codec/fields.h"
+#include "codec/internal.h"
+#include "codec/kernels_internal.h"
+#include "codec/planes_kernel.h"
+#include "codec/sparse.h"
+
+#define SCAN_GROUP 32u /* bytes */
+
+/* How many words each lane will have is known from its bits alone, so the stream is written forwards to where it ends. */
+static uint8_t *fields_pack(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end)
+{
+	struct tpd_fields_out fields;
+	uint32_t total[TPD_LANES] = {0}, these[TPD_LANES];
+	uint8_t *out = end - 4;
+
+	for (size_t i = 0; i < rounds * TPD_LANES; i++)
+		total[i % TPD_LANES] += bits[i];
+	for (unsigned lane = 0; lane < TPD_LANES; lane++)
+		out -= (total[lane] + 31) / 32 * 4;
+	tpd_fields_start(&fields, out);
+	for (size_t r = 0; r < rounds; r++) {
+		for (unsigned lane = 0; lane < TPD_LANES; lane++)
+			these[lane] = bits[r * TPD_LANES + lane];
+		tpd_fields_push(&fields, values + r * TPD_LANES, these);
+	}
+	tpd_fields_finish(&fields);
+	return out;
+}
+
+void tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256])
+{
+	uint32_t part[8][256]; /* eight tables: runs of one symbol would wait for their own increments */
+	size_t i = 0;
+
+	memset(part, 0, sizeof part);
+	for (; i + 8 <= n; i += 8) {
+		uint64_t word = tpd_get_u64(symbols + i);
+
+		for (unsigned b = 0; b < 8; b++)
+			part[b][word >> 8 * b & 255]++;
+	}
+	for (; i < n; i++)
+		part[0][symbols[i]]++;
+	for (unsigned s = 0; s < 256; s++) {
+		counts[s] = 0;
+		for (unsigned b = 0; b < 8; b++)
+			counts[s] += part[b][s];
+	}
+}
+
+/*
+ * Groups of 32 equal bytes are skipped whole; inside a group that differs every element's position is written and
+ * the count moves on only where it changed, since a branch there would be guessed wrong each time.
+ */
+TPD_INLINE size_t scan(const uint8_t *x, const uint8_t *p, size_t i, size_t n, const unsigned width, uint32_t *places)
+{
+	const size_t group = SCAN_GROUP / width;
+	size_t m = 0;
+
+	for (; i + group <= n; i += group) {
+		if (memcmp(x + i * width, p + i * width, SCAN_GROUP) == 0)
+			continue;
+		for (size_t j = i; j < i + group; j++) {
+			places[m] = (uint32_t)j;
+			m += sparse_load(x, j, width) != sparse_load(p, j, width);
+		}
+	}
+	for (; i < n; i++) {
+		if (sparse_load(x, i, width) != sparse_load(p, i, width))
+			places[m++] = (uint32_t)i;
+	}
+	return m;
+}
+
+size_t tpd_find_changes_from(const uint8_t *x, const uint8_t *p, size_t i, size_t n, unsigned width, uint32_t *places)
+{
+	switch (width) {
+	case 4:
+		return scan(x, p, i, n, 4, places);
+	case 2:
+		return scan(x, p, i, n, 2, places);
+	default:
+		return scan(x, p, i, n, 1, places);
+	}
+}
+
+static size_t find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places)
+{
+	return tpd_find_changes_from(x, p, 0, n, width, places);
+}
+
+static void planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
+{
+	tpd_planes_split_inline(x, n, width, rotate, planes);
+}
+
+static void planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
+{
+	tpd_planes_join_inline(planes, n, width, rotate, out);
+}
+
+const struct tpd_kernels tpd_kernels_scalar = {
+	.name = "scalar",
+	.choose_t = tpd_scalar_choose_t,
+	.grid_encode = tpd_scalar_grid_encode,
+	.grid_decode = tpd_scalar_grid_decode,
+	.fields_pack = fields_pack,
+	.rans_encode = tpd_scalar_rans_encode,
+	.rans_decode = tpd_scalar_rans_decode,
+	.count_bytes = tpd_count_bytes,
+	.planes_split = planes_split,
+	.planes_join = planes_join,
+	.find_changes = find_changes,
+};

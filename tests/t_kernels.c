@@ -1,0 +1,368 @@
+/*
+ * t_kernels.c - all forms of the kernels do the same: bytes, verdicts and ends, on honest input and on anything else.
+ *
+ * What the scalar form does is compared with the format by other tests; here the others are compared with it. Memory is exactly as
+ * large as kernels.h says, so that a sanitizer sees what goes beyond.
+ */
+#include "base/tpd.h"
+
+#include <check.h>
+#include <fenv.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/fields.h"
+#include "codec/grid.h"
+#include "codec/internal.h"
+#include "codec/kernels.h"
+#include "random_bits.h"
+
+static const struct tpd_kernels *const *forms;
+static size_t form_count;
+
+static const enum tpd_dtype types[] = {TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16};
+
+static uint64_t rnd(uint64_t below)
+{
+	return next_random() % below;
+}
+
+static void *memory(size_t size)
+{
+	void *p = malloc(size ? size : 1);
+
+	ck_assert_ptr_nonnull(p);
+	return p;
+}
+
+START_TEST(known_answers)
+{
+	ck_assert_str_eq(forms[0]->name, "scalar");
+	for (size_t f = 0; f < form_count; f++)
+		ck_assert(tpd_kernels_test(forms[f]));
+}
+END_TEST
+
+static unsigned wrong_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
+{
+	unsigned t = tpd_kernels_scalar.choose_t(dtype, x, p, n, bias);
+
+	return t > 1 ? t - 1 : t + 1;
+}
+
+static size_t no_changes(const uint8_t *x TPD_UNUSED, const uint8_t *p TPD_UNUSED, size_t n TPD_UNUSED, unsigned width TPD_UNUSED,
+			 uint32_t *places TPD_UNUSED)
+{
+	return 0;
+}
+
+static uint8_t *one_word_less(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end, uint32_t *states)
+{
+	return tpd_kernels_scalar.rans_encode(symbols, n, k, freq, words_end, states) + 2;
+}
+
+/* A form that is wrong is found out. */
+START_TEST(unknown_answers)
+{
+	struct tpd_kernels kernels = tpd_kernels_scalar;
+
+	kernels.choose_t = wrong_t;
+	ck_assert(!tpd_kernels_test(&kernels));
+	kernels = tpd_kernels_scalar;
+	kernels.find_changes = no_changes;
+	ck_assert(!tpd_kernels_test(&kernels));
+	kernels = tpd_kernels_scalar;
+	kernels.rans_encode = one_word_less;
+	ck_assert(!tpd_kernels_test(&kernels));
+}
+END_TEST
+
+/* --- fields --- */
+
+START_TEST(fields)
+{
+	for (int round = 0; round < 600; round++) {
+		size_t rounds = rnd(round % 3 ? 20 : 700), lanes = rounds * TPD_LANES, used = 0;
+		unsigned most = (unsigned)rnd(33);
+		uint32_t *values = memory(4 * lanes);
+		uint8_t *bits = memory(lanes), *first = NULL;
+		size_t first_len = 0;
+
+		for (size_t i = 0; i < lanes; i++) {
+			bits[i] = (uint8_t)(rnd(4) ? rnd(most + 1) : rnd(2) * most);
+			values[i] = (uint32_t)(next_random() & ((UINT64_C(1) << bits[i]) - 1));
+			used += bits[i];
+		}
+		for (size_t f = 0; f < form_count; f++) {
+			size_t room = used / 8 + TPD_FIELDS_SLACK;
+			uint8_t *buffer = memory(room), *out = forms[f]->fields_pack(values, bits, rounds, buffer + room);
+			size_t len = (size_t)(buffer + room - out);
+
+			ck_assert(out >= buffer);
+			if (f == 0) {
+				first = buffer;
+				first_len = len;
+				continue;
+			}
+			ck_assert_uint_eq(len, first_len);
+			ck_assert_mem_eq(out, first + room - len, len);
+			free(buffer);
+		}
+		free(first);
+		free(values);
+		free(bits);
+	}
+}
+END_TEST
+
+/* --- grid --- */
+
+/* Symbols and words that no encoder made. */
+static void check_garbage(enum tpd_dtype dtype, unsigned t, size_t n, size_t words)
+{
+	const size_t width = tpd_dtype_width(dtype);
+	uint8_t *p = memory(n * width), *symbols = memory(n), *stream = memory(4 * words), *expect = memory(n * width);
+	bool verdict = false, done = false;
+	unsigned near = (unsigned)rnd(4), spread = 1 + (unsigned)rnd(126);
+
+	for (size_t i = 0; i < n * width; i++)
+		p[i] = (uint8_t)next_random();
+	for (size_t i = 0; i < n; i++)
+		symbols[i] = (uint8_t)(near ? 129 - spread / 2 + rnd(spread) : rnd(256));
+	for (size_t i = 0; i < 4 * words; i++)
+		stream[i] = rnd(3) ? (uint8_t)next_random() : 0;
+	for (size_t f = 0; f < form_count; f++) {
+		uint8_t *out = memory(n * width);
+		struct tpd_fields_in in;
+		bool good;
+
+		tpd_fields_open(&in, stream, 4 * words);
+		good = forms[f]->grid_decode(dtype, t, p, symbols, n, out, &in);
+		if (f == 0) {
+			verdict = good;
+			done = good && tpd_fields_done(&in);
+			memcpy(expect, out, n * width);
+		}
+		ck_assert_msg(good == verdict, "%s: %d, not %d", forms[f]->name, good, verdict);
+		if (verdict) {
+			ck_assert_mem_eq(out, expect, n * width);
+			ck_assert_int_eq(tpd_fields_done(&in), done);
+		}
+		free(out);
+	}
+	free(p);
+	free(symbols);
+	free(stream);
+	free(expect);
+}
+
+START_TEST(garbage_in_the_grid)
+{
+	struct tpd_grid_type type;
+
+	for (int round = 0; round < 20000; round++) {
+		enum tpd_dtype dtype = types[round % 3];
+
+		ck_assert(tpd_grid_type(dtype, &type));
+		check_garbage(dtype, 1 + (unsigned)rnd(type.t_max), 1 + rnd(rnd(10) ? 70 : 2000), rnd(rnd(2) ? 30 : 2000));
+	}
+}
+END_TEST
+
+/* Several pieces from one stream, of which some have a T that no vector form does itself. */
+START_TEST(pieces_of_one_stream)
+{
+	for (int round = 0; round < 300; round++) {
+		enum tpd_dtype dtype = types[round % 3];
+		const size_t width = tpd_dtype_width(dtype), n = 200, pieces = 8, lanes = 208;
+		struct tpd_grid_type type;
+		uint8_t *x = memory(n * pieces * width), *p = memory(n * pieces * width), *back = memory(n * pieces * width);
+		uint8_t *symbols = memory(n * pieces), *bits = memory(lanes * pieces), *buffer = memory(4 * lanes * pieces + TPD_FIELDS_SLACK);
+		uint32_t *values = memory(4 * lanes * pieces);
+		uint8_t *end = buffer + 4 * lanes * pieces + TPD_FIELDS_SLACK, *out;
+		unsigned t[8];
+
+		ck_assert(tpd_grid_type(dtype, &type));
+		for (size_t i = 0; i < n * pieces * width; i++) {
+			x[i] = (uint8_t)next_random();
+			p[i] = rnd(3) ? x[i] : (uint8_t)next_random();
+		}
+		for (size_t f = 0; f < form_count; f++) {
+			for (size_t i = 0; i < pieces; i++) {
+				t[i] = 1 + (unsigned)rnd(i % 2 ? type.t_max : 9);
+				forms[f]->grid_encode(dtype, t[i], x + i * n * width, p + i * n * width, n, symbols + i * n,
+						      values + i * lanes, bits + i * lanes);
+			}
+			out = forms[f]->fields_pack(values, bits, pieces * lanes / TPD_LANES, end);
+			for (size_t g = 0; g < form_count; g++) {
+				struct tpd_fields_in in;
+
+				tpd_fields_open(&in, out + 4, (size_t)(end - out) - 4);
+				for (size_t i = 0; i < pieces; i++)
+					ck_assert(forms[g]->grid_decode(dtype, t[i], p + i * n * width, symbols + i * n, n,
+									back + i * n * width, &in));
+				ck_assert(tpd_fields_done(&in));
+				ck_assert_mem_eq(back, x, n * pieces * width);
+			}
+		}
+		free(x);
+		free(p);
+		free(back);
+		free(symbols);
+		free(bits);
+		free(buffer);
+		free(values);
+	}
+}
+END_TEST
+
+/* --- rANS --- */
+
+static void random_frequencies(uint16_t freq[256])
+{
+	unsigned left = TPD_RANS_SUM, symbols = 2 + (unsigned)rnd(rnd(2) ? 254 : 60), first = (unsigned)rnd(256 - symbols + 1);
+
+	memset(freq, 0, 256 * sizeof freq[0]);
+	for (unsigned s = 0; s < symbols; s++) {
+		unsigned share = s + 1 == symbols ? left : 1 + (unsigned)rnd(rnd(3) ? 2 * left / symbols + 1 : left / 2);
+
+		share = TPD_MIN(share, left - (symbols - 1 - s));
+		freq[first + s] = (uint16_t)share;
+		left -= share;
+	}
+	if (left > 0)
+		freq[first + symbols - 1] = (uint16_t)(freq[first + symbols - 1] + left);
+}
+
+static void check_rans(size_t n, unsigned k, bool honest)
+{
+	uint8_t *symbols = memory(n), *back = memory(n), *buffer = memory(2 * n + TPD_WORDS_SLACK), *first = memory(2 * n + 2), *words = NULL;
+	uint32_t states[64], first_states[64], used[64], *table = memory(TPD_RANS_SUM * sizeof *table);
+	uint16_t freq[256];
+	size_t len = 0, first_len = 0, cut;
+	bool verdict = false;
+
+	random_frequencies(freq);
+	tpd_rans_decode_table(freq, table);
+	for (size_t i = 0; i < n; i++)
+		symbols[i] = (uint8_t)table[rnd(8) ? rnd(TPD_RANS_SUM) : 0];
+	for (size_t f = 0; f < form_count; f++) {
+		words = forms[f]->rans_encode(symbols, n, k, freq, buffer + 2 * n + TPD_WORDS_SLACK, states);
+		ck_assert(words >= buffer);
+		len = (size_t)(buffer + 2 * n + TPD_WORDS_SLACK - words);
+		if (f == 0) {
+			first_len = len;
+			memcpy(first, words, len);
+			memcpy(first_states, states, sizeof(states[0]) << k);
+		}
+		ck_assert_uint_eq(len, first_len);
+		ck_assert_mem_eq(words, first, len);
+		ck_assert_mem_eq(states, first_states, sizeof(states[0]) << k);
+	}
+	if (!honest && len > 0)
+		first[rnd(len)] ^= (uint8_t)(1 + rnd(255));
+	cut = honest ? 0 : 2 * rnd(4);
+	first_len -= TPD_MIN(first_len, cut);
+	words = memory(first_len);
+	memcpy(words, first, first_len);
+	for (size_t f = 0; f < form_count; f++) {
+		bool good;
+
+		memcpy(used, first_states, sizeof used);
+		good = forms[f]->rans_decode(words, first_len / 2, k, table, used, back, n);
+		if (f == 0)
+			verdict = good;
+		ck_assert_int_eq(good, verdict);
+		if (honest)
+			ck_assert(good && memcmp(back, symbols, n) == 0);
+	}
+	free(words);
+	free(symbols);
+	free(back);
+	free(buffer);
+	free(first);
+	free(table);
+}
+
+START_TEST(rans)
+{
+	static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+
+	for (int round = 0; round < 2000; round++) {
+		fesetround(modes[round % 4]); /* the quotients of some forms are single precision's */
+		check_rans(rnd(round % 10 ? 1000 : 30000), round % 3 ? 6 : (unsigned)rnd(7), rnd(2));
+		fesetround(FE_TONEAREST);
+	}
+}
+END_TEST
+
+/* --- bytes --- */
+
+START_TEST(bytes)
+{
+	for (int round = 0; round < 2000; round++) {
+		const unsigned width = 1u << rnd(4), sparse_width = 1u << rnd(3);
+		size_t n = rnd(round % 5 ? 100 : 3000), change = 1 + rnd(200), found = 0;
+		uint8_t *x = memory(n * 8), *p = memory(n * 8), *planes = memory(n * 8), *first = memory(n * 8), *back = memory(n * 8);
+		uint32_t *places = memory(4 * (n + TPD_PLACES_SLACK)), *first_places = memory(4 * (n + 1)), counts[256], first_counts[256];
+		bool rotate = width > 1 && rnd(2);
+
+		for (size_t i = 0; i < n * 8; i++) {
+			x[i] = (uint8_t)next_random();
+			p[i] = rnd(change) ? x[i] : (uint8_t)next_random();
+		}
+		for (size_t f = 0; f < form_count; f++) {
+			size_t changes = forms[f]->find_changes(x, p, n, sparse_width, places);
+
+			forms[f]->planes_split(x, n, width, rotate, planes);
+			forms[f]->count_bytes(x, n, counts);
+			if (f == 0) {
+				found = changes;
+				memcpy(first_places, places, 4 * found);
+				memcpy(first, planes, n * width);
+				memcpy(first_counts, counts, sizeof counts);
+			}
+			ck_assert_uint_eq(changes, found);
+			ck_assert(found == 0 || memcmp(places, first_places, 4 * found) == 0);
+			ck_assert(n == 0 || memcmp(planes, first, n * width) == 0);
+			ck_assert_mem_eq(counts, first_counts, sizeof counts);
+			forms[f]->planes_join(planes, n, width, rotate, back);
+			ck_assert(n == 0 || memcmp(back, x, n * width) == 0);
+		}
+		free(x);
+		free(p);
+		free(planes);
+		free(first);
+		free(back);
+		free(places);
+		free(first_places);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("kernels");
+	TCase *tests = tcase_create("kernels");
+	SRunner *runner = srunner_create(suite);
+	int failed;
+
+	forms = tpd_kernels_all(&form_count);
+	for (size_t f = 0; f < form_count; f++)
+		printf("%s%s", f ? ", " : "kernels: ", forms[f]->name);
+	printf("\n");
+	suite_add_tcase(suite, tests);
+	tcase_set_timeout(tests, 240);
+	tcase_add_test(tests, known_answers);
+	tcase_add_test(tests, unknown_answers);
+	tcase_add_test(tests, fields);
+	tcase_add_test(tests, garbage_in_the_grid);
+	tcase_add_test(tests, pieces_of_one_stream);
+	tcase_add_test(tests, rans);
+	tcase_add_test(tests, bytes);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
