@@ -127,6 +127,7 @@ void tpd_codec_free(struct tpd_codec *codec)
 	free(codec->words.data);
 	free(codec->fields.data);
 	free(codec->values.data);
+	free(codec->heat.data);
 	free(codec->places.data);
 	free(codec);
 }

@@ -82,9 +82,9 @@ struct tpd_sample {
 						  floor(i * (elements - 1024) / 31) */
 
 /*
- * Choose by trying every encoding that the type allows on the sample.  out_bytes: what the sample costs
- * under the plan; out_bytes_alone: under the best encoding without a reference (equal when p is NULL).
- * Ties go to the lower encoding number.
+ * Choose by trying every encoding that the type allows on the sample, or on an eighth of it when it is far behind there.  out_bytes:
+ * what the sample costs under the plan; out_bytes_alone: under the best encoding without a reference (equal when p is NULL),
+ * estimated from that eighth when it was not tried on more.  Ties go to the lower encoding number.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
 				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,

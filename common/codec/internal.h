@@ -57,6 +57,7 @@ struct tpd_codec {
 	struct tpd_scratch words;   /* rANS words while they are made */
 	struct tpd_scratch fields;  /* remainder stream while it is made */
 	struct tpd_scratch values;  /* fields before they are packed: uint32_t each, then a byte each for their bits */
+	struct tpd_scratch heat;    /* a part of a sample */
 	struct tpd_scratch places;  /* changed positions, uint32_t */
 	uint64_t mismatches;
 	uint16_t cost[TPD_RANS_SUM]; /* cost[f]: log2(4096 / f) in 1/4096 bit, rounded down; f > 0 */

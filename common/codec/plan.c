@@ -3,6 +3,8 @@
  *
  * The sample goes through the real encoders, so there is no model of their cost that could drift away from them, and
  * no clock decides.  Rejected: estimates from entropies (they forget headers, and small tensors are all header).
+ * Of a large tensor every eighth stretch of the sample is tried first: what is far behind there is not tried on all of it. When only
+ * `grid` is left then, it is that, with the T that was better there.
  *
  * BYTES with a reference is always `zstd-ref`: a sample cannot see that a file's contents moved by a few bytes,
  * which is the case that matters there.  A chunk that gains nothing becomes raw on its own.
@@ -16,6 +18,8 @@
 
 #define GRID_BIAS_MIN 2u
 #define GRID_BIAS_MAX 3u
+#define HEAT_STEP 8u      /* a heat has every so-manieth stretch of the sample */
+#define HEAT_PERCENT 125u /* of the best in it: what takes more is out */
 #define GUESS_PERCENT 98u /* a type's byte planes must cost less than this share of what plain bytes cost */
 #define FLOAT_SPREAD 64u  /* exponents; see looks_float() */
 
@@ -43,14 +47,87 @@ static bool worth_trying(enum tpd_encoding encoding, enum tpd_dtype dtype, bool 
 	return with_reference || !tpd_encoding_needs_reference(encoding);
 }
 
+/* One of the things to choose from, and what it takes of a sample. */
+struct candidate {
+	enum tpd_encoding encoding;
+	uint8_t grid_bias;
+	uint64_t heat, bytes; /* of the heat, of all */
+	bool is_out;
+};
+
+#define CANDIDATES_MAX (TPD_ENCODING_COUNT + GRID_BIAS_MAX - GRID_BIAS_MIN)
+
+static size_t list_candidates(enum tpd_dtype dtype, bool with_reference, struct candidate out[CANDIDATES_MAX])
+{
+	size_t count = 0;
+
+	for (unsigned encoding = 0; encoding < TPD_ENCODING_COUNT; encoding++) {
+		unsigned last = encoding == TPD_ENCODING_GRID ? GRID_BIAS_MAX : GRID_BIAS_MIN;
+
+		if (!worth_trying((enum tpd_encoding)encoding, dtype, with_reference))
+			continue;
+		for (unsigned bias = GRID_BIAS_MIN; bias <= last; bias++)
+			out[count++] = (struct candidate){.encoding = (enum tpd_encoding)encoding, .grid_bias = (uint8_t)bias};
+	}
+	return count;
+}
+
+/* Every HEAT_STEP-th stretch, in the codec's memory. */
+static enum tpd_status cut_heat(struct tpd_codec *codec, const struct tpd_sample *sample, struct tpd_sample *out, struct tpd_err *err)
+{
+	size_t stretches = sample->len / sample->stretch, count = (stretches + HEAT_STEP - 1) / HEAT_STEP, len = count * sample->stretch;
+	enum tpd_status status = tpd_scratch_need(&codec->heat, 2 * len, err);
+
+	if (status != TPD_OK)
+		return status;
+	*out = (struct tpd_sample){.x = codec->heat.data, .len = len, .stretch = sample->stretch};
+	if (sample->p)
+		out->p = codec->heat.data + len;
+	for (size_t i = 0; i < count; i++) {
+		memcpy(codec->heat.data + i * sample->stretch, sample->x + i * HEAT_STEP * sample->stretch, sample->stretch);
+		if (sample->p)
+			memcpy(codec->heat.data + len + i * sample->stretch, sample->p + i * HEAT_STEP * sample->stretch,
+			       sample->stretch);
+	}
+	return TPD_OK;
+}
+
+static enum tpd_status run_heat(struct tpd_codec *codec, struct tpd_plan *plan, const struct tpd_sample *sample,
+				struct candidate *candidates, size_t count, bool *out_decided, struct tpd_err *err)
+{
+	uint64_t best = UINT64_MAX;
+	bool grids = true; /* all that is left */
+	struct tpd_sample heat;
+	enum tpd_status status = cut_heat(codec, sample, &heat, err);
+
+	for (size_t i = 0; status == TPD_OK && i < count; i++) {
+		plan->encoding = candidates[i].encoding;
+		plan->grid_bias = candidates[i].grid_bias;
+		status = try_plan(codec, plan, &heat, &candidates[i].heat, err);
+		best = TPD_MIN(best, candidates[i].heat);
+	}
+	for (size_t i = 0; status == TPD_OK && i < count; i++) {
+		candidates[i].is_out = candidates[i].heat * 100 > best * HEAT_PERCENT;
+		grids &= candidates[i].is_out || candidates[i].encoding == TPD_ENCODING_GRID;
+		candidates[i].bytes = candidates[i].heat * sample->len / heat.len; /* as good as it is known of what is out */
+	}
+	for (size_t i = 0; status == TPD_OK && grids && i < count; i++)
+		candidates[i].is_out = candidates[i].heat > best;
+	*out_decided = grids;
+	return status;
+}
+
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row,
 				const struct tpd_sample *sample, struct tpd_plan *out_plan, uint64_t *out_bytes,
 				uint64_t *out_bytes_alone, struct tpd_err *err)
 {
 	struct tpd_plan best = {.encoding = TPD_ENCODING_RAW, .dtype = dtype, .row = row, .grid_bias = GRID_BIAS_MIN},
 			plan = best;
-	uint64_t best_bytes = sample->len, alone = sample->len, bytes;
-	enum tpd_status status;
+	uint64_t best_bytes = sample->len, alone = sample->len;
+	struct candidate candidates[CANDIDATES_MAX] = {0};
+	bool decided = false; /* by the heat */
+	size_t count;
+	enum tpd_status status = TPD_OK;
 
 	if (row == 0 || row > TPD_ROW_MAX || sample->len == 0 || sample->len > TPD_CHUNK_MAX_BYTES ||
 	    sample->stretch == 0 || (unsigned)dtype >= TPD_DTYPE_COUNT)
@@ -61,26 +138,26 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 
 		plan.row = (uint32_t)TPD_MAX(TPD_MIN((size_t)row, elements), (size_t)1);
 	}
-	for (unsigned encoding = 0; encoding < TPD_ENCODING_COUNT; encoding++) {
-		if (!worth_trying((enum tpd_encoding)encoding, dtype, sample->p))
-			continue;
-		plan.encoding = (enum tpd_encoding)encoding;
-		for (unsigned bias = GRID_BIAS_MIN; bias <= GRID_BIAS_MAX; bias++) {
-			if (encoding != TPD_ENCODING_GRID && bias > GRID_BIAS_MIN)
-				break;
-			plan.grid_bias = (uint8_t)bias;
-			status = try_plan(codec, &plan, sample, &bytes, err);
-			if (status != TPD_OK)
-				return status;
-			if (bytes < best_bytes) {
-				best_bytes = bytes;
-				best.encoding = plan.encoding;
-				best.grid_bias = plan.grid_bias;
-			}
-			if (!tpd_encoding_needs_reference(plan.encoding))
-				alone = TPD_MIN(alone, bytes);
+	count = list_candidates(dtype, sample->p != NULL, candidates);
+	if (dtype != TPD_DTYPE_BYTES && sample->len / sample->stretch >= 2 * HEAT_STEP && sample->len % sample->stretch == 0)
+		status = run_heat(codec, &plan, sample, candidates, count, &decided, err);
+	for (size_t i = 0; status == TPD_OK && i < count; i++) {
+		struct candidate *candidate = &candidates[i];
+
+		plan.encoding = candidate->encoding;
+		plan.grid_bias = candidate->grid_bias;
+		if (!candidate->is_out && !decided)
+			status = try_plan(codec, &plan, sample, &candidate->bytes, err);
+		if (!candidate->is_out && candidate->bytes < best_bytes) {
+			best_bytes = candidate->bytes;
+			best.encoding = plan.encoding;
+			best.grid_bias = plan.grid_bias;
 		}
+		if (!tpd_encoding_needs_reference(plan.encoding))
+			alone = TPD_MIN(alone, candidate->bytes);
 	}
+	if (status != TPD_OK)
+		return status;
 	if (dtype == TPD_DTYPE_BYTES && sample->p)
 		best.encoding = TPD_ENCODING_ZSTD_REF;
 	*out_plan = best;
