@@ -209,14 +209,14 @@ START_TEST(slabs_have_a_limit)
 		slabs[i] = (struct tpd_slab){.block = 1, .count = 1, .start = i};
 	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
 	entry = &m.entries[3];
-	ck_assert_int_eq(tpd_entry_refer(entry, 2, slabs, TPD_SLABS_MAX, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_entry_refer(entry, 2, slabs, TPD_SLABS_MAX, false, NULL), TPD_OK);
 	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
 	ck_assert_int_eq(verdict(again.data, again.len), TPD_OK);
 	tpd_buf_release(&again);
-	ck_assert_int_eq(tpd_entry_refer(entry, 2, slabs, TPD_SLABS_MAX + 1, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_entry_refer(entry, 2, slabs, TPD_SLABS_MAX + 1, false, NULL), TPD_OK);
 	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE);
 	tpd_buf_release(&again);
-	ck_assert_int_eq(tpd_entry_refer(entry, 0, slabs, 1, NULL), TPD_OK); /* glue */
+	ck_assert_int_eq(tpd_entry_refer(entry, 0, slabs, 1, false, NULL), TPD_OK); /* glue */
 	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE);
 	tpd_buf_release(&again);
 	tpd_manifest_release(&m);

@@ -94,7 +94,7 @@ static void random_slabs(struct tpd_entry *entry, uint32_t s)
 			slab->ref_stride = slab->block + rnd(1000);
 		}
 	}
-	ck_assert_int_eq(tpd_entry_refer(entry, s, slabs, count, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_entry_refer(entry, s, slabs, count, false, NULL), TPD_OK);
 }
 
 /* A file of a few tensors with gaps, cut into parts at random. */

@@ -286,7 +286,7 @@ static enum tpd_status verdict(uint64_t step)
 
 static void refer(struct tpd_entry *entry, const struct tpd_slab *slab)
 {
-	OK(tpd_entry_refer(entry, 1, slab, 1, &err));
+	OK(tpd_entry_refer(entry, 1, slab, 1, false, &err));
 }
 
 static void behind_the_end(struct tpd_entry *entry)

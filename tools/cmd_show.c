@@ -23,22 +23,26 @@ static uint64_t stored_of(const struct tpd_entry *file)
 /* "grid planes": what its tensors (or its segment 0, if that is all there is) are coded as, the most frequent first. */
 static const char *encodings_of(const struct tpd_entry *file, char out[128])
 {
-	unsigned count[TPD_ENCODING_COUNT] = {0};
+	enum { DERIVED = TPD_ENCODING_COUNT };
+	unsigned count[DERIVED + 1] = {0};
 	size_t at = 0;
 
 	out[0] = 0;
 	for (uint32_t s = 0; s < file->segment_count; s++)
-		if ((s > 0 || file->segment_count == 1) && file->about[s].planned < TPD_ENCODING_COUNT)
+		if (file->segments[s].has_ref && file->segments[s].derived)
+			count[DERIVED]++;
+		else if ((s > 0 || file->segment_count == 1) && file->about[s].planned < TPD_ENCODING_COUNT)
 			count[file->about[s].planned]++;
 	for (;;) {
 		unsigned best = 0;
 
-		for (unsigned e = 1; e < TPD_ENCODING_COUNT; e++)
+		for (unsigned e = 1; e <= DERIVED; e++)
 			if (count[e] > count[best])
 				best = e;
 		if (count[best] == 0 || at >= 128)
 			return out;
-		at += (size_t)snprintf(out + at, 128 - at, "%s%s", at ? " " : "", tpd_encoding_name(best));
+		at += (size_t)snprintf(out + at, 128 - at, "%s%s", at ? " " : "",
+				       best == DERIVED ? "derived" : tpd_encoding_name(best));
 		count[best] = 0;
 	}
 }
@@ -147,7 +151,7 @@ static enum tpd_status print_tensors(const struct tpd_manifest *m, uint32_t numb
 		tpd_table_add(&table, about->ndim ? shape_of(about, shape) : "");
 		tpd_table_add_bytes(&table, about->stored);
 		tpd_table_add_ratio(&table, seg->length, about->stored);
-		tpd_table_add(&table, tpd_encoding_name(about->planned));
+		tpd_table_add(&table, tpd_segment_encoding(seg, about));
 		if (delta) {
 			tpd_table_addf(&table, "%.1f", 100 * share(about->stats->zeros, about->stats->pairs));
 			tpd_table_addf(&table, "%.1f", 100 * share(about->stats->raw[2], about->stats->pairs));
@@ -293,7 +297,7 @@ static void put_tensor(struct tpd_json_out *out, const struct tpd_manifest *m, u
 	tpd_json_key(out, "stored");
 	tpd_json_put_u64(out, about->stored);
 	tpd_json_key(out, "encoding");
-	tpd_json_put_string(out, tpd_encoding_name(about->planned));
+	tpd_json_put_string(out, tpd_segment_encoding(seg, about));
 	if (tie_count)
 		put_ties(out, m, ties, tie_count);
 	if (about->stats)

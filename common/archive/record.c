@@ -99,7 +99,7 @@ static enum tpd_status make_rows(const struct tpd_manifest *m, struct rows *rows
 				.file = i, /* its row in files */
 				.segment = s,
 				.dtype = tpd_dtype_name(seg->dtype),
-				.encoding = tpd_encoding_name(about->planned),
+				.encoding = tpd_segment_encoding(seg, about),
 				.shape = rows->shapes[rows->tensor_count],
 				.size = seg->length,
 				.stored = about->stored,

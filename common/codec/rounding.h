@@ -9,6 +9,8 @@
 
 #include "base/tpd.h"
 
+#include <string.h>
+
 static inline uint16_t tpd_round_bf16(uint32_t bits)
 {
 	if ((bits & 0x7fffffffu) > 0x7f800000u)
@@ -36,6 +38,19 @@ static inline uint16_t tpd_round_f16(uint32_t bits)
 	}
 	magnitude -= 112u << 23;
 	return (uint16_t)(sign | (magnitude + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
+}
+
+/* n F32 at `bytes` become n of the other type there. */
+static inline void tpd_round_in_place(uint8_t *bytes, size_t n, bool is_bf16)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint32_t bits;
+		uint16_t half;
+
+		memcpy(&bits, bytes + 4 * i, 4);
+		half = is_bf16 ? tpd_round_bf16(bits) : tpd_round_f16(bits);
+		memcpy(bytes + 2 * i, &half, 2);
+	}
 }
 
 #endif

@@ -62,7 +62,7 @@ struct tpd_segment tpd_chain_segment(const struct tpd_chain *chain, uint32_t lin
 	seg = segment == 0 ? shared->glue : shared->segments[segment];
 	seg.ref_file = file;
 	seg.ref_segment = segment;
-	seg.in_slabs = false; /* that of the link above may be */
+	seg.in_slabs = seg.derived = false; /* those of the link above may be */
 	seg.has_ref = shared->has_ref[segment / 8] >> segment % 8 & 1;
 	return seg;
 }
@@ -109,7 +109,7 @@ static enum tpd_status check_references(const struct tpd_chain *chain, uint32_t 
 
 		for (uint32_t s = 0; s < entry->segment_count; s++) {
 			const struct tpd_segment seg = tpd_chain_segment(chain, link, f, s);
-			const char *fault = seg.has_ref ? fault_of_reference(&chain->links[link + 1], entry, s, &seg) : NULL;
+			const char *fault = seg.has_ref && !seg.derived ? fault_of_reference(&chain->links[link + 1], entry, s, &seg) : NULL;
 
 			if (fault)
 				return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment of %s@%llu %s", m->run,

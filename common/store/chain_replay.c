@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "codec/rounding.h"
 #include "store/chain_internal.h"
 
 /*
@@ -208,12 +209,12 @@ static enum tpd_status find_or_add(struct tpd_chain_worker *worker, uint32_t lin
 	return TPD_OK;
 }
 
-/* Node `of`, whose needs are the last ones, needs this chunk of the link below, too. */
-static enum tpd_status add_need(struct tpd_chain_worker *worker, uint32_t of, uint32_t file, uint32_t segment, uint64_t chunk,
-				struct tpd_err *err)
+/* Node `of`, whose needs are the last ones, needs this chunk of that link, too. */
+static enum tpd_status add_need(struct tpd_chain_worker *worker, uint32_t of, uint32_t link, uint32_t file, uint32_t segment,
+				uint64_t chunk, struct tpd_err *err)
 {
 	uint32_t number = 0;
-	enum tpd_status status = find_or_add(worker, worker->nodes[of].link + 1, file, segment, chunk, &number, err);
+	enum tpd_status status = find_or_add(worker, link, file, segment, chunk, &number, err);
 	struct node *node = &worker->nodes[of];
 
 	if (status)
@@ -293,9 +294,9 @@ static enum tpd_status look_for_raw(struct tpd_chain *chain, struct tpd_chain_wo
 	return TPD_OK;
 }
 
-/* The chunks below that hold what its slabs refer to. */
-static enum tpd_status need_slabs(struct tpd_chain_worker *worker, uint32_t number, const struct tpd_slab *slabs, uint32_t count,
-				  enum tpd_dtype dtype, struct tpd_err *err)
+/* The chunks of that link that hold what its slabs refer to; chunks of all types that may be there have as many elements. */
+static enum tpd_status need_slabs(struct tpd_chain_worker *worker, uint32_t number, uint32_t link, const struct tpd_slab *slabs,
+				  uint32_t count, enum tpd_dtype dtype, struct tpd_err *err)
 {
 	uint64_t low = worker->nodes[number].chunk * (tpd_chunk_bytes(dtype) / tpd_dtype_width(dtype));
 	uint64_t high = low + worker->nodes[number].entry.decoded_len / tpd_dtype_width(dtype);
@@ -310,11 +311,16 @@ static enum tpd_status need_slabs(struct tpd_chain_worker *worker, uint32_t numb
 			uint64_t last = (run.ref_at + run.n - 1) / chunk_elements;
 
 			for (uint64_t c = TPD_MAX(next, run.ref_at / chunk_elements); !status && c <= last; c++)
-				status = add_need(worker, number, slabs[i].file, slabs[i].segment, c, err);
+				status = add_need(worker, number, link, slabs[i].file, slabs[i].segment, c, err);
 			next = last + 1;
 		}
 	}
 	return status;
+}
+
+static uint32_t link_of_reference(const struct node *node, const struct tpd_segment *seg)
+{
+	return seg->derived ? node->link : node->link + 1;
 }
 
 static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number,
@@ -322,13 +328,15 @@ static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_
 {
 	const struct node *node = &worker->nodes[number];
 	const struct tpd_manifest *m = &chain->links[node->link].manifest;
+	uint32_t link = link_of_reference(node, seg);
 
-	if (!seg->has_ref || node->link + 1 >= chain->count)
+	if (!seg->has_ref || link >= chain->count)
 		return tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
 	worker->nodes[number].first_need = worker->need_count;
 	if (!seg->in_slabs)
-		return add_need(worker, number, seg->ref_file, seg->ref_segment, node->chunk, err);
-	return need_slabs(worker, number, m->entries[m->files[node->file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype, err);
+		return add_need(worker, number, link, seg->ref_file, seg->ref_segment, node->chunk, err);
+	return need_slabs(worker, number, link, m->entries[m->files[node->file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype,
+			  err);
 }
 
 /* Its index entry, its bytes if they lie somewhere as they are, else what it needs. */
@@ -379,7 +387,7 @@ static enum tpd_status walk(struct tpd_chain *chain, struct tpd_chain_worker *wo
 			continue;
 		}
 		need = worker->needs[worker->nodes[number].first_need + worker->nodes[number].next_need++];
-		assert(worker->nodes[need].visit != VISIT_OPEN); /* references go to the link below only */
+		assert(worker->nodes[need].visit != VISIT_OPEN); /* to the link below, or to what is not derived */
 		if (worker->nodes[need].visit == VISIT_NEW)
 			worker->path[depth++] = need;
 	}
@@ -410,9 +418,11 @@ static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_
 				      const struct tpd_segment *seg, const uint8_t **out_ref, size_t *out_len, struct tpd_err *err)
 {
 	const struct tpd_manifest *m = &chain->links[node->link].manifest;
-	struct needed needed = {.worker = worker, .link = node->link + 1};
+	struct needed needed = {.worker = worker, .link = link_of_reference(node, seg)};
 	const struct node *below;
+	const struct tpd_slab *slabs;
 	unsigned width = tpd_dtype_width(seg->dtype);
+	enum tpd_dtype dtype = seg->dtype; /* of what is put together */
 	enum tpd_status status;
 
 	*out_ref = NULL;
@@ -426,13 +436,17 @@ static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_
 		return TPD_OK;
 	}
 	*out_len = node->entry.decoded_len;
-	status = buffer_room(&worker->reference, *out_len, err);
+	slabs = m->entries[m->files[node->file]].slabs + seg->ref_file;
+	if (seg->derived)
+		dtype = tpd_chain_segment(chain, node->link, slabs->file, slabs->segment).dtype;
+	status = buffer_room(&worker->reference, *out_len / width * tpd_dtype_width(dtype), err);
 	*out_ref = worker->reference.data;
-	if (status)
-		return status;
-	return tpd_slab_gather(m->entries[m->files[node->file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype,
-			       node->chunk * (tpd_chunk_bytes(seg->dtype) / width), *out_len / width, chunk_of_need, &needed,
-			       worker->reference.data, err);
+	if (!status)
+		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, node->chunk * (tpd_chunk_bytes(seg->dtype) / width),
+					 *out_len / width, chunk_of_need, &needed, worker->reference.data, err);
+	if (!status && dtype != seg->dtype)
+		tpd_round_in_place(worker->reference.data, *out_len / width, seg->dtype == TPD_DTYPE_BF16);
+	return status;
 }
 
 static enum tpd_status read_payload(struct tpd_chain *chain, const struct node *node, uint64_t number, uint8_t *out,

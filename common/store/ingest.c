@@ -63,6 +63,7 @@ static void job_release(struct tpd_ingest_job *job)
 		free(job->slots[i].w1_buffer);
 		free(job->slots[i].payload);
 		free(job->slots[i].kept);
+		free(job->slots[i].other);
 		free(job->slots[i].sample);
 	}
 	free(job->slots);
@@ -426,6 +427,8 @@ static void make_keyframe(struct tpd_ingest_job *job)
 		struct tpd_file_work *file = &job->files[f];
 
 		for (uint32_t s = 0; s < file->entry->segment_count; s++) {
+			if (file->entry->segments[s].derived)
+				continue;
 			file->entry->segments[s].has_ref = false;
 			file->segments[s].plan = file->segments[s].plan_alone;
 		}
@@ -450,7 +453,9 @@ static void weigh_reference(struct tpd_ingest_job *job)
 			struct tpd_segment *seg = &file->entry->segments[s];
 			const struct tpd_segment_work *work = &file->segments[s];
 
-			if (work->sample_bytes == 0)
+			if (seg->derived && !tpd_encoding_needs_reference(work->plan.encoding))
+				seg->has_ref = seg->derived = false;
+			if (work->sample_bytes == 0 || seg->derived)
 				continue;
 			with += (double)work->cost * (double)seg->length / (double)work->sample_bytes;
 			alone += (double)work->cost_alone * (double)seg->length / (double)work->sample_bytes;
@@ -523,6 +528,8 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 		status = tpd_ingest_match(job, err);
 	if (!status)
 		status = tpd_ingest_ties(job, err);
+	if (!status)
+		status = tpd_ingest_derive(job, err);
 	if (!status)
 		status = tpd_ingest_survey(job, err);
 	if (status)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "codec/rounding.h"
 
 enum tpd_status tpd_ingest_pread(const struct tpd_file_work *file, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
 {
@@ -132,9 +133,53 @@ enum tpd_status tpd_ingest_read_w1(struct tpd_ingest_job *job, const struct tpd_
 	return status;
 }
 
+struct own_chunks {
+	struct tpd_ingest_job *job;
+	struct tpd_slot *slot;
+};
+
+/* A chunk of this checkpoint itself. In the second pass it must be what the first one saw, as everything that is read. */
+static enum tpd_status read_own_chunk(void *arg, uint32_t file, uint32_t segment, uint64_t chunk, const uint8_t **out_bytes, size_t *out_len,
+				      struct tpd_err *err)
+{
+	const struct own_chunks *own = arg;
+	const struct tpd_file_work *from = &own->job->files[file];
+	const struct tpd_segment *seg = &from->entry->segments[segment];
+	uint32_t len = tpd_segment_chunk_len(seg, chunk);
+	enum tpd_status status = tpd_room(&own->slot->other, &own->slot->other_cap, len, err);
+
+	if (!status)
+		status = read_range(from, segment, chunk * tpd_chunk_bytes(seg->dtype), len, own->slot->other, err);
+	if (!status && own->job->dir >= 0 && tpd_xxh64(own->slot->other, len) != from->marks[seg->first_chunk + chunk])
+		status = tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", from->entry->path);
+	*out_bytes = own->slot->other;
+	*out_len = len;
+	return status;
+}
+
+/* From the masters, rounded; the same as the chain does (chain_replay.c). */
+static enum tpd_status derive(struct tpd_ingest_job *job, const struct tpd_segment *seg, struct tpd_slot *slot, struct tpd_err *err)
+{
+	const struct tpd_slab *slabs = job->file->entry->slabs + seg->ref_file;
+	struct own_chunks own = {job, slot};
+	enum tpd_dtype dtype = job->files[slabs->file].entry->segments[slabs->segment].dtype;
+	uint64_t n = slot->len / tpd_dtype_width(seg->dtype);
+	enum tpd_status status = tpd_room(&slot->p, &slot->p_cap, n * tpd_dtype_width(dtype), err);
+
+	slot->p_len = slot->len;
+	if (!status)
+		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, slot->chunk * TPD_CHUNK_ELEMENTS, n, read_own_chunk, &own, slot->p,
+					 err);
+	if (!status && dtype != seg->dtype)
+		tpd_round_in_place(slot->p, n, seg->dtype == TPD_DTYPE_BF16);
+	return status;
+}
+
 static enum tpd_status read_reference(struct tpd_ingest_job *job, const struct tpd_segment *seg, struct tpd_slot *slot,
 				      unsigned worker, struct tpd_err *err)
 {
+	if (seg->derived)
+		return derive(job, seg, slot, err);
 	if (seg->in_slabs)
 		return gather(job, job->ref, seg, job->file->entry->slabs + seg->ref_file, seg->ref_segment, slot->chunk, worker,
 			      slot->p, &slot->p_len, err);
@@ -145,7 +190,7 @@ static enum tpd_status read_reference(struct tpd_ingest_job *job, const struct t
 /* Does the segment have the same in w1 as in the reference? */
 static bool same_in_w1(const struct tpd_ingest_job *job, const struct tpd_segment *seg, const struct tpd_segment_work *work)
 {
-	if (!seg->has_ref || job->w1 != job->ref)
+	if (!seg->has_ref || seg->derived || job->w1 != job->ref)
 		return false;
 	if (seg->in_slabs || work->w1_slabs) /* of one checkpoint they are the same */
 		return seg->in_slabs && work->w1_slabs;

@@ -23,8 +23,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Decoded chunks for one, at most: what a moved boundary costs a reader. */
-#define CHUNKS_MAX 16u
 /* Smaller blocks cost more time than they are worth. */
 #define BLOCK_MIN 8u
 /* Links of a chain at which tensors were cut anew: each makes the graph that a reader walks wider. */
@@ -127,7 +125,16 @@ static int compare_boxes(const void *pa, const void *pb)
 	return order ? order : (a->segment > b->segment) - (a->segment < b->segment);
 }
 
-/* Of how many links of the chain do some chunks refer to slabs? */
+/* What has slabs has segments of its own in every link of a chain. */
+static bool has_cut(const struct tpd_entry *entry)
+{
+	for (uint32_t s = 0; s < entry->segment_count; s++)
+		if (entry->segments[s].has_ref && entry->segments[s].in_slabs && !entry->segments[s].derived)
+			return true;
+	return false;
+}
+
+/* Of how many links of the chain do some chunks refer to slabs of the link below? */
 static uint32_t count_cuts(const struct tpd_chain *chain)
 {
 	uint32_t cuts = 0;
@@ -137,7 +144,7 @@ static uint32_t count_cuts(const struct tpd_chain *chain)
 		bool cut = false;
 
 		for (uint32_t f = 0; f < m->file_count && !cut; f++)
-			cut = m->entries[m->files[f]].slab_count > 0;
+			cut = m->entries[m->files[f]].slab_count > 0 && has_cut(&m->entries[m->files[f]]);
 		cuts += cut;
 	}
 	return cuts;
@@ -261,37 +268,6 @@ static bool add_slabs(const struct box *own, const struct box *ref, const struct
 	return true;
 }
 
-/* How many chunks of others do elements [low, high) need? The slabs of one box stand together, and ascend there too. */
-static uint64_t count_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t low, uint64_t high)
-{
-	uint64_t chunks = 0, next = 0; /* the first chunk of the box that is not counted yet */
-
-	for (uint32_t i = 0; i < count; i++) {
-		struct tpd_slab_walk walk = tpd_slab_walk(&slabs[i], low, high);
-		struct tpd_slab_run run;
-
-		if (i > 0 && (slabs[i].file != slabs[i - 1].file || slabs[i].segment != slabs[i - 1].segment))
-			next = 0;
-		while (tpd_slab_next(&walk, &run)) {
-			uint64_t first = TPD_MAX(next, run.ref_at / chunk_elements);
-
-			next = (run.ref_at + run.n - 1) / chunk_elements + 1;
-			chunks += next > first ? next - first : 0;
-		}
-	}
-	return chunks;
-}
-
-static uint64_t most_chunks(const struct tpd_slab *slabs, uint32_t count, const struct tpd_segment *seg)
-{
-	uint64_t chunk_elements = tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype), most = 0;
-	uint64_t elements = seg->length / tpd_dtype_width(seg->dtype);
-
-	for (uint64_t low = 0; low < elements; low += chunk_elements)
-		most = TPD_MAX(most, count_chunks(slabs, count, chunk_elements, low, TPD_MIN(low + chunk_elements, elements)));
-	return most;
-}
-
 bool tpd_ingest_boxes_is_part(const struct tpd_segment *seg, const struct tpd_segment_about *about)
 {
 	struct box box;
@@ -331,5 +307,8 @@ uint32_t tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struc
 			return 0;
 		*out_elements += c.elements;
 	}
-	return parts && most_chunks(slabs, count, seg) <= CHUNKS_MAX ? count : 0;
+	return parts && tpd_slab_most_chunks(slabs, count, tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype), own.elements) <=
+				TPD_INGEST_SLAB_CHUNKS ?
+		       count :
+		       0;
 }

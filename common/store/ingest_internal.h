@@ -17,6 +17,9 @@
 /* Slots a thread: enough that the slowest chunk of a batch does not leave the others waiting for long. */
 #define TPD_INGEST_SLOTS_PER_THREAD 4u
 
+/* From so many others at most an ingest lets a chunk be put together: what that costs a reader. */
+#define TPD_INGEST_SLAB_CHUNKS 16u
+
 struct tpd_segment_work {
 	struct tpd_plan plan, plan_alone; /* plan_alone only while an anchor is weighed */
 	uint64_t sample_bytes, cost, cost_alone; /* of the sample: its size, coded, coded without a reference */
@@ -40,8 +43,8 @@ struct tpd_file_work {
 struct tpd_slot {
 	uint32_t segment;
 	uint64_t chunk, number;
-	uint8_t *x, *p, *w1_buffer, *payload, *kept;
-	size_t x_cap, p_cap, w1_cap, payload_cap, kept_cap, sample_cap; /* sample_cap counts doubles */
+	uint8_t *x, *p, *w1_buffer, *payload, *kept, *other;
+	size_t x_cap, p_cap, w1_cap, payload_cap, kept_cap, other_cap, sample_cap; /* sample_cap counts doubles */
 	const uint8_t *w1; /* p, w1_buffer or NULL */
 	double *sample;
 	size_t len, p_len, samples;
@@ -123,10 +126,18 @@ enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain
 /* Then, with job->ref and job->w1 chosen: types of what has none, and the references to them. */
 enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err);
 
+/* Can the manifest hold so many slabs more? Then they are weighed. */
+bool tpd_ingest_has_room_for_slabs(struct tpd_ingest_job *job, uint32_t count);
+
 /* --- ingest_ties.c --- */
 
 /* Which tensors are the optimizer's state of which: fills the manifest's ties. After the layout. */
 enum tpd_status tpd_ingest_ties(struct tpd_ingest_job *job, struct tpd_err *err);
+
+/* --- ingest_derive.c --- */
+
+/* Then: weights that are the rounding of their masters refer to these instead. */
+enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *err);
 
 /* --- ingest_survey.c --- */
 

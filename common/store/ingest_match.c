@@ -135,7 +135,7 @@ static bool has_room(struct tpd_ingest_job *job, const struct tpd_format_layout 
 	return true;
 }
 
-static bool has_room_for_slabs(struct tpd_ingest_job *job, uint32_t count)
+bool tpd_ingest_has_room_for_slabs(struct tpd_ingest_job *job, uint32_t count)
 {
 	uint64_t weight = (uint64_t)count * TPD_MANIFEST_WEIGHT_SLAB;
 
@@ -375,8 +375,8 @@ static enum tpd_status match_slabs(struct tpd_ingest_job *job, struct tpd_file_w
 
 	if (!seg->has_ref)
 		status = find_slabs(ref, file->entry, s, file->typed[s], REFERENCE_PERCENT, slabs, &count, err);
-	if (!status && count > 0 && has_room_for_slabs(job, count))
-		status = tpd_entry_refer(file->entry, s, slabs, count, err);
+	if (!status && count > 0 && tpd_ingest_has_room_for_slabs(job, count))
+		status = tpd_entry_refer(file->entry, s, slabs, count, false, err);
 	if (status || in_w1 || !tpd_dtype_has_stats(seg->dtype))
 		return status;
 	status = find_slabs(w1, file->entry, s, file->typed[s], 100, slabs, &count, err);

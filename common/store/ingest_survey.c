@@ -143,7 +143,7 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 		tpd_stats_end_survey(work->stats);
 	status = tpd_plan_choose(job->codecs[worker], seg->dtype, row, &sample, &work->plan, &work->cost,
 				 &work->cost_alone, err);
-	if (!status && job->anchoring && work->sample_p) { /* a keyframe may still win */
+	if (!status && job->anchoring && work->sample_p && !seg->derived) { /* a keyframe may still win */
 		uint64_t cost, cost_alone;
 
 		sample.p = NULL;

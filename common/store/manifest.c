@@ -72,7 +72,14 @@ void tpd_manifest_release(struct tpd_manifest *m)
 	*m = (struct tpd_manifest){0};
 }
 
-enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count,
+bool tpd_dtype_derives(enum tpd_dtype from, enum tpd_dtype to)
+{
+	if (from == TPD_DTYPE_BYTES)
+		return false;
+	return from == to || (from == TPD_DTYPE_F32 && (to == TPD_DTYPE_BF16 || to == TPD_DTYPE_F16));
+}
+
+enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count, bool derived,
 				struct tpd_err *err)
 {
 	struct tpd_segment *seg = &entry->segments[segment];
@@ -86,10 +93,16 @@ enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const
 	memcpy(grown + entry->slab_count, slabs, count * sizeof(*grown));
 	entry->slabs = grown;
 	seg->has_ref = seg->in_slabs = true;
+	seg->derived = derived;
 	seg->ref_file = entry->slab_count;
 	seg->ref_segment = count;
 	entry->slab_count += count;
 	return TPD_OK;
+}
+
+const char *tpd_segment_encoding(const struct tpd_segment *seg, const struct tpd_segment_about *about)
+{
+	return seg->has_ref && seg->derived ? "derived" : tpd_encoding_name(about->planned);
 }
 
 uint64_t tpd_segment_chunks(const struct tpd_segment *seg)
@@ -383,7 +396,7 @@ enum tpd_status tpd_manifest_check_segment(const struct tpd_manifest *m, const s
 		return status;
 	if (seg->dtype >= TPD_DTYPE_COUNT)
 		return tpd_fail(err, class, "manifest: '%s': segment %u has an unknown type", entry->path, s);
-	if (seg->has_ref && !m->has_ref)
+	if (seg->has_ref && !seg->derived && !m->has_ref)
 		return tpd_fail(err, class, "manifest: '%s': segment %u has a reference, the checkpoint none",
 				entry->path, s);
 	if (seg->has_ref && seg->in_slabs) {
@@ -489,6 +502,39 @@ enum tpd_status tpd_manifest_check_tie(const struct tpd_manifest *m, const struc
 	return tpd_fail(err, class, "manifest: ties that overlap or do not ascend");
 }
 
+/* Slabs of this checkpoint: from what is not derived itself, so that there is no circle. */
+static enum tpd_status check_derived(const struct tpd_manifest *m, const struct tpd_entry *entry, uint32_t s, enum tpd_status class,
+				     struct tpd_err *err)
+{
+	const struct tpd_segment *seg = &entry->segments[s];
+
+	for (uint32_t i = 0; i < seg->ref_segment; i++) {
+		const struct tpd_slab *slab = &entry->slabs[seg->ref_file + i];
+		const struct tpd_entry *file = slab->file < m->file_count ? &m->entries[m->files[slab->file]] : NULL;
+		const struct tpd_segment *from =
+			file && slab->segment > 0 && slab->segment < file->segment_count ? &file->segments[slab->segment] : NULL;
+
+		if (!from || (from->has_ref && from->derived) || !tpd_dtype_derives(from->dtype, seg->dtype) ||
+		    !tpd_slab_fits(slab, seg->length / tpd_dtype_width(seg->dtype), from->length / tpd_dtype_width(from->dtype)))
+			return tpd_fail(err, class, "manifest: '%s': segment %u cannot be derived from that", entry->path, s);
+	}
+	return TPD_OK;
+}
+
+enum tpd_status tpd_manifest_check_derived(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	for (uint32_t f = 0; f < m->file_count; f++) {
+		const struct tpd_entry *entry = &m->entries[m->files[f]];
+
+		for (uint32_t s = 0; !status && entry->slab_count > 0 && s < entry->segment_count; s++)
+			if (entry->segments[s].has_ref && entry->segments[s].derived)
+				status = check_derived(m, entry, s, class, err);
+	}
+	return status;
+}
+
 static enum tpd_status check_one(const struct tpd_manifest *m, const struct tpd_entry *entry, struct tpd_manifest_sums *sums,
 				 enum tpd_status class, struct tpd_err *err)
 {
@@ -514,6 +560,8 @@ enum tpd_status tpd_manifest_check_physical(const struct tpd_manifest *m, enum t
 		status = tpd_manifest_weigh(&sums, 1, tpd_entry_weight(&m->entries[i]), class, err);
 	for (uint32_t f = 0; !status && f < m->file_count; f++)
 		status = check_one(m, &m->entries[m->files[f]], &sums, class, err);
+	if (!status)
+		status = tpd_manifest_check_derived(m, class, err);
 	if (!status)
 		status = tpd_manifest_weigh(&sums, m->tie_count, TPD_MANIFEST_WEIGHT_TIE, class, err);
 	for (uint32_t t = 0; !status && t < m->tie_count; t++) {

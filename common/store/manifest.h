@@ -38,7 +38,7 @@ struct tpd_segment {
 	uint64_t first_chunk;    /* derived: its first chunk's number in the file */
 	uint32_t ref_file, ref_segment; /* in the referenced checkpoint; in_slabs: the first of the entry's slabs, and how many */
 	enum tpd_dtype dtype;
-	bool has_ref, in_slabs;
+	bool has_ref, in_slabs, derived; /* derived: the slabs are of this checkpoint */
 };
 
 /* What else is known of it: for matching, for the catalog and for people. */
@@ -133,8 +133,13 @@ void tpd_manifest_forget_about(struct tpd_manifest *m);
 const struct tpd_tie *tpd_manifest_ties(const struct tpd_manifest *m, uint32_t file, uint32_t segment, uint32_t *out_count);
 
 /* Append to the entry's slabs and let the segment refer to them. count: 1..TPD_SLABS_MAX. */
-enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count,
+enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count, bool derived,
 				struct tpd_err *err);
+/* May a tensor of one type be derived from one of another: the same, or its rounding? */
+bool tpd_dtype_derives(enum tpd_dtype from, enum tpd_dtype to);
+
+/* What a tensor was planned to be coded as; "derived" where it is derived: what encodes the few differences tells little then. */
+const char *tpd_segment_encoding(const struct tpd_segment *seg, const struct tpd_segment_about *about);
 
 /* Geometry. */
 uint64_t tpd_segment_chunks(const struct tpd_segment *seg);                     /* number of chunks; 0 when empty */

@@ -256,7 +256,7 @@ static enum tpd_status read_slab(struct tpd_rd *rd, struct tpd_slab *slab, struc
 	return tpd_rd_ok(rd) ? TPD_OK : too_short(err);
 }
 
-static enum tpd_status read_slabs(struct tpd_rd *rd, struct tpd_entry *entry, uint32_t s, struct tpd_err *err)
+static enum tpd_status read_slabs(struct tpd_rd *rd, struct tpd_entry *entry, uint32_t s, bool derived, struct tpd_err *err)
 {
 	struct tpd_slab slabs[TPD_SLABS_MAX];
 	uint32_t count = 0;
@@ -264,7 +264,7 @@ static enum tpd_status read_slabs(struct tpd_rd *rd, struct tpd_entry *entry, ui
 
 	for (uint32_t i = 0; !status && i < count; i++)
 		status = read_slab(rd, &slabs[i], err);
-	return status ? status : tpd_entry_refer(entry, s, slabs, count, err);
+	return status ? status : tpd_entry_refer(entry, s, slabs, count, derived, err);
 }
 
 /* Up to the number of its payload bytes. */
@@ -304,12 +304,12 @@ static enum tpd_status read_segment(struct reader *r, struct tpd_entry *entry, u
 	enum tpd_status status = read_outline(rd, seg, about, err);
 
 	if (!status)
-		status = read_u8(rd, "kind of reference", r->version >= 3 ? 3 : 2, &ref, err);
+		status = read_u8(rd, "kind of reference", r->version >= 3 ? 4 : 2, &ref, err);
 	if (!status && ref == 1) {
 		seg->has_ref = true;
 		status = read_segment_ref(rd, seg, err);
-	} else if (!status && ref == 2) {
-		status = read_slabs(rd, entry, s, err);
+	} else if (!status && ref > 1) {
+		status = read_slabs(rd, entry, s, ref == 3, err);
 	}
 	if (!status)
 		status = read_u8(rd, "kind of statistics", 3, &stats, err);
@@ -463,6 +463,8 @@ static enum tpd_status read_physical(struct reader *r, struct tpd_manifest *m, s
 			status = read_file(r, m, &m->entries[i], err);
 	if (!status)
 		status = tpd_manifest_derive(m, err);
+	if (!status)
+		status = tpd_manifest_check_derived(m, TPD_CORRUPT, err);
 	if (!status && r->version >= 2)
 		status = read_ties(r, m, err);
 	if (!status && tpd_rd_left(rd) > 0)

@@ -62,6 +62,36 @@ bool tpd_slab_next(struct tpd_slab_walk *walk, struct tpd_slab_run *out_run)
 	return true;
 }
 
+/* Of elements [low, high). Slabs of one segment stand together, and ascend there too, or are counted more than once. */
+static uint64_t count_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t low, uint64_t high)
+{
+	uint64_t chunks = 0, next = 0; /* the first chunk of the segment that is not counted yet */
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct tpd_slab_walk walk = tpd_slab_walk(&slabs[i], low, high);
+		struct tpd_slab_run run;
+
+		if (i > 0 && (slabs[i].file != slabs[i - 1].file || slabs[i].segment != slabs[i - 1].segment))
+			next = 0;
+		while (tpd_slab_next(&walk, &run)) {
+			uint64_t first = TPD_MAX(next, run.ref_at / chunk_elements);
+
+			next = (run.ref_at + run.n - 1) / chunk_elements + 1;
+			chunks += next > first ? next - first : 0;
+		}
+	}
+	return chunks;
+}
+
+uint64_t tpd_slab_most_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements)
+{
+	uint64_t most = 0;
+
+	for (uint64_t low = 0; low < elements; low += chunk_elements)
+		most = TPD_MAX(most, count_chunks(slabs, count, chunk_elements, low, TPD_MIN(low + chunk_elements, elements)));
+	return most;
+}
+
 struct gathering {
 	tpd_slab_chunk_fn chunk;
 	void *arg;

@@ -39,6 +39,9 @@ struct tpd_slab_walk {
 struct tpd_slab_walk tpd_slab_walk(const struct tpd_slab *slab, uint64_t low, uint64_t high);
 bool tpd_slab_next(struct tpd_slab_walk *walk, struct tpd_slab_run *out_run);
 
+/* From how many chunks of others, of `chunk_elements` each, is a chunk of a tensor of `elements` put together at most? */
+uint64_t tpd_slab_most_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements);
+
 /*
  * Put the bytes of elements [low, low + n) together: zeros where no slab says anything. Where slabs overlap the later one holds. `chunk`
  * gives the bytes of a chunk of a referenced segment, of the same type as this one, borrowed until it is called again; it is asked for

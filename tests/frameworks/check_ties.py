@@ -48,10 +48,12 @@ def is_right(run, order, tensor, tie):
 
 
 def check_masters(run, tensors):
-    """All elements of the model in ZeRO-1 and 2; ZeRO-3 keeps them nowhere else."""
-    model = sum(tensor["size"] // 2 for tensor in tensors if tensor["dtype"] == "BF16")
+    """All elements of the model in ZeRO-1 and 2, where it takes nothing beside them; ZeRO-3 keeps them nowhere else."""
+    weights = [tensor for tensor in tensors if tensor["dtype"] == "BF16"]
+    model, stored = sum(tensor["size"] // 2 for tensor in weights), sum(tensor["stored"] for tensor in weights)
     tied = sum(tie["elements"] for tensor in tensors for tie in tensor.get("ties", ()) if tie["kind"] == "master")
-    return [] if tied == model and (model > 0) == (run != "deepspeed-zero3") else [f"{run}: masters of {tied} elements, of {model}"]
+    failures = [] if tied == model and (model > 0) == (run != "deepspeed-zero3") else [f"{run}: masters of {tied} elements, of {model}"]
+    return failures + ([] if stored <= 0.001 * 2 * model + 64 * len(weights) else [f"{run}: {model} weights beside masters take {stored}"])
 
 
 def check_one(run, shown, say):
