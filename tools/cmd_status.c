@@ -8,6 +8,7 @@
 
 #include "tools/tools.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@ struct facts {
 	struct tpd_reply reply;
 	struct tpd_err absent; /* why there is none */
 	bool other_store;
+	bool served; /* a daemon has this store, wherever it listens */
 	/* the store */
 	uint64_t runs, checkpoints, size, stored;
 	struct tpd_err unreadable; /* of runs whose refs cannot be read; TPD_OK: none */
@@ -101,6 +103,20 @@ static enum tpd_status ask_catalog(struct tpd_catalog *catalog, struct facts *fa
 	return status;
 }
 
+/* Does a tpded have this store? Its lock tells, also of one that listens at another socket. */
+static bool is_served(const struct tpd_store *store)
+{
+	const struct tpd_io *io = tpd_store_io(store);
+	int fd = io->open(io, tpd_store_dir(store), "daemon.lock", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	bool served;
+
+	if (fd < 0)
+		return false; /* none ever had it, or it is not ours to read */
+	served = io->lock_test(io, fd, TPD_LOCK_EXCLUSIVE, 0, 0) == 1;
+	io->close(io, fd);
+	return served;
+}
+
 static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd_err *err)
 {
 	struct tpd_archive *archive = NULL;
@@ -112,6 +128,8 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 		status = tpd_rows_read(archive, NULL, &rows, err);
 	if (status == TPD_OK)
 		tpd_archive_check_runs(archive, NULL, &facts->unreadable);
+	if (status == TPD_OK)
+		facts->served = is_served(tpd_archive_store(archive));
 	if (status == TPD_OK)
 		status = tpd_store_unfinished(tpd_archive_store(archive), &facts->unfinished, &facts->unfinished_count, err);
 	for (size_t i = 0; i < rows.count; i++) {
@@ -200,7 +218,9 @@ static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
 	char time[TPD_TEXT_SIZE];
 
 	if (!facts->json) {
-		if (facts->absent.status == TPD_NOT_FOUND)
+		if (facts->absent.status == TPD_NOT_FOUND && facts->served)
+			line("daemon      a tpded has this store, but does not listen at '%s': --socket or --config says where", ctl->socket);
+		else if (facts->absent.status == TPD_NOT_FOUND)
 			line("daemon      not running (nobody listens at '%s')", ctl->socket);
 		else
 			line("daemon      no answer: %s", facts->absent.text);
@@ -209,7 +229,8 @@ static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
 	line("daemon      %s: pid %s, version %s, since %s UTC", field(facts, "state"), field(facts, "pid"),
 	     field(facts, "version"), tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "since"), time));
 	if (facts->other_store)
-		line("            but it serves another store, '%s'", field(facts, "store"));
+		line("            but it serves another store, '%s'%s", field(facts, "store"),
+		     facts->served ? "; this one has a tpded of its own, at another socket" : "");
 	print_job(facts);
 	if (tpd_reply_get(&facts->reply, "last_error.text"))
 		line("            last error, %s: %s",
@@ -356,6 +377,8 @@ static int print_json(const struct tpd_ctl *ctl, struct facts *facts)
 	tpd_json_key(&out, "failed");
 	tpd_json_put_u64(&out, facts->totals.jobs_failed);
 	tpd_json_end_object(&out);
+	tpd_json_key(&out, "served");
+	tpd_json_put_bool(&out, facts->served);
 	tpd_json_key(&out, "daemon");
 	if (facts->json)
 		tpd_reply_copy(facts->json, &out);

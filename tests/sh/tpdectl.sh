@@ -365,7 +365,14 @@ if [ -x "$build/tpded" ]; then
 	expect 0 --config "$dir/waits.conf" status; says 'WAITS FOR'; says 'DONE'; says 'and 2 more'
 	[ "$(grep -c '^waits@' "$dir/out")" -eq 10 ] || fail "not ten rows: $(cat "$dir/out")"
 	expect 0 --config "$dir/waits.conf" status --json; is_json "$dir/out"; says '"unfinished":[],'; says '"waits_for":"'
+	# Who asks at another socket is told that there is a daemon all the same.
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says "a tpded has this store, but does not listen at '$dir/nobody'"
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody" --json; is_json "$dir/out"; says '"served":true,"daemon":null'
+	expect 0 "${base[@]}" status --socket "$dir/socket"; says 'but it serves another store'
+	if grep -q 'at another socket' "$dir/out"; then fail "a store without a daemon has one: $(cat "$dir/out")"; fi
 	kill $daemon; wait $daemon
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'not running'
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody" --json; says '"served":false,"daemon":null'
 	printf '[store]\npath = %s\n[daemon]\ncontrol_socket = %s\n' "$dir/hurt" "$dir/socket" >"$dir/none.conf"
 	expect 0 config-check "$dir/none.conf"; says '0 watches'; complains 'watches nothing'
 	expect 0 --config "$dir/none.conf" config-check; complains 'watches nothing'
