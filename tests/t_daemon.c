@@ -171,7 +171,7 @@ START_TEST(commands)
 	await("\"state\":\"idle\"");
 	expect_reply(
 		"{\"command\":\"dance\"}",
-		"{\"ok\":false,\"error\":\"there is no command 'dance'; there are status, pause, resume and scan\","
+		"{\"ok\":false,\"error\":\"there is no command 'dance'; there are status, pause, resume, retry and scan\","
 		"\"status\":\"usage\"}");
 	expect_reply(
 		"{}",
@@ -179,6 +179,42 @@ START_TEST(commands)
 	expect_reply(
 		"nonsense",
 		"{\"ok\":false,\"error\":\"a request is a JSON object with a \\\"command\\\"\",\"status\":\"usage\"}");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
+/*
+ * A job that fails waits longer and longer, and is told of with its reason; on request it is tried at once. Six times here: without being
+ * asked for, the sixth would come after two minutes and a half.
+ */
+START_TEST(failures_are_tried_again)
+{
+	char wanted[64], *reply;
+
+	start();
+	await("\"state\":\"idle\"");
+	await("\"retries\":[]");
+	expect_reply("{\"command\":\"retry\"}", "{\"ok\":true,\"retried\":0,\"state\":\"idle\"}");
+	ck_assert_int_eq(rename(scratch("store/ingest"), scratch("store/away")), 0);
+	file_write(scratch("store/ingest"), "x", 1);
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	for (int tries = 1; tries <= 6; tries++) {
+		snprintf(wanted, sizeof wanted, "\"tries\":%d,\"next_try\":1", tries); /* a time, in this century */
+		await(wanted);
+		reply = ask("{\"command\":\"status\"}");
+		ck_assert_ptr_nonnull(strstr(reply, "\"retries\":[{\"run\":\"a\",\"step\":10,\"path\":\""));
+		ck_assert_ptr_nonnull(strstr(reply, "\"error\":\"cannot "));
+		free(reply);
+		if (tries == 6) {
+			unlink(scratch("store/ingest"));
+			ck_assert_int_eq(rename(scratch("store/away"), scratch("store/ingest")), 0);
+		}
+		reply = ask("{\"command\":\"retry\"}");
+		ck_assert_msg(strstr(reply, "\"ok\":true,\"retried\":") != NULL, "%s", reply);
+		free(reply);
+	}
+	await("\"done\":1,\"missed\":0");
+	await("\"retries\":[]");
 	ck_assert_int_eq(stop(SIGTERM), 0);
 }
 END_TEST
@@ -592,6 +628,7 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, stores_and_tells);
 	tcase_add_test(tests, commands);
+	tcase_add_test(tests, failures_are_tried_again);
 	tcase_add_test(tests, paused_jobs_survive);
 	tcase_add_test(tests, low_space);
 	tcase_add_test(tests, written_over_while_it_waits);

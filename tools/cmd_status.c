@@ -14,11 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "wire/wire.h"
 
-#define ANSWER_MS 3000
 #define LAST_EVENTS 5
-#define WAITING_MAX 10 /* rows; --json has all that the daemon gives */
+#define WAITING_MAX 10 /* rows a table; --json has all that the daemon gives */
 
 struct facts {
 	/* the daemon */
@@ -51,7 +51,7 @@ static void ask_daemon(const struct tpd_ctl *ctl, struct facts *facts)
 {
 	const char *store;
 
-	if (tpd_wire_call(ctl->socket, "{\"command\":\"status\"}", ANSWER_MS, &facts->json, &facts->absent))
+	if (tpd_wire_call(ctl->socket, "{\"command\":\"status\"}", TPD_ANSWER_MS, &facts->json, &facts->absent))
 		return;
 	if (tpd_reply_parse(facts->json, &facts->reply, &facts->absent)) {
 		free(facts->json);
@@ -250,20 +250,78 @@ static void add_unchanged(struct tpd_table *table, const char *ms_text)
 		tpd_table_add(table, "?");
 }
 
+/* "4:59": until it is tried again. NULL: nothing keeps it. */
+static const char *until(const char *ns_text, char out[TPD_TEXT_SIZE])
+{
+	uint64_t ns = 0;
+	int64_t left;
+
+	if (!ns_text || !tpd_text_parse_u64(ns_text, &ns) || ns > INT64_MAX)
+		return NULL;
+	left = (int64_t)ns - tpd_clock_wall_ns();
+	return tpd_text_duration(left > 0 ? (double)left / 1e9 : 0, out);
+}
+
 static bool add_waiting(struct tpd_table *table, const struct tpd_reply *reply, unsigned i)
 {
 	const char *run = tpd_reply_get(reply, "unfinished.%u.run", i);
 	const char *step = tpd_reply_get(reply, "unfinished.%u.step", i);
 	const char *framework = tpd_reply_get(reply, "unfinished.%u.framework", i);
 	const char *waits = tpd_reply_get(reply, "unfinished.%u.waits_for", i);
+	char text[TPD_TEXT_SIZE];
+	const char *left = until(tpd_reply_get(reply, "unfinished.%u.next_try", i), text);
 
 	if (!run)
 		return false;
 	tpd_table_addf(table, "%s@%s", run, step ? step : "?");
 	tpd_table_add(table, framework ? framework : "");
 	add_unchanged(table, tpd_reply_get(reply, "unfinished.%u.unchanged_ms", i));
-	tpd_table_add(table, waits ? waits : "no further change");
+	if (!waits && left)
+		tpd_table_addf(table, "another try in %s", left);
+	else
+		tpd_table_add(table, waits ? waits : "no further change");
 	return true;
+}
+
+static bool add_retry(struct tpd_table *table, const struct tpd_reply *reply, unsigned i)
+{
+	const char *run = tpd_reply_get(reply, "retries.%u.run", i);
+	const char *step = tpd_reply_get(reply, "retries.%u.step", i);
+	const char *tries = tpd_reply_get(reply, "retries.%u.tries", i);
+	const char *error = tpd_reply_get(reply, "retries.%u.error", i);
+	char text[TPD_TEXT_SIZE];
+	const char *left = until(tpd_reply_get(reply, "retries.%u.next_try", i), text);
+
+	if (!run)
+		return false;
+	tpd_table_addf(table, "%s@%s", run, step ? step : "?");
+	tpd_table_add(table, tries ? tries : "?");
+	tpd_table_add(table, left ? left : "its turn");
+	tpd_table_add(table, error ? error : "");
+	return true;
+}
+
+/* Jobs that failed, and when each is tried again. */
+static enum tpd_status print_retries(const struct facts *facts, struct tpd_err *err)
+{
+	static const char *const titles[] = {"FAILED", ">TIMES", ">AGAIN IN", "LAST ERROR"};
+	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
+	uint64_t all = tpd_reply_u64(&facts->reply, "queue.retrying");
+	enum tpd_status status = TPD_OK;
+	unsigned shown = 0;
+
+	while (shown < WAITING_MAX && add_retry(&table, &facts->reply, shown))
+		shown++;
+	if (shown > 0) {
+		putchar('\n');
+		status = tpd_table_print(&table, 0, err);
+		if (status == TPD_OK && all > shown)
+			printf("and %llu more\n", (unsigned long long)(all - shown));
+		if (status == TPD_OK)
+			puts("'tpdectl retry' tries at once");
+	}
+	tpd_table_release(&table);
+	return status;
 }
 
 /* What the daemon has seen of checkpoints that are not complete, and what each waits for. */
@@ -325,6 +383,8 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts 
 	printf("queue       %llu waiting, %llu in work, %llu failed\n", (unsigned long long)facts->totals.jobs_queued,
 	       (unsigned long long)facts->totals.jobs_running, (unsigned long long)facts->totals.jobs_failed);
 	status = print_watches(facts, err);
+	if (status == TPD_OK)
+		status = print_retries(facts, err);
 	if (status == TPD_OK)
 		status = print_waiting(facts, err);
 	if (status == TPD_OK && facts->events.cells > 0) {
