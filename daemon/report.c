@@ -101,6 +101,11 @@ static void put_watches(const struct tpd_daemon *daemon, struct tpd_json_out *ou
 		put_string(out, "path", watch->path);
 		put_string(out, "mode", watch->state.polling ? "polling" : "inotify");
 		put_string(out, "reason", watch->state.reason);
+		tpd_json_key(out, "missing_since");
+		if (watch->state.missing_ns)
+			tpd_json_put_i64(out, watch->state.missing_ns);
+		else
+			tpd_json_put_null(out);
 		put_u64(out, "runs", counts.runs);
 		put_u64(out, "checkpoints", counts.checkpoints);
 		put_u64(out, "unfinished", counts.unfinished);

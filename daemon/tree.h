@@ -66,7 +66,8 @@ struct tpd_root {
 	uint32_t id;
 	char *name, *path;
 	struct tpd_node *node; /* NULL while the directory is not there */
-	bool missing_noted, keep;
+	int64_t missing_ns;    /* wall clock, since when a look found that; 0: it is there */
+	bool keep;
 	uint64_t directories, files, polled; /* polled: directories without an inotify watch */
 	const char *reason;
 	char *complete_when; /* patterns of the configuration, or NULL */

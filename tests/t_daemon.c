@@ -430,6 +430,31 @@ START_TEST(reload)
 }
 END_TEST
 
+/* A watched directory that is moved away is told of at once, and watched again when it is back, by itself. */
+START_TEST(moved_away_and_back)
+{
+	char text[1024];
+
+	snprintf(text, sizeof text, "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nscan_interval=500ms\n[watch:a]\npath=%s\nsettle=100ms\n",
+		 scratch("store"), scratch("run/c.sock"), scratch("a"));
+	file_write(scratch("c.conf"), text, strlen(text));
+	start();
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	await("\"done\":1,\"missed\":0");
+	await("\"missing_since\":null");
+	ck_assert_int_eq(rename(scratch("a"), scratch("elsewhere")), 0);
+	await("\"missing_since\":1"); /* a time, in this century */
+	await("\"checkpoints\":0,");
+	checkpoint_make(scratch("elsewhere/checkpoint-20"), 20, 2);
+	ck_assert_int_eq(rename(scratch("elsewhere"), scratch("a")), 0);
+	await("\"missing_since\":null");
+	await("\"done\":2,\"missed\":0");
+	checkpoint_make(scratch("a/checkpoint-30"), 30, 3);
+	await("\"done\":3,\"missed\":0");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
 START_TEST(second_daemon)
 {
 	pid_t first;
@@ -635,6 +660,7 @@ int main(void)
 	tcase_add_test(tests, copies_are_bounded);
 	tcase_add_test(tests, copies_give_room_back);
 	tcase_add_test(tests, reload);
+	tcase_add_test(tests, moved_away_and_back);
 	tcase_add_test(tests, second_daemon);
 	tcase_add_test(tests, left_over_socket);
 	tcase_add_test(tests, systemd_is_told);

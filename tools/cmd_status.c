@@ -193,12 +193,22 @@ static enum tpd_status print_watches(const struct facts *facts, struct tpd_err *
 	static const char *const titles[] = {"WATCH", "MODE", ">CHECKPOINTS", ">UNFINISHED", "PATH"};
 	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
 	enum tpd_status status = TPD_OK;
+	bool missing = false;
 	const char *name;
 
 	for (unsigned i = 0; (name = tpd_reply_get(&facts->reply, "watches.%u.name", i)) != NULL; i++) {
-		static const char *const keys[] = {"mode", "checkpoints", "unfinished", "path"};
+		static const char *const keys[] = {"checkpoints", "unfinished", "path"};
+		const char *since = tpd_reply_get(&facts->reply, "watches.%u.missing_since", i);
+		const char *mode = tpd_reply_get(&facts->reply, "watches.%u.mode", i);
+		char time[TPD_TEXT_SIZE];
+		uint64_t ns = 0;
 
 		tpd_table_add(&table, name);
+		if (since && tpd_text_parse_u64(since, &ns))
+			tpd_table_addf(&table, "missing since %s UTC", tpd_text_time((int64_t)ns, time));
+		else
+			tpd_table_add(&table, mode ? mode : "");
+		missing = missing || since;
 		for (size_t k = 0; k < TPD_ARRAY_LEN(keys); k++) {
 			const char *value = tpd_reply_get(&facts->reply, "watches.%u.%s", i, keys[k]);
 
@@ -209,6 +219,8 @@ static enum tpd_status print_watches(const struct facts *facts, struct tpd_err *
 		putchar('\n');
 		status = tpd_table_print(&table, 0, err);
 	}
+	if (status == TPD_OK && missing)
+		puts("what is missing is taken up again by itself when it is there");
 	tpd_table_release(&table);
 	return status;
 }

@@ -370,6 +370,10 @@ if [ -x "$build/tpded" ]; then
 	expect 0 "${hurt[@]}" status --socket "$dir/nobody" --json; is_json "$dir/out"; says '"served":true,"daemon":null'
 	expect 0 "${base[@]}" status --socket "$dir/socket"; says 'but it serves another store'
 	if grep -q 'at another socket' "$dir/out"; then fail "a store without a daemon has one: $(cat "$dir/out")"; fi
+	mv "$dir/waits" "$dir/moved"
+	for ((i = 0; i < 100; i++)); do ctl --config "$dir/waits.conf" status && grep -q 'missing since' "$dir/out" && break; sleep 0.1; done
+	says 'missing since 20'; says 'taken up again by itself'
+	mv "$dir/moved" "$dir/waits"
 	kill $daemon; wait $daemon
 	expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'not running'
 	expect 0 "${hurt[@]}" status --socket "$dir/nobody" --json; says '"served":false,"daemon":null'
