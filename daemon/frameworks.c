@@ -293,6 +293,10 @@ static enum tpd_readiness megatron_ranks_complete(struct tpd_node *node, const c
 /*
  * Accelerate with FSDP: a directory of several distributed checkpoints, first the model's, long after it the optimizer's, and no marker for
  * the whole. The ranks' random states come last.
+ *
+ * A model alone waits in vain. Rejected: taking it when it is at rest and no other checkpoint of the run has an optimizer's directory. So
+ * it is, too, where every save so far has died on the way to its optimizer (it is the larger part, and gathered for minutes), be it the
+ * first one or the tenth after as many starts; and that a later one was begun says only that a process was.
  */
 static bool is_accelerate_part(const struct tpd_node *node, const char *prefix)
 {

@@ -314,6 +314,12 @@ START_TEST(own_marker)
 	expect_waiting("step-4", "complete_when");
 	put("step-4.done", "");
 	expect_now("step-4", 4, TPD_SEEN_COMPLETE);
+	/* A model alone, in Accelerate's layout with FSDP. */
+	put_big("checkpoint_5/pytorch_model_fsdp_0/__0_0.distcp");
+	put("checkpoint_5/pytorch_model_fsdp_0/.metadata", "x");
+	expect_waiting("checkpoint_5", "complete_when");
+	put("checkpoint_5/DONE", "");
+	expect_now("checkpoint_5", 5, TPD_SEEN_COMPLETE);
 }
 END_TEST
 
