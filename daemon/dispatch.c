@@ -212,8 +212,7 @@ static void on_transient(struct tpd_daemon *daemon, struct tpd_work *work)
 	daemon->running = NULL;
 	daemon->working = false;
 	if (work->status != TPD_CANCELLED) {
-		delay_ms = tpd_queue_delay_ms(++item->attempts);
-		item->retry_ms = now_ms + delay_ms;
+		delay_ms = tpd_queue_failed(item, now_ms, work->err.text);
 		daemon->not_before_ms = now_ms + PAUSE_MS;
 		tpd_report_error(daemon, item->run, work->err.text);
 		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu is tried again in %llu s: %s", item->run,
@@ -380,7 +379,7 @@ static void on_set(struct tpd_daemon *daemon, const struct tpd_ledger_call *call
 	/* Cannot be noted down (disk full?), or the end has come: not begun. */
 	if (call->status != TPD_OK) {
 		tpd_report_error(daemon, item->run, call->err.text);
-		item->retry_ms = uv_now(&daemon->loop) + tpd_queue_delay_ms(++item->attempts);
+		tpd_queue_failed(item, uv_now(&daemon->loop), call->err.text);
 		daemon->not_before_ms = uv_now(&daemon->loop) + PAUSE_MS;
 	}
 	daemon->running = NULL;

@@ -263,15 +263,22 @@ static enum tpd_readiness megatron_complete(struct tpd_node *node, const char *p
 
 /*
  * Megatron-LM's older format: each rank writes into mp_rank_NN/ without a barrier; after one, rank 0 writes the iteration into the file
- * beside iter_N/.
+ * beside iter_N/. NeMo has these directories the other way round: NAME.ckpt of each step in them, so what holds them is a run.
  */
 static bool holds_megatron_ranks(const struct tpd_node *node)
 {
+	bool ranks = false;
+
 	for (const struct tpd_node *child = node->children; child; child = child->next) {
-		if (strncmp(child->name, "mp_rank_", 8) == 0)
-			return true;
+		if (strncmp(child->name, "mp_rank_", 8) != 0)
+			continue;
+		ranks = true;
+		for (size_t i = 0; i < child->file_count; i++) {
+			if (tpd_text_has_suffix(child->files[i].name, ".ckpt"))
+				return false;
+		}
 	}
-	return false;
+	return ranks;
 }
 
 static enum tpd_readiness megatron_ranks_complete(struct tpd_node *node, const char *path, struct tpd_waits *why)
@@ -286,6 +293,10 @@ static enum tpd_readiness megatron_ranks_complete(struct tpd_node *node, const c
 /*
  * Accelerate with FSDP: a directory of several distributed checkpoints, first the model's, long after it the optimizer's, and no marker for
  * the whole. The ranks' random states come last.
+ *
+ * A model alone waits in vain. Rejected: taking it when it is at rest and no other checkpoint of the run has an optimizer's directory. So
+ * it is, too, where every save so far has died on the way to its optimizer (it is the larger part, and gathered for minutes), be it the
+ * first one or the tenth after as many starts; and that a later one was begun says only that a process was.
  */
 static bool is_accelerate_part(const struct tpd_node *node, const char *prefix)
 {

@@ -46,6 +46,7 @@ void tpd_queue_item_free(struct tpd_queue_item *item)
 	tpd_capture_close(item->capture);
 	free(item->run);
 	free(item->path);
+	free(item->why);
 	free(item);
 }
 
@@ -171,6 +172,27 @@ size_t tpd_queue_retrying(const struct tpd_queue *queue)
 
 	for (const struct tpd_queue_item *item = queue->first; item; item = item->next)
 		n += item->attempts > 0;
+	return n;
+}
+
+uint64_t tpd_queue_failed(struct tpd_queue_item *item, uint64_t now_ms, const char *text)
+{
+	uint64_t delay_ms = tpd_queue_delay_ms(++item->attempts);
+
+	item->retry_ms = now_ms + delay_ms;
+	free(item->why);
+	item->why = strdup(text); /* NULL: then it is not told */
+	return delay_ms;
+}
+
+size_t tpd_queue_retry(struct tpd_queue *queue, uint64_t now_ms)
+{
+	size_t n = 0;
+
+	for (struct tpd_queue_item *item = queue->first; item; item = item->next) {
+		n += item->retry_ms > now_ms;
+		item->retry_ms = 0;
+	}
 	return n;
 }
 

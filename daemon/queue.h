@@ -20,6 +20,7 @@ struct tpd_queue_item {
 	uint32_t generation;         /* of settle's entry; 0: left from before, or not seen since */
 	unsigned attempts;           /* that failed */
 	uint64_t retry_ms;           /* not before; loop time */
+	char *why;                   /* the last of them failed; owned; NULL: none did */
 	int64_t begun_ns;            /* by a process before this one */
 };
 
@@ -49,6 +50,10 @@ struct tpd_queue_item *tpd_queue_take(struct tpd_queue *queue, uint64_t now_ms,
 void tpd_queue_remove(struct tpd_queue *queue, struct tpd_queue_item *item);
 /* Items that failed and wait for another try. */
 size_t tpd_queue_retrying(const struct tpd_queue *queue);
+/* An attempt at this item failed: not again before its delay is over, which is returned. `text` says why. */
+uint64_t tpd_queue_failed(struct tpd_queue_item *item, uint64_t now_ms, const char *text);
+/* None waits any longer. Returns how many did. */
+size_t tpd_queue_retry(struct tpd_queue *queue, uint64_t now_ms);
 /* How long to wait after the n-th failed attempt. */
 uint64_t tpd_queue_delay_ms(unsigned attempts);
 

@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 
-#define UNFINISHED_MAX 50 /* of checkpoints that are not complete, in one answer */
+#define LISTED_MAX 50 /* of checkpoints that are not complete, and of jobs that failed, in one answer */
 
 const char *tpd_report_state(const struct tpd_daemon *daemon)
 {
@@ -57,6 +57,16 @@ static void put_time(struct tpd_json_out *out, const char *key, int64_t ns)
 	tpd_json_put_i64(out, ns);
 }
 
+/* By the clock on the wall. None: nothing keeps it waiting. */
+static void put_next_try(struct tpd_json_out *out, uint64_t retry_ms, uint64_t now_ms)
+{
+	tpd_json_key(out, "next_try");
+	if (retry_ms > now_ms)
+		tpd_json_put_i64(out, tpd_clock_wall_ns() + (int64_t)(retry_ms - now_ms) * 1000000);
+	else
+		tpd_json_put_null(out);
+}
+
 struct unfinished {
 	struct tpd_json_out *out;
 	uint64_t now_ms;
@@ -74,6 +84,7 @@ static void put_unfinished(void *arg, const struct tpd_unfinished_sight *sight)
 	put_string(out, "framework", sight->framework);
 	put_string(out, "waits_for", *sight->waits ? sight->waits : NULL);
 	put_u64(out, "unchanged_ms", unfinished->now_ms - TPD_MIN(sight->since_ms, unfinished->now_ms));
+	put_next_try(out, sight->retry_ms, unfinished->now_ms);
 	tpd_json_end_object(out);
 }
 
@@ -90,6 +101,11 @@ static void put_watches(const struct tpd_daemon *daemon, struct tpd_json_out *ou
 		put_string(out, "path", watch->path);
 		put_string(out, "mode", watch->state.polling ? "polling" : "inotify");
 		put_string(out, "reason", watch->state.reason);
+		tpd_json_key(out, "missing_since");
+		if (watch->state.missing_ns)
+			tpd_json_put_i64(out, watch->state.missing_ns);
+		else
+			tpd_json_put_null(out);
 		put_u64(out, "runs", counts.runs);
 		put_u64(out, "checkpoints", counts.checkpoints);
 		put_u64(out, "unfinished", counts.unfinished);
@@ -100,7 +116,7 @@ static void put_watches(const struct tpd_daemon *daemon, struct tpd_json_out *ou
 	tpd_json_end_array(out);
 	tpd_json_key(out, "unfinished");
 	tpd_json_begin_array(out);
-	tpd_settle_unfinished(daemon->settle, UNFINISHED_MAX, put_unfinished,
+	tpd_settle_unfinished(daemon->settle, LISTED_MAX, put_unfinished,
 			      &(struct unfinished){.out = out, .now_ms = uv_now(&daemon->loop)});
 	tpd_json_end_array(out);
 }
@@ -119,6 +135,29 @@ static void put_queue(const struct tpd_daemon *daemon, struct tpd_json_out *out)
 	put_u64(out, "tips", daemon->tips.count);
 	put_u64(out, "copied", atomic_load(&daemon->spool.used));
 	tpd_json_end_object(out);
+}
+
+/* Jobs that failed and wait for another try. */
+static void put_retries(const struct tpd_daemon *daemon, struct tpd_json_out *out)
+{
+	size_t left = LISTED_MAX;
+
+	tpd_json_key(out, "retries");
+	tpd_json_begin_array(out);
+	for (const struct tpd_queue_item *item = daemon->queue.first; item && left > 0; item = item->next) {
+		if (item->attempts == 0)
+			continue;
+		tpd_json_begin_object(out);
+		put_string(out, "run", item->run);
+		put_u64(out, "step", item->step);
+		put_string(out, "path", item->path);
+		put_u64(out, "tries", item->attempts);
+		put_next_try(out, item->retry_ms, uv_now(&daemon->loop));
+		put_string(out, "error", item->why);
+		tpd_json_end_object(out);
+		left--;
+	}
+	tpd_json_end_array(out);
 }
 
 static void put_job(const struct tpd_daemon *daemon, struct tpd_json_out *out)
@@ -186,6 +225,7 @@ static void put_status(const struct tpd_daemon *daemon, struct tpd_json_out *out
 	put_watches(daemon, out);
 	put_u64(out, "overflows", daemon->watch.overflows);
 	put_queue(daemon, out);
+	put_retries(daemon, out);
 	put_job(daemon, out);
 	put_last(daemon, out);
 }
@@ -214,6 +254,20 @@ static void answer_resume(struct tpd_daemon *daemon, struct tpd_json_out *out)
 	put_string(out, "state", tpd_report_state(daemon));
 }
 
+/* What waits after a failure: its reason may be gone, and somebody knows. */
+static void answer_retry(struct tpd_daemon *daemon, struct tpd_json_out *out)
+{
+	uint64_t now_ms = uv_now(&daemon->loop);
+	size_t n = tpd_queue_retry(&daemon->queue, now_ms) + tpd_settle_retry(daemon->settle, now_ms);
+
+	daemon->not_before_ms = 0;
+	if (n > 0)
+		tpd_dispatch_event(daemon, "info", NULL, "%zu %s tried again on request", n, n == 1 ? "is" : "are");
+	tpd_intake_go_on(daemon);
+	put_u64(out, "retried", n);
+	put_string(out, "state", tpd_report_state(daemon));
+}
+
 static void answer_scan(struct tpd_daemon *daemon, TPD_UNUSED struct tpd_json_out *out)
 {
 	tpd_watch_now(&daemon->watch, true);
@@ -228,6 +282,7 @@ bool tpd_report_answer(void *arg, const char *command, struct tpd_json_out *out,
 		{"status", answer_status},
 		{"pause", answer_pause},
 		{"resume", answer_resume},
+		{"retry", answer_retry},
 		{"scan", answer_scan},
 	};
 
@@ -237,7 +292,7 @@ bool tpd_report_answer(void *arg, const char *command, struct tpd_json_out *out,
 			return true;
 		}
 	}
-	tpd_fail(err, TPD_USAGE, "there is no command '%s'; there are status, pause, resume and scan", command);
+	tpd_fail(err, TPD_USAGE, "there is no command '%s'; there are status, pause, resume, retry and scan", command);
 	return false;
 }
 

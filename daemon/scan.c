@@ -411,9 +411,11 @@ static void look_at_root(struct tpd_scan *scan, struct tpd_root *root)
 		strcpy(scan->path, root->node->name);
 		look(scan, root->node, 0);
 	}
-	if (!root->node && !root->missing_noted)
+	if (!root->node && !root->missing_ns)
 		tpd_scan_note(scan, true, root->name, "the watched directory '%s' is not there", root->path);
-	root->missing_noted = !root->node;
+	if (root->node && root->missing_ns)
+		tpd_scan_note(scan, false, root->name, "the watched directory '%s' is there again", root->path);
+	root->missing_ns = root->node ? 0 : root->missing_ns ? root->missing_ns : scan->now_ns;
 }
 
 /* --- requests --- */
@@ -477,6 +479,7 @@ static void report_states(struct tpd_scan *scan)
 			.reason = root->polled == 0 ? NULL
 				: root->reason      ? root->reason
 						    : "some directories cannot be watched",
+			.missing_ns = root->missing_ns,
 			.directories = root->directories,
 			.files = root->files,
 		};

@@ -63,6 +63,7 @@ struct tpd_scan_state {
 	uint32_t id;
 	bool polling;
 	const char *reason; /* static; NULL when not polling */
+	int64_t missing_ns; /* wall clock: the watched directory has not been there since; 0: it is */
 	uint64_t directories, files;
 };
 

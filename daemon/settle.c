@@ -545,6 +545,21 @@ uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t
 	return delay_ms;
 }
 
+size_t tpd_settle_retry(struct tpd_settle *settle, uint64_t now_ms)
+{
+	size_t n = 0;
+
+	for (struct entry *entry = settle->all; entry; entry = entry->next) {
+		if (entry->state != GROWING || entry->failures == 0 || entry->retry_ms <= now_ms)
+			continue;
+		entry->retry_ms = 0;
+		entry->due_ms = now_ms;
+		settle->due_ms = TPD_MIN(settle->due_ms, now_ms);
+		n++;
+	}
+	return n;
+}
+
 void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t generation)
 {
 	struct entry *entry = find_capture(settle, path, generation);
@@ -615,6 +630,7 @@ void tpd_settle_unfinished(const struct tpd_settle *settle, size_t max,
 			.waits = entry->seen.readiness == TPD_SEEN_WAITING ? entry->seen.waits.text : "",
 			.step = entry->step,
 			.since_ms = (uint64_t)TPD_MAX(entry->changed_ms, (int64_t)0),
+			.retry_ms = entry->failures > 0 ? entry->retry_ms : 0,
 			.watch = entry->watch,
 		};
 

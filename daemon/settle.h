@@ -114,6 +114,8 @@ bool tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t gener
  */
 uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms,
 			   unsigned *out_tries);
+/* What failed is tried again at once. Returns how many that are. */
+size_t tpd_settle_retry(struct tpd_settle *settle, uint64_t now_ms);
 /* It is queued, stored, known already, or refused: nothing more to do until it changes. */
 void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t generation);
 
@@ -130,6 +132,7 @@ struct tpd_unfinished_sight {
 	const char *path, *run, *framework;
 	const char *waits; /* for what; "" : until nothing changes any more, or its turn comes */
 	uint64_t step, since_ms; /* since_ms: of settle's clock: nothing changed since */
+	uint64_t retry_ms; /* it could not be opened or read, and is tried again then; 0: it was not tried */
 	uint32_t watch;
 };
 void tpd_settle_unfinished(const struct tpd_settle *settle, size_t max,

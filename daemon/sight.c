@@ -55,13 +55,27 @@ static void add_up(const struct tpd_node *node, uint64_t above, const struct tpd
 	}
 }
 
+/* A directory of one model-parallel rank's files, as NeMo names them. */
+static bool is_of_a_rank(const struct tpd_node *node)
+{
+	static const char *const prefixes[] = {"mp_rank_", "tp_rank_", "fsdp_shard_"};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(prefixes); i++) {
+		if (strncmp(node->name, prefixes[i], strlen(prefixes[i])) == 0)
+			return node->parent != NULL;
+	}
+	return false;
+}
+
 /*
  * NeMo and others put NAME-unfinished beside what they write, and while they delete it. To NeMo's NAME neither .ckpt nor, before
- * that, -EMA belongs: both files have one marker.
+ * that, -EMA belongs: both files have one marker. And so have those of all ranks of a model-parallel run, which lie in directories of
+ * their own: it lies beside these.
  */
 static bool is_marked_unfinished(const struct tpd_node *parent, const char *name, struct tpd_waits *why)
 {
 	static const char *const endings[] = {"", ".ckpt", "-EMA.ckpt", "-EMA"};
+	const struct tpd_node *above = is_of_a_rank(parent) ? parent->parent : NULL;
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(endings); i++) {
 		TPD_AUTO_FREE char *marker = NULL;
@@ -70,9 +84,10 @@ static bool is_marked_unfinished(const struct tpd_node *parent, const char *name
 			continue;
 		if (asprintf(&marker, "%.*s-unfinished", (int)(strlen(name) - strlen(endings[i])), name) < 0)
 			marker = NULL;
-		if (!marker || !tpd_tree_file(parent, marker))
+		if (!marker || !(tpd_tree_file(parent, marker) || (above && tpd_tree_file(above, marker))))
 			continue;
-		snprintf(why->text, sizeof why->text, "%.150s lies beside it", marker);
+		snprintf(why->text, sizeof why->text, "%.150s lies beside %s", marker,
+			 tpd_tree_file(parent, marker) ? "it" : parent->name);
 		return true;
 	}
 	return false;
@@ -291,7 +306,9 @@ static void report(struct tpd_scan *scan, struct tpd_node *node, const char *run
 {
 	report_files(scan, node, run, path);
 	report_children(scan, node, run, path);
-	node->stirred = node->look = false;
+	node->stirred = node->look = node->waiting = false;
+	for (size_t i = 0; i < node->file_count; i++)
+		node->waiting = node->waiting || node->files[i].waiting; /* for what may lie above */
 }
 
 void tpd_sight_report(struct tpd_scan *scan, struct tpd_root *root)

@@ -55,7 +55,7 @@ struct tpd_node {
 	bool stirred;          /* something changed here or below since the last report */
 	bool look;             /* report it in any case */
 	bool known;            /* reported as a checkpoint: settle has it */
-	bool waiting;          /* it was not complete then; what decides may lie beside it */
+	bool waiting;          /* it, or a file in it, was not complete then; what decides may lie beside it */
 	uint64_t signature;    /* as it was reported */
 	bool noted, noted_run; /* unreadable; a run of an impossible name */
 	bool noted_step;       /* a framework's checkpoint that tells no step */
@@ -66,7 +66,8 @@ struct tpd_root {
 	uint32_t id;
 	char *name, *path;
 	struct tpd_node *node; /* NULL while the directory is not there */
-	bool missing_noted, keep;
+	int64_t missing_ns;    /* wall clock, since when a look found that; 0: it is there */
+	bool keep;
 	uint64_t directories, files, polled; /* polled: directories without an inotify watch */
 	const char *reason;
 	char *complete_when; /* patterns of the configuration, or NULL */

@@ -171,7 +171,7 @@ START_TEST(commands)
 	await("\"state\":\"idle\"");
 	expect_reply(
 		"{\"command\":\"dance\"}",
-		"{\"ok\":false,\"error\":\"there is no command 'dance'; there are status, pause, resume and scan\","
+		"{\"ok\":false,\"error\":\"there is no command 'dance'; there are status, pause, resume, retry and scan\","
 		"\"status\":\"usage\"}");
 	expect_reply(
 		"{}",
@@ -179,6 +179,42 @@ START_TEST(commands)
 	expect_reply(
 		"nonsense",
 		"{\"ok\":false,\"error\":\"a request is a JSON object with a \\\"command\\\"\",\"status\":\"usage\"}");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
+/*
+ * A job that fails waits longer and longer, and is told of with its reason; on request it is tried at once. Six times here: without being
+ * asked for, the sixth would come after two minutes and a half.
+ */
+START_TEST(failures_are_tried_again)
+{
+	char wanted[64], *reply;
+
+	start();
+	await("\"state\":\"idle\"");
+	await("\"retries\":[]");
+	expect_reply("{\"command\":\"retry\"}", "{\"ok\":true,\"retried\":0,\"state\":\"idle\"}");
+	ck_assert_int_eq(rename(scratch("store/ingest"), scratch("store/away")), 0);
+	file_write(scratch("store/ingest"), "x", 1);
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	for (int tries = 1; tries <= 6; tries++) {
+		snprintf(wanted, sizeof wanted, "\"tries\":%d,\"next_try\":1", tries); /* a time, in this century */
+		await(wanted);
+		reply = ask("{\"command\":\"status\"}");
+		ck_assert_ptr_nonnull(strstr(reply, "\"retries\":[{\"run\":\"a\",\"step\":10,\"path\":\""));
+		ck_assert_ptr_nonnull(strstr(reply, "\"error\":\"cannot "));
+		free(reply);
+		if (tries == 6) {
+			unlink(scratch("store/ingest"));
+			ck_assert_int_eq(rename(scratch("store/away"), scratch("store/ingest")), 0);
+		}
+		reply = ask("{\"command\":\"retry\"}");
+		ck_assert_msg(strstr(reply, "\"ok\":true,\"retried\":") != NULL, "%s", reply);
+		free(reply);
+	}
+	await("\"done\":1,\"missed\":0");
+	await("\"retries\":[]");
 	ck_assert_int_eq(stop(SIGTERM), 0);
 }
 END_TEST
@@ -394,6 +430,31 @@ START_TEST(reload)
 }
 END_TEST
 
+/* A watched directory that is moved away is told of at once, and watched again when it is back, by itself. */
+START_TEST(moved_away_and_back)
+{
+	char text[1024];
+
+	snprintf(text, sizeof text, "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nscan_interval=500ms\n[watch:a]\npath=%s\nsettle=100ms\n",
+		 scratch("store"), scratch("run/c.sock"), scratch("a"));
+	file_write(scratch("c.conf"), text, strlen(text));
+	start();
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	await("\"done\":1,\"missed\":0");
+	await("\"missing_since\":null");
+	ck_assert_int_eq(rename(scratch("a"), scratch("elsewhere")), 0);
+	await("\"missing_since\":1"); /* a time, in this century */
+	await("\"checkpoints\":0,");
+	checkpoint_make(scratch("elsewhere/checkpoint-20"), 20, 2);
+	ck_assert_int_eq(rename(scratch("elsewhere"), scratch("a")), 0);
+	await("\"missing_since\":null");
+	await("\"done\":2,\"missed\":0");
+	checkpoint_make(scratch("a/checkpoint-30"), 30, 3);
+	await("\"done\":3,\"missed\":0");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
 START_TEST(second_daemon)
 {
 	pid_t first;
@@ -592,12 +653,14 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, stores_and_tells);
 	tcase_add_test(tests, commands);
+	tcase_add_test(tests, failures_are_tried_again);
 	tcase_add_test(tests, paused_jobs_survive);
 	tcase_add_test(tests, low_space);
 	tcase_add_test(tests, written_over_while_it_waits);
 	tcase_add_test(tests, copies_are_bounded);
 	tcase_add_test(tests, copies_give_room_back);
 	tcase_add_test(tests, reload);
+	tcase_add_test(tests, moved_away_and_back);
 	tcase_add_test(tests, second_daemon);
 	tcase_add_test(tests, left_over_socket);
 	tcase_add_test(tests, systemd_is_told);

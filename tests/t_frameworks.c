@@ -230,6 +230,40 @@ START_TEST(markers_beside)
 }
 END_TEST
 
+/* NeMo with model-parallel ranks: a directory a rank, and one marker beside them for the files of all. */
+START_TEST(markers_above_ranks)
+{
+	put("exp_7/step=6-unfinished", ""); /* 7 is no step */
+	put_big("exp_7/mp_rank_00/step=6.ckpt");
+	put_big("exp_7/mp_rank_01/step=6.ckpt");
+	put_big("exp_7/mp_rank_01/step=6-EMA.ckpt");
+	put_big("exp_7/tp_rank_00_pp_rank_001/step=6.ckpt");
+	put_big("exp_7/fsdp_shard_00000/step=6.ckpt");
+	put_big("exp_7/other/step=6.ckpt");
+	expect_waiting("exp_7/mp_rank_00/step=6.ckpt", "step=6-unfinished lies beside mp_rank_00");
+	ck_assert_ptr_null(seen("exp_7"));
+	ck_assert_uint_eq(result.note_count, 0);
+	ck_assert_str_eq(waits_for("exp_7/mp_rank_01/step=6-EMA.ckpt"), "step=6-unfinished lies beside mp_rank_01");
+	waits_for("exp_7/tp_rank_00_pp_rank_001/step=6.ckpt");
+	waits_for("exp_7/fsdp_shard_00000/step=6.ckpt");
+	expect("exp_7/other/step=6.ckpt", "run/exp_7/other", 6, TPD_SEEN_SETTLING);
+	while (look_at_events() > 0)
+		continue;
+	/* It goes away; in the directories of the ranks nothing changes. */
+	unlink(scratch("w/exp_7/step=6-unfinished"));
+	look_at_events();
+	expect("exp_7/mp_rank_00/step=6.ckpt", "run/exp_7/mp_rank_00", 6, TPD_SEEN_SETTLING);
+	expect("exp_7/mp_rank_01/step=6.ckpt", "run/exp_7/mp_rank_01", 6, TPD_SEEN_SETTLING);
+	expect("exp_7/mp_rank_01/step=6-EMA.ckpt", "run/exp_7/mp_rank_01", 6, TPD_SEEN_SETTLING);
+	expect("exp_7/tp_rank_00_pp_rank_001/step=6.ckpt", "run/exp_7/tp_rank_00_pp_rank_001", 6, TPD_SEEN_SETTLING);
+	expect("exp_7/fsdp_shard_00000/step=6.ckpt", "run/exp_7/fsdp_shard_00000", 6, TPD_SEEN_SETTLING);
+	/* The watched directory may be the one that holds them. */
+	put_big("mp_rank_00/step=8.ckpt");
+	put("step=8-unfinished", "");
+	expect_waiting("mp_rank_00/step=8.ckpt", "step=8-unfinished lies beside mp_rank_00");
+}
+END_TEST
+
 START_TEST(keras_backup)
 {
 	uint8_t h5[100] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
@@ -280,6 +314,12 @@ START_TEST(own_marker)
 	expect_waiting("step-4", "complete_when");
 	put("step-4.done", "");
 	expect_now("step-4", 4, TPD_SEEN_COMPLETE);
+	/* A model alone, in Accelerate's layout with FSDP. */
+	put_big("checkpoint_5/pytorch_model_fsdp_0/__0_0.distcp");
+	put("checkpoint_5/pytorch_model_fsdp_0/.metadata", "x");
+	expect_waiting("checkpoint_5", "complete_when");
+	put("checkpoint_5/DONE", "");
+	expect_now("checkpoint_5", 5, TPD_SEEN_COMPLETE);
 }
 END_TEST
 
@@ -430,6 +470,7 @@ int main(void)
 	tcase_add_test(tests, accelerate_fsdp);
 	tcase_add_test(tests, deepspeed);
 	tcase_add_test(tests, markers_beside);
+	tcase_add_test(tests, markers_above_ranks);
 	tcase_add_test(tests, keras_backup);
 	tcase_add_test(tests, shards_of_any_index);
 	tcase_add_test(tests, lightning_last);

@@ -78,6 +78,26 @@ START_TEST(retries)
 }
 END_TEST
 
+/* Whose reason for failing is gone does not wait; what it learned stays. */
+START_TEST(tried_on_request)
+{
+	struct tpd_queue_item *item = put("a", 10, 1);
+	uint64_t due;
+
+	put("b", 10, 2);
+	ck_assert_uint_eq(tpd_queue_retry(&queue, 0), 0);
+	ck_assert_uint_eq(tpd_queue_failed(item, 100, "no space"), 5000);
+	ck_assert_uint_eq(tpd_queue_failed(item, 100, "no space at all"), 10000);
+	ck_assert_str_eq(item->why, "no space at all");
+	ck_assert_int_eq(take(10099, &due), 2);
+	ck_assert_int_eq(take(10099, &due), 0);
+	ck_assert_uint_eq(tpd_queue_retry(&queue, 10099), 1);
+	ck_assert_uint_eq(tpd_queue_retry(&queue, 10099), 0);
+	ck_assert_uint_eq(item->attempts, 2);
+	ck_assert_int_eq(take(10099, &due), 1);
+}
+END_TEST
+
 START_TEST(not_ready)
 {
 	uint64_t due;
@@ -132,6 +152,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, make, drop);
 	tcase_add_test(tests, order);
 	tcase_add_test(tests, retries);
+	tcase_add_test(tests, tried_on_request);
 	tcase_add_test(tests, not_ready);
 	tcase_add_test(tests, held);
 	srunner_run_all(runner, CK_ENV);

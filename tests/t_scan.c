@@ -202,18 +202,33 @@ END_TEST
 
 START_TEST(the_watched_directory_comes_and_goes)
 {
+	int64_t since;
+
 	put_big("step-1/x");
 	look_at_all();
 	ck_assert_uint_eq(result.seen_count, 1);
+	ck_assert_int_eq(result.states[0].missing_ns, 0);
 	rename(scratch("w"), scratch("v"));
 	look_at_all();
 	ck_assert(gone("step-1"));
 	ck_assert_uint_eq(result.note_count, 1);
+	since = result.states[0].missing_ns;
+	ck_assert_int_gt(since, 0);
 	look_at_all();
 	ck_assert_uint_eq(result.note_count, 0);
+	ck_assert_int_eq(result.states[0].missing_ns, since);
 	rename(scratch("v"), scratch("w"));
 	look_at_all();
 	expect("step-1", "run", 1, TPD_SEEN_SETTLING);
+	ck_assert_int_eq(result.states[0].missing_ns, 0);
+	ck_assert_uint_eq(result.note_count, 1);
+	/* Events come as before, of it and of what is new in it. */
+	while (look_at_events() > 0)
+		continue;
+	put_big("step-2/x");
+	while (look_at_events() > 0 && !seen("step-2"))
+		continue;
+	expect("step-2", "run", 2, TPD_SEEN_SETTLING);
 }
 END_TEST
 

@@ -165,11 +165,14 @@ START_TEST(stalled_is_told_once)
 }
 END_TEST
 
+static uint64_t told_retry_ms;
+
 static void count_unfinished(void *arg, const struct tpd_unfinished_sight *sight)
 {
 	++*(unsigned *)arg;
 	ck_assert_str_eq(sight->path, PATH);
 	ck_assert_str_eq(sight->run, "r");
+	told_retry_ms = sight->retry_ms;
 }
 
 START_TEST(unfinished_ones_are_listed)
@@ -356,6 +359,26 @@ START_TEST(unreadable_is_tried_again_later)
 	see(sight(TPD_SEEN_COMPLETE, 2), now + 1);
 	ck_assert_uint_eq(tpd_settle_failed(settle, PATH, expect_capture(now + 1), now + 1, &tries), 5000);
 	ck_assert_uint_eq(tries, 1);
+}
+END_TEST
+
+/* Or when somebody asks for it. */
+START_TEST(unreadable_is_tried_again_on_request)
+{
+	unsigned tries = 0, count = 0;
+
+	see(sight(TPD_SEEN_COMPLETE, 1), 10);
+	ck_assert_uint_eq(tpd_settle_retry(settle, 10), 0);
+	ck_assert_uint_eq(tpd_settle_failed(settle, PATH, expect_capture(10), 10, &tries), 5000);
+	tpd_settle_unfinished(settle, 10, count_unfinished, &count);
+	ck_assert_uint_eq(told_retry_ms, 5010);
+	expect_none(20);
+	ck_assert_uint_eq(tpd_settle_retry(settle, 20), 1);
+	ck_assert_uint_eq(tpd_settle_retry(settle, 20), 0);
+	expect_look(20);
+	see(sight(TPD_SEEN_COMPLETE, 1), 21);
+	ck_assert_uint_eq(tpd_settle_failed(settle, PATH, expect_capture(21), 21, &tries), 10000);
+	ck_assert_uint_eq(tries, 2);
 }
 END_TEST
 
@@ -686,6 +709,7 @@ int main(void)
 	tcase_add_test(tests, change_during_capture_voids_it);
 	tcase_add_test(tests, unreadable_is_tried_again_later);
 	tcase_add_test(tests, lost_during_capture_is_told);
+	tcase_add_test(tests, unreadable_is_tried_again_on_request);
 	tcase_add_test(tests, void_again_and_again);
 	tcase_add_test(tests, change_seen_during_capture_is_looked_at_afterwards);
 	tcase_add_test(tests, rewritten_after_stored);

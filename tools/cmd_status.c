@@ -8,16 +8,17 @@
 
 #include "tools/tools.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "wire/wire.h"
 
-#define ANSWER_MS 3000
 #define LAST_EVENTS 5
-#define WAITING_MAX 10 /* rows; --json has all that the daemon gives */
+#define WAITING_MAX 10 /* rows a table; --json has all that the daemon gives */
 
 struct facts {
 	/* the daemon */
@@ -25,6 +26,7 @@ struct facts {
 	struct tpd_reply reply;
 	struct tpd_err absent; /* why there is none */
 	bool other_store;
+	bool served; /* a daemon has this store, wherever it listens */
 	/* the store */
 	uint64_t runs, checkpoints, size, stored;
 	struct tpd_err unreadable; /* of runs whose refs cannot be read; TPD_OK: none */
@@ -49,7 +51,7 @@ static void ask_daemon(const struct tpd_ctl *ctl, struct facts *facts)
 {
 	const char *store;
 
-	if (tpd_wire_call(ctl->socket, "{\"command\":\"status\"}", ANSWER_MS, &facts->json, &facts->absent))
+	if (tpd_wire_call(ctl->socket, "{\"command\":\"status\"}", TPD_ANSWER_MS, &facts->json, &facts->absent))
 		return;
 	if (tpd_reply_parse(facts->json, &facts->reply, &facts->absent)) {
 		free(facts->json);
@@ -101,6 +103,20 @@ static enum tpd_status ask_catalog(struct tpd_catalog *catalog, struct facts *fa
 	return status;
 }
 
+/* Does a tpded have this store? Its lock tells, also of one that listens at another socket. */
+static bool is_served(const struct tpd_store *store)
+{
+	const struct tpd_io *io = tpd_store_io(store);
+	int fd = io->open(io, tpd_store_dir(store), "daemon.lock", O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	bool served;
+
+	if (fd < 0)
+		return false; /* none ever had it, or it is not ours to read */
+	served = io->lock_test(io, fd, TPD_LOCK_EXCLUSIVE, 0, 0) == 1;
+	io->close(io, fd);
+	return served;
+}
+
 static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd_err *err)
 {
 	struct tpd_archive *archive = NULL;
@@ -112,6 +128,8 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 		status = tpd_rows_read(archive, NULL, &rows, err);
 	if (status == TPD_OK)
 		tpd_archive_check_runs(archive, NULL, &facts->unreadable);
+	if (status == TPD_OK)
+		facts->served = is_served(tpd_archive_store(archive));
 	if (status == TPD_OK)
 		status = tpd_store_unfinished(tpd_archive_store(archive), &facts->unfinished, &facts->unfinished_count, err);
 	for (size_t i = 0; i < rows.count; i++) {
@@ -175,12 +193,22 @@ static enum tpd_status print_watches(const struct facts *facts, struct tpd_err *
 	static const char *const titles[] = {"WATCH", "MODE", ">CHECKPOINTS", ">UNFINISHED", "PATH"};
 	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
 	enum tpd_status status = TPD_OK;
+	bool missing = false;
 	const char *name;
 
 	for (unsigned i = 0; (name = tpd_reply_get(&facts->reply, "watches.%u.name", i)) != NULL; i++) {
-		static const char *const keys[] = {"mode", "checkpoints", "unfinished", "path"};
+		static const char *const keys[] = {"checkpoints", "unfinished", "path"};
+		const char *since = tpd_reply_get(&facts->reply, "watches.%u.missing_since", i);
+		const char *mode = tpd_reply_get(&facts->reply, "watches.%u.mode", i);
+		char time[TPD_TEXT_SIZE];
+		uint64_t ns = 0;
 
 		tpd_table_add(&table, name);
+		if (since && tpd_text_parse_u64(since, &ns))
+			tpd_table_addf(&table, "missing since %s UTC", tpd_text_time((int64_t)ns, time));
+		else
+			tpd_table_add(&table, mode ? mode : "");
+		missing = missing || since;
 		for (size_t k = 0; k < TPD_ARRAY_LEN(keys); k++) {
 			const char *value = tpd_reply_get(&facts->reply, "watches.%u.%s", i, keys[k]);
 
@@ -191,6 +219,8 @@ static enum tpd_status print_watches(const struct facts *facts, struct tpd_err *
 		putchar('\n');
 		status = tpd_table_print(&table, 0, err);
 	}
+	if (status == TPD_OK && missing)
+		puts("what is missing is taken up again by itself when it is there");
 	tpd_table_release(&table);
 	return status;
 }
@@ -200,7 +230,9 @@ static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
 	char time[TPD_TEXT_SIZE];
 
 	if (!facts->json) {
-		if (facts->absent.status == TPD_NOT_FOUND)
+		if (facts->absent.status == TPD_NOT_FOUND && facts->served)
+			line("daemon      a tpded has this store, but does not listen at '%s': --socket or --config says where", ctl->socket);
+		else if (facts->absent.status == TPD_NOT_FOUND)
 			line("daemon      not running (nobody listens at '%s')", ctl->socket);
 		else
 			line("daemon      no answer: %s", facts->absent.text);
@@ -209,7 +241,8 @@ static void print_daemon(const struct tpd_ctl *ctl, const struct facts *facts)
 	line("daemon      %s: pid %s, version %s, since %s UTC", field(facts, "state"), field(facts, "pid"),
 	     field(facts, "version"), tpd_text_time((int64_t)tpd_reply_u64(&facts->reply, "since"), time));
 	if (facts->other_store)
-		line("            but it serves another store, '%s'", field(facts, "store"));
+		line("            but it serves another store, '%s'%s", field(facts, "store"),
+		     facts->served ? "; this one has a tpded of its own, at another socket" : "");
 	print_job(facts);
 	if (tpd_reply_get(&facts->reply, "last_error.text"))
 		line("            last error, %s: %s",
@@ -229,20 +262,78 @@ static void add_unchanged(struct tpd_table *table, const char *ms_text)
 		tpd_table_add(table, "?");
 }
 
+/* "4:59": until it is tried again. NULL: nothing keeps it. */
+static const char *until(const char *ns_text, char out[TPD_TEXT_SIZE])
+{
+	uint64_t ns = 0;
+	int64_t left;
+
+	if (!ns_text || !tpd_text_parse_u64(ns_text, &ns) || ns > INT64_MAX)
+		return NULL;
+	left = (int64_t)ns - tpd_clock_wall_ns();
+	return tpd_text_duration(left > 0 ? (double)left / 1e9 : 0, out);
+}
+
 static bool add_waiting(struct tpd_table *table, const struct tpd_reply *reply, unsigned i)
 {
 	const char *run = tpd_reply_get(reply, "unfinished.%u.run", i);
 	const char *step = tpd_reply_get(reply, "unfinished.%u.step", i);
 	const char *framework = tpd_reply_get(reply, "unfinished.%u.framework", i);
 	const char *waits = tpd_reply_get(reply, "unfinished.%u.waits_for", i);
+	char text[TPD_TEXT_SIZE];
+	const char *left = until(tpd_reply_get(reply, "unfinished.%u.next_try", i), text);
 
 	if (!run)
 		return false;
 	tpd_table_addf(table, "%s@%s", run, step ? step : "?");
 	tpd_table_add(table, framework ? framework : "");
 	add_unchanged(table, tpd_reply_get(reply, "unfinished.%u.unchanged_ms", i));
-	tpd_table_add(table, waits ? waits : "no further change");
+	if (!waits && left)
+		tpd_table_addf(table, "another try in %s", left);
+	else
+		tpd_table_add(table, waits ? waits : "no further change");
 	return true;
+}
+
+static bool add_retry(struct tpd_table *table, const struct tpd_reply *reply, unsigned i)
+{
+	const char *run = tpd_reply_get(reply, "retries.%u.run", i);
+	const char *step = tpd_reply_get(reply, "retries.%u.step", i);
+	const char *tries = tpd_reply_get(reply, "retries.%u.tries", i);
+	const char *error = tpd_reply_get(reply, "retries.%u.error", i);
+	char text[TPD_TEXT_SIZE];
+	const char *left = until(tpd_reply_get(reply, "retries.%u.next_try", i), text);
+
+	if (!run)
+		return false;
+	tpd_table_addf(table, "%s@%s", run, step ? step : "?");
+	tpd_table_add(table, tries ? tries : "?");
+	tpd_table_add(table, left ? left : "its turn");
+	tpd_table_add(table, error ? error : "");
+	return true;
+}
+
+/* Jobs that failed, and when each is tried again. */
+static enum tpd_status print_retries(const struct facts *facts, struct tpd_err *err)
+{
+	static const char *const titles[] = {"FAILED", ">TIMES", ">AGAIN IN", "LAST ERROR"};
+	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
+	uint64_t all = tpd_reply_u64(&facts->reply, "queue.retrying");
+	enum tpd_status status = TPD_OK;
+	unsigned shown = 0;
+
+	while (shown < WAITING_MAX && add_retry(&table, &facts->reply, shown))
+		shown++;
+	if (shown > 0) {
+		putchar('\n');
+		status = tpd_table_print(&table, 0, err);
+		if (status == TPD_OK && all > shown)
+			printf("and %llu more\n", (unsigned long long)(all - shown));
+		if (status == TPD_OK)
+			puts("'tpdectl retry' tries at once");
+	}
+	tpd_table_release(&table);
+	return status;
 }
 
 /* What the daemon has seen of checkpoints that are not complete, and what each waits for. */
@@ -305,6 +396,8 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts 
 	       (unsigned long long)facts->totals.jobs_running, (unsigned long long)facts->totals.jobs_failed);
 	status = print_watches(facts, err);
 	if (status == TPD_OK)
+		status = print_retries(facts, err);
+	if (status == TPD_OK)
 		status = print_waiting(facts, err);
 	if (status == TPD_OK && facts->events.cells > 0) {
 		putchar('\n');
@@ -356,6 +449,8 @@ static int print_json(const struct tpd_ctl *ctl, struct facts *facts)
 	tpd_json_key(&out, "failed");
 	tpd_json_put_u64(&out, facts->totals.jobs_failed);
 	tpd_json_end_object(&out);
+	tpd_json_key(&out, "served");
+	tpd_json_put_bool(&out, facts->served);
 	tpd_json_key(&out, "daemon");
 	if (facts->json)
 		tpd_reply_copy(facts->json, &out);

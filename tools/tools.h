@@ -88,6 +88,7 @@ const atomic_bool *tpd_ctl_cancellable(void);
 
 /* The commands, one file each: cmd_NAME.c. */
 int tpd_cmd_status(struct tpd_ctl *ctl, int argc, char **argv);
+int tpd_cmd_retry(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_show(struct tpd_ctl *ctl, int argc, char **argv);
 int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc, char **argv);
@@ -202,6 +203,8 @@ struct tpd_progress tpd_bar_start(struct tpd_bar *bar, const struct tpd_ctl *ctl
 void tpd_bar_finish(struct tpd_bar *bar);
 
 /* --- the daemon's answer (reply.c) --- */
+
+#define TPD_ANSWER_MS 3000 /* that it takes at most */
 
 /* A JSON value flattened: "watches.0.name" -> "demo". */
 struct tpd_reply_field {

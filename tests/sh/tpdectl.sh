@@ -204,7 +204,7 @@ expect 2 --json nonsense; is_json "$dir/err"
 expect 0 --help; silent; says 'rebuild-catalog'
 expect 0 restore --help; silent; says '--force'
 expect 0 --version; says 'tpdectl '
-for command in '' status list show ingest restore verify discard stats rebuild-catalog config-check; do
+for command in '' status retry list show ingest restore verify discard stats rebuild-catalog config-check; do
 	expect 0 $command --help; says "usage: tpdectl [OPTIONS] ${command:-COMMAND}"
 	[ -z "$(awk 'length > 80' "$dir/out")" ] || fail "$command --help is wider than 80 columns"
 done
@@ -365,6 +365,37 @@ if [ -x "$build/tpded" ]; then
 	expect 0 --config "$dir/waits.conf" status; says 'WAITS FOR'; says 'DONE'; says 'and 2 more'
 	[ "$(grep -c '^waits@' "$dir/out")" -eq 10 ] || fail "not ten rows: $(cat "$dir/out")"
 	expect 0 --config "$dir/waits.conf" status --json; is_json "$dir/out"; says '"unfinished":[],'; says '"waits_for":"'
+	# Who asks at another socket is told that there is a daemon all the same.
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says "a tpded has this store, but does not listen at '$dir/nobody'"
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody" --json; is_json "$dir/out"; says '"served":true,"daemon":null'
+	expect 0 "${base[@]}" status --socket "$dir/socket"; says 'but it serves another store'
+	if grep -q 'at another socket' "$dir/out"; then fail "a store without a daemon has one: $(cat "$dir/out")"; fi
+	mv "$dir/waits" "$dir/moved"
+	for ((i = 0; i < 100; i++)); do ctl --config "$dir/waits.conf" status && grep -q 'missing since' "$dir/out" && break; sleep 0.1; done
+	says 'missing since 20'; says 'taken up again by itself'
+	mv "$dir/moved" "$dir/waits"
+	kill $daemon; wait $daemon
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody"; says 'not running'
+	expect 0 "${hurt[@]}" status --socket "$dir/nobody" --json; says '"served":false,"daemon":null'
+	# A job that fails: why, and when it is tried again; at once, when somebody asks for it.
+	mkdir "$dir/fails"
+	printf '[store]\npath = %s\n[daemon]\ncontrol_socket = %s\n[watch:fails]\npath = %s\n' "$dir/hurt" "$dir/socket" "$dir/fails" >"$dir/fails.conf"
+	expect 4 --config "$dir/fails.conf" retry; complains "$dir/socket"
+	"$build/tpded" --config "$dir/fails.conf" >"$dir/log" 2>&1 &
+	daemon=$!
+	for ((i = 0; i < 100; i++)); do ctl --config "$dir/fails.conf" status && grep -q '^daemon *idle' "$dir/out" && break; sleep 0.1; done
+	expect 0 --config "$dir/fails.conf" retry; says 'nothing waits for another try'
+	mkdir "$dir/hurt/ingest" 2>/dev/null; : >"$dir/hurt/ingest/fails@20" # where a directory is to be
+	cp -a "$run/checkpoint-20" "$dir/waits/"; mv "$dir/waits/checkpoint-20" "$dir/fails/"
+	for ((i = 0; i < 300; i++)); do ctl --config "$dir/fails.conf" status && grep -q 'LAST ERROR' "$dir/out" && break; sleep 0.1; done
+	expect 0 --config "$dir/fails.conf" status; says 'AGAIN IN'; says 'fails@20'; says 'cannot '; says "'tpdectl retry' tries at once"
+	expect 0 --config "$dir/fails.conf" status --json; is_json "$dir/out"; says '"retries":[{"run":"fails","step":20,'
+	for ((i = 0; i < 100; i++)); do ctl --config "$dir/fails.conf" retry; grep -q '^1 is tried again' "$dir/out" && break; sleep 0.1; done
+	says '1 is tried again'
+	rm "$dir/hurt/ingest/fails@20"
+	for ((i = 0; i < 300; i++)); do ctl --config "$dir/fails.conf" retry --json; ctl --store "$dir/hurt" show fails@20 && break; sleep 0.1; done
+	expect 0 --config "$dir/fails.conf" retry --json; is_json "$dir/out"; says '{"retried":0,"state":"'
+	expect 0 --store "$dir/hurt" verify fails@20
 	kill $daemon; wait $daemon
 	printf '[store]\npath = %s\n[daemon]\ncontrol_socket = %s\n' "$dir/hurt" "$dir/socket" >"$dir/none.conf"
 	expect 0 config-check "$dir/none.conf"; says '0 watches'; complains 'watches nothing'

@@ -58,7 +58,7 @@ _tpdectl_unfinished() {
 }
 
 _tpdectl() {
-	local commands='status list show ingest restore verify discard stats rebuild-catalog config-check'
+	local commands='status retry list show ingest restore verify discard stats rebuild-catalog config-check'
 	local common='--store --catalog --config --json --quiet --threads --lock-timeout --help --version'
 	local cur prev command='' word i words
 	cur=${COMP_WORDS[COMP_CWORD]}
@@ -101,7 +101,7 @@ _tpdectl() {
 	if [[ $cur == -* ]]; then
 		words=$common
 		case $command in
-		status) words+=' --socket' ;;
+		status | retry) words+=' --socket' ;;
 		list) words+=' --runs --metric' ;;
 		show) words+=' --tensors' ;;
 		ingest) words+=' --run --step' ;;
