@@ -101,6 +101,8 @@ TPD_UNUSED static void put_metadata(struct tpd_buf *buf, const struct item *item
 	pk(buf, STOP);
 }
 
+static bool transposed; /* what put_zip() makes lies column by column */
+
 /* A zip with one tensor of `rows` x 16 floats, or one of none. Its length. */
 TPD_UNUSED static uint64_t put_zip(struct tpd_buf *file, uint64_t rows)
 {
@@ -109,6 +111,10 @@ TPD_UNUSED static uint64_t put_zip(struct tpd_buf *file, uint64_t rows)
 	struct zip zip = {.count = 0};
 	uint64_t length;
 
+	if (transposed) {
+		tensor.stride[0] = 1;
+		tensor.stride[1] = rows;
+	}
 	if (rows)
 		pk_tensor(&pickle, &tensor);
 	else

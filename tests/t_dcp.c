@@ -87,6 +87,29 @@ START_TEST(items_become_segments)
 }
 END_TEST
 
+/* Offsets are in the order of the tensor's dimensions, shapes in that of the memory: a part has none then. */
+START_TEST(transposed_parts)
+{
+	struct tpd_buf file = {0};
+	struct tpd_format_layout layout;
+	struct item items[ITEMS];
+
+	transposed = true;
+	build(&file, items);
+	layout = parse_items("", &file, items, ITEMS);
+	ck_assert_uint_eq(layout.count, 3);
+	ck_assert_str_eq(layout.segments[0].name, "one");
+	ck_assert_uint_eq(layout.segments[0].ndim, 2);
+	ck_assert_uint_eq(layout.segments[0].dims[0], 16);
+	ck_assert_uint_eq(layout.segments[0].dims[1], 2);
+	ck_assert_str_eq(layout.segments[1].name, "two[3,0]");
+	ck_assert_uint_eq(layout.segments[1].ndim, 0);
+	tpd_format_layout_release(&layout);
+	tpd_buf_release(&file);
+	transposed = false;
+}
+END_TEST
+
 /* Without .metadata, or with one of another directory, several zips in one file are none. */
 START_TEST(without_companion)
 {
@@ -387,6 +410,7 @@ int main(void)
 	suite_add_tcase(suite, tests);
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, items_become_segments);
+	tcase_add_test(tests, transposed_parts);
 	tcase_add_test(tests, without_companion);
 	tcase_add_loop_test(tests, lie, 0, (int)TPD_ARRAY_LEN(lies));
 	tcase_add_test(tests, metadata_truncated_and_damaged);

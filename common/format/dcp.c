@@ -10,7 +10,7 @@
  * (torch/distributed/checkpoint/metadata.py, filesystem.py of PyTorch 2.13; the fields are those since 2.0.) A
  * segment is called after its FQN; where a tensor has several chunks, with the chunk's offset:
  * "model.0.weight[17,0]". What lies in a zip that is no tensor is called after the FQN and its own name: "rng.cpu".
- * Types and shapes are in the zips, which speak for themselves; an item whose zip is doubted stays glue, so that a
+ * Types and shapes are in the zips, which speak for themselves (but for a part of a transposed tensor, whose shape is left out); an item whose zip is doubted stays glue, so that a
  * .metadata that is older than the file makes it opaque.
  *
  * Hostile input: lookups in what can be shared, fields of an object, are bounded in length; texts are resolved once
@@ -179,6 +179,7 @@ static bool read_item(struct metadata *m, uint32_t index, uint32_t info)
 	hint.many = !tpd_pickle_sizes(p, tpd_pickle_field(p, index, "offset"), TPD_FORMAT_MAX_DIMS, &ndim, offsets);
 	if (hint.many || !has_many_chunks(m, fqn))
 		ndim = 0;
+	hint.part = ndim > 0;
 	if (!resolve_file(m, path, &hint.file) || !make_name(m, fqn, ndim, offsets, &hint.segment.name))
 		return false;
 	return !hint.segment.name || tpd_hints_add(m->hints, &hint);
@@ -303,6 +304,9 @@ static enum tpd_status add_segments(struct shard *shard, const struct tpd_hint *
 		}
 		if (!fits)
 			continue;
+		/* Its offsets are in the order of the tensor's dimensions, its own are not: no box can be made of the two. */
+		if (item->part && segment->transposed)
+			segment->ndim = 0;
 		segment->offset += item->segment.offset;
 		shard->segments[shard->count++] = *segment;
 		segment->name = NULL;

@@ -46,7 +46,8 @@ struct tpd_format_segment {
 	enum tpd_dtype dtype;      /* meaningful when typed */
 	bool typed;                /* false: the format does not say; find it by trying */
 	unsigned ndim;             /* 0: shape unknown, or a scalar */
-	uint64_t dims[TPD_FORMAT_MAX_DIMS];
+	uint64_t dims[TPD_FORMAT_MAX_DIMS]; /* as they lie in the file */
+	bool transposed;           /* which is in another order than the tensor's own */
 };
 
 struct tpd_format_layout {

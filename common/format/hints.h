@@ -19,6 +19,7 @@
 struct tpd_hint {
 	uint32_t file;
 	bool zip;                   /* what lies there is a zip by torch.save(); false: the elements themselves */
+	bool part;                  /* zip: of a tensor, and called so: "NAME[17,0]" */
 	bool many;                  /* zip: all its storages go below the name, not just one by the name itself */
 	struct tpd_format_segment segment; /* name, offset, length; and, unless it is a zip, type and shape */
 };

@@ -243,13 +243,14 @@ static bool read_sizes(const struct walk *walk, uint32_t node, unsigned *out_cou
 
 /*
  * Does a tensor of this size and stride fill the storage, in any order of its dimensions? Then dims become those of the
- * memory.
+ * memory; *out_transposed: that is another order.
  */
 static bool fills(uint64_t elements, unsigned ndim, uint64_t dims[TPD_FORMAT_MAX_DIMS],
-		  uint64_t strides[TPD_FORMAT_MAX_DIMS])
+		  uint64_t strides[TPD_FORMAT_MAX_DIMS], bool *out_transposed)
 {
 	uint64_t expected = 1;
 
+	*out_transposed = false;
 	/* Largest stride first: a transposed tensor is a matrix in memory all the same. */
 	for (unsigned i = 1; i < ndim; i++) {
 		for (unsigned k = i; k > 0 && strides[k - 1] < strides[k]; k--) {
@@ -259,6 +260,7 @@ static bool fills(uint64_t elements, unsigned ndim, uint64_t dims[TPD_FORMAT_MAX
 			strides[k] = strides[k - 1];
 			dims[k - 1] = dim;
 			strides[k - 1] = stride;
+			*out_transposed = true;
 		}
 	}
 	for (unsigned i = ndim; i-- > 0;) {
@@ -342,7 +344,7 @@ static bool take_tensor(struct walk *walk, uint32_t node)
 	if (storage.typed && tpd_pickle_u64(pickle, tpd_pickle_item(pickle, arguments, 1), &offset) && offset == 0 &&
 	    read_sizes(walk, tpd_pickle_item(pickle, arguments, 2), &ndim, storage.dims) &&
 	    read_sizes(walk, tpd_pickle_item(pickle, arguments, 3), &stride_count, strides) && ndim == stride_count &&
-	    fills(storage.bytes / tpd_dtype_width(storage.dtype), ndim, storage.dims, strides))
+	    fills(storage.bytes / tpd_dtype_width(storage.dtype), ndim, storage.dims, strides, &storage.transposed))
 		storage.ndim = ndim;
 	walk->nomem = !add(walk, &storage);
 	return true;

@@ -30,7 +30,8 @@ struct tpd_torch_storage {
 	bool sized;     /* false: a type of unknown width */
 	uint64_t numel, bytes; /* elements as they are stored; their bytes, meaningful when sized */
 	unsigned ndim;  /* 0: no tensor is the whole of it */
-	uint64_t dims[TPD_FORMAT_MAX_DIMS];
+	uint64_t dims[TPD_FORMAT_MAX_DIMS]; /* in the order of the memory */
+	bool transposed; /* which is not the tensor's */
 };
 
 struct tpd_torch_storages {

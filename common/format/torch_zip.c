@@ -134,6 +134,7 @@ static bool describe(struct tpd_format_segment *segment, const struct tpd_torch_
 		segment->typed = true;
 		segment->dtype = storage->dtype;
 		segment->ndim = storage->ndim;
+		segment->transposed = storage->transposed;
 		memcpy(segment->dims, storage->dims, sizeof segment->dims);
 	}
 	if (storage->name[0]) {
