@@ -30,10 +30,10 @@
 #include "store/chain_internal.h"
 
 /*
- * What one read may take, whatever manifests say. An ingest keeps far below (ingest_boxes.c): a plain chain has a node a link, and
- * each link at which tensors were cut anew has few more.
+ * What one read may take, whatever manifests say. An ingest keeps below: a plain chain has a node a link, and where tensors were cut anew,
+ * or are derived from pieces, at most TPD_INGEST_SLAB_CHUNKS go on from there.
  */
-#define NODES_MAX (4 * TPD_CHAIN_MAX)
+#define NODES_MAX (32 * TPD_CHAIN_MAX)
 #define HELD_MAX (128u << 20) /* decoded bytes at a time */
 #define NONE UINT32_MAX
 
