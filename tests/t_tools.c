@@ -2,9 +2,13 @@
 #include "base/tpd.h"
 
 #include <check.h>
+#include <fcntl.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "tools/tools.h"
@@ -34,6 +38,11 @@ static void print_table(void *arg)
 	ck_assert_int_eq(tpd_table_print(arg, 2, NULL), TPD_OK);
 }
 
+static void print_plain(void *arg)
+{
+	ck_assert_int_eq(tpd_table_print(arg, 0, NULL), TPD_OK);
+}
+
 START_TEST(columns_are_aligned)
 {
 	static const char *const titles[] = {"NAME", ">SIZE", "EMPTY", "LAST"};
@@ -52,6 +61,93 @@ START_TEST(columns_are_aligned)
 	ck_assert_str_eq(text, "  NAME      SIZE  LAST\n"
 			       "  größe  1.23 MB  x\n"
 			       "  模型         7\n");
+	free(text);
+	tpd_table_release(&table);
+}
+END_TEST
+
+/* The same on a terminal of so many columns. */
+static char *on_terminal(unsigned short columns, void (*fn)(void *arg), void *arg)
+{
+	int master = posix_openpt(O_RDWR | O_NOCTTY), terminal, saved = dup(STDOUT_FILENO);
+	char *text = calloc(1, 65536);
+	struct termios mode;
+	size_t len = 0;
+
+	ck_assert(master >= 0 && saved >= 0 && text && grantpt(master) == 0 && unlockpt(master) == 0);
+	terminal = open(ptsname(master), O_RDWR | O_NOCTTY);
+	ck_assert_int_ge(terminal, 0);
+	ck_assert_int_eq(tcgetattr(terminal, &mode), 0);
+	cfmakeraw(&mode);
+	ck_assert_int_eq(tcsetattr(terminal, TCSANOW, &mode), 0);
+	ck_assert_int_eq(ioctl(terminal, TIOCSWINSZ, &(struct winsize){.ws_row = 24, .ws_col = columns}), 0);
+	fflush(stdout);
+	ck_assert_int_ge(dup2(terminal, STDOUT_FILENO), 0);
+	fn(arg);
+	putchar(0); /* the end */
+	fflush(stdout);
+	ck_assert_int_ge(dup2(saved, STDOUT_FILENO), 0);
+	do {
+		ssize_t n = read(master, text + len, 65535 - len);
+
+		ck_assert_int_gt(n, 0);
+		len += (size_t)n;
+	} while (text[len - 1] != 0);
+	close(saved);
+	close(terminal);
+	close(master);
+	return text;
+}
+
+START_TEST(tables_fit_the_terminal)
+{
+	static const char *const titles[] = {"NAME", ">SIZE", "EVENT"};
+	static const struct {
+		unsigned short columns;
+		const char *wanted;
+	} cases[] = {
+		{80, "NAME     SIZE  EVENT\n"
+		     "llm@40   7 kB  cannot write 'objects/ab/cdef': No space left on device\n"
+		     "größe@7   7 B  模型模型模型模型模型模型模型模型\n"},
+		{60, "NAME     SIZE  EVENT\n"
+		     "llm@40   7 kB  cannot write 'objects/…o space left on device\n"
+		     "größe@7   7 B  模型模型模型模型模型模型模型模型\n"},
+		{40, "NAME     SIZE  EVENT\n"
+		     "llm@40   7 kB  cannot write…ft on device\n"
+		     "größe@7   7 B  模型模型模型…模型模型模型\n"},
+		{39, "NAME     SIZE  EVENT\n"
+		     "llm@40   7 kB  cannot write…t on device\n"
+		     "größe@7   7 B  模型模型模型…型模型模型\n"},
+		/* Not below what tells anything: a line that wraps all the same has all of it. */
+		{26, "NAME     SIZE  EVENT\n"
+		     "llm@40   7 kB  cannot write 'objects/ab/cdef': No space left on device\n"
+		     "größe@7   7 B  模型模型模型模型模型模型模型模型\n"},
+		{27, "NAME     SIZE  EVENT\n"
+		     "llm@40   7 kB  cannot…evice\n"
+		     "größe@7   7 B  模型模…模型\n"},
+	};
+	struct tpd_table table = tpd_table_make(titles, 3);
+	char *text;
+
+	if (!setlocale(LC_CTYPE, "C.UTF-8"))
+		ck_abort_msg("no C.UTF-8");
+	tpd_table_add(&table, "llm@40");
+	tpd_table_add(&table, "7 kB");
+	tpd_table_add(&table, "cannot write 'objects/ab/cdef': No space left on device");
+	tpd_table_add(&table, "größe@7");
+	tpd_table_add(&table, "7 B");
+	tpd_table_add(&table, "模型模型模型模型模型模型模型模型");
+	for (size_t i = 0; i < TPD_ARRAY_LEN(cases); i++) {
+		text = on_terminal(cases[i].columns, print_plain, &table);
+		ck_assert_str_eq(text, cases[i].wanted);
+		free(text);
+	}
+	text = captured(print_plain, &table); /* a file has no width */
+	ck_assert_str_eq(text, cases[0].wanted);
+	free(text);
+	setlocale(LC_CTYPE, "C");
+	text = on_terminal(39, print_plain, &table);
+	ck_assert_ptr_nonnull(strstr(text, "  cannot writ... on device\n"));
 	free(text);
 	tpd_table_release(&table);
 }
@@ -150,6 +246,7 @@ int main(void)
 	int failed;
 
 	tcase_add_test(tcase, columns_are_aligned);
+	tcase_add_test(tcase, tables_fit_the_terminal);
 	tcase_add_test(tcase, names_cannot_command_the_terminal);
 	tcase_add_test(tcase, widths_are_those_of_terminals);
 	tcase_add_test(tcase, savings_are_written);

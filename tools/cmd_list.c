@@ -89,7 +89,7 @@ static enum tpd_status print_checkpoints(const struct tpd_ctl *ctl, const struct
 {
 	TPD_AUTO_FREE char *metric = tpd_text_clean(ctl->metric ? ctl->metric : "");
 	TPD_AUTO_FREE char *column = NULL;
-	const char *titles[] = {"CHECKPOINT", "STORED AT (UTC)", ">SIZE", ">STORED", ">RATIO", ">DEPTH", NULL, "REFERENCE"};
+	const char *titles[] = {"CHECKPOINT", "=STORED AT (UTC)", ">SIZE", ">STORED", ">RATIO", ">DEPTH", NULL, "REFERENCE"};
 	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
 	uint64_t size = 0, stored = 0;
 	char saving[TPD_SAVING_TEXT];
@@ -160,7 +160,7 @@ static enum tpd_status print_runs(const struct tpd_ctl *ctl, const struct tpd_ro
 				  struct tpd_err *err)
 {
 	static const char *const titles[] = {"RUN",   ">CHECKPOINTS", ">FIRST", ">LAST",
-					     ">SIZE", ">STORED",      ">RATIO", "LAST STORED AT (UTC)"};
+					     ">SIZE", ">STORED",      ">RATIO", "=LAST STORED AT (UTC)"};
 	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
 	enum tpd_status status = TPD_OK;
 

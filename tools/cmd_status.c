@@ -465,7 +465,7 @@ static int print_json(const struct tpd_ctl *ctl, struct facts *facts)
 
 int tpd_cmd_status(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNUSED)
 {
-	static const char *const titles[] = {"LAST EVENTS (UTC)", "LEVEL", "RUN", "EVENT"};
+	static const char *const titles[] = {"=LAST EVENTS (UTC)", "LEVEL", "RUN", "EVENT"};
 	struct facts facts = {.events = tpd_table_make(titles, TPD_ARRAY_LEN(titles))};
 	struct tpd_err err = {0};
 	int code = TPD_EXIT_DONE;

@@ -5,19 +5,24 @@
  * combining ones by ranges, good enough for names of files: wcwidth() knows more, but nothing at all in the C
  * locale. Everything that is printed is cleaned on the way in, since names come from checkpoints that somebody else
  * wrote and a terminal obeys them.
+ *
+ * What is too wide for the terminal is shortened in the middle, in the widest column of text and until all fits, as a line that wraps is no
+ * row of a table any more: names differ at both ends, and messages have the reason at theirs. Never where no terminal is written to.
  */
 #include "base/tpd.h"
 
 #include "tools/tools.h"
 
 #include <assert.h>
+#include <langinfo.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define GAP 2 /* spaces between columns */
+#define GAP 2        /* spaces between columns */
+#define SHORTEST 12u /* columns that are left of a text, at least */
 
 static bool in(uint32_t c, uint32_t first, uint32_t last)
 {
@@ -35,19 +40,52 @@ static unsigned columns_of(uint32_t c)
 	return 1;
 }
 
+/* The bytes of the first character of a text that is not empty. */
+static size_t character(const char *s, unsigned *out_columns)
+{
+	size_t n = tpd_text_utf8(s, strlen(s));
+
+	*out_columns = n ? columns_of(tpd_text_code_point(s, n)) : 1;
+	return n ? n : 1;
+}
+
 size_t tpd_text_width(const char *s)
 {
-	size_t width = 0, left = strlen(s);
+	size_t width = 0;
+	unsigned columns;
 
-	while (left > 0) {
-		size_t n = tpd_text_utf8(s, left);
-
-		width += n ? columns_of(tpd_text_code_point(s, n)) : 1;
-		n = n ? n : 1;
-		s += n;
-		left -= n;
+	while (*s) {
+		s += character(s, &columns);
+		width += columns;
 	}
 	return width;
+}
+
+/* The text in at most `width` columns, with an ellipsis for its middle; fresh memory, NULL: out of memory. */
+static char *shortened(const char *s, size_t width)
+{
+	const char *dots = strcmp(nl_langinfo(CODESET), "UTF-8") == 0 ? "\u2026" : "...", *tail = s;
+	size_t keep = width - TPD_MIN(width, tpd_text_width(dots)), left = tpd_text_width(s), used = 0, head = 0;
+	unsigned columns;
+	char *out = NULL;
+
+	while (s[head]) {
+		size_t n = character(s + head, &columns);
+
+		if (used + columns > keep - keep / 2)
+			break;
+		used += columns;
+		head += n;
+	}
+	while (*tail) {
+		size_t n = character(tail, &columns);
+
+		if (left <= keep / 2 && columns > 0) /* a mark without its letter is none */
+			break;
+		left -= columns;
+		tail += n;
+	}
+	return asprintf(&out, "%.*s%s%s", (int)head, s, dots, tail) < 0 ? NULL : out;
 }
 
 char *tpd_text_clean(const char *s)
@@ -155,10 +193,16 @@ void tpd_table_add_ratio(struct tpd_table *table, uint64_t size, uint64_t stored
 		tpd_table_add(table, "-");
 }
 
+/* Is it worth nothing when a part of it is missing? */
+static bool is_whole(const struct tpd_table *table, size_t column)
+{
+	return table->titles[column][0] == '>' || table->titles[column][0] == '=';
+}
+
 static const char *title_of(const struct tpd_table *table, size_t column, bool *out_right)
 {
 	*out_right = table->titles[column][0] == '>';
-	return table->titles[column] + (*out_right ? 1 : 0);
+	return table->titles[column] + (is_whole(table, column) ? 1 : 0);
 }
 
 /* One line of cells, or of titles when `cell` is NULL. */
@@ -169,10 +213,15 @@ static void print_line(const struct tpd_table *table, const size_t *width, unsig
 	for (size_t c = 0; c < table->columns; c++) {
 		bool right;
 		const char *title = title_of(table, c, &right), *text = cell ? cell[c] : title;
-		size_t pad = width[c] - TPD_MIN(width[c], tpd_text_width(text));
+		TPD_AUTO_FREE char *cut = NULL;
+		size_t pad;
 
 		if (width[c] == 0)
 			continue;
+		if (tpd_text_width(text) > width[c])
+			cut = shortened(text, width[c]);
+		text = cut ? cut : text;
+		pad = width[c] - TPD_MIN(width[c], tpd_text_width(text));
 		if (*text)
 			printf("%*s%s", (int)(owed + (right ? pad : 0)), "", text);
 		owed = *text ? GAP + (right ? 0 : pad) : owed + width[c] + GAP;
@@ -180,9 +229,42 @@ static void print_line(const struct tpd_table *table, const size_t *width, unsig
 	putchar('\n');
 }
 
+static size_t least_width(const struct tpd_table *table, const size_t *width, size_t column)
+{
+	bool right;
+
+	if (is_whole(table, column))
+		return width[column];
+	return TPD_MIN(width[column], TPD_MAX((size_t)SHORTEST, tpd_text_width(title_of(table, column, &right))));
+}
+
+/* Into a terminal of that many columns. What does not fit at its shortest wraps anyway, and stays whole. */
+static void fit(const struct tpd_table *table, size_t *width, unsigned indent, unsigned columns)
+{
+	size_t all = indent, least = indent;
+
+	for (size_t c = 0; c < table->columns; c++) {
+		all += width[c] > 0 ? width[c] + GAP : 0;
+		least += width[c] > 0 ? least_width(table, width, c) + GAP : 0;
+	}
+	if (least > (size_t)columns + GAP)
+		return;
+	for (; all > (size_t)columns + GAP; all--) {
+		size_t widest = table->columns;
+
+		for (size_t c = 0; c < table->columns; c++) {
+			if (width[c] > least_width(table, width, c) && (widest == table->columns || width[c] > width[widest]))
+				widest = c;
+		}
+		assert(widest < table->columns); /* or it would not fit at its least */
+		width[widest]--;
+	}
+}
+
 enum tpd_status tpd_table_print(const struct tpd_table *table, unsigned indent, struct tpd_err *err)
 {
 	TPD_AUTO_FREE size_t *width = calloc(table->columns, sizeof(*width));
+	unsigned columns = tpd_terminal_width(STDOUT_FILENO);
 	bool right;
 
 	if (table->failed || !width)
@@ -193,6 +275,8 @@ enum tpd_status tpd_table_print(const struct tpd_table *table, unsigned indent, 
 	for (size_t c = 0; c < table->columns; c++)
 		if (width[c] > 0)
 			width[c] = TPD_MAX(width[c], tpd_text_width(title_of(table, c, &right)));
+	if (columns > 0)
+		fit(table, width, indent, columns);
 	print_line(table, width, indent, NULL);
 	for (size_t i = 0; i < table->cells; i += table->columns)
 		print_line(table, width, indent, table->cell + i);

@@ -149,7 +149,7 @@ void tpd_rows_put_metrics(struct tpd_json_out *out, const struct tpd_metrics *me
 
 /* --- tables (table.c) --- */
 
-/* A cell per column; a column is right-aligned when its title begins with '>'. */
+/* A cell per column; a column is right-aligned when its title begins with '>', and not shortened then, or when it begins with '='. */
 struct tpd_table {
 	const char *const *titles; /* borrowed */
 	size_t columns, cells, cap;
@@ -164,7 +164,10 @@ void tpd_table_add(struct tpd_table *table, const char *text);
 void tpd_table_addf(struct tpd_table *table, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void tpd_table_add_bytes(struct tpd_table *table, uint64_t bytes);
 void tpd_table_add_ratio(struct tpd_table *table, uint64_t size, uint64_t stored);
-/* Columns that are empty in every row are left out. Each line begins with `indent` spaces. */
+/*
+ * Columns that are empty in every row are left out. Each line begins with `indent` spaces. What is too wide for the terminal, if it goes to
+ * one, is shortened.
+ */
 enum tpd_status tpd_table_print(const struct tpd_table *table, unsigned indent, struct tpd_err *err);
 
 /* Columns that a terminal needs for UTF-8 text. */
