@@ -31,7 +31,7 @@ SCENARIOS = [
     Scenario("dcp-hf", "train_dcp.py", 2, "DCP into consolidated safetensors", 4),
     Scenario("dcp-ranks", "train_reshard.py", 1, "DCP, over 2, 3, 1 and 2 ranks", 8),
     Scenario("dcp-dimension", "train_reshard.py", 1, "DCP, tensor parallel, FSDP and back", 6),
-    Scenario("dcp-hf-ranks", "train_reshard.py", 1, "DCP into sharded safetensors, over 2, 3 and 2 ranks", 6),
+    Scenario("dcp-hf-ranks", "train_reshard.py", 1, "DCP into sharded safetensors, over 2, 3, 1 and 2 ranks", 8),
     Scenario("torchtitan", "train_torchtitan.py", 2, "torchtitan, the newest two kept", 4),
     Scenario("torchtitan-async", "train_torchtitan.py", 2, "torchtitan, asynchronous", 4),
     Scenario("megatron-core", "train_megatron.py", 2, "megatron-core torch_dist", 4),

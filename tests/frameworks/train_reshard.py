@@ -33,7 +33,7 @@ LEARNING_RATE = 1e-6  # of fine-tuning
 STAGES = {  # (how, ranks), in order
     "dcp-ranks": (("fsdp", 2), ("fsdp", 3), ("fsdp", 1), ("fsdp", 2)),
     "dcp-dimension": (("tensor", 2), ("fsdp", 3), ("tensor", 2)),
-    "dcp-hf-ranks": (("fsdp", 2), ("fsdp", 3), ("fsdp", 2)),
+    "dcp-hf-ranks": (("fsdp", 2), ("fsdp", 3), ("fsdp", 1), ("fsdp", 2)),
 }
 
 
