@@ -15,6 +15,9 @@
 #define IN 100u
 #define OUT 90u
 
+/* As DCP's safetensors: names without places, which stand in the header, and nothing that tells a whole tensor from its beginning. */
+static bool as_dcp;
+
 /* How the ranks of a step cut the tensors. */
 struct cut {
 	unsigned rows, columns; /* parts; 1 and 1: whole, and then not called a part */
@@ -41,7 +44,7 @@ static void put_header(struct tpd_buf *header, const char *name, bool is_part, c
 	size_t bytes = width;
 
 	tpd_buf_printf(header, "%s\"%s", header->len > 1 ? "," : "", name);
-	for (unsigned d = 0; is_part && d < ndim; d++)
+	for (unsigned d = 0; is_part && !as_dcp && d < ndim; d++)
 		tpd_buf_printf(header, "%c%u%s", d ? ',' : '[', at[d], d + 1 == ndim ? "]" : "");
 	tpd_buf_printf(header, "\":{\"dtype\":\"%s\",\"shape\":[", dtype);
 	for (unsigned d = 0; d < ndim; d++) {
@@ -75,6 +78,9 @@ static void write_rank(uint64_t step, const struct cut *cut, unsigned r, unsigne
 	size_t offset = 0;
 
 	tpd_buf_printf(&header, "{");
+	if (as_dcp)
+		tpd_buf_printf(&header, "\"__metadata__\":{\"DCP_SHARDING_INFO\":\"{\\\"w\\\": {\\\"saved_offsets\\\": [%u, %u]}, "
+			       "\\\"experts\\\": {\\\"saved_offsets\\\": [0, %u, %u]}}\"}", at[0], at[1], at3[1], at3[2]);
 	put_header(&header, "w", is_part, "F32", 2, at, size, 4, &offset);
 	put_header(&header, "experts", is_part, "BF16", 3, at3, size3, 2, &offset);
 	tpd_buf_printf(&header, "}");
@@ -185,6 +191,26 @@ START_TEST(ranks_come_and_go)
 	}
 	for (uint64_t step = 0; step < TPD_ARRAY_LEN(cuts); step++)
 		check_step(step, cuts[step].rows * cuts[step].columns);
+}
+END_TEST
+
+/* Where only the header says what is a part: from all to halves and back, and to halves of the same name, size and type, but other rows. */
+START_TEST(parts_without_names)
+{
+	static const struct cut cuts[] = {{1, 1}, {2, 1}, {1, 2}, {1, 1}};
+
+	as_dcp = true;
+	archive_open(16, 0, 2);
+	for (uint64_t step = 0; step < TPD_ARRAY_LEN(cuts); step++) {
+		save(step, cuts[step].rows, cuts[step].columns);
+		if (step > 0) {
+			ck_assert_uint_eq(look(step).in_slabs, look(step).tensors);
+			ck_assert_uint_eq(look(step).pairs, ROWS * COLUMNS + EXPERTS * IN * OUT);
+		}
+	}
+	for (uint64_t step = 0; step < TPD_ARRAY_LEN(cuts); step++)
+		check_step(step, cuts[step].rows * cuts[step].columns);
+	as_dcp = false;
 }
 END_TEST
 
@@ -348,6 +374,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		ranks_come_and_go,
+		parts_without_names,
 		many_changes,
 		other_tensors_start_afresh,
 		forged_slabs,

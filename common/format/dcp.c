@@ -307,6 +307,7 @@ static enum tpd_status add_segments(struct shard *shard, const struct tpd_hint *
 		/* Its offsets are in the order of the tensor's dimensions, its own are not: no box can be made of the two. */
 		if (item->part && segment->transposed)
 			segment->ndim = 0;
+		segment->part = item->part;
 		segment->offset += item->segment.offset;
 		shard->segments[shard->count++] = *segment;
 		segment->name = NULL;

@@ -47,6 +47,7 @@ struct tpd_format_segment {
 	bool typed;                /* false: the format does not say; find it by trying */
 	unsigned ndim;             /* 0: shape unknown, or a scalar */
 	uint64_t dims[TPD_FORMAT_MAX_DIMS]; /* as they lie in the file */
+	bool part;                 /* its file says where it begins in a tensor, be it at the beginning: it may not be all of it */
 	bool transposed;           /* which is in another order than the tensor's own */
 };
 

@@ -12,7 +12,8 @@
  *
  * PyTorch's distributed checkpoints in this format (torch/distributed/checkpoint/filesystem.py) say under "DCP_SHARDING_INFO" in
  * "__metadata__", as JSON in a string, of which part of a tensor each entry is: {NAME: {"saved_offsets": [17, 0]}}. A part that
- * does not begin at the tensor's beginning is called as in dcp.c: "NAME[17,0]". What is wrong with it is not believed, and the rest stays.
+ * does not begin at the tensor's beginning is called as in dcp.c: "NAME[17,0]"; of one that does nobody tells whether it is all of it. What is
+ * wrong with it is not believed, and the rest stays.
  *
  * Memory is bounded by the header's length (TPD_FORMAT_MAX_HEADER): its text,
  * and about 110 bytes for each entry, of which there can be one in 50 bytes of
@@ -297,8 +298,10 @@ static bool read_sharding(struct header *header, char **names)
 		free(key.name);
 		if (tpd_json_next(&js) != TPD_JSON_OBJECT || !read_saved_offsets(&js, offsets, &count))
 			break;
-		if (entry && count == entry->ndim && !names[entry - header->entries])
+		if (entry && count == entry->ndim && !entry->part) {
+			entry->part = true;
 			fits = make_part_name(entry, offsets, &names[entry - header->entries]);
+		}
 	}
 	return fits;
 }

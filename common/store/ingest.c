@@ -43,6 +43,7 @@ static void job_release(struct tpd_ingest_job *job)
 		}
 		free(file->segments);
 		free(file->typed);
+		free(file->part);
 		free(file->marks);
 	}
 	free(job->files);

@@ -12,7 +12,8 @@
  *      │   B   │      │   │   │
  *      └───────┘      └───┴───┘
  *
- * A tensor that merely has another size now is another tensor: one of the two must be called a part. Names are all that is believed,
+ * A tensor that merely has another size now is another tensor: one of the two must be called a part, or the file of the new one
+ * must say that it may be one. Names are all that is believed,
  * and a wrong one costs bytes: what is stored is decoded against whatever the slabs say.
  */
 #include "base/tpd.h"
@@ -268,15 +269,9 @@ static bool add_slabs(const struct box *own, const struct box *ref, const struct
 	return true;
 }
 
-bool tpd_ingest_boxes_is_part(const struct tpd_segment *seg, const struct tpd_segment_about *about)
-{
-	struct box box;
-
-	return make_box(seg, about, &box) && box.is_part;
-}
-
 uint32_t tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struct tpd_segment *seg,
-			       const struct tpd_segment_about *about, struct tpd_slab slabs[TPD_SLABS_MAX], uint64_t *out_elements)
+			       const struct tpd_segment_about *about, bool part, struct tpd_slab slabs[TPD_SLABS_MAX],
+			       uint64_t *out_elements)
 {
 	struct box own;
 	size_t low = 0, high = boxes->count;
@@ -294,7 +289,7 @@ uint32_t tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struc
 		else
 			high = middle;
 	}
-	parts = own.is_part;
+	parts = part || own.is_part;
 	for (size_t i = low; i < boxes->count && compare_tensors(&boxes->items[i], &own) == 0; i++) {
 		const struct box *ref = &boxes->items[i];
 		struct common c = intersect(&own, ref);

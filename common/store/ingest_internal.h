@@ -36,6 +36,7 @@ struct tpd_file_work {
 	int fd;                  /* borrowed */
 	struct tpd_segment_work *segments; /* entry->segment_count */
 	bool *typed;             /* likewise, while it is laid out: its format says so */
+	bool *part;              /* likewise: of a tensor, its format says */
 	uint64_t *marks;         /* XXH3-64 of each chunk as the survey saw it */
 };
 
@@ -107,14 +108,13 @@ struct tpd_ingest_boxes;
 /* Of the chain's own checkpoint, whose names it borrows. */
 enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, struct tpd_ingest_boxes **out_boxes, struct tpd_err *err);
 void tpd_ingest_boxes_free(struct tpd_ingest_boxes *boxes); /* NULL is fine */
-/* Does its name say that it is a part of a tensor? */
-bool tpd_ingest_boxes_is_part(const struct tpd_segment *seg, const struct tpd_segment_about *about);
 /*
- * What a tensor has in common with parts of the same one there: how many slabs, and of how many elements of it. 0: nothing, or in too
- * many small pieces, or no other part of the chain may be put together so.
+ * What a tensor has in common with parts of the same one there: how many slabs, and of how many elements of it. part: it may be a part itself.
+ * 0: nothing, or in too many small pieces, or no other part of the chain may be put together so.
  */
 uint32_t tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struct tpd_segment *seg,
-			       const struct tpd_segment_about *about, struct tpd_slab slabs[TPD_SLABS_MAX], uint64_t *out_elements);
+			       const struct tpd_segment_about *about, bool part, struct tpd_slab slabs[TPD_SLABS_MAX],
+			       uint64_t *out_elements);
 
 /* --- ingest_match.c: what a file is made of, and what of the reference belongs to it --- */
 

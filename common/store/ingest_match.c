@@ -159,7 +159,7 @@ static enum tpd_status weigh_files(struct tpd_ingest_job *job, struct tpd_err *e
 }
 
 /* Takes the segments' names over. */
-static void take_segments(struct tpd_entry *entry, struct tpd_format_layout *layout, bool *typed)
+static void take_segments(struct tpd_entry *entry, struct tpd_format_layout *layout, bool *typed, bool *part)
 {
 	entry->segments[0].length = entry->size;
 	for (size_t i = 0; i < layout->count; i++) {
@@ -176,6 +176,7 @@ static void take_segments(struct tpd_entry *entry, struct tpd_format_layout *lay
 		about->ndim = from->ndim;
 		memcpy(about->dims, from->dims, sizeof(about->dims));
 		typed[i + 1] = from->typed;
+		part[i + 1] = from->part;
 		entry->segments[0].length -= from->length;
 	}
 	entry->segments[0].dtype = TPD_DTYPE_BYTES;
@@ -189,7 +190,7 @@ static enum tpd_status parse_file(struct tpd_ingest_job *job, struct tpd_file_wo
 	struct tpd_entry *entry = file->entry;
 	struct tpd_format_layout layout;
 	enum tpd_status status = tpd_format_parse(entry->path, entry->size, read_source, file, hints, &layout, err);
-	bool *typed;
+	bool *typed, *part;
 
 	if (status)
 		return status;
@@ -201,15 +202,18 @@ static enum tpd_status parse_file(struct tpd_ingest_job *job, struct tpd_file_wo
 	entry->segments = calloc(layout.count + 1, sizeof(*entry->segments));
 	entry->about = calloc(layout.count + 1, sizeof(*entry->about));
 	typed = calloc(layout.count + 1, sizeof(*typed));
+	part = calloc(layout.count + 1, sizeof(*part));
 	if (entry->about)
 		entry->about[0].name = strdup("");
-	if (entry->segments && entry->about && entry->about[0].name && typed) {
-		take_segments(entry, &layout, typed);
+	if (entry->segments && entry->about && entry->about[0].name && typed && part) {
+		take_segments(entry, &layout, typed, part);
 		typed[0] = layout.count > 0 || entry->size < GUESS_MIN; /* glue between tensors is bytes */
 		file->typed = typed;
+		file->part = part;
 	} else {
 		entry->segment_count = entry->about != NULL; /* what release has to look at */
 		free(typed);
+		free(part);
 		status = tpd_fail_nomem(err);
 	}
 	tpd_format_layout_release(&layout);
@@ -315,9 +319,10 @@ static bool same_shape(const struct tpd_segment_about *a, const struct tpd_segme
 }
 
 /* The segment there that belongs to segment s of the file in work; NULL: none. */
-static const struct tpd_segment *counterpart(const struct earlier *earlier, const struct tpd_entry *entry, uint32_t s, bool typed,
+static const struct tpd_segment *counterpart(const struct earlier *earlier, const struct tpd_file_work *file, uint32_t s,
 					     uint32_t *out_file, uint32_t *out_segment)
 {
+	const struct tpd_entry *entry = file->entry;
 	const struct tpd_segment_about *about = &entry->about[s];
 	const struct tpd_manifest *m;
 	const struct tpd_entry *there;
@@ -328,13 +333,12 @@ static const struct tpd_segment *counterpart(const struct earlier *earlier, cons
 		return earlier->entry ? &earlier->entry->segments[0] : NULL;
 	}
 	if (!tpd_ingest_names_find(&earlier->names, entry->about[s].name, earlier->entry ? earlier->file : UINT32_MAX,
-				   &entry->segments[s], typed, out_file, out_segment))
+				   &entry->segments[s], file->typed[s], out_file, out_segment))
 		return NULL;
 	m = tpd_chain_manifest(earlier->chain);
 	there = &m->entries[m->files[*out_file]];
 	/* A part that begins where it did and is as long may have other rows. */
-	if (typed && tpd_ingest_boxes_is_part(&entry->segments[s], about) &&
-	    !same_shape(about, &there->about[*out_segment]))
+	if (file->part[s] && !same_shape(about, &there->about[*out_segment]))
 		return NULL;
 	return &there->segments[*out_segment];
 }
@@ -343,21 +347,21 @@ static const struct tpd_segment *counterpart(const struct earlier *earlier, cons
  * The slabs of a tensor that has no counterpart there; *out_count 0: none. Of less than `percent` of its elements they are worth
  * nothing.
  */
-static enum tpd_status find_slabs(struct earlier *earlier, const struct tpd_entry *entry, uint32_t s, bool typed, unsigned percent,
+static enum tpd_status find_slabs(struct earlier *earlier, const struct tpd_file_work *file, uint32_t s, unsigned percent,
 				  struct tpd_slab slabs[TPD_SLABS_MAX], uint32_t *out_count, struct tpd_err *err)
 {
-	const struct tpd_segment *seg = &entry->segments[s];
+	const struct tpd_segment *seg = &file->entry->segments[s];
 	uint64_t common = 0, elements = seg->length / tpd_dtype_width(seg->dtype);
 	enum tpd_status status = TPD_OK;
 
 	*out_count = 0;
-	if (!earlier->chain || s == 0 || !typed)
+	if (!earlier->chain || s == 0 || !file->typed[s])
 		return TPD_OK;
 	if (!earlier->boxes)
 		status = tpd_ingest_boxes_make(earlier->chain, &earlier->boxes, err);
 	if (status)
 		return status;
-	*out_count = tpd_ingest_boxes_find(earlier->boxes, seg, &entry->about[s], slabs, &common);
+	*out_count = tpd_ingest_boxes_find(earlier->boxes, seg, &file->entry->about[s], file->part[s], slabs, &common);
 	if (common < elements - elements / 100 * (100 - percent))
 		*out_count = 0;
 	return TPD_OK;
@@ -374,12 +378,12 @@ static enum tpd_status match_slabs(struct tpd_ingest_job *job, struct tpd_file_w
 	enum tpd_status status = TPD_OK;
 
 	if (!seg->has_ref)
-		status = find_slabs(ref, file->entry, s, file->typed[s], REFERENCE_PERCENT, slabs, &count, err);
+		status = find_slabs(ref, file, s, REFERENCE_PERCENT, slabs, &count, err);
 	if (!status && count > 0 && tpd_ingest_has_room_for_slabs(job, count))
 		status = tpd_entry_refer(file->entry, s, slabs, count, false, err);
 	if (status || in_w1 || !tpd_dtype_has_stats(seg->dtype))
 		return status;
-	status = find_slabs(w1, file->entry, s, file->typed[s], 100, slabs, &count, err);
+	status = find_slabs(w1, file, s, 100, slabs, &count, err);
 	if (status || count == 0)
 		return status;
 	work->w1_slabs = malloc(count * sizeof(*slabs));
@@ -404,8 +408,8 @@ static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_wo
 		struct tpd_segment_about *about = &entry->about[s];
 		struct tpd_segment_work *work = &file->segments[s];
 		uint32_t ref_file, ref_segment;
-		const struct tpd_segment *in_ref = counterpart(ref, entry, s, typed[s], &ref_file, &ref_segment);
-		const struct tpd_segment *in_w1 = counterpart(w1, entry, s, typed[s], &work->w1_file, &work->w1_segment);
+		const struct tpd_segment *in_ref = counterpart(ref, file, s, &ref_file, &ref_segment);
+		const struct tpd_segment *in_w1 = counterpart(w1, file, s, &work->w1_file, &work->w1_segment);
 		enum tpd_status status = TPD_OK;
 
 		if (!typed[s]) { /* a type is inherited along the chain */
@@ -491,7 +495,8 @@ enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err
 		w1.entry = partner(job->w1, &w1.roles, job, &own.items[i], &w1.file);
 		status = match_file(job, file, &ref, &w1, err);
 		free(file->typed);
-		file->typed = NULL;
+		free(file->part);
+		file->typed = file->part = NULL;
 	}
 	roles_release(&own);
 	earlier_release(&ref);
@@ -562,7 +567,7 @@ static enum tpd_status compare_file(struct likeness *like, const struct tpd_file
 		uint32_t in_file = 0, in_segment = 0;
 		bool same = false;
 
-		if (counterpart(&like->there, own, s, file->typed[s], &in_file, &in_segment))
+		if (counterpart(&like->there, file, s, &in_file, &in_segment))
 			status = compare_chunk(like, file, seg->offset, in_file,
 					       &m->entries[m->files[in_file]].segments[in_segment], 0, &same, err);
 		like->asked += (double)seg->length;
