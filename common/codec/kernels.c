@@ -29,6 +29,7 @@ static struct {
 	const struct tpd_kernels *use, *proof;
 	char asked[32]; /* what TPD_CPU names, when that cannot be had */
 	bool is_known;  /* it is a form that there is, on some CPU */
+	bool is_here;   /* on this one */
 } state = {.once = PTHREAD_ONCE_INIT};
 
 /* --- known answers --- */
@@ -188,18 +189,20 @@ static void find_all(void)
 static void choose(void)
 {
 	const char *asked = getenv("TPD_CPU");
-	size_t good = 0;
+	const struct tpd_kernels *good[3];
+	size_t count = 0;
 
 	find_all();
-	for (size_t i = 0; i < state.count; i++)
+	for (size_t i = 0; i < state.count; i++) {
+		state.is_here |= asked && strcmp(asked, state.all[i]->name) == 0;
 		if (tpd_kernels_test(state.all[i]))
-			state.all[good++] = state.all[i];
-	state.count = good;
-	for (size_t i = 0; i < good; i++) {
-		if (asked && asked[0] && strcmp(asked, state.all[i]->name) != 0)
+			good[count++] = state.all[i];
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (asked && asked[0] && strcmp(asked, good[i]->name) != 0)
 			continue;
-		state.use = state.all[i];
-		state.proof = state.all[i > 0 ? i - 1 : good > 1 ? 1 : 0];
+		state.use = good[i];
+		state.proof = good[i > 0 ? i - 1 : count > 1 ? 1 : 0];
 	}
 	if (asked)
 		snprintf(state.asked, sizeof state.asked, "%s", asked);
@@ -219,8 +222,10 @@ enum tpd_status tpd_kernels_get(const struct tpd_kernels **out_use, const struct
 	pthread_once(&state.once, choose);
 	if (!state.use && !state.asked[0])
 		return tpd_fail(err, TPD_UNSUPPORTED, "the codec does not give its known answers on this machine");
+	if (!state.use && state.is_here)
+		return tpd_fail(err, TPD_UNSUPPORTED, "TPD_CPU=%s: it does not give its known answers on this machine", state.asked);
 	if (!state.use && state.is_known)
-		return tpd_fail(err, TPD_UNSUPPORTED, "TPD_CPU=%s: this CPU cannot do that, or does it wrong", state.asked);
+		return tpd_fail(err, TPD_UNSUPPORTED, "TPD_CPU=%s: this CPU cannot do that", state.asked);
 	if (!state.use)
 		return tpd_fail(err, TPD_USAGE, "TPD_CPU=%s: it may be scalar, avx2 or avx512", state.asked);
 	*out_use = state.use;

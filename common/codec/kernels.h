@@ -63,7 +63,7 @@ struct tpd_kernels {
 };
 
 extern const struct tpd_kernels tpd_kernels_scalar;
-/* What this CPU can run, best last; *out_count at least 1. */
+/* What this CPU can run, best last, whether it gives the known answers or not; *out_count at least 1. */
 const struct tpd_kernels *const *tpd_kernels_all(size_t *out_count);
 /*
  * The form to use, and the one that proves what it made: another one where there is another. Each has passed its known-answer test. Fails
