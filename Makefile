@@ -140,8 +140,8 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 
 # Kernels for one kind of CPU, which only that CPU is ever given; elsewhere these files are empty.
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
-$(BUILD)/obj/common/codec/kernels_avx2.o: ISA = -O3 -mavx2 -mbmi2 -mlzcnt -mpopcnt
-$(BUILD)/obj/common/codec/kernels_avx512.o: ISA = -O3 -mavx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mbmi2 -mlzcnt -mpopcnt
+$(BUILD)/obj/common/codec/kernels_avx2.o: ISA = -O3 -mavx2 -mbmi2 -mpopcnt
+$(BUILD)/obj/common/codec/kernels_avx512.o: ISA = -O3 -mavx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mbmi2 -mpopcnt
 endif
 
 # The schema is a file of its own, for people, and a string in the library.
