@@ -556,6 +556,30 @@ START_TEST(stride_grows_with_the_tensor)
 }
 END_TEST
 
+/* A tensor of each number of elements at which what is kept fills its room to the last, as that grows: the largest come last. */
+START_TEST(what_is_kept_has_room)
+{
+	static double sample[90000];
+	struct tpd_survey survey = {.finite = 1, .pairs = 1};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(sample); i++)
+		sample[i] = (double)i;
+	for (unsigned room = 4096; room <= 16384; room *= 2) {
+		/* 2 * (n / 10 + 1) + 64 elements at most are held: n from where that is `room` to where it is 64 more, and around it */
+		for (uint64_t n = 5 * (uint64_t)(room - 200); n <= 5 * (uint64_t)(room + 100); n += 3) {
+			struct tpd_stats *stats;
+			struct tpd_sparsity out;
+
+			ck_assert_int_eq(tpd_stats_new(TPD_DTYPE_F32, n, true, &stats, NULL), TPD_OK);
+			ck_assert_int_eq(tpd_stats_add_survey(stats, &survey, sample, n, NULL), TPD_OK);
+			tpd_stats_end_survey(stats);
+			tpd_stats_finish(stats, &out);
+			tpd_stats_free(stats);
+		}
+	}
+}
+END_TEST
+
 /* Chunks surveyed in any order give the same as long as they are added in order. */
 START_TEST(order_of_surveying_does_not_matter)
 {
@@ -652,6 +676,7 @@ int main(void)
 	tcase_add_test(tcase, long_gaps_are_pooled);
 	tcase_add_test(tcase, large_tensors_are_sampled);
 	tcase_add_test(tcase, stride_grows_with_the_tensor);
+	tcase_add_test(tcase, what_is_kept_has_room);
 	tcase_add_test(tcase, order_of_surveying_does_not_matter);
 	tcase_add_test(tcase, other_types_are_refused);
 	tcase_add_test(tcase, rounding_mode_of_the_caller_does_not_matter);

@@ -132,6 +132,8 @@ static enum tpd_status make_room(struct tpd_stats *stats, struct tpd_err *err)
 		return tpd_fail_nomem(err);
 	stats->largest = largest;
 	stats->cap = cap;
+	if (stats->kept + SAMPLE_BLOCK > stats->cap) /* the last growth may be of less than a block */
+		cut_back(stats);
 	return TPD_OK;
 }
 
@@ -142,6 +144,7 @@ static void keep_block(struct tpd_stats *stats, const double *sample, size_t n)
 	const double bar = stats->bar;
 	size_t kept = stats->kept;
 
+	assert(n <= stats->cap - kept);
 	for (size_t i = 0; i < n; i++) {
 		largest[kept] = sample[i];
 		kept += sample[i] > bar;
