@@ -231,6 +231,23 @@ START_TEST(many_changes)
 }
 END_TEST
 
+/* Cuts that multiply: five chunks for one, then twelve for each of these, and the next would need twelve times as many again. */
+START_TEST(wide_changes)
+{
+	static const struct cut cuts[] = {{1, 1}, {1, 12}, {12, 1}, {1, 12}, {1, 12}};
+
+	archive_open(16, 0, 2);
+	for (uint64_t step = 0; step < TPD_ARRAY_LEN(cuts); step++)
+		save(step, cuts[step].rows, cuts[step].columns);
+	ck_assert_uint_gt(look(1).in_slabs, 0);
+	ck_assert_uint_gt(look(2).in_slabs, 0);
+	ck_assert_uint_eq(look(3).in_slabs, 0);
+	ck_assert_uint_eq(look(4).whole, look(4).tensors);
+	for (uint64_t step = 0; step < TPD_ARRAY_LEN(cuts); step++)
+		check_step(step, cuts[step].rows * cuts[step].columns);
+}
+END_TEST
+
 /* Rows from `first` on of one tensor, as one file. */
 static void save_whole(uint64_t step, unsigned first, unsigned rows, const char *name, const char *dtype, unsigned width)
 {
@@ -376,6 +393,7 @@ int main(void)
 		ranks_come_and_go,
 		parts_without_names,
 		many_changes,
+		wide_changes,
 		other_tensors_start_afresh,
 		forged_slabs,
 	};

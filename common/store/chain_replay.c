@@ -34,7 +34,7 @@
  * or are derived from pieces, at most TPD_INGEST_SLAB_CHUNKS go on from there.
  */
 #define NODES_MAX (32 * TPD_CHAIN_MAX)
-#define HELD_MAX (128u << 20) /* decoded bytes at a time */
+#define HELD_MAX (256u << 20) /* decoded bytes at a time */
 #define NONE UINT32_MAX
 
 struct buffer {

@@ -145,7 +145,8 @@ static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run,
 /* What says that an older checkpoint cannot be read, rather than that this one cannot be stored. */
 static bool lost_reference(enum tpd_status status)
 {
-	return status == TPD_CORRUPT || status == TPD_NOT_FOUND || status == TPD_MISSING_BASE || status == TPD_UNSUPPORTED;
+	return status == TPD_CORRUPT || status == TPD_NOT_FOUND || status == TPD_MISSING_BASE || status == TPD_UNSUPPORTED ||
+	       status == TPD_LIMIT;
 }
 
 /* Same names, types, modes, targets and sizes? */

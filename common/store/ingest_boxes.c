@@ -28,6 +28,8 @@
 #define BLOCK_MIN 8u
 /* Links of a chain at which tensors were cut anew: each makes the graph that a reader walks wider. */
 #define CUTS_MAX 4u
+#define WIDTH_LINKS_MAX (1u << 16)  /* chunks that one may need */
+#define WIDTH_BYTES_MAX (128u << 20) /* of them at a time */
 
 struct box {
 	const char *name; /* borrowed */
@@ -45,6 +47,8 @@ struct tpd_ingest_boxes {
 	struct box *items; /* by name, start and size; several may be the same */
 	size_t count;
 	bool usable; /* the chain may get another link at which tensors are cut anew */
+	uint64_t width; /* of the chain */
+	uint32_t links;
 };
 
 /* "[17,0]" with as many numbers as the box has dimensions, at the end of its name. */
@@ -126,29 +130,51 @@ static int compare_boxes(const void *pa, const void *pb)
 	return order ? order : (a->segment > b->segment) - (a->segment < b->segment);
 }
 
-/* What has slabs has segments of its own in every link of a chain. */
-static bool has_cut(const struct tpd_entry *entry)
+uint64_t tpd_ingest_width_of(const struct tpd_entry *entry)
 {
-	for (uint32_t s = 0; s < entry->segment_count; s++)
-		if (entry->segments[s].has_ref && entry->segments[s].in_slabs && !entry->segments[s].derived)
-			return true;
-	return false;
+	uint64_t width = 1;
+
+	for (uint32_t s = 0; entry->slab_count > 0 && s < entry->segment_count; s++) {
+		const struct tpd_segment *seg = &entry->segments[s];
+
+		if (seg->has_ref && seg->in_slabs && !seg->derived)
+			width = TPD_MAX(width, tpd_slab_most_chunks(entry->slabs + seg->ref_file, seg->ref_segment,
+								    tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype),
+								    seg->length / tpd_dtype_width(seg->dtype)));
+	}
+	return width;
 }
 
-/* Of how many links of the chain do some chunks refer to slabs of the link below? */
-static uint32_t count_cuts(const struct tpd_chain *chain)
+uint64_t tpd_ingest_width(const struct tpd_chain *chain, uint32_t *out_cuts)
 {
-	uint32_t cuts = 0;
+	uint64_t product = 1;
 
-	for (uint32_t l = 0; l < tpd_chain_links(chain); l++) {
+	*out_cuts = 0;
+	for (uint32_t l = 0; chain && l < tpd_chain_links(chain); l++) {
 		const struct tpd_manifest *m = tpd_chain_link(chain, l);
+		uint64_t width = 1;
 		bool cut = false;
 
-		for (uint32_t f = 0; f < m->file_count && !cut; f++)
-			cut = m->entries[m->files[f]].slab_count > 0 && has_cut(&m->entries[m->files[f]]);
-		cuts += cut;
+		for (uint32_t f = 0; f < m->file_count; f++) {
+			const struct tpd_entry *entry = &m->entries[m->files[f]];
+
+			width = TPD_MAX(width, tpd_ingest_width_of(entry));
+			for (uint32_t s = 0; entry->slab_count > 0 && !cut && s < entry->segment_count; s++)
+				cut = entry->segments[s].has_ref && entry->segments[s].in_slabs && !entry->segments[s].derived;
+		}
+		*out_cuts += cut;
+		product = TPD_MIN(product * width, (uint64_t)UINT32_MAX);
 	}
-	return cuts;
+	return product;
+}
+
+/*
+ * Below its first cut a chunk needs at most `width` chunks of each link, and what waits at each cut is less than twice that in all, since
+ * each is at least twice as wide as the one above or as narrow. A reader's limits (chain_replay.c) are twice as high.
+ */
+bool tpd_ingest_width_fits(uint64_t width, uint32_t links, uint32_t chunk_bytes)
+{
+	return width * links <= WIDTH_LINKS_MAX && 2 * width * chunk_bytes <= WIDTH_BYTES_MAX;
 }
 
 enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, struct tpd_ingest_boxes **out_boxes, struct tpd_err *err)
@@ -156,6 +182,7 @@ enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, struct tpd_
 	const struct tpd_manifest *m = tpd_chain_manifest(chain);
 	struct tpd_ingest_boxes *boxes = calloc(1, sizeof(*boxes));
 	size_t count = 0;
+	uint32_t cuts = 0;
 
 	for (uint32_t f = 0; f < m->file_count; f++)
 		count += m->entries[m->files[f]].segment_count;
@@ -165,7 +192,9 @@ enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, struct tpd_
 		free(boxes);
 		return tpd_fail_nomem(err);
 	}
-	boxes->usable = count_cuts(chain) < CUTS_MAX;
+	boxes->width = tpd_ingest_width(chain, &cuts);
+	boxes->links = tpd_chain_links(chain);
+	boxes->usable = cuts < CUTS_MAX;
 	for (uint32_t f = 0; f < m->file_count && boxes->usable; f++) {
 		const struct tpd_entry *entry = &m->entries[m->files[f]];
 
@@ -276,6 +305,7 @@ uint32_t tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struc
 	struct box own;
 	size_t low = 0, high = boxes->count;
 	uint32_t count = 0;
+	uint64_t most;
 	bool parts;
 
 	*out_elements = 0;
@@ -302,8 +332,10 @@ uint32_t tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struc
 			return 0;
 		*out_elements += c.elements;
 	}
-	return parts && tpd_slab_most_chunks(slabs, count, tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype), own.elements) <=
-				TPD_INGEST_SLAB_CHUNKS ?
+	if (!parts)
+		return 0;
+	most = tpd_slab_most_chunks(slabs, count, tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype), own.elements);
+	return most <= TPD_INGEST_SLAB_CHUNKS && tpd_ingest_width_fits(boxes->width * most, boxes->links, tpd_chunk_bytes(seg->dtype)) ?
 		       count :
 		       0;
 }

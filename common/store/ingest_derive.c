@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DERIVED_BYTES (4 * TPD_CHUNK_ELEMENTS) /* of a chunk of masters */
+
 static int compare_owners(const void *a, const void *b)
 {
 	const struct tpd_tie *x = *(const struct tpd_tie *const *)a, *y = *(const struct tpd_tie *const *)b;
@@ -25,12 +27,13 @@ static int compare_owners(const void *a, const void *b)
 }
 
 /* The ties of one owner as slabs, if they are all of it, one behind the other; *out_count 0: they are not. */
-static void make_slabs(const struct tpd_manifest *m, const struct tpd_tie *const *ties, size_t count, struct tpd_slab slabs[TPD_SLABS_MAX],
+static void make_slabs(const struct tpd_ingest_job *job, const struct tpd_tie *const *ties, size_t count, struct tpd_slab slabs[TPD_SLABS_MAX],
 		       uint32_t *out_count)
 {
+	const struct tpd_manifest *m = &job->manifest;
 	const struct tpd_entry *entry = &m->entries[m->files[ties[0]->owner.file]];
 	const struct tpd_segment *seg = &entry->segments[ties[0]->owner.segment];
-	uint64_t elements = seg->length / tpd_dtype_width(seg->dtype), next = 0;
+	uint64_t elements = seg->length / tpd_dtype_width(seg->dtype), next = 0, most;
 
 	*out_count = 0;
 	if (count > TPD_SLABS_MAX || seg->length % tpd_dtype_width(seg->dtype) != 0)
@@ -45,7 +48,10 @@ static void make_slabs(const struct tpd_manifest *m, const struct tpd_tie *const
 					     .block = ties[i]->elements, .count = 1};
 		next += ties[i]->elements;
 	}
-	if (next == elements && tpd_slab_most_chunks(slabs, (uint32_t)count, TPD_CHUNK_ELEMENTS, elements) <= TPD_INGEST_SLAB_CHUNKS)
+	if (next != elements)
+		return;
+	most = tpd_slab_most_chunks(slabs, (uint32_t)count, TPD_CHUNK_ELEMENTS, elements);
+	if (most <= TPD_INGEST_SLAB_CHUNKS && (job->width == 1 || tpd_ingest_width_fits(job->width * most, job->links, DERIVED_BYTES)))
 		*out_count = (uint32_t)count;
 }
 
@@ -56,10 +62,17 @@ enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *er
 	struct tpd_slab slabs[TPD_SLABS_MAX];
 	enum tpd_status status = masters ? TPD_OK : tpd_fail_nomem(err);
 	size_t count = 0;
+	uint64_t own = 1;
+	uint32_t cuts = 0;
 
 	for (uint32_t t = 0; !status && t < m->tie_count; t++)
 		if (m->ties[t].kind == TPD_STATE_MASTER && m->ties[t].checked)
 			masters[count++] = &m->ties[t];
+	job->links = job->ref ? tpd_chain_links(job->ref) : 1;
+	job->width = tpd_ingest_width(job->ref, &cuts);
+	for (uint32_t f = 0; f < m->file_count; f++)
+		own = TPD_MAX(own, tpd_ingest_width_of(&m->entries[m->files[f]]));
+	job->width *= own;
 	if (!status)
 		qsort(masters, count, sizeof(*masters), compare_owners);
 	for (size_t from = 0, to; !status && from < count; from = to) {
@@ -68,7 +81,7 @@ enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *er
 
 		for (to = from + 1; to < count && masters[to]->owner.file == owner->file && masters[to]->owner.segment == owner->segment;)
 			to++;
-		make_slabs(m, masters + from, to - from, slabs, &n);
+		make_slabs(job, masters + from, to - from, slabs, &n);
 		if (n > 0 && tpd_ingest_has_room_for_slabs(job, n))
 			status = tpd_entry_refer(job->files[owner->file].entry, owner->segment, slabs, n, true, err);
 	}
