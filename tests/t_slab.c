@@ -152,7 +152,7 @@ START_TEST(gathering)
 					expect[run.at - low + j] = (uint16_t)(run.ref_at + j);
 		}
 		memset(out, 0xee, sizeof(out));
-		ck_assert_int_eq(tpd_slab_gather(slabs, count, TPD_DTYPE_BF16, low, n, number_chunk, &numbers, (uint8_t *)out, NULL),
+		ck_assert_int_eq(tpd_slab_gather(slabs, count, TPD_DTYPE_BF16, TPD_DTYPE_BF16, low, n, number_chunk, &numbers, (uint8_t *)out, NULL),
 				 TPD_OK);
 		ck_assert_mem_eq(out, expect, n * 2);
 		if (n < ELEMENTS)
@@ -170,13 +170,13 @@ START_TEST(asking_for_chunks)
 	uint16_t out[100];
 	struct tpd_err err = {0};
 
-	ck_assert_int_eq(tpd_slab_gather(&slab, 1, TPD_DTYPE_BF16, 0, 100, number_chunk, &numbers, (uint8_t *)out, &err), TPD_OK);
+	ck_assert_int_eq(tpd_slab_gather(&slab, 1, TPD_DTYPE_BF16, TPD_DTYPE_BF16, 0, 100, number_chunk, &numbers, (uint8_t *)out, &err), TPD_OK);
 	ck_assert_uint_eq(numbers.asked, 2);
 	numbers.elements = (1u << 17) + 40;
-	ck_assert_int_eq(tpd_slab_gather(&slab, 1, TPD_DTYPE_BF16, 0, 90, number_chunk, &numbers, (uint8_t *)out, &err), TPD_OK);
-	ck_assert_int_eq(tpd_slab_gather(&slab, 1, TPD_DTYPE_BF16, 0, 91, number_chunk, &numbers, (uint8_t *)out, &err), TPD_CORRUPT);
+	ck_assert_int_eq(tpd_slab_gather(&slab, 1, TPD_DTYPE_BF16, TPD_DTYPE_BF16, 0, 90, number_chunk, &numbers, (uint8_t *)out, &err), TPD_OK);
+	ck_assert_int_eq(tpd_slab_gather(&slab, 1, TPD_DTYPE_BF16, TPD_DTYPE_BF16, 0, 91, number_chunk, &numbers, (uint8_t *)out, &err), TPD_CORRUPT);
 	slab.file = 2;
-	ck_assert_int_eq(tpd_slab_gather(&slab, 1, TPD_DTYPE_BF16, 0, 90, number_chunk, &numbers, (uint8_t *)out, &err), TPD_NOT_FOUND);
+	ck_assert_int_eq(tpd_slab_gather(&slab, 1, TPD_DTYPE_BF16, TPD_DTYPE_BF16, 0, 90, number_chunk, &numbers, (uint8_t *)out, &err), TPD_NOT_FOUND);
 }
 END_TEST
 

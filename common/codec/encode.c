@@ -76,7 +76,7 @@ static size_t piece_lanes(const struct pieces *pieces, size_t count)
 	size_t lanes = 0;
 
 	for (size_t i = 0; i < count; i++)
-		lanes += (piece_start(pieces, i + 1) - piece_start(pieces, i) + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
+		lanes += tpd_whole_rounds(piece_start(pieces, i + 1) - piece_start(pieces, i));
 	return lanes;
 }
 
@@ -98,8 +98,8 @@ static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_pl
 			t = kernels->choose_t(plan->dtype, x + start * width, p + start * width, n, plan->grid_bias);
 		steps[i] = (uint8_t)t;
 		kernels->grid_encode(plan->dtype, t, x + start * width, p + start * width, n, symbols + start, values, bits);
-		values += (n + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
-		bits += (n + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
+		values += tpd_whole_rounds(n);
+		bits += tpd_whole_rounds(n);
 	}
 	fesetenv(&caller);
 }
@@ -113,7 +113,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 				      .row = plan->row,
 				      .n = n};
 	const size_t count = piece_count(&pieces), lanes = piece_lanes(&pieces, count);
-	const size_t fields_max = n * width + TPD_FIELDS_SLACK; /* however many rounds there are */
+	const size_t fields_max = n * width + TPD_FIELDS_SLACK; /* no element has more than its width */
 	uint8_t *out, *fields, *fields_end;
 	uint32_t *values;
 	size_t part;

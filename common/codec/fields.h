@@ -6,9 +6,9 @@
  *     lane 0   [word 0            ][word 17 ...
  *     lane 1   [word 1       ][word 16     ...       (a word is reserved when its first bit is needed)
  *
- * The writer therefore reserves a place the moment the decoder will ask for it, and keeps filling it
- * afterwards.  Rejected: writing backwards (it wants all fields in memory first); one queue for all lanes
- * (it cannot be vectorised).  Both loops are free of branches that data decides.
+ * The writer here therefore reserves a place the moment the decoder will ask for it, and keeps filling it
+ * afterwards; the vector forms (kernels_avx512.c) write backwards instead, from fields that are all in memory.  Rejected: one
+ * queue for all lanes (it cannot be vectorised).  Both loops are free of branches that data decides.
  */
 #ifndef TPD_CODEC_FIELDS_H
 #define TPD_CODEC_FIELDS_H
@@ -19,6 +19,12 @@
 #include <string.h>
 
 #define TPD_LANES 16u
+
+/* The places of n elements and of the lanes that are empty in their last round. */
+static inline size_t tpd_whole_rounds(size_t n)
+{
+	return (n + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
+}
 
 struct tpd_fields_out {
 	uint64_t acc[TPD_LANES];   /* bits of the word being filled */

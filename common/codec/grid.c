@@ -109,6 +109,24 @@ unsigned tpd_grid_t_of_exponent(const struct tpd_grid_type *type, unsigned expon
 	return t < 1 ? 1 : t > (int)type->t_max ? type->t_max : (unsigned)t;
 }
 
+unsigned tpd_grid_t_of_counts(const struct tpd_grid_type *type, const uint8_t *exponents, size_t n,
+			      unsigned (*count_up_to)(const uint8_t *exponents, size_t n, uint8_t most), unsigned bias)
+{
+	unsigned total = count_up_to(exponents, n, TPD_EXPONENT_NONE - 1), low = 0, high = TPD_EXPONENT_NONE - 1;
+
+	if (total == 0)
+		return 1;
+	while (low < high) {
+		unsigned middle = (low + high) / 2;
+
+		if (count_up_to(exponents, n, (uint8_t)middle) >= (total + 1) / 2)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return tpd_grid_t_of_exponent(type, low, bias);
+}
+
 TPD_INLINE unsigned choose_t(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n,
 			     unsigned bias)
 {
@@ -173,7 +191,7 @@ TPD_INLINE void encode_type(const struct tpd_grid_type type, unsigned t, const u
 	if (step.coarse) {
 		encode_piece(type, &step, true, x, p, n, symbols, values, bits);
 	} else if (memcmp(x, p, n * (type.width / 8)) == 0) { /* unchanged rows have T = 1 */
-		size_t lanes = (n + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
+		size_t lanes = tpd_whole_rounds(n);
 
 		memset(symbols, TPD_SYMBOL_EQUAL, n);
 		memset(values, 0, lanes * sizeof *values);

@@ -173,20 +173,17 @@ bool tpd_kernels_test(const struct tpd_kernels *kernels)
 
 static void find_all(void)
 {
-#if defined(__x86_64__)
-	bool both;
-#endif
-
 	state.all[state.count++] = &tpd_kernels_scalar;
 #if defined(__x86_64__)
 	__builtin_cpu_init();
-	both = __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"); /* what both are built with */
-	if (tpd_kernels_avx2.name && both && __builtin_cpu_supports("avx2")) {
+	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("popcnt")) /* what all others are built with */
+		return;
+	if (tpd_kernels_avx2.name && __builtin_cpu_supports("avx2")) {
 		tpd_kernels_avx2_prepare();
 		state.all[state.count++] = &tpd_kernels_avx2;
 	}
-	if (tpd_kernels_avx512.name && both && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-	    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2"))
+	if (tpd_kernels_avx512.name && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2"))
 		state.all[state.count++] = &tpd_kernels_avx512;
 #endif
 }

@@ -204,11 +204,11 @@ VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, co
 static void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
 			uint32_t *values, uint8_t *bits)
 {
-	if (dtype == TPD_DTYPE_F32 && t > 23)
+	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
 		encode_rounds(TYPE_F32, t, x, p, n, symbols, values, bits);
-	else if (dtype == TPD_DTYPE_BF16 && t > 7)
+	else if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
 		encode_rounds(TYPE_BF16, t, x, p, n, symbols, values, bits);
-	else if (dtype == TPD_DTYPE_F16 && t > 10)
+	else if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
 		encode_rounds(TYPE_F16, t, x, p, n, symbols, values, bits);
 	else
 		tpd_kernels_scalar.grid_encode(dtype, t, x, p, n, symbols, values, bits);
@@ -349,11 +349,11 @@ VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, unsigned t, co
 static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
 			struct tpd_fields_in *fields)
 {
-	if (dtype == TPD_DTYPE_F32 && t > 23)
+	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
 		return decode_rounds(TYPE_F32, t, p, symbols, n, out, fields);
-	if (dtype == TPD_DTYPE_BF16 && t > 7)
+	if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
 		return decode_rounds(TYPE_BF16, t, p, symbols, n, out, fields);
-	if (dtype == TPD_DTYPE_F16 && t > 10)
+	if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
 		return decode_rounds(TYPE_F16, t, p, symbols, n, out, fields);
 	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
 }
@@ -381,7 +381,7 @@ VECTOR_INLINE __m256i exponents_of(const struct tpd_grid_type type, __m256i new,
 	return _mm256_or_si256(exponent, _mm256_and_si256(_mm256_cmpeq_epi32(new, old), set(TPD_EXPONENT_NONE)));
 }
 
-VECTOR_INLINE unsigned count_up_to(const uint8_t *bytes, size_t n, uint8_t most)
+static unsigned count_up_to(const uint8_t *bytes, size_t n, uint8_t most)
 {
 	const __m256i limit = _mm256_set1_epi8((char)most);
 	unsigned count = 0;
@@ -398,7 +398,6 @@ VECTOR_INLINE unsigned choose(const struct tpd_grid_type type, const uint8_t *x,
 {
 	uint8_t exponents[TPD_ROW_MAX];
 	const size_t width = type.width / 8, whole = (n + 31) / 32 * 32;
-	unsigned total, rank, low = 0, high = TPD_EXPONENT_NONE - 1;
 
 	memset(exponents + whole - 32, TPD_EXPONENT_NONE, 32);
 	for (size_t i = 0; i < n; i += TPD_LANES) {
@@ -415,19 +414,7 @@ VECTOR_INLINE unsigned choose(const struct tpd_grid_type type, const uint8_t *x,
 				 narrow(exponents_of(type, load(type, new), load(type, old)),
 					exponents_of(type, load(type, new + HALF * width), load(type, old + HALF * width))));
 	}
-	total = count_up_to(exponents, whole, TPD_EXPONENT_NONE - 1);
-	if (total == 0)
-		return 1;
-	rank = (total + 1) / 2;
-	while (low < high) {
-		unsigned middle = (low + high) / 2;
-
-		if (count_up_to(exponents, whole, (uint8_t)middle) >= rank)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return tpd_grid_t_of_exponent(&type, low, bias);
+	return tpd_grid_t_of_counts(&type, exponents, whole, count_up_to, bias);
 }
 
 static unsigned choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
@@ -540,16 +527,6 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 }
 
 /* --- bytes --- */
-
-static void planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
-{
-	tpd_planes_split_inline(x, n, width, rotate, planes);
-}
-
-static void planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
-{
-	tpd_planes_join_inline(planes, n, width, rotate, out);
-}
 
 static size_t find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places)
 {

@@ -34,7 +34,7 @@ VECTOR_INLINE __m512i set(int32_t v)
 	return _mm512_set1_epi32(v);
 }
 
-/* `count` elements, zeros behind them. */
+/* The elements of these lanes, zeros in the others. */
 VECTOR_INLINE __m512i load(const struct tpd_grid_type type, const uint8_t *from, __mmask16 lanes)
 {
 	if (type.width == 32)
@@ -127,11 +127,11 @@ VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, co
 static void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
 			uint32_t *values, uint8_t *bits)
 {
-	if (dtype == TPD_DTYPE_F32 && t > 23)
+	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
 		encode_rounds(TYPE_F32, t, x, p, n, symbols, values, bits);
-	else if (dtype == TPD_DTYPE_BF16 && t > 7)
+	else if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
 		encode_rounds(TYPE_BF16, t, x, p, n, symbols, values, bits);
-	else if (dtype == TPD_DTYPE_F16 && t > 10)
+	else if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
 		encode_rounds(TYPE_F16, t, x, p, n, symbols, values, bits);
 	else
 		tpd_kernels_scalar.grid_encode(dtype, t, x, p, n, symbols, values, bits);
@@ -250,11 +250,11 @@ VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, unsigned t, co
 static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
 			struct tpd_fields_in *fields)
 {
-	if (dtype == TPD_DTYPE_F32 && t > 23)
+	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
 		return decode_rounds(TYPE_F32, t, p, symbols, n, out, fields);
-	if (dtype == TPD_DTYPE_BF16 && t > 7)
+	if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
 		return decode_rounds(TYPE_BF16, t, p, symbols, n, out, fields);
-	if (dtype == TPD_DTYPE_F16 && t > 10)
+	if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
 		return decode_rounds(TYPE_F16, t, p, symbols, n, out, fields);
 	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
 }
@@ -273,7 +273,7 @@ VECTOR_INLINE __m512 widened_vector(const struct tpd_grid_type type, __m512i x)
 }
 
 /* Bytes at most `most`, of whole registers. */
-VECTOR_INLINE unsigned count_up_to(const uint8_t *bytes, size_t n, uint8_t most)
+static unsigned count_up_to(const uint8_t *bytes, size_t n, uint8_t most)
 {
 	const __m512i limit = _mm512_set1_epi8((char)most);
 	unsigned count = 0;
@@ -287,7 +287,6 @@ VECTOR_INLINE unsigned choose(const struct tpd_grid_type type, const uint8_t *x,
 {
 	_Alignas(64) uint8_t exponents[TPD_ROW_MAX];
 	const size_t width = type.width / 8, whole = (n + 63) / 64 * 64;
-	unsigned total, rank, low = 0, high = TPD_EXPONENT_NONE - 1;
 
 	for (size_t i = 0; i < whole; i += TPD_LANES) {
 		__mmask16 lanes = i < n ? first_lanes(n - i) : 0;
@@ -300,19 +299,7 @@ VECTOR_INLINE unsigned choose(const struct tpd_grid_type type, const uint8_t *x,
 		exponent = _mm512_mask_mov_epi32(exponent, _mm512_cmpeq_epi32_mask(new, old), set(TPD_EXPONENT_NONE));
 		_mm_store_si128((__m128i *)(void *)(exponents + i), _mm512_cvtepi32_epi8(exponent));
 	}
-	total = count_up_to(exponents, whole, TPD_EXPONENT_NONE - 1);
-	if (total == 0)
-		return 1;
-	rank = (total + 1) / 2;
-	while (low < high) {
-		unsigned middle = (low + high) / 2;
-
-		if (count_up_to(exponents, whole, (uint8_t)middle) >= rank)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	return tpd_grid_t_of_exponent(&type, low, bias);
+	return tpd_grid_t_of_counts(&type, exponents, whole, count_up_to, bias);
 }
 
 static unsigned choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
@@ -334,8 +321,8 @@ static unsigned choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *
 
 /* Of the symbols from `first` on, four registers' worth: f and cum << 16; and 1 / f, a little too small. */
 struct rans_tables {
-	uint32_t steps[256 + WINDOW];
-	float reciprocals[256 + WINDOW];
+	uint32_t steps[256];
+	float reciprocals[256];
 	uint32_t first;
 };
 
@@ -459,16 +446,6 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 }
 
 /* --- bytes --- */
-
-static void planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
-{
-	tpd_planes_split_inline(x, n, width, rotate, planes);
-}
-
-static void planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
-{
-	tpd_planes_join_inline(planes, n, width, rotate, out);
-}
 
 /* 16 places of which the mask says which. */
 VECTOR_INLINE size_t put_places(uint32_t *places, size_t m, __mmask16 changed, size_t first)

@@ -19,6 +19,9 @@ void tpd_kernels_avx2_prepare(void); /* once, before it is used */
 #define TPD_EXPONENT_NONE 255 /* equal elements and differences that are not finite: left out of the median */
 
 unsigned tpd_grid_t_of_exponent(const struct tpd_grid_type *type, unsigned exponent, unsigned bias);
+/* T from the median of n exponents, by counting those that are at most so large. 1 when none is finite. */
+unsigned tpd_grid_t_of_counts(const struct tpd_grid_type *type, const uint8_t *exponents, size_t n,
+			      unsigned (*count_up_to)(const uint8_t *exponents, size_t n, uint8_t most), unsigned bias);
 unsigned tpd_scalar_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
 void tpd_scalar_grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
 			    uint32_t *values, uint8_t *bits);

@@ -98,16 +98,6 @@ static size_t find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigne
 	return tpd_find_changes_from(x, p, 0, n, width, places);
 }
 
-static void planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
-{
-	tpd_planes_split_inline(x, n, width, rotate, planes);
-}
-
-static void planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
-{
-	tpd_planes_join_inline(planes, n, width, rotate, out);
-}
-
 const struct tpd_kernels tpd_kernels_scalar = {
 	.name = "scalar",
 	.choose_t = tpd_scalar_choose_t,

@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) void plane_join(const uint8_t *plan
 	}
 }
 
-static inline void tpd_planes_split_inline(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
+static inline void planes_split(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes)
 {
 	switch (width) {
 	case 8:
@@ -73,7 +73,7 @@ static inline void tpd_planes_split_inline(const uint8_t *x, size_t n, unsigned 
 	}
 }
 
-static inline void tpd_planes_join_inline(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
+static inline void planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
 {
 	switch (width) {
 	case 8:

@@ -26,7 +26,6 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "codec/rounding.h"
 #include "store/chain_internal.h"
 
 /*
@@ -442,10 +441,8 @@ static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_
 	status = buffer_room(&worker->reference, *out_len / width * tpd_dtype_width(dtype), err);
 	*out_ref = worker->reference.data;
 	if (!status)
-		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, node->chunk * (tpd_chunk_bytes(seg->dtype) / width),
+		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, seg->dtype, node->chunk * (tpd_chunk_bytes(seg->dtype) / width),
 					 *out_len / width, chunk_of_need, &needed, worker->reference.data, err);
-	if (!status && dtype != seg->dtype)
-		tpd_round_in_place(worker->reference.data, *out_len / width, seg->dtype == TPD_DTYPE_BF16);
 	return status;
 }
 
@@ -553,5 +550,5 @@ enum tpd_status tpd_chain_gather(struct tpd_chain *chain, struct tpd_chain_worke
 {
 	struct gathering g = {.chain = chain, .worker = worker};
 
-	return tpd_slab_gather(slabs, count, dtype, low, n, chunk_of_chain, &g, out, err);
+	return tpd_slab_gather(slabs, count, dtype, dtype, low, n, chunk_of_chain, &g, out, err);
 }

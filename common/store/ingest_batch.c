@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "codec/rounding.h"
 
 enum tpd_status tpd_ingest_pread(const struct tpd_file_work *file, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
 {
@@ -157,7 +156,7 @@ static enum tpd_status read_own_chunk(void *arg, uint32_t file, uint32_t segment
 	return status;
 }
 
-/* From the masters, rounded; the same as the chain does (chain_replay.c). */
+/* From the masters, as the chain does it (chain_replay.c). */
 static enum tpd_status derive(struct tpd_ingest_job *job, const struct tpd_segment *seg, struct tpd_slot *slot, struct tpd_err *err)
 {
 	const struct tpd_slab *slabs = job->file->entry->slabs + seg->ref_file;
@@ -168,10 +167,8 @@ static enum tpd_status derive(struct tpd_ingest_job *job, const struct tpd_segme
 
 	slot->p_len = slot->len;
 	if (!status)
-		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, slot->chunk * TPD_CHUNK_ELEMENTS, n, read_own_chunk, &own, slot->p,
-					 err);
-	if (!status && dtype != seg->dtype)
-		tpd_round_in_place(slot->p, n, seg->dtype == TPD_DTYPE_BF16);
+		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, seg->dtype, slot->chunk * TPD_CHUNK_ELEMENTS, n, read_own_chunk, &own,
+					 slot->p, err);
 	return status;
 }
 

@@ -12,9 +12,8 @@
  *      │   B   │      │   │   │
  *      └───────┘      └───┴───┘
  *
- * A tensor that merely has another size now is another tensor: one of the two must be called a part, or the file of the new one
- * must say that it may be one. Names are all that is believed,
- * and a wrong one costs bytes: what is stored is decoded against whatever the slabs say.
+ * A tensor that merely has another size now is another tensor: one of the two must be called a part, or the file of the new one must say
+ * that it may be one. Names are all that is believed, and a wrong one costs bytes: what is stored is decoded against whatever the slabs say.
  */
 #include "base/tpd.h"
 
@@ -130,9 +129,10 @@ static int compare_boxes(const void *pa, const void *pb)
 	return order ? order : (a->segment > b->segment) - (a->segment < b->segment);
 }
 
-uint64_t tpd_ingest_width_of(const struct tpd_entry *entry)
+/* What has slabs has segments of its own in every link of a chain. */
+static uint64_t width_of_file(const struct tpd_entry *entry)
 {
-	uint64_t width = 1;
+	uint64_t width = 0;
 
 	for (uint32_t s = 0; entry->slab_count > 0 && s < entry->segment_count; s++) {
 		const struct tpd_segment *seg = &entry->segments[s];
@@ -145,32 +145,32 @@ uint64_t tpd_ingest_width_of(const struct tpd_entry *entry)
 	return width;
 }
 
+uint64_t tpd_ingest_width_of(const struct tpd_manifest *m)
+{
+	uint64_t width = 0;
+
+	for (uint32_t f = 0; f < m->file_count; f++)
+		width = TPD_MAX(width, width_of_file(&m->entries[m->files[f]]));
+	return width;
+}
+
 uint64_t tpd_ingest_width(const struct tpd_chain *chain, uint32_t *out_cuts)
 {
 	uint64_t product = 1;
 
 	*out_cuts = 0;
 	for (uint32_t l = 0; chain && l < tpd_chain_links(chain); l++) {
-		const struct tpd_manifest *m = tpd_chain_link(chain, l);
-		uint64_t width = 1;
-		bool cut = false;
+		uint64_t width = tpd_ingest_width_of(tpd_chain_link(chain, l));
 
-		for (uint32_t f = 0; f < m->file_count; f++) {
-			const struct tpd_entry *entry = &m->entries[m->files[f]];
-
-			width = TPD_MAX(width, tpd_ingest_width_of(entry));
-			for (uint32_t s = 0; entry->slab_count > 0 && !cut && s < entry->segment_count; s++)
-				cut = entry->segments[s].has_ref && entry->segments[s].in_slabs && !entry->segments[s].derived;
-		}
-		*out_cuts += cut;
-		product = TPD_MIN(product * width, (uint64_t)UINT32_MAX);
+		*out_cuts += width > 0;
+		product = TPD_MIN(product * TPD_MAX(width, (uint64_t)1), (uint64_t)UINT32_MAX);
 	}
 	return product;
 }
 
 /*
- * Below its first cut a chunk needs at most `width` chunks of each link, and what waits at each cut is less than twice that in all, since
- * each is at least twice as wide as the one above or as narrow. A reader's limits (chain_replay.c) are twice as high.
+ * Below its first cut a chunk needs at most `width` chunks of each link, and those that wait at all cuts are less than twice as many: each
+ * cut has at least twice as many as the one above it, or no more than that. A reader's limits (chain_replay.c) are twice as high.
  */
 bool tpd_ingest_width_fits(uint64_t width, uint32_t links, uint32_t chunk_bytes)
 {

@@ -65,8 +65,6 @@ struct tpd_ingest_job {
 	struct tpd_file_work *files; /* manifest.file_count */
 	struct tpd_chain *ref, *w1;  /* NULL: none; may be the same */
 	uint64_t weight;             /* of the manifest, as far as it is laid out */
-	uint64_t width;              /* of this checkpoint and its references, as ingest_boxes.c has it; and their links */
-	uint32_t links;
 	bool anchoring;              /* ref is the keyframe because the chain is at its limit */
 	bool ref_fixed;              /* an interrupted ingest began with it */
 	bool mending;                /* this very content is stored, damaged: what is stored now must not refer to it, even from afar */
@@ -110,8 +108,8 @@ struct tpd_ingest_boxes;
 /* Of the chain's own checkpoint, whose names it borrows. */
 enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, struct tpd_ingest_boxes **out_boxes, struct tpd_err *err);
 void tpd_ingest_boxes_free(struct tpd_ingest_boxes *boxes); /* NULL is fine */
-/* From how many chunks of the link below one of this file is put together at most; 1: none is. */
-uint64_t tpd_ingest_width_of(const struct tpd_entry *entry);
+/* From how many chunks of the link below one of this checkpoint is put together at most; 0: none is. */
+uint64_t tpd_ingest_width_of(const struct tpd_manifest *m);
 /* How many chunks of its last link one of the chain's checkpoint may need at most (chain NULL: 1); at how many links tensors are cut anew. */
 uint64_t tpd_ingest_width(const struct tpd_chain *chain, uint32_t *out_cuts);
 /* May a chunk need so many of each of so many links, of that size? */

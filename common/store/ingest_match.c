@@ -343,15 +343,10 @@ static const struct tpd_segment *counterpart(const struct earlier *earlier, cons
 	return &there->segments[*out_segment];
 }
 
-/*
- * The slabs of a tensor that has no counterpart there; *out_count 0: none. Of less than `percent` of its elements they are worth
- * nothing.
- */
-static enum tpd_status find_slabs(struct earlier *earlier, const struct tpd_file_work *file, uint32_t s, unsigned percent,
-				  struct tpd_slab slabs[TPD_SLABS_MAX], uint32_t *out_count, struct tpd_err *err)
+/* The slabs of a tensor that has no counterpart there, and of how many of its elements; *out_count 0: none. */
+static enum tpd_status find_slabs(struct earlier *earlier, const struct tpd_file_work *file, uint32_t s,
+				  struct tpd_slab slabs[TPD_SLABS_MAX], uint32_t *out_count, uint64_t *out_elements, struct tpd_err *err)
 {
-	const struct tpd_segment *seg = &file->entry->segments[s];
-	uint64_t common = 0, elements = seg->length / tpd_dtype_width(seg->dtype);
 	enum tpd_status status = TPD_OK;
 
 	*out_count = 0;
@@ -359,12 +354,10 @@ static enum tpd_status find_slabs(struct earlier *earlier, const struct tpd_file
 		return TPD_OK;
 	if (!earlier->boxes)
 		status = tpd_ingest_boxes_make(earlier->chain, &earlier->boxes, err);
-	if (status)
-		return status;
-	*out_count = tpd_ingest_boxes_find(earlier->boxes, seg, &file->entry->about[s], file->part[s], slabs, &common);
-	if (common < elements - elements / 100 * (100 - percent))
-		*out_count = 0;
-	return TPD_OK;
+	if (!status)
+		*out_count = tpd_ingest_boxes_find(earlier->boxes, &file->entry->segments[s], &file->entry->about[s], file->part[s], slabs,
+						   out_elements);
+	return status;
 }
 
 /* Parts of several tensors for one that has no counterpart: as the reference, and as w1 where they are all of it. */
@@ -373,18 +366,23 @@ static enum tpd_status match_slabs(struct tpd_ingest_job *job, struct tpd_file_w
 {
 	const struct tpd_segment *seg = &file->entry->segments[s];
 	struct tpd_segment_work *work = &file->segments[s];
+	const uint64_t elements = seg->length / tpd_dtype_width(seg->dtype);
+	const bool both = ref->chain == w1->chain, alone = !seg->has_ref;
 	struct tpd_slab slabs[TPD_SLABS_MAX];
+	uint64_t common = 0;
 	uint32_t count = 0;
 	enum tpd_status status = TPD_OK;
 
-	if (!seg->has_ref)
-		status = find_slabs(ref, file, s, REFERENCE_PERCENT, slabs, &count, err);
-	if (!status && count > 0 && tpd_ingest_has_room_for_slabs(job, count))
+	if (alone)
+		status = find_slabs(ref, file, s, slabs, &count, &common, err);
+	if (!status && count > 0 && common >= elements - elements / 100 * (100 - REFERENCE_PERCENT) &&
+	    tpd_ingest_has_room_for_slabs(job, count))
 		status = tpd_entry_refer(file->entry, s, slabs, count, false, err);
 	if (status || in_w1 || !tpd_dtype_has_stats(seg->dtype))
 		return status;
-	status = find_slabs(w1, file, s, 100, slabs, &count, err);
-	if (status || count == 0)
+	if (!both || !alone) /* not asked yet */
+		status = find_slabs(both ? ref : w1, file, s, slabs, &count, &common, err);
+	if (status || count == 0 || common < elements)
 		return status;
 	work->w1_slabs = malloc(count * sizeof(*slabs));
 	if (!work->w1_slabs)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "codec/codec.h"
+#include "codec/rounding.h"
 
 /* Does start + (count - 1) * stride + block stay within `elements`, and is no block begun before the one before it has ended? */
 static bool side_fits(uint64_t start, uint64_t stride, uint64_t block, uint64_t count, uint64_t elements)
@@ -127,13 +128,13 @@ static enum tpd_status copy_run(struct gathering *g, const struct tpd_slab *slab
 	return TPD_OK;
 }
 
-enum tpd_status tpd_slab_gather(const struct tpd_slab *slabs, uint32_t count, enum tpd_dtype dtype, uint64_t low, uint64_t n,
-				tpd_slab_chunk_fn chunk, void *arg, uint8_t *out, struct tpd_err *err)
+enum tpd_status tpd_slab_gather(const struct tpd_slab *slabs, uint32_t count, enum tpd_dtype from, enum tpd_dtype to, uint64_t low,
+				uint64_t n, tpd_slab_chunk_fn chunk, void *arg, uint8_t *out, struct tpd_err *err)
 {
-	struct gathering g = {.chunk = chunk, .arg = arg, .width = tpd_dtype_width(dtype)};
+	struct gathering g = {.chunk = chunk, .arg = arg, .width = tpd_dtype_width(from)};
 	enum tpd_status status = TPD_OK;
 
-	g.chunk_elements = tpd_chunk_bytes(dtype) / g.width;
+	g.chunk_elements = tpd_chunk_bytes(from) / g.width;
 	memset(out, 0, n * g.width);
 	for (uint32_t i = 0; i < count; i++) {
 		struct tpd_slab_walk walk = tpd_slab_walk(&slabs[i], low, low + n);
@@ -142,5 +143,7 @@ enum tpd_status tpd_slab_gather(const struct tpd_slab *slabs, uint32_t count, en
 		while (!status && tpd_slab_next(&walk, &run))
 			status = copy_run(&g, &slabs[i], &run, out + (run.at - low) * g.width, err);
 	}
+	if (!status && from != to)
+		tpd_round_in_place(out, n, to == TPD_DTYPE_BF16);
 	return status;
 }

@@ -43,13 +43,14 @@ bool tpd_slab_next(struct tpd_slab_walk *walk, struct tpd_slab_run *out_run);
 uint64_t tpd_slab_most_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements);
 
 /*
- * Put the bytes of elements [low, low + n) together: zeros where no slab says anything. Where slabs overlap the later one holds. `chunk`
- * gives the bytes of a chunk of a referenced segment, of the same type as this one, borrowed until it is called again; it is asked for
- * the same chunk several times only after another one. Fails as it does, and with TPD_CORRUPT where a chunk is shorter than it must be.
+ * Put elements [low, low + n) of type `to` together from others of type `from`, which is the same, or F32 where `to` is BF16 or F16: they
+ * are rounded then. Zeros where no slab says anything; where slabs overlap the later one holds. `chunk` gives the bytes of a chunk of a
+ * referenced segment, borrowed until it is called again; it is asked for the same chunk several times only after another one. out: room for n
+ * elements of the wider type. Fails as `chunk` does, and with TPD_CORRUPT where a chunk is shorter than it must be.
  */
 typedef enum tpd_status (*tpd_slab_chunk_fn)(void *arg, uint32_t file, uint32_t segment, uint64_t chunk, const uint8_t **out_bytes,
 					     size_t *out_len, struct tpd_err *err);
-enum tpd_status tpd_slab_gather(const struct tpd_slab *slabs, uint32_t count, enum tpd_dtype dtype, uint64_t low, uint64_t n,
-				tpd_slab_chunk_fn chunk, void *arg, uint8_t *out, struct tpd_err *err);
+enum tpd_status tpd_slab_gather(const struct tpd_slab *slabs, uint32_t count, enum tpd_dtype from, enum tpd_dtype to, uint64_t low,
+				uint64_t n, tpd_slab_chunk_fn chunk, void *arg, uint8_t *out, struct tpd_err *err);
 
 #endif
