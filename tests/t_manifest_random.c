@@ -77,22 +77,25 @@ static void random_slabs(struct tpd_entry *entry, uint32_t s)
 {
 	uint64_t elements = entry->segments[s].length / tpd_dtype_width(entry->segments[s].dtype);
 	struct tpd_slab slabs[5] = {0};
-	uint32_t count = 1 + (uint32_t)rnd(5);
+	uint32_t count = 0;
 
-	for (uint32_t i = 0; i < count; i++) {
-		struct tpd_slab *slab = &slabs[i];
+	for (uint64_t at = 0; count < 1 + rnd(5) && at < elements; count++) { /* one behind the other */
+		struct tpd_slab *slab = &slabs[count];
+		uint64_t left;
 
 		slab->file = (uint32_t)rnd(100);
 		slab->segment = (uint32_t)rnd(100);
-		slab->block = 1 + rnd(elements);
-		slab->start = rnd(elements - slab->block + 1);
+		slab->start = at + rnd(elements - at);
+		left = elements - slab->start;
+		slab->block = 1 + rnd(left);
 		slab->ref_start = rnd(1u << 30);
 		slab->count = 1;
-		if (rnd(2) && (elements - slab->start) / slab->block > 1) {
-			slab->count = (elements - slab->start) / slab->block;
+		if (rnd(2) && left / slab->block > 1 && slab->block >= TPD_SLAB_BLOCK_MIN) {
+			slab->count = left / slab->block;
 			slab->stride = slab->block;
 			slab->ref_stride = slab->block + rnd(1000);
 		}
+		at = slab->start + slab->block * slab->count;
 	}
 	ck_assert_int_eq(tpd_entry_refer(entry, s, slabs, count, false, NULL), TPD_OK);
 }

@@ -29,22 +29,24 @@ START_TEST(what_fits)
 	ck_assert(!tpd_slab_fits(&slab, 15, 24));
 	slab.stride = 1; /* of nothing */
 	ck_assert(!tpd_slab_fits(&slab, 15, 25));
-	slab.stride = 7;
-	slab.ref_stride = 5;
+	slab.stride = 10;
+	slab.ref_stride = 8;
 	slab.count = 3;
-	ck_assert(tpd_slab_fits(&slab, 29, 35));
-	ck_assert(!tpd_slab_fits(&slab, 28, 35));
-	ck_assert(!tpd_slab_fits(&slab, 29, 34));
-	slab.ref_stride = 4;
-	ck_assert(!tpd_slab_fits(&slab, 29, 35));
+	ck_assert(!tpd_slab_fits(&slab, 100, 100)); /* too small a block for several */
+	slab.block = 8;
+	ck_assert(tpd_slab_fits(&slab, 38, 44));
+	ck_assert(!tpd_slab_fits(&slab, 37, 44));
+	ck_assert(!tpd_slab_fits(&slab, 38, 43));
+	slab.ref_stride = 7;
+	ck_assert(!tpd_slab_fits(&slab, 38, 44));
 	slab.ref_stride = UINT64_MAX / 2;
 	ck_assert(!tpd_slab_fits(&slab, UINT64_MAX, UINT64_MAX));
 	slab.ref_stride = UINT64_MAX;
 	ck_assert(!tpd_slab_fits(&slab, UINT64_MAX, UINT64_MAX));
-	slab.ref_stride = 5;
+	slab.ref_stride = 8;
 	slab.block = 0;
 	ck_assert(!tpd_slab_fits(&slab, 100, 100));
-	slab.block = 5;
+	slab.block = 8;
 	slab.count = 0;
 	ck_assert(!tpd_slab_fits(&slab, 100, 100));
 }
@@ -52,7 +54,7 @@ END_TEST
 
 static struct tpd_slab random_slab(void)
 {
-	struct tpd_slab slab = {.block = 1 + rnd(rnd(4) ? 30 : ELEMENTS), .count = 1 + rnd(rnd(2) ? 1 : 40)};
+	struct tpd_slab slab = {.block = TPD_SLAB_BLOCK_MIN + rnd(rnd(4) ? 30 : ELEMENTS), .count = 1 + rnd(rnd(2) ? 1 : 40)};
 
 	if (slab.count > 1) {
 		slab.stride = slab.block + rnd(20);
@@ -180,6 +182,68 @@ START_TEST(asking_for_chunks)
 }
 END_TEST
 
+/* Which chunks: each once, whichever slab asks for it. */
+START_TEST(chunks_of_slabs)
+{
+	struct tpd_slab slabs[] = {
+		{.file = 1, .segment = 2, .block = 10, .count = 1, .ref_start = 95},
+		{.file = 1, .segment = 2, .block = 10, .count = 5, .start = 10, .stride = 20, .ref_start = 90, .ref_stride = 40},
+		{.file = 1, .segment = 3, .block = 10, .count = 5, .start = 20, .stride = 20, .ref_stride = 10},
+	};
+	const uint64_t expect[] = {0, 1, 2, 0};
+	struct tpd_slab_chunk chunks[TPD_SLAB_CHUNKS_MAX];
+	uint32_t count = 0;
+	struct tpd_err err = {0};
+
+	ck_assert_int_eq(tpd_slab_chunks(slabs, 3, 100, 0, 110, chunks, &count, &err), TPD_OK);
+	ck_assert_uint_eq(count, 4);
+	for (unsigned i = 0; i < 4; i++) {
+		ck_assert_uint_eq(chunks[i].chunk, expect[i]);
+		ck_assert_uint_eq(chunks[i].segment, i < 3 ? 2 : 3);
+	}
+	ck_assert_int_eq(tpd_slab_chunks(slabs, 3, 100, 30, 50, chunks, &count, &err), TPD_OK);
+	ck_assert_uint_eq(count, 2);
+	slabs[2].start = 10; /* as the second */
+	ck_assert_int_eq(tpd_slab_chunks(slabs, 3, 100, 10, 20, chunks, &count, &err), TPD_CORRUPT);
+	ck_assert_msg(strstr(err.text, "overlap") != NULL, "%s", err.text);
+	slabs[0] = (struct tpd_slab){.file = 1, .segment = 2, .block = 8, .count = 65, .stride = 8, .ref_stride = 100};
+	ck_assert_int_eq(tpd_slab_chunks(slabs, 1, 100, 0, 64 * 8, chunks, &count, &err), TPD_OK);
+	ck_assert_uint_eq(count, 64);
+	ck_assert_int_eq(tpd_slab_chunks(slabs, 1, 100, 0, 65 * 8, chunks, &count, &err), TPD_CORRUPT);
+	ck_assert_msg(strstr(err.text, "more than 64 chunks") != NULL, "%s", err.text);
+}
+END_TEST
+
+/* A tensor of 64 x 64 in chunks of 8 rows: as 8 columns of 8 before, and one of these columns from whole rows. */
+START_TEST(what_it_takes)
+{
+	struct tpd_slab slabs[8];
+	struct tpd_slab_cost cost;
+
+	for (unsigned i = 0; i < 8; i++)
+		slabs[i] = (struct tpd_slab){.file = i, .segment = 1, .block = 8, .count = 64, .start = 8 * i, .stride = 64, .ref_stride = 8};
+	cost = tpd_slab_weigh(slabs, 8, 512, 4096);
+	ck_assert_uint_eq(cost.most, 8);
+	ck_assert_uint_eq(cost.reads, 8); /* each column is one chunk, which all eight need */
+	slabs[0] = (struct tpd_slab){.segment = 1, .block = 8, .count = 64, .stride = 8, .ref_stride = 64};
+	cost = tpd_slab_weigh(slabs, 1, 512, 512);
+	ck_assert_uint_eq(cost.most, 8);
+	ck_assert_uint_eq(cost.reads, 8);
+	slabs[0] = (struct tpd_slab){.segment = 1, .block = 4000, .count = 1, .ref_start = 96};
+	cost = tpd_slab_weigh(slabs, 1, 512, 4000);
+	ck_assert_uint_eq(cost.most, 2);
+	ck_assert_uint_eq(cost.reads, 8);
+	slabs[0] = (struct tpd_slab){.segment = 1, .block = 8, .count = 512, .stride = 8, .ref_stride = 512};
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 512, 4096).most, 64);
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 1024, 4096).most, 64);
+	slabs[0].ref_stride = 1024;
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 1024, 4096).most, UINT64_MAX);
+	slabs[0].count = UINT64_MAX / 512; /* more than anybody counts */
+	slabs[1] = slabs[0];
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 2, 512, UINT64_MAX).most, UINT64_MAX);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("slab");
@@ -193,6 +257,8 @@ int main(void)
 	tcase_add_test(tests, walks_are_what_the_definition_says);
 	tcase_add_test(tests, gathering);
 	tcase_add_test(tests, asking_for_chunks);
+	tcase_add_test(tests, chunks_of_slabs);
+	tcase_add_test(tests, what_it_takes);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -3,7 +3,7 @@
  *
  * tpd_chain_open() loads the manifests from the checkpoint down to its keyframe (at most TPD_CHAIN_MAX; a cycle is TPD_CORRUPT).
  * tpd_chain_read() replays one chunk through all links, iteratively: memory does not depend on depth or size, only on
- * how often along the chain tensors were cut anew. Chunks may be read by several threads at once, each with a tpd_chain_worker
+ * how often along the chain tensors were cut anew; where they were, a chain keeps decoded chunks for a while (chain_cache.h). Chunks may be read by several threads at once, each with a tpd_chain_worker
  * of its own.
  */
 #ifndef TPD_STORE_CHAIN_H
@@ -42,7 +42,7 @@ void tpd_chain_worker_free(struct tpd_chain_worker *worker);
 
 /*
  * Chunk `chunk` of a segment of regular file number `file`, verified against its decoded digest, into out (room for
- * TPD_CHUNK_MAX_BYTES). A segment without chunk `chunk` gives *out_len = 0. tpd_err names file and chunk.
+ * what that chunk has, at most TPD_CHUNK_MAX_BYTES). A segment without chunk `chunk` gives *out_len = 0. tpd_err names file and chunk.
  */
 enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t file, uint32_t segment,
 			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err);

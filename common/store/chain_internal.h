@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "store/chain.h"
+#include "store/chain_cache.h"
 #include "store/part.h"
 
 /* Where bytes of link 0 may lie as they are. */
@@ -43,6 +44,7 @@ struct tpd_chain {
 	char *sources[TPD_CHAIN_SOURCES]; /* directories of link 0, or NULL */
 	int *held;                        /* descriptors of its files, borrowed; the array is owned; or NULL */
 	bool *lost[TPD_CHAIN_SOURCES];    /* of each file of link 0: not to be tried again; NULL until one is */
+	struct tpd_chain_cache *cache;
 	pthread_mutex_t lock;             /* guards all below, and lost */
 	struct tpd_chain_file **open;
 	uint32_t open_count, open_cap;

@@ -23,6 +23,9 @@
 #include "store/chain_internal.h"
 #include "store/internal.h"
 
+/* Several threads at several places, each between what 16 others have in common (TPD_INGEST_SLAB_CHUNKS), in F32. */
+#define CACHE_BYTES (32u << 20)
+
 static void link_release(struct tpd_chain_link *link)
 {
 	for (uint32_t f = 0; link->shared && f < link->manifest.file_count; f++)
@@ -42,6 +45,7 @@ void tpd_chain_close(struct tpd_chain *chain)
 	for (unsigned i = 0; i < TPD_CHAIN_SOURCES; i++)
 		free(chain->sources[i]);
 	free(chain->held);
+	tpd_chain_cache_free(chain->cache);
 	pthread_mutex_destroy(&chain->lock);
 	free(chain);
 }
@@ -233,6 +237,9 @@ enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id,
 		return tpd_fail_nomem(err);
 	chain->store = store;
 	pthread_mutex_init(&chain->lock, NULL);
+	chain->cache = tpd_chain_cache_new(CACHE_BYTES);
+	if (!chain->cache)
+		status = tpd_fail_nomem(err);
 	while (more && !status) {
 		status = load_link(chain, &next, names && chain->count == 0, err);
 		if (!status) {

@@ -13,7 +13,8 @@
  *      link 2            grid  grid │                   │ up: decode, check the digest of each
  *      link 3 (keyframe) planes planes ─────────────────┘
  *
- * A chunk whose bytes still lie in the original file needs nothing. Index entries are read one by one (56 bytes), so memory does not
+ * A chunk whose bytes still lie in the original file needs nothing, nor does one that was decoded for another before (chain_cache.c): those
+ * that others are put together from are kept for a while. Index entries are read one by one (56 bytes), so memory does not
  * depend on the number of chunks. Part files are taken for one read at a time (chain_files.c): that of a link is taken again on the
  * way up. Rejected: recursion, which would decode a chunk as often as there are ways to it.
  */
@@ -33,7 +34,8 @@
  * or are derived from pieces, at most TPD_INGEST_SLAB_CHUNKS go on from there.
  */
 #define NODES_MAX (32 * TPD_CHAIN_MAX)
-#define HELD_MAX (256u << 20) /* decoded bytes at a time */
+#define HELD_MAX (256u << 20) /* bytes of chunks at a time */
+#define SPARES 4u             /* buffers that a worker keeps from one read to the next */
 #define NONE UINT32_MAX
 
 struct buffer {
@@ -53,12 +55,15 @@ struct node {
 	uint32_t users;              /* how many still need it */
 	enum visit visit;
 	bool is_raw;                 /* its bytes were found as they are */
+	bool is_piece;               /* others are put together from it */
 	struct buffer buffer;        /* bytes, once they are there; of node 0: the caller's */
+	struct tpd_cached_chunk *cached; /* then they are its, not the buffer's */
+	size_t held;                 /* what of worker->held it is */
 };
 
 struct tpd_chain_worker {
 	struct tpd_codec *codec;
-	struct buffer payload, reference, gathered;
+	struct buffer payload, reference;
 	struct buffer *spare; /* buffers that no node has */
 	uint32_t spare_count, spare_cap;
 	struct node *nodes;
@@ -94,7 +99,6 @@ void tpd_chain_worker_free(struct tpd_chain_worker *worker)
 	tpd_codec_free(worker->codec);
 	free(worker->payload.data);
 	free(worker->reference.data);
-	free(worker->gathered.data);
 	for (uint32_t i = 0; i < worker->spare_count; i++)
 		free(worker->spare[i].data);
 	free(worker->spare);
@@ -111,27 +115,72 @@ static enum tpd_status buffer_room(struct buffer *buffer, size_t len, struct tpd
 	return tpd_room(&buffer->data, &buffer->cap, len, err);
 }
 
+/* The node has so many bytes now. */
+static enum tpd_status hold(struct tpd_chain_worker *worker, struct node *node, size_t bytes, struct tpd_err *err)
+{
+	node->held = bytes;
+	worker->held += bytes;
+	if (worker->held > HELD_MAX)
+		return tpd_fail(err, TPD_LIMIT, "it needs more than %u bytes of other chunks at a time", HELD_MAX);
+	return TPD_OK;
+}
+
 /* Room for the node's bytes. Node 0 has the caller's. */
 static enum tpd_status take_buffer(struct tpd_chain_worker *worker, struct node *node, struct tpd_err *err)
 {
+	enum tpd_status status;
+
 	if (node->buffer.data)
 		return TPD_OK;
 	if (worker->spare_count > 0)
 		node->buffer = worker->spare[--worker->spare_count];
-	worker->held += node->entry.decoded_len;
-	if (worker->held > HELD_MAX)
-		return tpd_fail(err, TPD_LIMIT, "it needs more than %u bytes of other chunks at a time", HELD_MAX);
-	return buffer_room(&node->buffer, node->entry.decoded_len, err);
+	status = buffer_room(&node->buffer, node->entry.decoded_len, err);
+	return status ? status : hold(worker, node, node->buffer.cap, err);
 }
 
-static void give_buffer(struct tpd_chain_worker *worker, struct node *node)
+static void give_buffer(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct node *node)
 {
-	if (!node->buffer.data || node == &worker->nodes[0])
+	if (node == &worker->nodes[0])
 		return;
-	worker->held -= node->entry.decoded_len;
-	assert(worker->spare_count < worker->spare_cap);
-	worker->spare[worker->spare_count++] = node->buffer;
+	worker->held -= node->held;
+	node->held = 0;
+	if (node->cached) {
+		tpd_chain_cache_give(chain->cache, node->cached);
+		node->cached = NULL;
+	} else if (node->buffer.data) {
+		assert(worker->spare_count < worker->spare_cap);
+		worker->spare[worker->spare_count++] = node->buffer;
+	}
 	node->buffer = (struct buffer){0};
+}
+
+static struct tpd_chunk_key key_of(const struct node *node)
+{
+	return (struct tpd_chunk_key){node->link, node->file, node->segment, node->chunk};
+}
+
+/* A piece that was decoded before: then its bytes are there, and it needs nothing. */
+static enum tpd_status look_in_cache(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct node *node, struct tpd_err *err)
+{
+	struct tpd_chunk_key key = key_of(node);
+
+	node->cached = tpd_chain_cache_take(chain->cache, &key);
+	if (!node->cached)
+		return TPD_OK;
+	node->is_raw = true;
+	node->entry.decoded_len = (uint32_t)node->cached->len;
+	node->buffer = (struct buffer){.data = node->cached->data};
+	return hold(worker, node, node->cached->len, err);
+}
+
+/* Its bytes are there: for others, too, from now on. Without memory for that it keeps them. */
+static void put_into_cache(struct tpd_chain *chain, struct node *node)
+{
+	struct tpd_chunk_key key = key_of(node);
+
+	node->cached = tpd_chain_cache_put(chain->cache, &key, node->buffer.data, node->entry.decoded_len);
+	if (node->cached)
+		node->buffer = (struct buffer){.data = node->cached->data};
 }
 
 /* --- nodes --- */
@@ -208,21 +257,15 @@ static enum tpd_status find_or_add(struct tpd_chain_worker *worker, uint32_t lin
 	return TPD_OK;
 }
 
-/* Node `of`, whose needs are the last ones, needs this chunk of that link, too. */
+/* Node `of`, whose needs are the last ones, needs this chunk of that link, too, and did not so far. */
 static enum tpd_status add_need(struct tpd_chain_worker *worker, uint32_t of, uint32_t link, uint32_t file, uint32_t segment,
-				uint64_t chunk, struct tpd_err *err)
+				uint64_t chunk, bool is_piece, struct tpd_err *err)
 {
 	uint32_t number = 0;
 	enum tpd_status status = find_or_add(worker, link, file, segment, chunk, &number, err);
-	struct node *node = &worker->nodes[of];
 
 	if (status)
 		return status;
-	for (uint32_t i = 0; i < node->needs; i++)
-		if (worker->needs[node->first_need + i] == number)
-			return TPD_OK;
-	if (node->needs == TPD_SLAB_CHUNKS_MAX)
-		return tpd_fail(err, TPD_CORRUPT, "it refers to more than %u chunks", TPD_SLAB_CHUNKS_MAX);
 	if (worker->need_count == worker->need_cap) {
 		uint32_t cap = worker->need_cap ? 2 * worker->need_cap : 64;
 		uint32_t *needs = reallocarray(worker->needs, cap, sizeof(*needs));
@@ -233,8 +276,9 @@ static enum tpd_status add_need(struct tpd_chain_worker *worker, uint32_t of, ui
 		worker->need_cap = cap;
 	}
 	worker->needs[worker->need_count++] = number;
-	node->needs++;
+	worker->nodes[of].needs++;
 	worker->nodes[number].users++;
+	worker->nodes[number].is_piece |= is_piece;
 	return TPD_OK;
 }
 
@@ -297,23 +341,15 @@ static enum tpd_status look_for_raw(struct tpd_chain *chain, struct tpd_chain_wo
 static enum tpd_status need_slabs(struct tpd_chain_worker *worker, uint32_t number, uint32_t link, const struct tpd_slab *slabs,
 				  uint32_t count, enum tpd_dtype dtype, struct tpd_err *err)
 {
-	uint64_t low = worker->nodes[number].chunk * (tpd_chunk_bytes(dtype) / tpd_dtype_width(dtype));
-	uint64_t high = low + worker->nodes[number].entry.decoded_len / tpd_dtype_width(dtype);
-	enum tpd_status status = TPD_OK;
+	const struct node *node = &worker->nodes[number];
+	uint64_t chunk_elements = tpd_chunk_bytes(dtype) / tpd_dtype_width(dtype), low = node->chunk * chunk_elements;
+	struct tpd_slab_chunk chunks[TPD_SLAB_CHUNKS_MAX];
+	uint32_t found = 0;
+	enum tpd_status status = tpd_slab_chunks(slabs, count, chunk_elements, low, low + node->entry.decoded_len / tpd_dtype_width(dtype),
+						 chunks, &found, err);
 
-	for (uint32_t i = 0; i < count; i++) {
-		struct tpd_slab_walk walk = tpd_slab_walk(&slabs[i], low, high);
-		uint64_t chunk_elements = tpd_chunk_bytes(dtype) / tpd_dtype_width(dtype), next = 0; /* first chunk not needed yet */
-		struct tpd_slab_run run;
-
-		while (!status && tpd_slab_next(&walk, &run)) {
-			uint64_t last = (run.ref_at + run.n - 1) / chunk_elements;
-
-			for (uint64_t c = TPD_MAX(next, run.ref_at / chunk_elements); !status && c <= last; c++)
-				status = add_need(worker, number, link, slabs[i].file, slabs[i].segment, c, err);
-			next = last + 1;
-		}
-	}
+	for (uint32_t i = 0; !status && i < found; i++)
+		status = add_need(worker, number, link, chunks[i].file, chunks[i].segment, chunks[i].chunk, true, err);
 	return status;
 }
 
@@ -333,7 +369,7 @@ static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_
 		return tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
 	worker->nodes[number].first_need = worker->need_count;
 	if (!seg->in_slabs)
-		return add_need(worker, number, link, seg->ref_file, seg->ref_segment, node->chunk, err);
+		return add_need(worker, number, link, seg->ref_file, seg->ref_segment, node->chunk, false, err);
 	return need_slabs(worker, number, link, m->entries[m->files[node->file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype,
 			  err);
 }
@@ -350,6 +386,11 @@ static enum tpd_status enter(struct tpd_chain *chain, struct tpd_chain_worker *w
 	node->visit = VISIT_OPEN;
 	if (node->chunk >= tpd_segment_chunks(&seg)) /* an empty reference */
 		return TPD_OK;
+	if (node->is_piece) {
+		status = look_in_cache(chain, worker, node, err);
+		if (status || node->cached)
+			return status;
+	}
 	status = tpd_chain_read_entry(chain, link, file, place, &node->entry, err);
 	if (!status && node->entry.decoded_len != tpd_segment_chunk_len(&seg, node->chunk))
 		status = tpd_fail(err, TPD_CORRUPT, "its index says %u bytes where %u belong", node->entry.decoded_len,
@@ -495,11 +536,13 @@ static enum tpd_status replay(struct tpd_chain *chain, struct tpd_chain_worker *
 
 		if (node->entry.decoded_len > 0 && !node->is_raw)
 			status = decode(chain, worker, node, err);
+		if (!status && node->is_piece && !node->cached && node->buffer.data)
+			put_into_cache(chain, node);
 		for (uint32_t n = 0; n < node->needs; n++) {
 			struct node *below = &worker->nodes[worker->needs[node->first_need + n]];
 
 			if (--below->users == 0)
-				give_buffer(worker, below);
+				give_buffer(chain, worker, below);
 		}
 	}
 	return status;
@@ -524,31 +567,53 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 		status = replay(chain, worker, err);
 	*out_len = worker->nodes[root].entry.decoded_len;
 	for (uint32_t i = 0; i < worker->count; i++) /* after a failure */
-		give_buffer(worker, &worker->nodes[i]);
+		give_buffer(chain, worker, &worker->nodes[i]);
+	while (worker->spare_count > SPARES)
+		free(worker->spare[--worker->spare_count].data);
 	return status;
 }
 
 struct gathering {
 	struct tpd_chain *chain;
 	struct tpd_chain_worker *worker;
+	struct tpd_cached_chunk *last;
 };
 
+/* The cache lends it, so that it is still there when the next slab, or another thread's chunk, asks for it. */
 static enum tpd_status chunk_of_chain(void *arg, uint32_t file, uint32_t segment, uint64_t chunk, const uint8_t **out_bytes,
 				      size_t *out_len, struct tpd_err *err)
 {
 	struct gathering *g = arg;
-	enum tpd_status status = buffer_room(&g->worker->gathered, TPD_CHUNK_MAX_BYTES, err);
+	struct tpd_chunk_key key = {.file = file, .segment = segment, .chunk = chunk};
+	const struct tpd_segment seg = tpd_chain_segment(g->chain, 0, file, segment);
+	enum tpd_status status;
 
-	if (status)
-		return status;
-	*out_bytes = g->worker->gathered.data;
-	return tpd_chain_read(g->chain, g->worker, file, segment, chunk, g->worker->gathered.data, out_len, err);
+	tpd_chain_cache_give(g->chain->cache, g->last);
+	g->last = tpd_chain_cache_take(g->chain->cache, &key);
+	if (!g->last) {
+		uint8_t *bytes = malloc(chunk < tpd_segment_chunks(&seg) ? tpd_segment_chunk_len(&seg, chunk) : 1);
+
+		status = bytes ? tpd_chain_read(g->chain, g->worker, file, segment, chunk, bytes, out_len, err) : tpd_fail_nomem(err);
+		if (!status) {
+			g->last = tpd_chain_cache_put(g->chain->cache, &key, bytes, *out_len);
+			status = g->last ? TPD_OK : tpd_fail_nomem(err);
+		}
+		if (status) {
+			free(bytes);
+			return status;
+		}
+	}
+	*out_bytes = g->last->data;
+	*out_len = g->last->len;
+	return TPD_OK;
 }
 
 enum tpd_status tpd_chain_gather(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct tpd_slab *slabs,
 				 uint32_t count, enum tpd_dtype dtype, uint64_t low, uint64_t n, uint8_t *out, struct tpd_err *err)
 {
 	struct gathering g = {.chain = chain, .worker = worker};
+	enum tpd_status status = tpd_slab_gather(slabs, count, dtype, dtype, low, n, chunk_of_chain, &g, out, err);
 
-	return tpd_slab_gather(slabs, count, dtype, dtype, low, n, chunk_of_chain, &g, out, err);
+	tpd_chain_cache_give(chain->cache, g.last);
+	return status;
 }

@@ -4,7 +4,7 @@
  *     known content? ── yes ──► existed
  *        │ no
  *     parse ─► reference (an interrupted ingest's, an older version of this step if it is alike, the highest lower step, the
- *        │       lowest higher one; at the depth limit the chain's keyframe: an anchor)
+ *        │       lowest higher one; at the limit of what reading may take the chain's keyframe: an anchor)
  *     match ─► survey ─► anchor worth it? ─► encode ─► unchanged meanwhile? ─► publish
  *
  * Statistics are always against the highest lower step (w1), whatever the reference is.
@@ -347,16 +347,19 @@ static enum tpd_status find_alike(struct tpd_ingest_job *job, const struct tpd_r
 	return TPD_OK;
 }
 
-/* At the depth limit: the chain's keyframe instead of `ref`. */
-static enum tpd_status limit_depth(struct tpd_ingest_job *job, struct tpd_err *err)
+/* At the depth limit, or where tensors are cut so that it would take much to read them: the chain's keyframe instead of `ref`. */
+static enum tpd_status limit_reading(struct tpd_ingest_job *job, struct tpd_err *err)
 {
 	uint32_t depth = tpd_chain_links(job->ref) - 1;
 	struct tpd_id keyframe;
 	struct tpd_chain *chain = NULL;
-	enum tpd_status status;
+	bool costly = depth >= job->options->max_depth;
+	enum tpd_status status = TPD_OK;
 
-	if (depth < job->options->max_depth)
-		return TPD_OK;
+	if (!costly && depth > 0)
+		status = tpd_ingest_is_costly(job, job->ref, &costly, err);
+	if (status || !costly)
+		return status;
 	keyframe = tpd_chain_link(job->ref, depth)->id;
 	if (job->ref != job->w1)
 		tpd_chain_close(job->ref);
@@ -418,7 +421,7 @@ static enum tpd_status choose_references(struct tpd_ingest_job *job, const struc
 	if (!status && !job->ref && above)
 		status = open_reference(job, &above->id, &job->ref, err);
 	if (!status && job->ref)
-		status = limit_depth(job, err);
+		status = limit_reading(job, err);
 	return status;
 }
 

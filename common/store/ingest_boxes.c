@@ -23,12 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Smaller blocks cost more time than they are worth. */
-#define BLOCK_MIN 8u
-/* Links of a chain at which tensors were cut anew: each makes the graph that a reader walks wider. */
-#define CUTS_MAX 4u
-#define WIDTH_LINKS_MAX (1u << 16)  /* chunks that one may need */
-#define WIDTH_BYTES_MAX (128u << 20) /* of them at a time */
+/* Earlier boxes that one is compared with at most: more of them than could become slabs. */
+#define LOOKS_MAX 2048u
 
 struct box {
 	const char *name; /* borrowed */
@@ -36,18 +32,27 @@ struct box {
 	bool is_part;
 	unsigned ndim;
 	enum tpd_dtype dtype;
+	uint32_t directory;
 	uint64_t start[TPD_FORMAT_MAX_DIMS];
 	const uint64_t *dims; /* borrowed */
+	uint64_t key;         /* start[] in the dimension that its group is sorted by */
 	uint64_t elements;
 	uint32_t file, segment;
 };
 
+/* The boxes of one tensor in one directory: by their starts in that dimension, in which the largest has `reach`. */
+struct group {
+	size_t first, count;
+	unsigned dimension;
+	uint64_t reach;
+};
+
 struct tpd_ingest_boxes {
-	struct box *items; /* by name, start and size; several may be the same */
+	struct box *items;
 	size_t count;
-	bool usable; /* the chain may get another link at which tensors are cut anew */
-	uint64_t width; /* of the chain */
-	uint32_t links;
+	struct group *groups; /* by tensor and directory */
+	size_t group_count;
+	struct tpd_ingest_cost cost;
 };
 
 /* "[17,0]" with as many numbers as the box has dimensions, at the end of its name. */
@@ -80,8 +85,8 @@ static void read_start(struct box *box)
 	box->is_part = true;
 }
 
-/* false: its shape is not known, or not all of it. */
-static bool make_box(const struct tpd_segment *seg, const struct tpd_segment_about *about, struct box *out)
+/* false: its shape is not known, or not all of it. named: its name may say where it begins. */
+static bool make_box(const struct tpd_segment *seg, const struct tpd_segment_about *about, bool named, struct box *out)
 {
 	uint64_t bytes = tpd_dtype_width(seg->dtype);
 
@@ -92,7 +97,8 @@ static bool make_box(const struct tpd_segment *seg, const struct tpd_segment_abo
 			return false;
 	if (about->ndim == 0 || bytes != seg->length)
 		return false;
-	read_start(out);
+	if (named)
+		read_start(out);
 	return true;
 }
 
@@ -115,11 +121,20 @@ static int compare_numbers(const uint64_t *a, const uint64_t *b, unsigned n)
 	return 0;
 }
 
+static int compare_groups(const struct box *a, const struct box *b)
+{
+	int order = compare_tensors(a, b);
+
+	return order ? order : (a->directory > b->directory) - (a->directory < b->directory);
+}
+
 static int compare_boxes(const void *pa, const void *pb)
 {
 	const struct box *a = pa, *b = pb;
-	int order = compare_tensors(a, b);
+	int order = compare_groups(a, b);
 
+	if (order == 0)
+		order = (a->key > b->key) - (a->key < b->key);
 	if (order == 0)
 		order = compare_numbers(a->start, b->start, a->ndim);
 	if (order == 0)
@@ -129,86 +144,96 @@ static int compare_boxes(const void *pa, const void *pb)
 	return order ? order : (a->segment > b->segment) - (a->segment < b->segment);
 }
 
-/* What has slabs has segments of its own in every link of a chain. */
-static uint64_t width_of_file(const struct tpd_entry *entry)
+/* What several ranks hold alike is one box. The boxes are sorted. */
+static void drop_copies(struct tpd_ingest_boxes *boxes)
 {
-	uint64_t width = 0;
+	size_t kept = 0;
 
-	for (uint32_t s = 0; entry->slab_count > 0 && s < entry->segment_count; s++) {
-		const struct tpd_segment *seg = &entry->segments[s];
+	for (size_t i = 0; i < boxes->count; i++) {
+		const struct box *box = &boxes->items[i], *last = kept ? &boxes->items[kept - 1] : NULL;
 
-		if (seg->has_ref && seg->in_slabs && !seg->derived)
-			width = TPD_MAX(width, tpd_slab_most_chunks(entry->slabs + seg->ref_file, seg->ref_segment,
-								    tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype),
-								    seg->length / tpd_dtype_width(seg->dtype)));
+		if (last && compare_groups(last, box) == 0 && compare_numbers(last->start, box->start, box->ndim) == 0 &&
+		    compare_numbers(last->dims, box->dims, box->ndim) == 0)
+			continue;
+		boxes->items[kept++] = *box;
 	}
-	return width;
+	boxes->count = kept;
 }
 
-uint64_t tpd_ingest_width_of(const struct tpd_manifest *m)
+/* Sort a group by the dimension in which its boxes are smallest, measured by all of them together. */
+static void sort_group(struct tpd_ingest_boxes *boxes, struct group *group)
 {
-	uint64_t width = 0;
+	struct box *items = boxes->items + group->first;
+	double smallest = 2;
 
-	for (uint32_t f = 0; f < m->file_count; f++)
-		width = TPD_MAX(width, width_of_file(&m->entries[m->files[f]]));
-	return width;
-}
+	for (unsigned d = 0; d < items->ndim; d++) {
+		uint64_t low = UINT64_MAX, high = 0, reach = 0;
 
-uint64_t tpd_ingest_width(const struct tpd_chain *chain, uint32_t *out_cuts)
-{
-	uint64_t product = 1;
-
-	*out_cuts = 0;
-	for (uint32_t l = 0; chain && l < tpd_chain_links(chain); l++) {
-		uint64_t width = tpd_ingest_width_of(tpd_chain_link(chain, l));
-
-		*out_cuts += width > 0;
-		product = TPD_MIN(product * TPD_MAX(width, (uint64_t)1), (uint64_t)UINT32_MAX);
+		for (size_t i = 0; i < group->count; i++) {
+			low = TPD_MIN(low, items[i].start[d]);
+			high = TPD_MAX(high, items[i].start[d] + items[i].dims[d]);
+			reach = TPD_MAX(reach, items[i].dims[d]);
+		}
+		if ((double)reach < smallest * (double)(high - low)) {
+			smallest = (double)reach / (double)(high - low);
+			group->dimension = d;
+			group->reach = reach;
+		}
 	}
-	return product;
+	for (size_t i = 0; i < group->count; i++)
+		items[i].key = items[i].start[group->dimension];
+	qsort(items, group->count, sizeof(*items), compare_boxes);
 }
 
-/*
- * Below its first cut a chunk needs at most `width` chunks of each link, and those that wait at all cuts are less than twice as many: each
- * cut has at least twice as many as the one above it, or no more than that. A reader's limits (chain_replay.c) are twice as high.
- */
-bool tpd_ingest_width_fits(uint64_t width, uint32_t links, uint32_t chunk_bytes)
+static void make_groups(struct tpd_ingest_boxes *boxes)
 {
-	return width * links <= WIDTH_LINKS_MAX && 2 * width * chunk_bytes <= WIDTH_BYTES_MAX;
+	for (size_t from = 0, to; from < boxes->count; from = to) {
+		struct group *group = &boxes->groups[boxes->group_count++];
+
+		for (to = from + 1; to < boxes->count && compare_groups(&boxes->items[from], &boxes->items[to]) == 0;)
+			to++;
+		*group = (struct group){.first = from, .count = to - from};
+		sort_group(boxes, group);
+	}
 }
 
-enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, struct tpd_ingest_boxes **out_boxes, struct tpd_err *err)
+enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, const struct tpd_ingest_directories *directories,
+				      struct tpd_ingest_boxes **out_boxes, struct tpd_err *err)
 {
 	const struct tpd_manifest *m = tpd_chain_manifest(chain);
 	struct tpd_ingest_boxes *boxes = calloc(1, sizeof(*boxes));
-	size_t count = 0;
-	uint32_t cuts = 0;
+	size_t count = 1;
 
 	for (uint32_t f = 0; f < m->file_count; f++)
 		count += m->entries[m->files[f]].segment_count;
-	if (boxes)
-		boxes->items = calloc(count + 1, sizeof(*boxes->items));
-	if (!boxes || !boxes->items) {
-		free(boxes);
+	if (boxes) {
+		boxes->items = calloc(count, sizeof(*boxes->items));
+		boxes->groups = calloc(count, sizeof(*boxes->groups));
+	}
+	if (!boxes || !boxes->items || !boxes->groups) {
+		tpd_ingest_boxes_free(boxes);
 		return tpd_fail_nomem(err);
 	}
-	boxes->width = tpd_ingest_width(chain, &cuts);
-	boxes->links = tpd_chain_links(chain);
-	boxes->usable = cuts < CUTS_MAX;
-	for (uint32_t f = 0; f < m->file_count && boxes->usable; f++) {
+	boxes->cost = tpd_ingest_cost(chain);
+	for (uint32_t f = 0; f < m->file_count; f++) {
 		const struct tpd_entry *entry = &m->entries[m->files[f]];
+		/* "b[3]" is a part in a checkpoint whose files can say so; in others it is a name like any other. */
+		bool named = entry->format == TPD_FORMAT_TORCH_DISTCP || entry->format == TPD_FORMAT_SAFETENSORS;
 
 		for (uint32_t s = 1; s < entry->segment_count; s++) {
 			struct box *box = &boxes->items[boxes->count];
 
-			if (!make_box(&entry->segments[s], &entry->about[s], box))
+			if (!make_box(&entry->segments[s], &entry->about[s], named, box))
 				continue;
+			box->directory = directories->of_file[f];
 			box->file = f;
 			box->segment = s;
 			boxes->count++;
 		}
 	}
 	qsort(boxes->items, boxes->count, sizeof(*boxes->items), compare_boxes);
+	drop_copies(boxes);
+	make_groups(boxes);
 	*out_boxes = boxes;
 	return TPD_OK;
 }
@@ -218,7 +243,13 @@ void tpd_ingest_boxes_free(struct tpd_ingest_boxes *boxes)
 	if (!boxes)
 		return;
 	free(boxes->items);
+	free(boxes->groups);
 	free(boxes);
+}
+
+const struct tpd_ingest_cost *tpd_ingest_boxes_cost(const struct tpd_ingest_boxes *boxes)
+{
+	return &boxes->cost;
 }
 
 /* What two boxes have in common, as sizes and where it begins in each; elements: 0 when it is nothing. */
@@ -283,7 +314,7 @@ static bool add_slabs(const struct box *own, const struct box *ref, const struct
 	for (unsigned i = 0; i < d; i++)
 		if (TPD_MUL_OVERFLOW(outer, c->size[i], &outer))
 			return false;
-	if (outer > TPD_SLABS_MAX - *count || (slab.block < BLOCK_MIN && slab.count > 1))
+	if (outer > TPD_SLABS_MAX - *count || (slab.block < TPD_SLAB_BLOCK_MIN && slab.count > 1))
 		return false;
 	for (uint64_t i = 0; i < outer; i++) {
 		slab.start = slab.ref_start = 0;
@@ -298,44 +329,101 @@ static bool add_slabs(const struct box *own, const struct box *ref, const struct
 	return true;
 }
 
-uint32_t tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struct tpd_segment *seg,
-			       const struct tpd_segment_about *about, bool part, struct tpd_slab slabs[TPD_SLABS_MAX],
-			       uint64_t *out_elements)
+/* The first group that is not before this one of a box. */
+static const struct group *group_from(const struct tpd_ingest_boxes *boxes, const struct box *box)
 {
-	struct box own;
-	size_t low = 0, high = boxes->count;
-	uint32_t count = 0;
-	uint64_t most;
-	bool parts;
+	size_t low = 0, high = boxes->group_count;
 
-	*out_elements = 0;
-	if (!make_box(seg, about, &own))
-		return 0;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (compare_tensors(&boxes->items[middle], &own) < 0)
+		if (compare_groups(&boxes->items[boxes->groups[middle].first], box) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	parts = part || own.is_part;
-	for (size_t i = low; i < boxes->count && compare_tensors(&boxes->items[i], &own) == 0; i++) {
+	return low < boxes->group_count ? &boxes->groups[low] : NULL;
+}
+
+/* The tensor's group in the box's directory, else its first in any. NULL: there is none. */
+static const struct group *find_group(const struct tpd_ingest_boxes *boxes, const struct box *own)
+{
+	const struct group *group = group_from(boxes, own);
+	struct box first = *own;
+
+	if (group && compare_groups(&boxes->items[group->first], own) == 0)
+		return group;
+	first.directory = 0;
+	group = group_from(boxes, &first);
+	return group && compare_tensors(&boxes->items[group->first], own) == 0 ? group : NULL;
+}
+
+/* Of the group's boxes the first that may reach beyond `low` in their dimension. */
+static size_t first_within(const struct tpd_ingest_boxes *boxes, const struct group *group, uint64_t low)
+{
+	size_t from = group->first, to = group->first + group->count;
+
+	while (from < to) {
+		size_t middle = from + (to - from) / 2;
+
+		if (boxes->items[middle].key + group->reach <= low)
+			from = middle + 1;
+		else
+			to = middle;
+	}
+	return from;
+}
+
+/* Do two common parts of one box overlap in it? */
+static bool overlap(const struct common *a, const struct common *b, unsigned ndim)
+{
+	for (unsigned d = 0; d < ndim; d++)
+		if (a->at[d] >= b->at[d] + b->size[d] || b->at[d] >= a->at[d] + a->size[d])
+			return false;
+	return true;
+}
+
+enum tpd_status tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struct tpd_segment *seg,
+				      const struct tpd_segment_about *about, bool part, uint32_t directory, struct tpd_ingest_cut *out,
+				      struct tpd_err *err)
+{
+	const struct group *group;
+	struct box own;
+	TPD_AUTO_FREE struct common *taken = NULL;
+	size_t taken_count = 0, first, end;
+	bool parts = part;
+
+	out->count = 0;
+	out->elements = 0;
+	if (!make_box(seg, about, part, &own))
+		return TPD_OK;
+	own.directory = directory;
+	group = find_group(boxes, &own);
+	if (!group)
+		return TPD_OK;
+	taken = malloc(TPD_SLABS_MAX * sizeof(*taken));
+	if (!taken)
+		return tpd_fail_nomem(err);
+	first = first_within(boxes, group, own.start[group->dimension]);
+	end = TPD_MIN(group->first + group->count, first + LOOKS_MAX);
+	for (size_t i = first; i < end && out->count < TPD_SLABS_MAX; i++) {
 		const struct box *ref = &boxes->items[i];
 		struct common c = intersect(&own, ref);
+		bool again = false;
 
-		if (i > low && compare_numbers(ref[-1].start, ref->start, ref->ndim) == 0 &&
-		    compare_numbers(ref[-1].dims, ref->dims, ref->ndim) == 0)
-			continue; /* held by several ranks */
+		if (ref->key >= own.start[group->dimension] + own.dims[group->dimension])
+			break;
+		for (size_t t = 0; c.elements > 0 && !again && t < taken_count; t++)
+			again = overlap(&taken[t], &c, own.ndim);
+		/* What is in too many small pieces is left out, and the rest stays. */
+		if (c.elements == 0 || again || !add_slabs(&own, ref, &c, out->slabs, &out->count))
+			continue;
+		taken[taken_count++] = c;
 		parts |= ref->is_part;
-		if (c.elements > 0 && !add_slabs(&own, ref, &c, slabs, &count))
-			return 0;
-		*out_elements += c.elements;
+		out->elements += c.elements;
 	}
-	if (!parts)
-		return 0;
-	most = tpd_slab_most_chunks(slabs, count, tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype), own.elements);
-	return most <= TPD_INGEST_SLAB_CHUNKS && tpd_ingest_width_fits(boxes->width * most, boxes->links, tpd_chunk_bytes(seg->dtype)) ?
-		       count :
-		       0;
+	out->cost = tpd_slab_weigh(out->slabs, out->count, tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype), own.elements);
+	if (!parts || out->cost.most > TPD_INGEST_SLAB_CHUNKS)
+		out->count = 0;
+	return TPD_OK;
 }

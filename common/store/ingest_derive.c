@@ -26,14 +26,8 @@ static int compare_owners(const void *a, const void *b)
 	return (x->owner.first > y->owner.first) - (x->owner.first < y->owner.first);
 }
 
-/* How wide a graph the chunks of the masters have (ingest_boxes.c). */
-struct depth {
-	uint64_t width;
-	uint32_t links;
-};
-
 /* The ties of one owner as slabs, if they are all of it, one behind the other; *out_count 0: they are not. */
-static void make_slabs(const struct tpd_manifest *m, const struct depth *depth, const struct tpd_tie *const *ties, size_t count,
+static void make_slabs(const struct tpd_manifest *m, const struct tpd_ingest_cost *masters, const struct tpd_tie *const *ties, size_t count,
 		       struct tpd_slab slabs[TPD_SLABS_MAX], uint32_t *out_count)
 {
 	const struct tpd_entry *entry = &m->entries[m->files[ties[0]->owner.file]];
@@ -55,8 +49,8 @@ static void make_slabs(const struct tpd_manifest *m, const struct depth *depth, 
 	}
 	if (next != elements)
 		return;
-	most = tpd_slab_most_chunks(slabs, (uint32_t)count, TPD_CHUNK_ELEMENTS, elements);
-	if (most <= TPD_INGEST_SLAB_CHUNKS && (depth->width == 1 || tpd_ingest_width_fits(depth->width * most, depth->links, DERIVED_BYTES)))
+	most = tpd_slab_weigh(slabs, (uint32_t)count, TPD_CHUNK_ELEMENTS, elements).most;
+	if (most <= TPD_INGEST_SLAB_CHUNKS && (masters->width == 1 || tpd_ingest_cost_fits(masters, most, DERIVED_BYTES)))
 		*out_count = (uint32_t)count;
 }
 
@@ -66,17 +60,16 @@ enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *er
 	TPD_AUTO_FREE const struct tpd_tie **masters = calloc(m->tie_count + 1u, sizeof(*masters));
 	struct tpd_slab slabs[TPD_SLABS_MAX];
 	enum tpd_status status = masters ? TPD_OK : tpd_fail_nomem(err);
-	struct depth depth;
+	struct tpd_ingest_cost cost;
 	size_t count = 0;
-	uint32_t cuts = 0;
 
 	for (uint32_t t = 0; !status && t < m->tie_count; t++)
 		if (m->ties[t].kind == TPD_STATE_MASTER && m->ties[t].checked)
 			masters[count++] = &m->ties[t];
 	if (status || count == 0)
 		return status;
-	depth.links = job->ref ? tpd_chain_links(job->ref) : 1;
-	depth.width = tpd_ingest_width(job->ref, &cuts) * TPD_MAX(tpd_ingest_width_of(m), (uint64_t)1);
+	cost = tpd_ingest_cost(job->ref);
+	cost.width *= TPD_MAX(tpd_ingest_width_of(m), (uint64_t)1);
 	qsort(masters, count, sizeof(*masters), compare_owners);
 	for (size_t from = 0, to; !status && from < count; from = to) {
 		const struct tpd_tie_end *owner = &masters[from]->owner;
@@ -84,7 +77,7 @@ enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *er
 
 		for (to = from + 1; to < count && masters[to]->owner.file == owner->file && masters[to]->owner.segment == owner->segment;)
 			to++;
-		make_slabs(m, &depth, masters + from, to - from, slabs, &n);
+		make_slabs(m, &cost, masters + from, to - from, slabs, &n);
 		if (n > 0 && tpd_ingest_has_room_for_slabs(job, n))
 			status = tpd_entry_refer(job->files[owner->file].entry, owner->segment, slabs, n, true, err);
 	}

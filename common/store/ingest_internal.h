@@ -19,6 +19,8 @@
 
 /* From so many others at most an ingest lets a chunk be put together: what that costs a reader. */
 #define TPD_INGEST_SLAB_CHUNKS 16u
+/* And so many chunks to be decoded for one, on the average, or half as many again as the chain may have links. */
+#define TPD_INGEST_REPLAY_MAX 24u
 
 struct tpd_segment_work {
 	struct tpd_plan plan, plan_alone; /* plan_alone only while an anchor is weighed */
@@ -65,7 +67,7 @@ struct tpd_ingest_job {
 	struct tpd_file_work *files; /* manifest.file_count */
 	struct tpd_chain *ref, *w1;  /* NULL: none; may be the same */
 	uint64_t weight;             /* of the manifest, as far as it is laid out */
-	bool anchoring;              /* ref is the keyframe because the chain is at its limit */
+	bool anchoring;              /* ref is the keyframe because it would take too much to read what refers to another */
 	bool ref_fixed;              /* an interrupted ingest began with it */
 	bool mending;                /* this very content is stored, damaged: what is stored now must not refer to it, even from afar */
 	bool alone;                  /* no reference and no w1: those that there are cannot be read */
@@ -86,41 +88,77 @@ struct tpd_ingest_job {
 
 /* --- ingest_names.c: where a tensor was in an earlier checkpoint --- */
 
+#define TPD_INGEST_NOWHERE UINT32_MAX
+
+/* The first len bytes of a path with each run of digits whose value is `step` as '*': what it is in any step. The caller's; NULL: no memory. */
+char *tpd_ingest_role(const char *path, size_t len, uint64_t step);
+
+/* The directories of a checkpoint's files, as roles: "global_step20/x" and, twenty steps later, "global_step40/x" are one. */
+struct tpd_ingest_directories {
+	char **texts;      /* sorted; one a file, so that several may be the same: the first of them has the number */
+	uint32_t count;
+	uint32_t *of_file; /* numbers */
+};
+/* Also after a failure to be released. *out must be zeros. */
+enum tpd_status tpd_ingest_directories_make(const struct tpd_manifest *m, struct tpd_ingest_directories *out, struct tpd_err *err);
+void tpd_ingest_directories_release(struct tpd_ingest_directories *directories);
+/* Which of them is the directory of that file of another checkpoint? TPD_INGEST_NOWHERE: none. */
+enum tpd_status tpd_ingest_directories_find(const struct tpd_ingest_directories *directories, const struct tpd_manifest *own, uint32_t file,
+					    uint32_t *out_number, struct tpd_err *err);
+
 struct tpd_ingest_name;
 struct tpd_ingest_names {
 	const struct tpd_manifest *manifest; /* borrowed, as its names */
+	const struct tpd_ingest_directories *directories; /* borrowed */
 	struct tpd_ingest_name *items;       /* owned; NULL: there is no checkpoint, nothing is ever found */
 	size_t count;
 };
 
-enum tpd_status tpd_ingest_names_make(const struct tpd_manifest *m, struct tpd_ingest_names *out, struct tpd_err *err);
+enum tpd_status tpd_ingest_names_make(const struct tpd_manifest *m, const struct tpd_ingest_directories *directories,
+				      struct tpd_ingest_names *out, struct tpd_err *err);
 void tpd_ingest_names_release(struct tpd_ingest_names *names);
 /*
- * A tensor of this name and of seg's length (and type, when typed): in file number `file` (UINT32_MAX: no file is preferred), else in
- * the first other one.
+ * A tensor of this name and of seg's length (and type, when typed): in file number `file`, else in the first one of that directory, else in
+ * the first of all (TPD_INGEST_NOWHERE: none is preferred).
  */
-bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *name, uint32_t file, const struct tpd_segment *seg,
-			   bool typed, uint32_t *out_file, uint32_t *out_segment);
+bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *name, uint32_t file, uint32_t directory,
+			   const struct tpd_segment *seg, bool typed, uint32_t *out_file, uint32_t *out_segment);
+
+/* --- ingest_cost.c: what it takes to read through a chain --- */
+
+struct tpd_ingest_cost {
+	uint64_t width; /* chunks of its last link that one of its checkpoint may need */
+	uint32_t links;
+	double replay;  /* chunks that are decoded for one of its checkpoint, on the average */
+};
+struct tpd_ingest_cost tpd_ingest_cost(const struct tpd_chain *chain); /* NULL: of nothing */
+/* From how many chunks of the link below one of this checkpoint is put together at most; 0: none is. */
+uint64_t tpd_ingest_width_of(const struct tpd_manifest *m);
+/* The replay of a checkpoint that refers to one of that cost: its own chunks need so many there altogether. */
+double tpd_ingest_replay(const struct tpd_ingest_cost *below, uint64_t reads, uint64_t chunks);
+/* May a chunk be put together from so many there, of that size? */
+bool tpd_ingest_cost_fits(const struct tpd_ingest_cost *below, uint64_t most, uint32_t chunk_bytes);
 
 /* --- ingest_boxes.c: tensors that are cut differently in an earlier checkpoint --- */
 
 struct tpd_ingest_boxes;
 /* Of the chain's own checkpoint, whose names it borrows. */
-enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, struct tpd_ingest_boxes **out_boxes, struct tpd_err *err);
+enum tpd_status tpd_ingest_boxes_make(const struct tpd_chain *chain, const struct tpd_ingest_directories *directories,
+				      struct tpd_ingest_boxes **out_boxes, struct tpd_err *err);
 void tpd_ingest_boxes_free(struct tpd_ingest_boxes *boxes); /* NULL is fine */
-/* From how many chunks of the link below one of this checkpoint is put together at most; 0: none is. */
-uint64_t tpd_ingest_width_of(const struct tpd_manifest *m);
-/* How many chunks of its last link one of the chain's checkpoint may need at most (chain NULL: 1); at how many links tensors are cut anew. */
-uint64_t tpd_ingest_width(const struct tpd_chain *chain, uint32_t *out_cuts);
-/* May a chunk need so many of each of so many links, of that size? */
-bool tpd_ingest_width_fits(uint64_t width, uint32_t links, uint32_t chunk_bytes);
-/*
- * What a tensor has in common with parts of the same one there: how many slabs, and of how many elements of it. part: it may be a part itself.
- * 0: nothing, or in too many small pieces, or no other part of the chain may be put together so.
- */
-uint32_t tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struct tpd_segment *seg,
-			       const struct tpd_segment_about *about, bool part, struct tpd_slab slabs[TPD_SLABS_MAX],
-			       uint64_t *out_elements);
+const struct tpd_ingest_cost *tpd_ingest_boxes_cost(const struct tpd_ingest_boxes *boxes); /* of the chain */
+
+/* What a tensor has in common with parts of the same one there. */
+struct tpd_ingest_cut {
+	struct tpd_slab slabs[TPD_SLABS_MAX];
+	uint32_t count;    /* 0: nothing, or from too many chunks */
+	uint64_t elements; /* that they name */
+	struct tpd_slab_cost cost;
+};
+/* part: it may be a part itself, and its name says of what. directory: where those of its own model are. */
+enum tpd_status tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struct tpd_segment *seg,
+				      const struct tpd_segment_about *about, bool part, uint32_t directory, struct tpd_ingest_cut *out,
+				      struct tpd_err *err);
 
 /* --- ingest_match.c: what a file is made of, and what of the reference belongs to it --- */
 
@@ -129,6 +167,8 @@ enum tpd_status tpd_ingest_parse(struct tpd_ingest_job *job, struct tpd_err *err
 /* What of this source is in that stored checkpoint as well: the share of equal first chunks of its tensors, by bytes, in percent. */
 enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain *chain, unsigned *out_percent,
 				    struct tpd_err *err);
+/* Would it take a reader too much if the checkpoint referred to this one, since tensors are cut differently there? */
+enum tpd_status tpd_ingest_is_costly(struct tpd_ingest_job *job, struct tpd_chain *chain, bool *out_costly, struct tpd_err *err);
 /* Then, with job->ref and job->w1 chosen: types of what has none, and the references to them. */
 enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err);
 

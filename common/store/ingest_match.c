@@ -11,7 +11,6 @@
 #include "store/ingest_internal.h"
 #include "store/manifest_internal.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +20,8 @@
 #define SAMPLES 16u
 /* A tensor of which less than this share is known from an earlier checkpoint starts afresh. */
 #define REFERENCE_PERCENT 50u
+/* Tensors from one look at whether to go on to the next. */
+#define PAUSE 256u
 /* What parts may weigh: at the usual size of a part, 80 TB of them. */
 #define PARTS_WEIGHT (16u << 20)
 
@@ -33,35 +34,6 @@ struct roles {
 	struct role *items; /* sorted by text */
 	uint32_t count;
 };
-
-/* path with each run of digits whose value is `step` as '*'. */
-static char *role_of(const char *path, uint64_t step)
-{
-	char *out = malloc(strlen(path) + 1), *to = out;
-
-	while (out && *path) {
-		const char *end = path;
-		uint64_t value = 0;
-		bool big = false;
-
-		while (isdigit((unsigned char)*end)) {
-			big |= TPD_MUL_OVERFLOW(value, 10u, &value) || TPD_ADD_OVERFLOW(value, (uint64_t)(*end - '0'), &value);
-			end++;
-		}
-		if (end > path && !big && value == step) {
-			*to++ = '*';
-		} else {
-			if (end == path)
-				end++;
-			memcpy(to, path, (size_t)(end - path));
-			to += end - path;
-		}
-		path = end;
-	}
-	if (out)
-		*to = '\0';
-	return out;
-}
 
 static int role_compare(const void *a, const void *b)
 {
@@ -86,7 +58,7 @@ static enum tpd_status roles_make(const struct tpd_manifest *m, struct roles *ou
 		const char *path = m->entries[m->files[f]].path;
 
 		roles.items[f] = (struct role){
-			.text = m->kind == TPD_CHECKPOINT_FILE ? strdup("") : role_of(path, m->step),
+			.text = m->kind == TPD_CHECKPOINT_FILE ? strdup("") : tpd_ingest_role(path, strlen(path), m->step),
 			.file = f,
 		};
 		if (!roles.items[f].text) {
@@ -250,11 +222,12 @@ static enum tpd_status guess(struct tpd_ingest_job *job, struct tpd_file_work *f
 struct earlier {
 	struct tpd_chain *chain; /* NULL: none */
 	struct roles roles;
+	struct tpd_ingest_directories directories;
 	struct tpd_ingest_names names;
 	struct tpd_ingest_boxes *boxes; /* made when they are first asked for */
 	/* of the file in work */
 	const struct tpd_entry *entry; /* of the same role; NULL: none */
-	uint32_t file;
+	uint32_t file, directory;      /* TPD_INGEST_NOWHERE: none */
 };
 
 static enum tpd_status earlier_make(struct tpd_chain *chain, struct earlier *out, struct tpd_err *err)
@@ -265,16 +238,18 @@ static enum tpd_status earlier_make(struct tpd_chain *chain, struct earlier *out
 	if (!chain)
 		return TPD_OK;
 	status = roles_make(tpd_chain_manifest(chain), &out->roles, err);
-	return status ? status : tpd_ingest_names_make(tpd_chain_manifest(chain), &out->names, err);
+	if (!status)
+		status = tpd_ingest_directories_make(tpd_chain_manifest(chain), &out->directories, err);
+	return status ? status : tpd_ingest_names_make(tpd_chain_manifest(chain), &out->directories, &out->names, err);
 }
 
 static void earlier_release(struct earlier *earlier)
 {
 	roles_release(&earlier->roles);
+	tpd_ingest_directories_release(&earlier->directories);
 	tpd_ingest_names_release(&earlier->names);
 	tpd_ingest_boxes_free(earlier->boxes);
-	if (earlier->chain)
-		tpd_chain_forget_names(earlier->chain);
+	*earlier = (struct earlier){0};
 }
 
 /* The file of this very path; rank_100 of step 100 would have another role in step 200. */
@@ -298,19 +273,20 @@ static bool find_path(const struct tpd_manifest *m, const char *path, uint32_t *
 	return false;
 }
 
-/* What in the earlier checkpoint is this file of the job: of the same path, else of the same role. NULL: nothing. */
-static const struct tpd_entry *partner(const struct tpd_chain *chain, const struct roles *roles, const struct tpd_ingest_job *job,
-				       const struct role *role, uint32_t *out_file)
+/* What in the earlier checkpoint is this file of the job: of the same path, else of the same role; and where its directory is. */
+static enum tpd_status find_partner(struct earlier *earlier, const struct tpd_ingest_job *job, const struct role *role, struct tpd_err *err)
 {
 	const struct tpd_manifest *m, *own = &job->manifest;
 
-	if (!chain)
-		return NULL;
-	m = tpd_chain_manifest(chain);
-	if ((own->kind == TPD_CHECKPOINT_FILE || !find_path(m, own->entries[own->files[role->file]].path, out_file)) &&
-	    !roles_find(roles, role->text, out_file))
-		return NULL;
-	return &m->entries[m->files[*out_file]];
+	earlier->entry = NULL;
+	earlier->file = earlier->directory = TPD_INGEST_NOWHERE;
+	if (!earlier->chain)
+		return TPD_OK;
+	m = tpd_chain_manifest(earlier->chain);
+	if ((own->kind != TPD_CHECKPOINT_FILE && find_path(m, own->entries[own->files[role->file]].path, &earlier->file)) ||
+	    roles_find(&earlier->roles, role->text, &earlier->file))
+		earlier->entry = &m->entries[m->files[earlier->file]];
+	return tpd_ingest_directories_find(&earlier->directories, own, role->file, &earlier->directory, err);
 }
 
 static bool same_shape(const struct tpd_segment_about *a, const struct tpd_segment_about *b)
@@ -329,11 +305,11 @@ static const struct tpd_segment *counterpart(const struct earlier *earlier, cons
 
 	*out_file = *out_segment = 0;
 	if (s == 0) { /* the glue of the same file, of whatever length */
-		*out_file = earlier->file;
+		*out_file = earlier->entry ? earlier->file : 0;
 		return earlier->entry ? &earlier->entry->segments[0] : NULL;
 	}
-	if (!tpd_ingest_names_find(&earlier->names, entry->about[s].name, earlier->entry ? earlier->file : UINT32_MAX,
-				   &entry->segments[s], file->typed[s], out_file, out_segment))
+	if (!tpd_ingest_names_find(&earlier->names, entry->about[s].name, earlier->file, earlier->directory, &entry->segments[s],
+				   file->typed[s], out_file, out_segment))
 		return NULL;
 	m = tpd_chain_manifest(earlier->chain);
 	there = &m->entries[m->files[*out_file]];
@@ -343,54 +319,66 @@ static const struct tpd_segment *counterpart(const struct earlier *earlier, cons
 	return &there->segments[*out_segment];
 }
 
-/* The slabs of a tensor that has no counterpart there, and of how many of its elements; *out_count 0: none. */
-static enum tpd_status find_slabs(struct earlier *earlier, const struct tpd_file_work *file, uint32_t s,
-				  struct tpd_slab slabs[TPD_SLABS_MAX], uint32_t *out_count, uint64_t *out_elements, struct tpd_err *err)
+/* What a tensor that has no counterpart there has in common with its parts. */
+static enum tpd_status find_cut(struct earlier *earlier, const struct tpd_file_work *file, uint32_t s, struct tpd_ingest_cut *out,
+				struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
 
-	*out_count = 0;
+	out->count = 0;
 	if (!earlier->chain || s == 0 || !file->typed[s])
 		return TPD_OK;
 	if (!earlier->boxes)
-		status = tpd_ingest_boxes_make(earlier->chain, &earlier->boxes, err);
+		status = tpd_ingest_boxes_make(earlier->chain, &earlier->directories, &earlier->boxes, err);
 	if (!status)
-		*out_count = tpd_ingest_boxes_find(earlier->boxes, &file->entry->segments[s], &file->entry->about[s], file->part[s], slabs,
-						   out_elements);
+		status = tpd_ingest_boxes_find(earlier->boxes, &file->entry->segments[s], &file->entry->about[s], file->part[s],
+					       earlier->directory, out, err);
 	return status;
 }
 
+/* Is enough of the tensor known for a reference, and can it be read? */
+static bool is_reference(const struct earlier *ref, const struct tpd_segment *seg, const struct tpd_ingest_cut *cut)
+{
+	const uint64_t elements = seg->length / tpd_dtype_width(seg->dtype);
+
+	return cut->count > 0 && cut->elements >= elements - elements / 100 * (100 - REFERENCE_PERCENT) &&
+	       tpd_ingest_cost_fits(tpd_ingest_boxes_cost(ref->boxes), cut->cost.most, tpd_chunk_bytes(seg->dtype));
+}
+
 /* Parts of several tensors for one that has no counterpart: as the reference, and as w1 where they are all of it. */
-static enum tpd_status match_slabs(struct tpd_ingest_job *job, struct tpd_file_work *file, uint32_t s, struct earlier *ref,
-				   struct earlier *w1, bool in_w1, struct tpd_err *err)
+static enum tpd_status match_cut(struct tpd_ingest_job *job, struct tpd_file_work *file, uint32_t s, struct earlier *ref,
+				 struct earlier *w1, bool in_w1, struct tpd_err *err)
 {
 	const struct tpd_segment *seg = &file->entry->segments[s];
 	struct tpd_segment_work *work = &file->segments[s];
-	const uint64_t elements = seg->length / tpd_dtype_width(seg->dtype);
 	const bool both = ref->chain == w1->chain, alone = !seg->has_ref;
-	struct tpd_slab slabs[TPD_SLABS_MAX];
-	uint64_t common = 0;
-	uint32_t count = 0;
+	struct tpd_ingest_cut cut;
 	enum tpd_status status = TPD_OK;
 
+	cut.count = 0; /* and not the whole of it for each of a million tensors */
 	if (alone)
-		status = find_slabs(ref, file, s, slabs, &count, &common, err);
-	if (!status && count > 0 && common >= elements - elements / 100 * (100 - REFERENCE_PERCENT) &&
-	    tpd_ingest_has_room_for_slabs(job, count))
-		status = tpd_entry_refer(file->entry, s, slabs, count, false, err);
+		status = find_cut(ref, file, s, &cut, err);
+	if (!status && alone && is_reference(ref, seg, &cut) && tpd_ingest_has_room_for_slabs(job, cut.count))
+		status = tpd_entry_refer(file->entry, s, cut.slabs, cut.count, false, err);
 	if (status || in_w1 || !tpd_dtype_has_stats(seg->dtype))
 		return status;
 	if (!both || !alone) /* not asked yet */
-		status = find_slabs(both ? ref : w1, file, s, slabs, &count, &common, err);
-	if (status || count == 0 || common < elements)
+		status = find_cut(both ? ref : w1, file, s, &cut, err);
+	if (status || cut.count == 0 || cut.elements < seg->length / tpd_dtype_width(seg->dtype))
 		return status;
-	work->w1_slabs = malloc(count * sizeof(*slabs));
+	work->w1_slabs = malloc(cut.count * sizeof(*cut.slabs));
 	if (!work->w1_slabs)
 		return tpd_fail_nomem(err);
-	memcpy(work->w1_slabs, slabs, count * sizeof(*slabs));
-	work->w1_slab_count = count;
+	memcpy(work->w1_slabs, cut.slabs, cut.count * sizeof(*cut.slabs));
+	work->w1_slab_count = cut.count;
 	work->has_w1 = true;
 	return TPD_OK;
+}
+
+/* A word to the caller before segment s: a checkpoint may have a million of them. */
+static enum tpd_status pause_at(struct tpd_ingest_job *job, uint32_t s, struct tpd_err *err)
+{
+	return s % PAUSE == 0 ? tpd_ingest_progress(job, 0, err) : TPD_OK;
 }
 
 /* Row lengths, types of what is untyped, and the partners in the reference and in w1. */
@@ -408,9 +396,9 @@ static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_wo
 		uint32_t ref_file, ref_segment;
 		const struct tpd_segment *in_ref = counterpart(ref, file, s, &ref_file, &ref_segment);
 		const struct tpd_segment *in_w1 = counterpart(w1, file, s, &work->w1_file, &work->w1_segment);
-		enum tpd_status status = TPD_OK;
+		enum tpd_status status = pause_at(job, s, err);
 
-		if (!typed[s]) { /* a type is inherited along the chain */
+		if (!status && !typed[s]) { /* a type is inherited along the chain */
 			if (in_ref && in_ref->length == seg->length)
 				seg->dtype = in_ref->dtype;
 			else if (in_w1 && in_w1->length == seg->length)
@@ -428,7 +416,7 @@ static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_wo
 		seg->ref_segment = ref_segment;
 		/* Statistics are of tensors: what a file without any looks like says nothing to anybody. */
 		work->has_w1 = s > 0 && in_w1 && tpd_dtype_has_stats(seg->dtype) && in_w1->dtype == seg->dtype;
-		status = match_slabs(job, file, s, ref, w1, work->has_w1, err);
+		status = match_cut(job, file, s, ref, w1, work->has_w1, err);
 		if (status)
 			return status;
 	}
@@ -489,9 +477,11 @@ enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err
 	for (uint32_t i = 0; !status && i < own.count; i++) {
 		struct tpd_file_work *file = &job->files[own.items[i].file];
 
-		ref.entry = partner(job->ref, &ref.roles, job, &own.items[i], &ref.file);
-		w1.entry = partner(job->w1, &w1.roles, job, &own.items[i], &w1.file);
-		status = match_file(job, file, &ref, &w1, err);
+		status = find_partner(&ref, job, &own.items[i], err);
+		if (!status)
+			status = find_partner(&w1, job, &own.items[i], err);
+		if (!status)
+			status = match_file(job, file, &ref, &w1, err);
 		free(file->typed);
 		free(file->part);
 		file->typed = file->part = NULL;
@@ -499,6 +489,51 @@ enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err
 	roles_release(&own);
 	earlier_release(&ref);
 	earlier_release(&w1);
+	if (job->ref)
+		tpd_chain_forget_names(job->ref);
+	if (job->w1)
+		tpd_chain_forget_names(job->w1);
+	return status;
+}
+
+/* --- what a reader would pay --- */
+
+enum tpd_status tpd_ingest_is_costly(struct tpd_ingest_job *job, struct tpd_chain *chain, bool *out_costly, struct tpd_err *err)
+{
+	const double most = TPD_MAX((double)TPD_INGEST_REPLAY_MAX, 1.5 * job->options->max_depth);
+	struct earlier there = {0};
+	struct roles own = {0};
+	uint64_t chunks = 0, reads = 0;
+	bool cut_anew = false, costly = false;
+	enum tpd_status status = roles_make(&job->manifest, &own, err);
+
+	if (!status)
+		status = earlier_make(chain, &there, err);
+	for (uint32_t i = 0; !status && i < own.count; i++) {
+		const struct tpd_file_work *file = &job->files[own.items[i].file];
+
+		status = find_partner(&there, job, &own.items[i], err);
+		for (uint32_t s = 0; !status && s < file->entry->segment_count; s++) {
+			const struct tpd_segment *seg = &file->entry->segments[s];
+			uint32_t in_file, in_segment;
+			struct tpd_ingest_cut cut;
+
+			cut.count = 0;
+			status = pause_at(job, s, err);
+			chunks += tpd_segment_chunks(seg);
+			if (!status && !counterpart(&there, file, s, &in_file, &in_segment))
+				status = find_cut(&there, file, s, &cut, err);
+			reads += cut.count ? cut.cost.reads : tpd_segment_chunks(seg);
+			cut_anew |= cut.count > 0;
+			costly |= cut.count > 0 && !tpd_ingest_cost_fits(tpd_ingest_boxes_cost(there.boxes), cut.cost.most,
+									 tpd_chunk_bytes(seg->dtype));
+		}
+	}
+	if (!status && cut_anew)
+		costly |= tpd_ingest_replay(tpd_ingest_boxes_cost(there.boxes), reads, chunks) > most;
+	roles_release(&own);
+	earlier_release(&there);
+	*out_costly = costly;
 	return status;
 }
 
@@ -585,12 +620,12 @@ enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain
 	if (!status)
 		status = earlier_make(chain, &like.there, err);
 	for (uint32_t i = 0; !status && i < own.count; i++) {
-		like.there.entry = partner(chain, &like.there.roles, job, &own.items[i], &like.there.file);
-		status = compare_file(&like, &job->files[own.items[i].file], err);
+		status = find_partner(&like.there, job, &own.items[i], err);
+		if (!status)
+			status = compare_file(&like, &job->files[own.items[i].file], err);
 	}
 	roles_release(&own);
-	roles_release(&like.there.roles);
-	tpd_ingest_names_release(&like.there.names);
+	earlier_release(&like.there);
 	if (!status)
 		*out_percent = like.asked > 0 ? (unsigned)(100 * like.equal / like.asked) : 0;
 	return status;

@@ -3,18 +3,124 @@
  *
  * Frameworks move tensors: a model that grew is saved in more shards, a file is called after its step or its number of parts. So
  * all names of a checkpoint are one sorted list. The file of the same role comes first (ranks have files with the same names in
- * them), then any other; only a tensor of the same length and type is the same tensor.
+ * them), then any other of the same directory (two models of one checkpoint may have the same names in them), then any; only a tensor
+ * of the same length and type is the same tensor.
  */
 #include "base/tpd.h"
 
 #include "store/ingest_internal.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* --- roles and directories --- */
+
+char *tpd_ingest_role(const char *path, size_t len, uint64_t step)
+{
+	char *out = malloc(len + 1), *to = out;
+	const char *stop = path + len;
+
+	while (out && path < stop) {
+		const char *end = path;
+		uint64_t value = 0;
+		bool big = false;
+
+		while (end < stop && isdigit((unsigned char)*end)) {
+			big |= TPD_MUL_OVERFLOW(value, 10u, &value) || TPD_ADD_OVERFLOW(value, (uint64_t)(*end - '0'), &value);
+			end++;
+		}
+		if (end > path && !big && value == step) {
+			*to++ = '*';
+		} else {
+			if (end == path)
+				end++;
+			memcpy(to, path, (size_t)(end - path));
+			to += end - path;
+		}
+		path = end;
+	}
+	if (out)
+		*to = '\0';
+	return out;
+}
+
+static char *directory_role(const struct tpd_manifest *m, uint32_t file)
+{
+	const char *path = m->entries[m->files[file]].path, *slash = strrchr(path, '/');
+
+	return tpd_ingest_role(path, slash && m->kind == TPD_CHECKPOINT_DIR ? (size_t)(slash - path) : 0, m->step);
+}
+
+static int compare_texts(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The first that is not before `text`. */
+static uint32_t find_text(const struct tpd_ingest_directories *directories, const char *text)
+{
+	uint32_t low = 0, high = directories->count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (strcmp(directories->texts[middle], text) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+enum tpd_status tpd_ingest_directories_make(const struct tpd_manifest *m, struct tpd_ingest_directories *out, struct tpd_err *err)
+{
+	TPD_AUTO_FREE char **of_file = calloc(m->file_count + 1u, sizeof(*of_file)); /* borrowed from out */
+
+	out->texts = calloc(m->file_count + 1u, sizeof(*out->texts));
+	out->of_file = calloc(m->file_count + 1u, sizeof(*out->of_file));
+	if (!of_file || !out->texts || !out->of_file)
+		return tpd_fail_nomem(err);
+	for (uint32_t f = 0; f < m->file_count; f++) {
+		of_file[f] = out->texts[f] = directory_role(m, f);
+		if (!of_file[f])
+			return tpd_fail_nomem(err);
+		out->count = f + 1;
+	}
+	qsort(out->texts, out->count, sizeof(*out->texts), compare_texts);
+	for (uint32_t f = 0; f < m->file_count; f++)
+		out->of_file[f] = find_text(out, of_file[f]);
+	return TPD_OK;
+}
+
+void tpd_ingest_directories_release(struct tpd_ingest_directories *directories)
+{
+	for (uint32_t i = 0; i < directories->count; i++)
+		free(directories->texts[i]);
+	free(directories->texts);
+	free(directories->of_file);
+	*directories = (struct tpd_ingest_directories){0};
+}
+
+enum tpd_status tpd_ingest_directories_find(const struct tpd_ingest_directories *directories, const struct tpd_manifest *own, uint32_t file,
+					    uint32_t *out_number, struct tpd_err *err)
+{
+	TPD_AUTO_FREE char *text = directory_role(own, file);
+
+	if (!text)
+		return tpd_fail_nomem(err);
+	*out_number = find_text(directories, text);
+	if (*out_number == directories->count || strcmp(directories->texts[*out_number], text) != 0)
+		*out_number = TPD_INGEST_NOWHERE;
+	return TPD_OK;
+}
+
+/* --- names --- */
+
 struct tpd_ingest_name {
 	const char *name; /* borrowed from the manifest */
-	uint32_t file, segment;
+	uint64_t length;
+	uint32_t directory, file, segment;
 };
 
 static int compare(const void *a, const void *b)
@@ -23,13 +129,18 @@ static int compare(const void *a, const void *b)
 	int order = strcmp(x->name, y->name);
 
 	if (order == 0)
+		order = (x->length > y->length) - (x->length < y->length);
+	if (order == 0)
+		order = (x->directory > y->directory) - (x->directory < y->directory);
+	if (order == 0)
 		order = (x->file > y->file) - (x->file < y->file);
 	return order ? order : (x->segment > y->segment) - (x->segment < y->segment);
 }
 
-enum tpd_status tpd_ingest_names_make(const struct tpd_manifest *m, struct tpd_ingest_names *out, struct tpd_err *err)
+enum tpd_status tpd_ingest_names_make(const struct tpd_manifest *m, const struct tpd_ingest_directories *directories,
+				      struct tpd_ingest_names *out, struct tpd_err *err)
 {
-	struct tpd_ingest_names names = {.manifest = m};
+	struct tpd_ingest_names names = {.manifest = m, .directories = directories};
 	size_t count = 0;
 
 	for (uint32_t f = 0; f < m->file_count; f++)
@@ -41,7 +152,11 @@ enum tpd_status tpd_ingest_names_make(const struct tpd_manifest *m, struct tpd_i
 		const struct tpd_entry *entry = &m->entries[m->files[f]];
 
 		for (uint32_t s = 1; s < entry->segment_count; s++)
-			names.items[names.count++] = (struct tpd_ingest_name){entry->about[s].name, f, s};
+			names.items[names.count++] = (struct tpd_ingest_name){.name = entry->about[s].name,
+									      .length = entry->segments[s].length,
+									      .directory = directories->of_file[f],
+									      .file = f,
+									      .segment = s};
 	}
 	qsort(names.items, names.count, sizeof(*names.items), compare);
 	*out = names;
@@ -54,46 +169,59 @@ void tpd_ingest_names_release(struct tpd_ingest_names *names)
 	*names = (struct tpd_ingest_names){0};
 }
 
-/* The first item that is not before this name and file. */
-static size_t lower_bound(const struct tpd_ingest_names *names, const char *name, uint32_t file)
+/* The first item that is not before `key`, has its name and length, and is of that type (NULL: any). NULL: none. */
+static const struct tpd_ingest_name *first_from(const struct tpd_ingest_names *names, const struct tpd_ingest_name *key,
+						const enum tpd_dtype *dtype)
 {
-	const struct tpd_ingest_name key = {name, file, 0};
+	const struct tpd_manifest *m = names->manifest;
 	size_t low = 0, high = names->count;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (compare(&names->items[middle], &key) < 0)
+		if (compare(&names->items[middle], key) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low;
+	for (; low < names->count; low++) {
+		const struct tpd_ingest_name *item = &names->items[low];
+
+		if (item->length != key->length || strcmp(item->name, key->name) != 0)
+			return NULL;
+		if (!dtype || m->entries[m->files[item->file]].segments[item->segment].dtype == *dtype)
+			return item;
+	}
+	return NULL;
 }
 
-static bool fits(const struct tpd_ingest_names *names, const struct tpd_ingest_name *item, const struct tpd_segment *seg, bool typed)
+bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *name, uint32_t file, uint32_t directory,
+			   const struct tpd_segment *seg, bool typed, uint32_t *out_file, uint32_t *out_segment)
 {
-	const struct tpd_manifest *m = names->manifest;
-	const struct tpd_segment *other = &m->entries[m->files[item->file]].segments[item->segment];
-
-	return other->length == seg->length && (!typed || other->dtype == seg->dtype);
-}
-
-bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *name, uint32_t file, const struct tpd_segment *seg,
-			   bool typed, uint32_t *out_file, uint32_t *out_segment)
-{
+	const enum tpd_dtype *dtype = typed ? &seg->dtype : NULL;
+	struct tpd_ingest_name key = {.name = name, .length = seg->length};
 	const struct tpd_ingest_name *found = NULL;
-	size_t at;
 
 	if (!names->items)
 		return false;
-	at = lower_bound(names, name, file);
-	if (at < names->count && names->items[at].file == file && strcmp(names->items[at].name, name) == 0 &&
-	    fits(names, &names->items[at], seg, typed))
-		found = &names->items[at];
-	for (at = lower_bound(names, name, 0); !found && at < names->count && strcmp(names->items[at].name, name) == 0; at++)
-		if (fits(names, &names->items[at], seg, typed))
-			found = &names->items[at];
+	if (file != TPD_INGEST_NOWHERE) {
+		key.directory = names->directories->of_file[file];
+		key.file = file;
+		found = first_from(names, &key, dtype);
+		if (found && found->file != file)
+			found = NULL;
+	}
+	if (!found && directory != TPD_INGEST_NOWHERE) {
+		key.directory = directory;
+		key.file = 0;
+		found = first_from(names, &key, dtype);
+		if (found && found->directory != directory)
+			found = NULL;
+	}
+	if (!found) {
+		key.directory = key.file = 0;
+		found = first_from(names, &key, dtype);
+	}
 	if (!found)
 		return false;
 	*out_file = found->file;

@@ -18,7 +18,7 @@ static bool side_fits(uint64_t start, uint64_t stride, uint64_t block, uint64_t 
 {
 	uint64_t end;
 
-	if (count > 1 && stride < block)
+	if (count > 1 && (stride < block || block < TPD_SLAB_BLOCK_MIN))
 		return false;
 	return !TPD_MUL_OVERFLOW(count - 1, stride, &end) && !TPD_ADD_OVERFLOW(end, start, &end) &&
 	       !TPD_ADD_OVERFLOW(end, block, &end) && end <= elements;
@@ -63,34 +63,75 @@ bool tpd_slab_next(struct tpd_slab_walk *walk, struct tpd_slab_run *out_run)
 	return true;
 }
 
-/* Of elements [low, high). Slabs of one segment stand together, and ascend there too, or are counted more than once. */
-static uint64_t count_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t low, uint64_t high)
+/* Is it among those that were found? What was found last is the likeliest. */
+static bool is_known(const struct tpd_slab_chunk *chunks, uint32_t count, const struct tpd_slab *slab, uint64_t chunk)
 {
-	uint64_t chunks = 0, next = 0; /* the first chunk of the segment that is not counted yet */
+	for (uint32_t i = count; i-- > 0;)
+		if (chunks[i].chunk == chunk && chunks[i].segment == slab->segment && chunks[i].file == slab->file)
+			return true;
+	return false;
+}
+
+enum tpd_status tpd_slab_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t low, uint64_t high,
+				struct tpd_slab_chunk out_chunks[TPD_SLAB_CHUNKS_MAX], uint32_t *out_count, struct tpd_err *err)
+{
+	uint64_t named = 0;
+	uint32_t found = 0;
 
 	for (uint32_t i = 0; i < count; i++) {
 		struct tpd_slab_walk walk = tpd_slab_walk(&slabs[i], low, high);
+		uint64_t next = 0; /* the slab's first chunk that was not looked for yet */
 		struct tpd_slab_run run;
 
-		if (i > 0 && (slabs[i].file != slabs[i - 1].file || slabs[i].segment != slabs[i - 1].segment))
-			next = 0;
 		while (tpd_slab_next(&walk, &run)) {
-			uint64_t first = TPD_MAX(next, run.ref_at / chunk_elements);
+			uint64_t last = (run.ref_at + run.n - 1) / chunk_elements;
 
-			next = (run.ref_at + run.n - 1) / chunk_elements + 1;
-			chunks += next > first ? next - first : 0;
+			named += run.n;
+			if (named > high - low)
+				return tpd_fail(err, TPD_CORRUPT, "slabs that overlap");
+			for (uint64_t c = TPD_MAX(next, run.ref_at / chunk_elements); c <= last; c++) {
+				if (is_known(out_chunks, found, &slabs[i], c))
+					continue;
+				if (found == TPD_SLAB_CHUNKS_MAX)
+					return tpd_fail(err, TPD_CORRUPT, "it refers to more than %u chunks", TPD_SLAB_CHUNKS_MAX);
+				out_chunks[found++] = (struct tpd_slab_chunk){slabs[i].file, slabs[i].segment, c};
+			}
+			next = last + 1;
 		}
 	}
-	return chunks;
+	*out_count = found;
+	return TPD_OK;
 }
 
-uint64_t tpd_slab_most_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements)
-{
-	uint64_t most = 0;
+/* Blocks of one tensor; more are not counted, but taken for too many. */
+#define BLOCKS_MAX (1u << 26)
 
-	for (uint64_t low = 0; low < elements; low += chunk_elements)
-		most = TPD_MAX(most, count_chunks(slabs, count, chunk_elements, low, TPD_MIN(low + chunk_elements, elements)));
-	return most;
+struct tpd_slab_cost tpd_slab_weigh(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements)
+{
+	const struct tpd_slab_cost too_much = {UINT64_MAX, UINT64_MAX};
+	struct tpd_slab_chunk chunks[2][TPD_SLAB_CHUNKS_MAX];
+	struct tpd_slab_cost cost = {0};
+	uint32_t found[2] = {0};
+	uint64_t blocks = 0;
+	unsigned now = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		blocks += TPD_MIN(slabs[i].count, (uint64_t)BLOCKS_MAX);
+	if (blocks > BLOCKS_MAX || elements / chunk_elements > BLOCKS_MAX)
+		return too_much;
+	for (uint64_t low = 0; low < elements; low += chunk_elements, now = !now) {
+		uint64_t high = TPD_MIN(low + chunk_elements, elements);
+
+		if (tpd_slab_chunks(slabs, count, chunk_elements, low, high, chunks[now], &found[now], NULL) != TPD_OK)
+			return too_much;
+		cost.most = TPD_MAX(cost.most, (uint64_t)found[now]);
+		for (uint32_t i = 0; i < found[now]; i++) {
+			const struct tpd_slab key = {.file = chunks[now][i].file, .segment = chunks[now][i].segment};
+
+			cost.reads += !is_known(chunks[!now], found[!now], &key, chunks[now][i].chunk);
+		}
+	}
+	return cost;
 }
 
 struct gathering {
@@ -99,9 +140,8 @@ struct gathering {
 	uint64_t chunk_elements;
 	unsigned width;
 	/* what was got last */
-	const struct tpd_slab *slab;
-	uint64_t number;
-	const uint8_t *bytes;
+	struct tpd_slab_chunk at;
+	const uint8_t *bytes; /* NULL: nothing yet */
 	size_t len;
 };
 
@@ -112,13 +152,12 @@ static enum tpd_status copy_run(struct gathering *g, const struct tpd_slab *slab
 		uint64_t from = run->ref_at + done, number = from / g->chunk_elements, within = from % g->chunk_elements;
 		uint64_t n = TPD_MIN(run->n - done, g->chunk_elements - within);
 
-		if (slab != g->slab || number != g->number) {
+		if (!g->bytes || !is_known(&g->at, 1, slab, number)) {
 			enum tpd_status status = g->chunk(g->arg, slab->file, slab->segment, number, &g->bytes, &g->len, err);
 
 			if (status)
 				return status;
-			g->slab = slab;
-			g->number = number;
+			g->at = (struct tpd_slab_chunk){slab->file, slab->segment, number};
 		}
 		if ((within + n) * g->width > g->len)
 			return tpd_fail(err, TPD_CORRUPT, "it refers to elements that there are not");

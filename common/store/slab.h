@@ -21,6 +21,7 @@ struct tpd_slab {
 };
 
 #define TPD_SLABS_MAX 256u      /* of one segment */
+#define TPD_SLAB_BLOCK_MIN 8u   /* elements, of a slab of several blocks: what they may cost a reader */
 #define TPD_SLAB_CHUNKS_MAX 64u /* of referenced segments that one chunk may be put together from */
 
 /* Do all its blocks lie, in ascending order, inside `elements` here and inside `ref_elements` there? */
@@ -39,14 +40,30 @@ struct tpd_slab_walk {
 struct tpd_slab_walk tpd_slab_walk(const struct tpd_slab *slab, uint64_t low, uint64_t high);
 bool tpd_slab_next(struct tpd_slab_walk *walk, struct tpd_slab_run *out_run);
 
-/* From how many chunks of others, of `chunk_elements` each, is a chunk of a tensor of `elements` put together at most? */
-uint64_t tpd_slab_most_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements);
+/* A chunk of a referenced segment. */
+struct tpd_slab_chunk {
+	uint32_t file, segment;
+	uint64_t chunk;
+};
+
+/*
+ * Those that elements [low, high) are put together from, each once: at most TPD_SLAB_CHUNKS_MAX. TPD_CORRUPT: they are more, or slabs
+ * name more elements than these are. chunk_elements: of chunks here and there.
+ */
+enum tpd_status tpd_slab_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t low, uint64_t high,
+				struct tpd_slab_chunk out_chunks[TPD_SLAB_CHUNKS_MAX], uint32_t *out_count, struct tpd_err *err);
+
+/* What it takes to put a tensor together, chunk by chunk. */
+struct tpd_slab_cost {
+	uint64_t most;  /* chunks of others for one of its own; UINT64_MAX: more than it may need, or too many blocks to count */
+	uint64_t reads; /* of chunks, when those that the chunk before needed, too, are still at hand */
+};
+struct tpd_slab_cost tpd_slab_weigh(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements);
 
 /*
  * Put elements [low, low + n) of type `to` together from others of type `from`, which is the same, or F32 where `to` is BF16 or F16: they
- * are rounded then. Zeros where no slab says anything; where slabs overlap the later one holds. `chunk` gives the bytes of a chunk of a
- * referenced segment, borrowed until it is called again; it is asked for the same chunk several times only after another one. out: room for n
- * elements of the wider type. Fails as `chunk` does, and with TPD_CORRUPT where a chunk is shorter than it must be.
+ * are rounded then. Zeros where no slab says anything. `chunk` gives the bytes of a chunk of a referenced segment, borrowed until it is
+ * called again; it is asked for the same chunk several times only after another one. out: room for n elements of the wider type. Fails as `chunk` does, and with TPD_CORRUPT where a chunk is shorter than it must be.
  */
 typedef enum tpd_status (*tpd_slab_chunk_fn)(void *arg, uint32_t file, uint32_t segment, uint64_t chunk, const uint8_t **out_bytes,
 					     size_t *out_len, struct tpd_err *err);
