@@ -8,7 +8,6 @@
 #include "base/tpd.h"
 
 #include "archive_help.h"
-#include "random_bits.h"
 #include "store/manifest.h"
 
 /* A box of a tensor: where it begins, its size, and the size of the whole, which says what its values are. */

@@ -246,7 +246,7 @@ START_TEST(low_space)
 	char text[4096];
 
 	snprintf(text, sizeof text,
-		 "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nscan_interval=1h\nlow_space=100000T\n[watch:a]\npath=%s\nsettle=100ms\n",
+		 "[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nscan_interval=1h\nlow_space=100000T\n[watch:a]\npath=%s\nsettle=1s\n",
 		 scratch("store"), scratch("run/c.sock"), scratch("a"));
 	file_write(scratch("c.conf"), text, strlen(text));
 	start();

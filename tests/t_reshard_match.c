@@ -18,17 +18,18 @@ static struct piece rows_of(unsigned tensor, unsigned from, unsigned to)
 }
 
 /* A step of two models of the same names, in directories of their own, of `ranks` files each. */
-static void save_models(uint64_t step, unsigned ranks)
+static void save_models(uint64_t step, unsigned ranks, const char *const models[2])
 {
-	static const char *const models[] = {"actor", "critic"};
-
 	ck_assert_int_eq(mkdir(scratch("checkpoint-%d", (int)step), 0755), 0);
 	for (unsigned m = 0; m < 2; m++) {
-		ck_assert_int_eq(mkdir(scratch("checkpoint-%d/%s_%d", (int)step, models[m], (int)step), 0755), 0);
+		char model[64];
+
+		snprintf(model, sizeof(model), models[m], (unsigned)step);
+		ck_assert_int_eq(mkdir(scratch("checkpoint-%d/%s", (int)step, model), 0755), 0);
 		for (unsigned r = 0; r < ranks; r++) {
 			struct piece piece = rows_of(1 + m, ROWS / ranks * r, ROWS / ranks * (r + 1));
 
-			write_pieces(scratch("checkpoint-%d/%s_%d/rank_%u.safetensors", (int)step, models[m], (int)step, r), step, &piece, 1);
+			write_pieces(scratch("checkpoint-%d/%s/rank_%u.safetensors", (int)step, model, r), step, &piece, 1);
 		}
 	}
 	OK(ingest(scratch("checkpoint-%d", (int)step), "run", step, NULL));
@@ -36,13 +37,13 @@ static void save_models(uint64_t step, unsigned ranks)
 }
 
 /* Each is compared with itself: three of four values moved, and all of the other's are far away. */
-START_TEST(two_models)
+static void check_models(const char *const models[2], const char *a_file)
 {
 	static const unsigned ranks[] = {2, 2, 3, 1, 2};
 
 	archive_open(16, 0, 2);
 	for (uint64_t step = 0; step < TPD_ARRAY_LEN(ranks); step++)
-		save_models(step, ranks[step]);
+		save_models(step, ranks[step], models);
 	for (uint64_t step = 1; step < TPD_ARRAY_LEN(ranks); step++) {
 		struct seen seen = look(step);
 
@@ -51,7 +52,56 @@ START_TEST(two_models)
 		ck_assert_uint_ge(seen.zeros, 2 * ROWS * COLUMNS / 4);
 		OK(verdict(step));
 	}
-	check_file(4, "critic_4/rank_1.safetensors");
+	check_file(4, a_file);
+}
+
+START_TEST(two_models)
+{
+	static const char *const models[2] = {"actor", "critic"};
+
+	check_models(models, "critic/rank_1.safetensors");
+}
+END_TEST
+
+START_TEST(two_models_with_steps)
+{
+	static const char *const models[2] = {"actor_%u", "critic_%u"};
+
+	check_models(models, "critic_4/rank_1.safetensors");
+}
+END_TEST
+
+/* Whose number is the step's now and then. */
+START_TEST(two_numbered_models)
+{
+	static const char *const models[2] = {"model_1", "model_2"};
+
+	check_models(models, "model_2/rank_1.safetensors");
+}
+END_TEST
+
+/* A directory for each rank: what a rank has now it takes from several of them. */
+START_TEST(a_directory_for_each_rank)
+{
+	static const unsigned ranks[] = {2, 3, 2, 4, 1};
+
+	archive_open(16, 0, 2);
+	for (uint64_t step = 0; step < TPD_ARRAY_LEN(ranks); step++) {
+		ck_assert_int_eq(mkdir(scratch("checkpoint-%d", (int)step), 0755), 0);
+		for (unsigned r = 0; r < ranks[step]; r++) {
+			struct piece piece = rows_of(1, ROWS / ranks[step] * r, ROWS / ranks[step] * (r + 1));
+
+			ck_assert_int_eq(mkdir(scratch("checkpoint-%d/rank_%u", (int)step, r), 0755), 0);
+			write_pieces(scratch("checkpoint-%d/rank_%u/model.safetensors", (int)step, r), step, &piece, 1);
+		}
+		OK(ingest(scratch("checkpoint-%d", (int)step), "run", step, NULL));
+		rename(scratch("checkpoint-%d", (int)step), scratch("saved-%d", (int)step));
+		if (step == 0)
+			continue;
+		ck_assert_uint_eq(look(step).in_slabs, ranks[step]);
+		ck_assert_uint_eq(look(step).pairs, ROWS * COLUMNS);
+		OK(verdict(step));
+	}
 }
 END_TEST
 
@@ -138,32 +188,33 @@ START_TEST(small_remainders)
 }
 END_TEST
 
-/* A grid of 40 x 40 boxes, most of which have nothing in common with a new one; more of them than may become slabs are too many. */
+/* One large box, and 6000 small ones behind it, more than anybody looks at: the last ten are found all the same. */
 START_TEST(many_boxes)
 {
-	static struct piece pieces[1600];
-	static char names[1600][24];
-	struct piece part = {.name = "w", .dtype = "BF16", .tensor = 1, .ndim = 2, .is_part = true, .whole = {640, 640}};
+	enum { LARGE = 20000, SMALL = 6000 };
+	static struct piece pieces[1 + SMALL];
+	static char names_of[1 + SMALL][24];
+	struct piece part = {.name = "w", .dtype = "BF16", .tensor = 1, .ndim = 2, .is_part = true, .whole = {LARGE + 2 * SMALL, 16}};
 
 	archive_open(16, 0, 2);
-	for (unsigned i = 0; i < 1600; i++) {
-		snprintf(names[i], sizeof(names[i]), "w[%u,%u]", i / 40 * 16, i % 40 * 16);
+	for (unsigned i = 0; i <= SMALL; i++) {
 		pieces[i] = part;
-		pieces[i].name = names[i];
+		pieces[i].at[0] = i ? LARGE + 2 * (i - 1) : 0;
+		pieces[i].size[0] = i ? 2 : LARGE;
+		pieces[i].size[1] = 16;
+		snprintf(names_of[i], sizeof(names_of[i]), "w[%u,0]", pieces[i].at[0]);
+		pieces[i].name = names_of[i];
 		pieces[i].is_part = false; /* the name says it, as in a .distcp */
-		pieces[i].at[0] = i / 40 * 16;
-		pieces[i].at[1] = i % 40 * 16;
-		pieces[i].size[0] = pieces[i].size[1] = 16;
 	}
-	save_pieces(0, pieces, 1600);
-	part.at[0] = 320; /* of 16 boxes: as many chunks as one may need */
-	part.at[1] = 480;
-	part.size[0] = part.size[1] = 64;
+	save_pieces(0, pieces, 1 + SMALL);
+	part.size[1] = 16;
+	part.at[0] = LARGE + 2 * SMALL - 20;
+	part.size[0] = 20;
 	save_pieces(1, &part, 1);
 	ck_assert_uint_eq(look(1).in_slabs, 1);
-	ck_assert_uint_eq(look(1).pairs, 64 * 64);
-	ck_assert_uint_ge(look(1).zeros, 64 * 64 / 4);
+	ck_assert_uint_eq(look(1).pairs, 20 * 16);
 	OK(verdict(1));
+	check_file(1, "model.safetensors");
 }
 END_TEST
 
@@ -212,7 +263,10 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		two_models,
+		two_models_with_steps,
+		two_numbered_models,
 		two_models_in_other_files,
+		a_directory_for_each_rank,
 		parts_that_overlap,
 		lists,
 		small_remainders,

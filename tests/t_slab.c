@@ -185,7 +185,7 @@ END_TEST
 /* Which chunks: each once, whichever slab asks for it. */
 START_TEST(chunks_of_slabs)
 {
-	struct tpd_slab slabs[] = {
+	struct tpd_slab slabs[5] = {
 		{.file = 1, .segment = 2, .block = 10, .count = 1, .ref_start = 95},
 		{.file = 1, .segment = 2, .block = 10, .count = 5, .start = 10, .stride = 20, .ref_start = 90, .ref_stride = 40},
 		{.file = 1, .segment = 3, .block = 10, .count = 5, .start = 20, .stride = 20, .ref_stride = 10},
@@ -203,8 +203,11 @@ START_TEST(chunks_of_slabs)
 	}
 	ck_assert_int_eq(tpd_slab_chunks(slabs, 3, 100, 30, 50, chunks, &count, &err), TPD_OK);
 	ck_assert_uint_eq(count, 2);
-	slabs[2].start = 10; /* as the second */
-	ck_assert_int_eq(tpd_slab_chunks(slabs, 3, 100, 10, 20, chunks, &count, &err), TPD_CORRUPT);
+	for (unsigned i = 0; i < 5; i++)
+		slabs[i] = (struct tpd_slab){.file = 1, .segment = 2, .block = 10, .count = 1, .start = 10};
+	ck_assert_int_eq(tpd_slab_chunks(slabs, 4, 100, 10, 20, chunks, &count, &err), TPD_OK);
+	ck_assert_uint_eq(count, 1);
+	ck_assert_int_eq(tpd_slab_chunks(slabs, 5, 100, 10, 20, chunks, &count, &err), TPD_CORRUPT);
 	ck_assert_msg(strstr(err.text, "overlap") != NULL, "%s", err.text);
 	slabs[0] = (struct tpd_slab){.file = 1, .segment = 2, .block = 8, .count = 65, .stride = 8, .ref_stride = 100};
 	ck_assert_int_eq(tpd_slab_chunks(slabs, 1, 100, 0, 64 * 8, chunks, &count, &err), TPD_OK);
@@ -219,28 +222,36 @@ START_TEST(what_it_takes)
 {
 	struct tpd_slab slabs[8];
 	struct tpd_slab_cost cost;
+	uint64_t budget = TPD_SLAB_BUDGET;
 
 	for (unsigned i = 0; i < 8; i++)
 		slabs[i] = (struct tpd_slab){.file = i, .segment = 1, .block = 8, .count = 64, .start = 8 * i, .stride = 64, .ref_stride = 8};
-	cost = tpd_slab_weigh(slabs, 8, 512, 4096);
+	cost = tpd_slab_weigh(slabs, 8, 512, 4096, &budget);
 	ck_assert_uint_eq(cost.most, 8);
 	ck_assert_uint_eq(cost.reads, 8); /* each column is one chunk, which all eight need */
 	slabs[0] = (struct tpd_slab){.segment = 1, .block = 8, .count = 64, .stride = 8, .ref_stride = 64};
-	cost = tpd_slab_weigh(slabs, 1, 512, 512);
+	cost = tpd_slab_weigh(slabs, 1, 512, 512, &budget);
 	ck_assert_uint_eq(cost.most, 8);
 	ck_assert_uint_eq(cost.reads, 8);
 	slabs[0] = (struct tpd_slab){.segment = 1, .block = 4000, .count = 1, .ref_start = 96};
-	cost = tpd_slab_weigh(slabs, 1, 512, 4000);
+	cost = tpd_slab_weigh(slabs, 1, 512, 4000, &budget);
 	ck_assert_uint_eq(cost.most, 2);
 	ck_assert_uint_eq(cost.reads, 8);
 	slabs[0] = (struct tpd_slab){.segment = 1, .block = 8, .count = 512, .stride = 8, .ref_stride = 512};
-	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 512, 4096).most, 64);
-	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 1024, 4096).most, 64);
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 512, 4096, &budget).most, 64);
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 1024, 4096, &budget).most, 64);
 	slabs[0].ref_stride = 1024;
-	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 1024, 4096).most, UINT64_MAX);
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 1024, 4096, &budget).most, UINT64_MAX);
+	budget = 8 * 9 + 8 * 64 + 1; /* looks at slabs, blocks */
+	for (unsigned i = 0; i < 8; i++)
+		slabs[i] = (struct tpd_slab){.file = i, .segment = 1, .block = 8, .count = 64, .start = 8 * i, .stride = 64, .ref_stride = 8};
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 8, 512, 4095, &budget).most, 8);
+	ck_assert_uint_eq(budget, 1);
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 1, 512, 8, &budget).most, UINT64_MAX);
+	budget = TPD_SLAB_BUDGET;
 	slabs[0].count = UINT64_MAX / 512; /* more than anybody counts */
 	slabs[1] = slabs[0];
-	ck_assert_uint_eq(tpd_slab_weigh(slabs, 2, 512, UINT64_MAX).most, UINT64_MAX);
+	ck_assert_uint_eq(tpd_slab_weigh(slabs, 2, 512, UINT64_MAX, &budget).most, UINT64_MAX);
 }
 END_TEST
 

@@ -2,9 +2,9 @@
  * chain.h - read chunks of a stored checkpoint, whatever they refer to.
  *
  * tpd_chain_open() loads the manifests from the checkpoint down to its keyframe (at most TPD_CHAIN_MAX; a cycle is TPD_CORRUPT).
- * tpd_chain_read() replays one chunk through all links, iteratively: memory does not depend on depth or size, only on
- * how often along the chain tensors were cut anew; where they were, a chain keeps decoded chunks for a while (chain_cache.h). Chunks may be read by several threads at once, each with a tpd_chain_worker
- * of its own.
+ * tpd_chain_read() replays one chunk through all links, iteratively: memory does not depend on depth or size, only on how often along
+ * the chain tensors were cut anew; where they were, a chain keeps decoded chunks for a while (chain_cache.h). Chunks may be read by
+ * several threads at once, each with a tpd_chain_worker of its own.
  */
 #ifndef TPD_STORE_CHAIN_H
 #define TPD_STORE_CHAIN_H
@@ -36,6 +36,9 @@ void tpd_chain_use_original(struct tpd_chain *chain, const char *path);
 void tpd_chain_use_files(struct tpd_chain *chain, const int *files, size_t count);
 /* The same for a raw copy: a directory whose files are named by their number (00000, 00001, ...). All of these may be given. */
 void tpd_chain_use_copy(struct tpd_chain *chain, const char *path);
+
+/* Does that file lie in one of these places as it is, by its size? */
+bool tpd_chain_has_raw(struct tpd_chain *chain, uint32_t file);
 
 enum tpd_status tpd_chain_worker_new(struct tpd_chain_worker **out_worker, struct tpd_err *err);
 void tpd_chain_worker_free(struct tpd_chain_worker *worker);

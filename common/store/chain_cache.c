@@ -3,7 +3,7 @@
  *
  *     buckets ─► chunk ─► chunk          oldest ◄─► ... ◄─► newest
  *
- * What somebody uses is in the list, too, and passed over when room is made.
+ * The list has what nobody uses: what is to make room is found at once, however much is in use.
  */
 #include "base/tpd.h"
 
@@ -82,23 +82,17 @@ static struct tpd_cached_chunk *find(struct tpd_chain_cache *cache, const struct
 		chunk = chunk->next;
 	if (!chunk)
 		return NULL;
-	unlink_use(cache, chunk);
-	append_use(cache, chunk);
-	chunk->users++;
+	if (chunk->users++ == 0)
+		unlink_use(cache, chunk);
 	return chunk;
 }
 
-/* The lock is held. Let go of the oldest that nobody uses until the rest fits. */
+/* The lock is held. Let go of the oldest that nobody uses until the rest fits, or nothing is left but what is in use. */
 static void make_room(struct tpd_chain_cache *cache)
 {
-	for (struct tpd_cached_chunk *chunk = cache->oldest, *newer; chunk; chunk = newer) {
-		struct tpd_cached_chunk **place = bucket_of(cache, &chunk->key);
+	while (cache->oldest && (cache->bytes > cache->budget || cache->count > CHUNKS_MAX)) {
+		struct tpd_cached_chunk *chunk = cache->oldest, **place = bucket_of(cache, &chunk->key);
 
-		if (cache->bytes <= cache->budget && cache->count <= CHUNKS_MAX)
-			return;
-		newer = chunk->newer;
-		if (chunk->users > 0)
-			continue;
 		while (*place != chunk)
 			place = &(*place)->next;
 		*place = chunk->next;
@@ -133,7 +127,6 @@ struct tpd_cached_chunk *tpd_chain_cache_put(struct tpd_chain_cache *cache, cons
 		place = bucket_of(cache, key);
 		fresh->next = *place;
 		*place = fresh;
-		append_use(cache, fresh);
 		cache->bytes += len;
 		cache->count++;
 		make_room(cache);
@@ -151,8 +144,9 @@ void tpd_chain_cache_give(struct tpd_chain_cache *cache, struct tpd_cached_chunk
 	if (!chunk)
 		return;
 	pthread_mutex_lock(&cache->lock);
-	chunk->users--;
-	if (cache->bytes > cache->budget)
+	if (--chunk->users == 0) {
+		append_use(cache, chunk);
 		make_room(cache);
+	}
 	pthread_mutex_unlock(&cache->lock);
 }

@@ -25,7 +25,7 @@ struct tpd_cached_chunk {
 	/* of the cache */
 	unsigned users;
 	struct tpd_cached_chunk *next;          /* of the same hash */
-	struct tpd_cached_chunk *older, *newer; /* by use */
+	struct tpd_cached_chunk *older, *newer; /* of those that nobody uses */
 };
 
 /* budget: bytes; what is in use is kept also beyond it. NULL: no memory. */

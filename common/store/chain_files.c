@@ -227,6 +227,20 @@ struct tpd_chain_file *tpd_chain_take_raw(struct tpd_chain *chain, enum tpd_chai
 	return found;
 }
 
+bool tpd_chain_has_raw(struct tpd_chain *chain, uint32_t file)
+{
+	for (unsigned source = 0; source < TPD_CHAIN_SOURCES; source++) {
+		struct tpd_chain_file *found = NULL;
+
+		if (chain->sources[source] || (source == TPD_CHAIN_HELD && chain->held))
+			found = tpd_chain_take_raw(chain, (enum tpd_chain_source)source, file);
+		tpd_chain_give(chain, found);
+		if (found)
+			return true;
+	}
+	return false;
+}
+
 void tpd_chain_give(struct tpd_chain *chain, struct tpd_chain_file *file)
 {
 	if (!file)

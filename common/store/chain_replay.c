@@ -132,7 +132,8 @@ static enum tpd_status take_buffer(struct tpd_chain_worker *worker, struct node 
 
 	if (node->buffer.data)
 		return TPD_OK;
-	if (worker->spare_count > 0)
+	/* A piece goes into the cache, which counts what a chunk needs: it has memory of just that size. */
+	if (worker->spare_count > 0 && !node->is_piece)
 		node->buffer = worker->spare[--worker->spare_count];
 	status = buffer_room(&node->buffer, node->entry.decoded_len, err);
 	return status ? status : hold(worker, node, node->buffer.cap, err);

@@ -286,6 +286,10 @@ static enum tpd_status open_reference(struct tpd_ingest_job *job, const struct t
 	}
 	if (!status && job->source->held && tpd_id_equal(&job->source->held_id, id))
 		status = use_held(*out, job->source->held, err);
+	if (status) {
+		tpd_chain_close(*out);
+		*out = NULL;
+	}
 	return status;
 }
 

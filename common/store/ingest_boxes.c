@@ -24,7 +24,7 @@
 #include <string.h>
 
 /* Earlier boxes that one is compared with at most: more of them than could become slabs. */
-#define LOOKS_MAX 2048u
+#define LOOKS_MAX 4096u
 
 struct box {
 	const char *name; /* borrowed */
@@ -36,11 +36,15 @@ struct box {
 	uint64_t start[TPD_FORMAT_MAX_DIMS];
 	const uint64_t *dims; /* borrowed */
 	uint64_t key;         /* start[] in the dimension that its group is sorted by */
+	unsigned size;        /* log2 of dims[] in it */
 	uint64_t elements;
 	uint32_t file, segment;
 };
 
-/* The boxes of one tensor in one directory: by their starts in that dimension, in which the largest has `reach`. */
+/*
+ * The boxes of one tensor in one directory that are about as large in one dimension: by their starts in it. reach: of the largest, which
+ * is less than twice the smallest, so that of those that lie close enough few have nothing in common.
+ */
 struct group {
 	size_t first, count;
 	unsigned dimension;
@@ -50,7 +54,7 @@ struct group {
 struct tpd_ingest_boxes {
 	struct box *items;
 	size_t count;
-	struct group *groups; /* by tensor and directory */
+	struct group *groups; /* by tensor, directory and size */
 	size_t group_count;
 	struct tpd_ingest_cost cost;
 };
@@ -121,7 +125,7 @@ static int compare_numbers(const uint64_t *a, const uint64_t *b, unsigned n)
 	return 0;
 }
 
-static int compare_groups(const struct box *a, const struct box *b)
+static int compare_places(const struct box *a, const struct box *b)
 {
 	int order = compare_tensors(a, b);
 
@@ -131,8 +135,10 @@ static int compare_groups(const struct box *a, const struct box *b)
 static int compare_boxes(const void *pa, const void *pb)
 {
 	const struct box *a = pa, *b = pb;
-	int order = compare_groups(a, b);
+	int order = compare_places(a, b);
 
+	if (order == 0)
+		order = (a->size > b->size) - (a->size < b->size);
 	if (order == 0)
 		order = (a->key > b->key) - (a->key < b->key);
 	if (order == 0)
@@ -152,7 +158,7 @@ static void drop_copies(struct tpd_ingest_boxes *boxes)
 	for (size_t i = 0; i < boxes->count; i++) {
 		const struct box *box = &boxes->items[i], *last = kept ? &boxes->items[kept - 1] : NULL;
 
-		if (last && compare_groups(last, box) == 0 && compare_numbers(last->start, box->start, box->ndim) == 0 &&
+		if (last && compare_places(last, box) == 0 && compare_numbers(last->start, box->start, box->ndim) == 0 &&
 		    compare_numbers(last->dims, box->dims, box->ndim) == 0)
 			continue;
 		boxes->items[kept++] = *box;
@@ -160,40 +166,67 @@ static void drop_copies(struct tpd_ingest_boxes *boxes)
 	boxes->count = kept;
 }
 
-/* Sort a group by the dimension in which its boxes are smallest, measured by all of them together. */
-static void sort_group(struct tpd_ingest_boxes *boxes, struct group *group)
+static unsigned log2_of(uint64_t value)
 {
-	struct box *items = boxes->items + group->first;
+	unsigned log = 0;
+
+	while (value >> log > 1)
+		log++;
+	return log;
+}
+
+/* The dimension in which boxes are smallest, measured by all of them together. */
+static unsigned choose_dimension(const struct box *items, size_t count)
+{
 	double smallest = 2;
+	unsigned best = 0;
 
 	for (unsigned d = 0; d < items->ndim; d++) {
-		uint64_t low = UINT64_MAX, high = 0, reach = 0;
+		uint64_t low = UINT64_MAX, high = 0;
+		double sum = 0;
 
-		for (size_t i = 0; i < group->count; i++) {
+		for (size_t i = 0; i < count; i++) {
 			low = TPD_MIN(low, items[i].start[d]);
 			high = TPD_MAX(high, items[i].start[d] + items[i].dims[d]);
-			reach = TPD_MAX(reach, items[i].dims[d]);
+			sum += (double)items[i].dims[d];
 		}
-		if ((double)reach < smallest * (double)(high - low)) {
-			smallest = (double)reach / (double)(high - low);
-			group->dimension = d;
-			group->reach = reach;
+		if (sum / (double)count < smallest * (double)(high - low)) {
+			smallest = sum / (double)count / (double)(high - low);
+			best = d;
 		}
 	}
-	for (size_t i = 0; i < group->count; i++)
-		items[i].key = items[i].start[group->dimension];
-	qsort(items, group->count, sizeof(*items), compare_boxes);
+	return best;
+}
+
+/* Sort the boxes of one place into groups. */
+static void make_groups_of(struct tpd_ingest_boxes *boxes, size_t first, size_t count)
+{
+	struct box *items = boxes->items + first;
+	const unsigned dimension = choose_dimension(items, count);
+
+	for (size_t i = 0; i < count; i++) {
+		items[i].key = items[i].start[dimension];
+		items[i].size = log2_of(items[i].dims[dimension]);
+	}
+	qsort(items, count, sizeof(*items), compare_boxes);
+	for (size_t i = 0; i < count; i++) {
+		struct group *group = &boxes->groups[boxes->group_count - 1];
+
+		if (i == 0 || items[i - 1].size != items[i].size) {
+			group = &boxes->groups[boxes->group_count++];
+			*group = (struct group){.first = first + i, .dimension = dimension};
+		}
+		group->count++;
+		group->reach = TPD_MAX(group->reach, items[i].dims[dimension]);
+	}
 }
 
 static void make_groups(struct tpd_ingest_boxes *boxes)
 {
 	for (size_t from = 0, to; from < boxes->count; from = to) {
-		struct group *group = &boxes->groups[boxes->group_count++];
-
-		for (to = from + 1; to < boxes->count && compare_groups(&boxes->items[from], &boxes->items[to]) == 0;)
+		for (to = from + 1; to < boxes->count && compare_places(&boxes->items[from], &boxes->items[to]) == 0;)
 			to++;
-		*group = (struct group){.first = from, .count = to - from};
-		sort_group(boxes, group);
+		make_groups_of(boxes, from, to - from);
 	}
 }
 
@@ -329,33 +362,20 @@ static bool add_slabs(const struct box *own, const struct box *ref, const struct
 	return true;
 }
 
-/* The first group that is not before this one of a box. */
-static const struct group *group_from(const struct tpd_ingest_boxes *boxes, const struct box *box)
+/* The first group that is not before those of the box's tensor in its directory. */
+static size_t group_from(const struct tpd_ingest_boxes *boxes, const struct box *box)
 {
 	size_t low = 0, high = boxes->group_count;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 
-		if (compare_groups(&boxes->items[boxes->groups[middle].first], box) < 0)
+		if (compare_places(&boxes->items[boxes->groups[middle].first], box) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low < boxes->group_count ? &boxes->groups[low] : NULL;
-}
-
-/* The tensor's group in the box's directory, else its first in any. NULL: there is none. */
-static const struct group *find_group(const struct tpd_ingest_boxes *boxes, const struct box *own)
-{
-	const struct group *group = group_from(boxes, own);
-	struct box first = *own;
-
-	if (group && compare_groups(&boxes->items[group->first], own) == 0)
-		return group;
-	first.directory = 0;
-	group = group_from(boxes, &first);
-	return group && compare_tensors(&boxes->items[group->first], own) == 0 ? group : NULL;
+	return low;
 }
 
 /* Of the group's boxes the first that may reach beyond `low` in their dimension. */
@@ -383,47 +403,78 @@ static bool overlap(const struct common *a, const struct common *b, unsigned ndi
 	return true;
 }
 
+/* One search: what was found so far. */
+struct finding {
+	const struct tpd_ingest_boxes *boxes;
+	struct box own;
+	struct tpd_ingest_cut *cut;
+	struct common *taken; /* TPD_SLABS_MAX */
+	size_t taken_count;
+	unsigned looks;
+	bool parts; /* one of the two is called a part */
+};
+
+static void look_through(struct finding *f, const struct group *group)
+{
+	const struct tpd_ingest_boxes *boxes = f->boxes;
+	const uint64_t low = f->own.start[group->dimension], high = low + f->own.dims[group->dimension];
+	const size_t end = group->first + group->count;
+
+	for (size_t i = first_within(boxes, group, low); i < end && boxes->items[i].key < high; i++) {
+		const struct box *ref = &boxes->items[i];
+		struct common c = intersect(&f->own, ref);
+		bool again = false;
+
+		if (f->cut->count == TPD_SLABS_MAX || f->looks++ == LOOKS_MAX)
+			return;
+		for (size_t t = 0; c.elements > 0 && !again && t < f->taken_count; t++)
+			again = overlap(&f->taken[t], &c, f->own.ndim);
+		/* What is in too many small pieces is left out, and the rest stays. */
+		if (c.elements == 0 || again || !add_slabs(&f->own, ref, &c, f->cut->slabs, &f->cut->count))
+			continue;
+		f->taken[f->taken_count++] = c;
+		f->parts |= ref->is_part;
+		f->cut->elements += c.elements;
+	}
+}
+
 enum tpd_status tpd_ingest_boxes_find(const struct tpd_ingest_boxes *boxes, const struct tpd_segment *seg,
 				      const struct tpd_segment_about *about, bool part, uint32_t directory, struct tpd_ingest_cut *out,
 				      struct tpd_err *err)
 {
-	const struct group *group;
-	struct box own;
+	struct finding f = {.boxes = boxes, .cut = out, .parts = part};
 	TPD_AUTO_FREE struct common *taken = NULL;
-	size_t taken_count = 0, first, end;
-	bool parts = part;
+	uint64_t budget = TPD_SLAB_BUDGET;
+	struct box first;
+	size_t own, g;
 
 	out->count = 0;
 	out->elements = 0;
-	if (!make_box(seg, about, part, &own))
+	if (!make_box(seg, about, part, &f.own))
 		return TPD_OK;
-	own.directory = directory;
-	group = find_group(boxes, &own);
-	if (!group)
+	f.own.directory = directory;
+	first = f.own;
+	first.directory = 0;
+	own = group_from(boxes, &f.own);
+	g = group_from(boxes, &first);
+	if (g == boxes->group_count || compare_tensors(&boxes->items[boxes->groups[g].first], &f.own) != 0)
 		return TPD_OK;
-	taken = malloc(TPD_SLABS_MAX * sizeof(*taken));
+	taken = f.taken = malloc(TPD_SLABS_MAX * sizeof(*taken));
 	if (!taken)
 		return tpd_fail_nomem(err);
-	first = first_within(boxes, group, own.start[group->dimension]);
-	end = TPD_MIN(group->first + group->count, first + LOOKS_MAX);
-	for (size_t i = first; i < end && out->count < TPD_SLABS_MAX; i++) {
-		const struct box *ref = &boxes->items[i];
-		struct common c = intersect(&own, ref);
-		bool again = false;
+	/* Its own directory first; where that has not all of it, as when each rank has a directory, the others. */
+	for (; own < boxes->group_count && compare_places(&boxes->items[boxes->groups[own].first], &f.own) == 0; own++)
+		look_through(&f, &boxes->groups[own]);
+	for (; out->elements < f.own.elements && g < boxes->group_count; g++) {
+		const struct box *box = &boxes->items[boxes->groups[g].first];
 
-		if (ref->key >= own.start[group->dimension] + own.dims[group->dimension])
+		if (compare_tensors(box, &f.own) != 0)
 			break;
-		for (size_t t = 0; c.elements > 0 && !again && t < taken_count; t++)
-			again = overlap(&taken[t], &c, own.ndim);
-		/* What is in too many small pieces is left out, and the rest stays. */
-		if (c.elements == 0 || again || !add_slabs(&own, ref, &c, out->slabs, &out->count))
-			continue;
-		taken[taken_count++] = c;
-		parts |= ref->is_part;
-		out->elements += c.elements;
+		if (box->directory != directory)
+			look_through(&f, &boxes->groups[g]);
 	}
-	out->cost = tpd_slab_weigh(out->slabs, out->count, tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype), own.elements);
-	if (!parts || out->cost.most > TPD_INGEST_SLAB_CHUNKS)
+	out->cost = tpd_slab_weigh(out->slabs, out->count, tpd_chunk_bytes(seg->dtype) / tpd_dtype_width(seg->dtype), f.own.elements, &budget);
+	if (!f.parts || out->cost.most > TPD_INGEST_SLAB_CHUNKS)
 		out->count = 0;
 	return TPD_OK;
 }

@@ -32,7 +32,7 @@ static void make_slabs(const struct tpd_manifest *m, const struct tpd_ingest_cos
 {
 	const struct tpd_entry *entry = &m->entries[m->files[ties[0]->owner.file]];
 	const struct tpd_segment *seg = &entry->segments[ties[0]->owner.segment];
-	uint64_t elements = seg->length / tpd_dtype_width(seg->dtype), next = 0, most;
+	uint64_t elements = seg->length / tpd_dtype_width(seg->dtype), next = 0, most, budget = TPD_SLAB_BUDGET;
 
 	*out_count = 0;
 	if (count > TPD_SLABS_MAX || seg->length % tpd_dtype_width(seg->dtype) != 0)
@@ -49,7 +49,7 @@ static void make_slabs(const struct tpd_manifest *m, const struct tpd_ingest_cos
 	}
 	if (next != elements)
 		return;
-	most = tpd_slab_weigh(slabs, (uint32_t)count, TPD_CHUNK_ELEMENTS, elements).most;
+	most = tpd_slab_weigh(slabs, (uint32_t)count, TPD_CHUNK_ELEMENTS, elements, &budget).most;
 	if (most <= TPD_INGEST_SLAB_CHUNKS && (masters->width == 1 || tpd_ingest_cost_fits(masters, most, DERIVED_BYTES)))
 		*out_count = (uint32_t)count;
 }
@@ -70,6 +70,7 @@ enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *er
 		return status;
 	cost = tpd_ingest_cost(job->ref);
 	cost.width *= TPD_MAX(tpd_ingest_width_of(m), (uint64_t)1);
+	cost.derived = 1; /* masters are not derived, nor is what they refer to */
 	qsort(masters, count, sizeof(*masters), compare_owners);
 	for (size_t from = 0, to; !status && from < count; from = to) {
 		const struct tpd_tie_end *owner = &masters[from]->owner;

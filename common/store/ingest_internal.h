@@ -93,11 +93,16 @@ struct tpd_ingest_job {
 /* The first len bytes of a path with each run of digits whose value is `step` as '*': what it is in any step. The caller's; NULL: no memory. */
 char *tpd_ingest_role(const char *path, size_t len, uint64_t step);
 
-/* The directories of a checkpoint's files, as roles: "global_step20/x" and, twenty steps later, "global_step40/x" are one. */
+/*
+ * The directories of a checkpoint's files. One of another checkpoint is the one of the same path, else of the same role: "global_step20/x"
+ * and, twenty steps later, "global_step40/x" are one.
+ */
+struct tpd_ingest_directory;
 struct tpd_ingest_directories {
-	char **texts;      /* sorted; one a file, so that several may be the same: the first of them has the number */
+	struct tpd_ingest_directory *items; /* one a file, by path; owned */
+	const struct tpd_ingest_directory **by_role;
 	uint32_t count;
-	uint32_t *of_file; /* numbers */
+	uint32_t *of_file; /* numbers, ascending as the paths */
 };
 /* Also after a failure to be released. *out must be zeros. */
 enum tpd_status tpd_ingest_directories_make(const struct tpd_manifest *m, struct tpd_ingest_directories *out, struct tpd_err *err);
@@ -127,13 +132,16 @@ bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *nam
 /* --- ingest_cost.c: what it takes to read through a chain --- */
 
 struct tpd_ingest_cost {
-	uint64_t width; /* chunks of its last link that one of its checkpoint may need */
+	uint64_t width;   /* chunks of its last link that one of its checkpoint may need */
+	uint64_t derived; /* chunks of its own checkpoint that one of a derived tensor may need; there is one such step on any way down */
 	uint32_t links;
 	double replay;  /* chunks that are decoded for one of its checkpoint, on the average */
 };
 struct tpd_ingest_cost tpd_ingest_cost(const struct tpd_chain *chain); /* NULL: of nothing */
 /* From how many chunks of the link below one of this checkpoint is put together at most; 0: none is. */
 uint64_t tpd_ingest_width_of(const struct tpd_manifest *m);
+/* How much a reader may be asked for, at the limit of links of an archive: TPD_INGEST_REPLAY_MAX. */
+double tpd_ingest_replay_max(uint32_t max_depth);
 /* The replay of a checkpoint that refers to one of that cost: its own chunks need so many there altogether. */
 double tpd_ingest_replay(const struct tpd_ingest_cost *below, uint64_t reads, uint64_t chunks);
 /* May a chunk be put together from so many there, of that size? */

@@ -345,6 +345,15 @@ static bool is_reference(const struct earlier *ref, const struct tpd_segment *se
 	       tpd_ingest_cost_fits(tpd_ingest_boxes_cost(ref->boxes), cut->cost.most, tpd_chunk_bytes(seg->dtype));
 }
 
+/* Statistics are not worth minutes of decoding: may w1 be put together for them, since it can be read as it is or takes no more than others? */
+static bool is_at_hand(const struct tpd_ingest_job *job, const struct earlier *w1, const struct tpd_segment *seg,
+		       const struct tpd_ingest_cut *cut)
+{
+	return tpd_chain_has_raw(w1->chain, cut->slabs[0].file) ||
+	       tpd_ingest_replay(tpd_ingest_boxes_cost(w1->boxes), cut->cost.reads, tpd_segment_chunks(seg)) <=
+		       tpd_ingest_replay_max(job->options->max_depth);
+}
+
 /* Parts of several tensors for one that has no counterpart: as the reference, and as w1 where they are all of it. */
 static enum tpd_status match_cut(struct tpd_ingest_job *job, struct tpd_file_work *file, uint32_t s, struct earlier *ref,
 				 struct earlier *w1, bool in_w1, struct tpd_err *err)
@@ -362,9 +371,9 @@ static enum tpd_status match_cut(struct tpd_ingest_job *job, struct tpd_file_wor
 		status = tpd_entry_refer(file->entry, s, cut.slabs, cut.count, false, err);
 	if (status || in_w1 || !tpd_dtype_has_stats(seg->dtype))
 		return status;
-	if (!both || !alone) /* not asked yet */
-		status = find_cut(both ? ref : w1, file, s, &cut, err);
-	if (status || cut.count == 0 || cut.elements < seg->length / tpd_dtype_width(seg->dtype))
+	if (!both)
+		status = find_cut(w1, file, s, &cut, err);
+	if (status || cut.count == 0 || cut.elements < seg->length / tpd_dtype_width(seg->dtype) || !is_at_hand(job, both ? ref : w1, seg, &cut))
 		return status;
 	work->w1_slabs = malloc(cut.count * sizeof(*cut.slabs));
 	if (!work->w1_slabs)
@@ -500,7 +509,7 @@ enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err
 
 enum tpd_status tpd_ingest_is_costly(struct tpd_ingest_job *job, struct tpd_chain *chain, bool *out_costly, struct tpd_err *err)
 {
-	const double most = TPD_MAX((double)TPD_INGEST_REPLAY_MAX, 1.5 * job->options->max_depth);
+	const double most = tpd_ingest_replay_max(job->options->max_depth);
 	struct earlier there = {0};
 	struct roles own = {0};
 	uint64_t chunks = 0, reads = 0;

@@ -2,8 +2,8 @@
  * ingest_names.c - where a tensor was in an earlier checkpoint: by its name, in whatever file.
  *
  * Frameworks move tensors: a model that grew is saved in more shards, a file is called after its step or its number of parts. So
- * all names of a checkpoint are one sorted list. The file of the same role comes first (ranks have files with the same names in
- * them), then any other of the same directory (two models of one checkpoint may have the same names in them), then any; only a tensor
+ * all names of a checkpoint are one sorted list. The file of the same path or role comes first (ranks have files with the same names
+ * in them), then any other of the same directory (two models of one checkpoint may have the same names in them), then any; only a tensor
  * of the same length and type is the same tensor.
  */
 #include "base/tpd.h"
@@ -45,73 +45,120 @@ char *tpd_ingest_role(const char *path, size_t len, uint64_t step)
 	return out;
 }
 
-static char *directory_role(const struct tpd_manifest *m, uint32_t file)
+/* Bytes of the path that are its directory's. */
+static size_t directory_len(const struct tpd_manifest *m, uint32_t file)
 {
 	const char *path = m->entries[m->files[file]].path, *slash = strrchr(path, '/');
 
-	return tpd_ingest_role(path, slash && m->kind == TPD_CHECKPOINT_DIR ? (size_t)(slash - path) : 0, m->step);
+	return slash && m->kind == TPD_CHECKPOINT_DIR ? (size_t)(slash - path) : 0;
 }
 
-static int compare_texts(const void *a, const void *b)
+struct tpd_ingest_directory {
+	char *path, *role; /* owned */
+	uint32_t file;
+};
+
+static int compare_paths(const void *a, const void *b)
 {
-	return strcmp(*(char *const *)a, *(char *const *)b);
+	const struct tpd_ingest_directory *x = a, *y = b;
+	int order = strcmp(x->path, y->path);
+
+	return order ? order : (x->file > y->file) - (x->file < y->file);
 }
 
-/* The first that is not before `text`. */
-static uint32_t find_text(const struct tpd_ingest_directories *directories, const char *text)
+static int compare_roles(const void *a, const void *b)
+{
+	const struct tpd_ingest_directory *const *x = a, *const *y = b;
+	int order = strcmp((*x)->role, (*y)->role);
+
+	return order ? order : compare_paths(*x, *y);
+}
+
+enum tpd_status tpd_ingest_directories_make(const struct tpd_manifest *m, struct tpd_ingest_directories *out, struct tpd_err *err)
+{
+	out->items = calloc(m->file_count + 1u, sizeof(*out->items));
+	out->by_role = calloc(m->file_count + 1u, sizeof(*out->by_role));
+	out->of_file = calloc(m->file_count + 1u, sizeof(*out->of_file));
+	if (!out->items || !out->by_role || !out->of_file)
+		return tpd_fail_nomem(err);
+	for (uint32_t f = 0; f < m->file_count; f++) {
+		const char *path = m->entries[m->files[f]].path;
+		size_t len = directory_len(m, f);
+
+		out->items[f] = (struct tpd_ingest_directory){strndup(path, len), tpd_ingest_role(path, len, m->step), f};
+		out->count = f + 1;
+		if (!out->items[f].path || !out->items[f].role)
+			return tpd_fail_nomem(err);
+	}
+	qsort(out->items, out->count, sizeof(*out->items), compare_paths);
+	for (uint32_t i = 0, first = 0; i < out->count; i++) { /* files of one directory have the number of its first */
+		if (i > 0 && strcmp(out->items[i - 1].path, out->items[i].path) != 0)
+			first = i;
+		out->of_file[out->items[i].file] = first;
+		out->by_role[i] = &out->items[i];
+	}
+	qsort(out->by_role, out->count, sizeof(*out->by_role), compare_roles);
+	return TPD_OK;
+}
+
+void tpd_ingest_directories_release(struct tpd_ingest_directories *directories)
+{
+	for (uint32_t i = 0; i < directories->count; i++) {
+		free(directories->items[i].path);
+		free(directories->items[i].role);
+	}
+	free(directories->items);
+	free(directories->by_role);
+	free(directories->of_file);
+	*directories = (struct tpd_ingest_directories){0};
+}
+
+/* The first of this path; NULL: none. */
+static const struct tpd_ingest_directory *find_directory(const struct tpd_ingest_directories *directories, const char *path, size_t len)
+{
+	uint32_t low = 0, high = directories->count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		int order = strncmp(directories->items[middle].path, path, len);
+
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == directories->count || strncmp(directories->items[low].path, path, len) != 0 || directories->items[low].path[len])
+		return NULL;
+	return &directories->items[low];
+}
+
+static const struct tpd_ingest_directory *find_role(const struct tpd_ingest_directories *directories, const char *role)
 {
 	uint32_t low = 0, high = directories->count;
 
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
 
-		if (strcmp(directories->texts[middle], text) < 0)
+		if (strcmp(directories->by_role[middle]->role, role) < 0)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return low;
-}
-
-enum tpd_status tpd_ingest_directories_make(const struct tpd_manifest *m, struct tpd_ingest_directories *out, struct tpd_err *err)
-{
-	TPD_AUTO_FREE char **of_file = calloc(m->file_count + 1u, sizeof(*of_file)); /* borrowed from out */
-
-	out->texts = calloc(m->file_count + 1u, sizeof(*out->texts));
-	out->of_file = calloc(m->file_count + 1u, sizeof(*out->of_file));
-	if (!of_file || !out->texts || !out->of_file)
-		return tpd_fail_nomem(err);
-	for (uint32_t f = 0; f < m->file_count; f++) {
-		of_file[f] = out->texts[f] = directory_role(m, f);
-		if (!of_file[f])
-			return tpd_fail_nomem(err);
-		out->count = f + 1;
-	}
-	qsort(out->texts, out->count, sizeof(*out->texts), compare_texts);
-	for (uint32_t f = 0; f < m->file_count; f++)
-		out->of_file[f] = find_text(out, of_file[f]);
-	return TPD_OK;
-}
-
-void tpd_ingest_directories_release(struct tpd_ingest_directories *directories)
-{
-	for (uint32_t i = 0; i < directories->count; i++)
-		free(directories->texts[i]);
-	free(directories->texts);
-	free(directories->of_file);
-	*directories = (struct tpd_ingest_directories){0};
+	return low < directories->count && strcmp(directories->by_role[low]->role, role) == 0 ? directories->by_role[low] : NULL;
 }
 
 enum tpd_status tpd_ingest_directories_find(const struct tpd_ingest_directories *directories, const struct tpd_manifest *own, uint32_t file,
 					    uint32_t *out_number, struct tpd_err *err)
 {
-	TPD_AUTO_FREE char *text = directory_role(own, file);
+	const char *path = own->entries[own->files[file]].path;
+	const struct tpd_ingest_directory *found = find_directory(directories, path, directory_len(own, file));
+	TPD_AUTO_FREE char *role = tpd_ingest_role(path, directory_len(own, file), own->step);
 
-	if (!text)
+	if (!role)
 		return tpd_fail_nomem(err);
-	*out_number = find_text(directories, text);
-	if (*out_number == directories->count || strcmp(directories->texts[*out_number], text) != 0)
-		*out_number = TPD_INGEST_NOWHERE;
+	if (!found)
+		found = find_role(directories, role);
+	*out_number = found ? directories->of_file[found->file] : TPD_INGEST_NOWHERE;
 	return TPD_OK;
 }
 

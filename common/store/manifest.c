@@ -373,7 +373,7 @@ static enum tpd_status check_slabs(const struct tpd_entry *entry, uint32_t s, st
 {
 	const struct tpd_segment *seg = &entry->segments[s];
 	unsigned width = tpd_dtype_width(seg->dtype);
-	uint64_t left = seg->length / width; /* elements that no slab named yet */
+	uint64_t left = TPD_SLAB_OVERLAP_MAX * (seg->length / width); /* elements that slabs may still name */
 
 	if (s == 0 || seg->length % width != 0 || seg->ref_segment < 1 || seg->ref_segment > TPD_SLABS_MAX)
 		return tpd_fail(err, class, "manifest: '%s': segment %u cannot refer to %u slabs", entry->path, s,
@@ -384,7 +384,7 @@ static enum tpd_status check_slabs(const struct tpd_entry *entry, uint32_t s, st
 		if (!tpd_slab_fits(slab, seg->length / width, UINT64_MAX))
 			return tpd_fail(err, class, "manifest: '%s': a slab of segment %u is not inside it", entry->path, s);
 		if (slab->block * slab->count > left)
-			return tpd_fail(err, class, "manifest: '%s': slabs of segment %u overlap", entry->path, s);
+			return tpd_fail(err, class, "manifest: '%s': slabs of segment %u overlap too often", entry->path, s);
 		left -= slab->block * slab->count;
 	}
 	return tpd_manifest_weigh(sums, seg->ref_segment, TPD_MANIFEST_WEIGHT_SLAB, class, err);

@@ -87,8 +87,8 @@ enum tpd_status tpd_slab_chunks(const struct tpd_slab *slabs, uint32_t count, ui
 			uint64_t last = (run.ref_at + run.n - 1) / chunk_elements;
 
 			named += run.n;
-			if (named > high - low)
-				return tpd_fail(err, TPD_CORRUPT, "slabs that overlap");
+			if (named > TPD_SLAB_OVERLAP_MAX * (high - low))
+				return tpd_fail(err, TPD_CORRUPT, "slabs that overlap too often");
 			for (uint64_t c = TPD_MAX(next, run.ref_at / chunk_elements); c <= last; c++) {
 				if (is_known(out_chunks, found, &slabs[i], c))
 					continue;
@@ -103,22 +103,32 @@ enum tpd_status tpd_slab_chunks(const struct tpd_slab *slabs, uint32_t count, ui
 	return TPD_OK;
 }
 
-/* Blocks of one tensor; more are not counted, but taken for too many. */
-#define BLOCKS_MAX (1u << 26)
+/* Blocks, and a look at each slab for each chunk. */
+static uint64_t effort_of(const struct tpd_slab *slabs, uint32_t count, uint64_t chunks)
+{
+	uint64_t effort;
 
-struct tpd_slab_cost tpd_slab_weigh(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements)
+	if (TPD_MUL_OVERFLOW(chunks, (uint64_t)count + 1, &effort))
+		return UINT64_MAX;
+	for (uint32_t i = 0; i < count; i++)
+		if (TPD_ADD_OVERFLOW(effort, slabs[i].count, &effort))
+			return UINT64_MAX;
+	return effort;
+}
+
+struct tpd_slab_cost tpd_slab_weigh(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements,
+				    uint64_t *budget)
 {
 	const struct tpd_slab_cost too_much = {UINT64_MAX, UINT64_MAX};
+	const uint64_t effort = effort_of(slabs, count, elements / chunk_elements + 1);
 	struct tpd_slab_chunk chunks[2][TPD_SLAB_CHUNKS_MAX];
 	struct tpd_slab_cost cost = {0};
 	uint32_t found[2] = {0};
-	uint64_t blocks = 0;
 	unsigned now = 0;
 
-	for (uint32_t i = 0; i < count; i++)
-		blocks += TPD_MIN(slabs[i].count, (uint64_t)BLOCKS_MAX);
-	if (blocks > BLOCKS_MAX || elements / chunk_elements > BLOCKS_MAX)
+	if (effort > *budget)
 		return too_much;
+	*budget -= effort;
 	for (uint64_t low = 0; low < elements; low += chunk_elements, now = !now) {
 		uint64_t high = TPD_MIN(low + chunk_elements, elements);
 

@@ -21,6 +21,7 @@ struct tpd_slab {
 };
 
 #define TPD_SLABS_MAX 256u      /* of one segment */
+#define TPD_SLAB_OVERLAP_MAX 4u /* elements that slabs may name for each that there is: where they overlap the later one holds */
 #define TPD_SLAB_BLOCK_MIN 8u   /* elements, of a slab of several blocks: what they may cost a reader */
 #define TPD_SLAB_CHUNKS_MAX 64u /* of referenced segments that one chunk may be put together from */
 
@@ -48,22 +49,26 @@ struct tpd_slab_chunk {
 
 /*
  * Those that elements [low, high) are put together from, each once: at most TPD_SLAB_CHUNKS_MAX. TPD_CORRUPT: they are more, or slabs
- * name more elements than these are. chunk_elements: of chunks here and there.
+ * overlap more than they may. chunk_elements: of chunks here and there.
  */
 enum tpd_status tpd_slab_chunks(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t low, uint64_t high,
 				struct tpd_slab_chunk out_chunks[TPD_SLAB_CHUNKS_MAX], uint32_t *out_count, struct tpd_err *err);
 
 /* What it takes to put a tensor together, chunk by chunk. */
 struct tpd_slab_cost {
-	uint64_t most;  /* chunks of others for one of its own; UINT64_MAX: more than it may need, or too many blocks to count */
+	uint64_t most;  /* chunks of others for one of its own; UINT64_MAX: more than it may need, or too much to look at */
 	uint64_t reads; /* of chunks, when those that the chunk before needed, too, are still at hand */
 };
-struct tpd_slab_cost tpd_slab_weigh(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements);
+/* budget: of what looking at it may take, in blocks and in slabs for a chunk, less what it took; what would take more is too much. */
+struct tpd_slab_cost tpd_slab_weigh(const struct tpd_slab *slabs, uint32_t count, uint64_t chunk_elements, uint64_t elements,
+				    uint64_t *budget);
+#define TPD_SLAB_BUDGET (UINT64_C(1) << 28)
 
 /*
  * Put elements [low, low + n) of type `to` together from others of type `from`, which is the same, or F32 where `to` is BF16 or F16: they
- * are rounded then. Zeros where no slab says anything. `chunk` gives the bytes of a chunk of a referenced segment, borrowed until it is
- * called again; it is asked for the same chunk several times only after another one. out: room for n elements of the wider type. Fails as `chunk` does, and with TPD_CORRUPT where a chunk is shorter than it must be.
+ * are rounded then. Zeros where no slab says anything; where slabs overlap the later one holds. `chunk` gives the bytes of a chunk
+ * of a referenced segment, borrowed until it is called again; it is asked for the same chunk several times only after another one.
+ * out: room for n elements of the wider type. Fails as `chunk` does, and with TPD_CORRUPT where a chunk is shorter than it must be.
  */
 typedef enum tpd_status (*tpd_slab_chunk_fn)(void *arg, uint32_t file, uint32_t segment, uint64_t chunk, const uint8_t **out_bytes,
 					     size_t *out_len, struct tpd_err *err);
