@@ -114,55 +114,91 @@ static void zstd_frame(struct reader in, const uint8_t *ref, size_t ref_len, uin
 	ZSTD_freeDCtx(ctx);
 }
 
-/* Section 3, coder 3. */
-static void rans(struct reader *in, uint8_t *out, size_t n)
-{
-	uint32_t f[256] = {0}, cum[256] = {0}, state[64], sum = 0;
+/* Section 3: what a coder knows of each byte value. */
+struct table {
+	uint32_t f[256], cum[256];
 	uint8_t byte_at[4096];
-	unsigned lanes = (unsigned)integer(in, 1), first = (unsigned)integer(in, 1), last = (unsigned)integer(in, 1);
-	struct reader words;
-	uint64_t w;
+};
 
-	need(in->status, lanes <= 6 && first < last);
+/* From `first` to `last`, of which both occur. */
+static void frequencies(struct reader *in, unsigned first, unsigned last, struct table *t)
+{
+	uint32_t sum = 0;
+
+	memset(t, 0, sizeof *t);
 	for (unsigned s = first; s <= last && !*in->status; s++) {
 		uint64_t v = varint(in);
 
 		need(in->status, v <= 4096 - sum);
 		if (*in->status)
 			return;
-		f[s] = (uint32_t)v;
-		cum[s] = sum;
-		memset(byte_at + sum, (int)s, f[s]);
-		sum += f[s];
+		t->f[s] = (uint32_t)v;
+		t->cum[s] = sum;
+		memset(t->byte_at + sum, (int)s, t->f[s]);
+		sum += t->f[s];
 		if (v == 0) {
 			s += (unsigned)integer(in, 1);
 			need(in->status, s < last);
 		}
 	}
-	need(in->status, sum == 4096 && f[first] > 0 && f[last] > 0);
+	need(in->status, sum == 4096 && t->f[first] > 0 && t->f[last] > 0);
+}
+
+/* Section 3: the lanes. */
+struct coder {
+	unsigned lanes;
+	uint32_t state[64];
+	struct reader words;
+};
+
+static struct coder coder_open(struct reader *in, unsigned k)
+{
+	struct coder c = {.lanes = 1u << k};
+	uint64_t w = integer(in, 4);
+
+	for (unsigned lane = 0; lane < c.lanes; lane++) {
+		c.state[lane] = (uint32_t)integer(in, 4);
+		need(in->status, c.state[lane] >= 1u << 15 && c.state[lane] < 1u << 31);
+	}
+	c.words = take(in, 2 * w);
+	return c;
+}
+
+static uint8_t code_back(struct coder *c, size_t i, const struct table *t)
+{
+	uint32_t *x = &c->state[i % c->lanes];
+	uint32_t slot = *x % 4096;
+	uint8_t s = t->byte_at[slot];
+
+	*x = t->f[s] * (*x >> 12) + slot - t->cum[s];
+	if (*x < 1u << 15)
+		*x = *x << 16 | (uint32_t)integer(&c->words, 2);
+	return s;
+}
+
+static void coder_close(const struct coder *c)
+{
+	need(c->words.status, c->words.left == 0);
+	for (unsigned lane = 0; lane < c->lanes; lane++)
+		need(c->words.status, c->state[lane] == 1u << 15);
+}
+
+/* Section 3, coder 3. */
+static void rans(struct reader *in, uint8_t *out, size_t n)
+{
+	unsigned k = (unsigned)integer(in, 1), first = (unsigned)integer(in, 1), last = (unsigned)integer(in, 1);
+	struct table table;
+	struct coder c;
+
+	need(in->status, k <= 6 && first < last);
+	if (!*in->status)
+		frequencies(in, first, last, &table);
 	if (*in->status)
 		return;
-
-	lanes = 1u << lanes;
-	w = integer(in, 4);
-	for (unsigned lane = 0; lane < lanes; lane++) {
-		state[lane] = (uint32_t)integer(in, 4);
-		need(in->status, state[lane] >= 1u << 15 && state[lane] < 1u << 31);
-	}
-	words = take(in, 2 * w);
-	for (size_t i = 0; i < n && !*in->status; i++) {
-		uint32_t *x = &state[i % lanes];
-		uint32_t slot = *x % 4096;
-		uint8_t s = byte_at[slot];
-
-		*x = f[s] * (*x >> 12) + slot - cum[s];
-		if (*x < 1u << 15)
-			*x = *x << 16 | (uint32_t)integer(&words, 2);
-		out[i] = s;
-	}
-	need(in->status, words.left == 0);
-	for (unsigned lane = 0; lane < lanes; lane++)
-		need(in->status, state[lane] == 1u << 15);
+	c = coder_open(in, k);
+	for (size_t i = 0; i < n && !*in->status; i++)
+		out[i] = code_back(&c, i, &table);
+	coder_close(&c);
 }
 
 /* Section 3: S(n). */
@@ -348,8 +384,140 @@ static void sparse(struct reader *in, const struct layout *l, uint8_t *out, size
 	need(in->status, 8 * gaps.left - at < 8 && bits(&gaps, &at, (unsigned)(8 * gaps.left - at)) == 0);
 }
 
-/* Section 8. */
-static void grid(struct reader *in, const struct layout *l, uint8_t *out, size_t n, uint8_t *list, uint8_t *ts)
+/* Section 9: a mirrored table of that many magnitudes. */
+static void mirrored(struct reader *in, unsigned magnitudes, struct table *t)
+{
+	static const int steps[16] = {-28, -20, -14, -10, -7, -5, -4, -3, -2, -1, 0, 1, 2, 4, 8, 16};
+	static const unsigned quarter[4] = {16, 19, 23, 27}, special[4] = {0, 1, 2, 129};
+	uint64_t weight[256] = {0}, sum = 0, most = 0, pair = 0;
+	int level = 0, left = 4096;
+	unsigned occur = 0, largest = 0;
+
+	memset(t, 0, sizeof *t);
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t v = integer(in, 1);
+
+		need(in->status, v <= 64);
+		if (v > 0 && !*in->status)
+			weight[special[i]] = (uint64_t)quarter[(v - 1) % 4] << ((v - 1) / 4);
+	}
+	for (unsigned m = 1; m <= magnitudes && !*in->status; m++) {
+		if (m == 1) {
+			level = (int)integer(in, 1);
+		} else {
+			if (m % 2 == 0)
+				pair = integer(in, 1);
+			level += steps[m % 2 == 0 ? pair % 16 : pair / 16];
+		}
+		need(in->status, level >= 1 && level <= 64);
+		if (!*in->status)
+			weight[129 - m] = weight[129 + m] = (uint64_t)quarter[(level - 1) % 4] << ((level - 1) / 4);
+	}
+	need(in->status, magnitudes == 0 || magnitudes % 2 == 1 || pair / 16 == 0);
+	for (unsigned s = 0; s < 256; s++) {
+		sum += weight[s];
+		occur += weight[s] > 0;
+		if (weight[s] > most) {
+			most = weight[s];
+			largest = s;
+		}
+	}
+	need(in->status, occur >= 2);
+	for (unsigned s = 0; s < 256 && !*in->status; s++) {
+		t->f[s] = (uint32_t)(weight[s] * 4096 / sum);
+		if (t->f[s] == 0 && weight[s] > 0)
+			t->f[s] = 1;
+		left -= (int)t->f[s];
+	}
+	left += (int)t->f[largest];
+	need(in->status, left >= 1);
+	if (*in->status)
+		return;
+	t->f[largest] = (uint32_t)left;
+	for (unsigned s = 0, at = 0; s < 256; s++) {
+		t->cum[s] = at;
+		memset(t->byte_at + at, (int)s, t->f[s]);
+		at += t->f[s];
+	}
+}
+
+/* Section 9: a table, or the only symbol; -1: a table. */
+static int class_table(struct reader *in, struct table *t)
+{
+	unsigned form = (unsigned)integer(in, 1), first, last;
+
+	if (form == 255)
+		return (int)integer(in, 1);
+	if (form == 254) {
+		first = (unsigned)integer(in, 1);
+		last = (unsigned)integer(in, 1);
+		need(in->status, first < last);
+		if (!*in->status)
+			frequencies(in, first, last, t);
+		return -1;
+	}
+	need(in->status, form <= 126);
+	if (!*in->status)
+		mirrored(in, form, t);
+	return -1;
+}
+
+/* Section 9: C(n). p: the reference; list: 2 n bytes, of which the first n get the symbols. */
+static void class_symbols(struct reader *in, const struct layout *l, const uint8_t *p, size_t first, size_t row, uint8_t *list, size_t n)
+{
+	uint64_t by = integer(in, 1), count, bound[64] = {0}, k;
+	size_t pieces = n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row, members[64] = {0};
+	uint8_t *level = calloc(pieces + 1, 1), *known = list + n;
+	struct table *tables = calloc(64, sizeof *tables);
+	struct coder c;
+
+	if (!tables || !level)
+		fail(in->status, SECOND_NOMEM);
+	if (by > 0)
+		fail(in->status, SECOND_UNSUPPORTED);
+	if (!*in->status)
+		symbols(in, level, pieces);
+	count = integer(in, 1);
+	need(in->status, count <= 64 && (count > 0 || n == 0));
+	for (unsigned j = 1; j < count && !*in->status; j++) {
+		bound[j] = integer(in, 2);
+		need(in->status, bound[j] > bound[j - 1] && bound[j] < 512);
+	}
+	k = integer(in, 1);
+	need(in->status, k <= 6);
+	for (size_t i = 0; i < pieces && !*in->status; i++)
+		need(in->status, level[i] <= 8);
+	for (size_t i = 0; i < n && !*in->status; i++) { /* list: of which class */
+		uint64_t key = (load(p + i * (l->width / 8), l->width / 8) & ((1ull << (l->width - 1)) - 1)) >> l->mantissa;
+
+		key = 2 * key + 8 - level[i < first ? 0 : 1 + (i - first) / row];
+		list[i] = 0;
+		known[i] = 0;
+		while (list[i] + 1u < count && bound[list[i] + 1] <= (key < 511 ? key : 511))
+			list[i]++;
+		members[list[i]]++;
+	}
+	if (!*in->status) {
+		int single[64];
+
+		for (unsigned j = 0; j < count && !*in->status; j++)
+			single[j] = members[j] > 0 ? class_table(in, &tables[j]) : -1;
+		c = coder_open(in, (unsigned)k);
+		for (unsigned j = 0; j < count; j++)
+			for (size_t i = 0, lane = 0; i < n && !*in->status; i++)
+				if (known[i] == 0 && list[i] == j) {
+					list[i] = single[j] >= 0 ? (uint8_t)single[j] : code_back(&c, lane, &tables[j]);
+					known[i] = 1;
+					lane++;
+				}
+		coder_close(&c);
+	}
+	free(tables);
+	free(level);
+}
+
+/* Sections 8 and 9. */
+static void grid(struct reader *in, const struct layout *l, bool by_class, uint8_t *out, size_t n, uint8_t *list, uint8_t *ts)
 {
 	size_t row = (size_t)integer(in, 2), first = (size_t)integer(in, 2), end = 0;
 	struct fields b;
@@ -358,7 +526,10 @@ static void grid(struct reader *in, const struct layout *l, uint8_t *out, size_t
 	if (*in->status)
 		return;
 	symbols(in, ts, n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row);
-	symbols(in, list, n);
+	if (by_class)
+		class_symbols(in, l, out, first, row, list, n);
+	else
+		symbols(in, list, n);
 	b = fields_open(in);
 	for (size_t i = 0, lane = 0, piece = 0; i < n && !*in->status; i++, lane++) {
 		if (i == end) { /* a piece begins */
@@ -401,7 +572,7 @@ int second_decode(unsigned encoding, unsigned dtype, const uint8_t *payload, siz
 	uint8_t *scratch;
 	size_t n, tail;
 
-	if (encoding > 6 || dtype >= DTYPES)
+	if (encoding > 7 || dtype >= DTYPES)
 		return SECOND_UNSUPPORTED;
 	if (out_len == 0)
 		return SECOND_CORRUPT;
@@ -412,7 +583,7 @@ int second_decode(unsigned encoding, unsigned dtype, const uint8_t *payload, siz
 		layout = floats[dtype];
 	n = out_len / (layout.width / 8);
 	tail = out_len % (layout.width / 8);
-	scratch = malloc(2 * out_len); /* the symbols, and the T of the pieces: at most n each */
+	scratch = calloc(3, out_len); /* the symbols, what of them is known, and the T of the pieces: at most n each */
 	if (!scratch)
 		return SECOND_NOMEM;
 
@@ -440,7 +611,7 @@ int second_decode(unsigned encoding, unsigned dtype, const uint8_t *payload, siz
 		else if (encoding == 5)
 			sparse(&in, &layout, out, n, scratch);
 		else
-			grid(&in, &layout, out, n, scratch, scratch + out_len);
+			grid(&in, &layout, encoding == 7, out, n, scratch, scratch + 2 * out_len);
 		need(&status, in.left == tail);
 		if (!status && tail > 0)
 			memcpy(out + out_len - tail, in.at, tail);

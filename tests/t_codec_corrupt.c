@@ -175,7 +175,7 @@ START_TEST(raw_and_copy)
 			 TPD_CORRUPT);
 	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, bytes, 1, bytes, 4, out, 4, NULL),
 			 TPD_CORRUPT);
-	ck_assert_int_eq(tpd_decode_chunk(codec, (enum tpd_encoding)7, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 4, NULL),
+	ck_assert_int_eq(tpd_decode_chunk(codec, (enum tpd_encoding)8, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 4, NULL),
 			 TPD_UNSUPPORTED);
 	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_COUNT, bytes, 4, NULL, 0, out, 4, NULL),
 			 TPD_UNSUPPORTED);
@@ -413,7 +413,7 @@ END_TEST
 
 /* ---- grid ---- */
 
-/* The worked example of SPEC.md section 9 with a third element, one row more, and a left-over byte. */
+/* The worked example of SPEC.md section 10 with a third element, one row more, and a left-over byte. */
 static struct grid_parts honest_grid(void)
 {
 	/* the third: p = 0x4000, x = 0x1234 escapes, 16 bits in lane 0 of the second piece; lane 1 comes first */

@@ -154,7 +154,7 @@ START_TEST(exceptions)
 	ck_assert_uint_lt(check_step(0, "derived"), ELEMENTS / 5000 * 4 + 3 * 64);
 	ck_assert_uint_lt(check_step(1, "derived"), ELEMENTS / 1000 * 4 + 3 * 64);
 	ck_assert_uint_lt(check_step(2, "derived"), 20000 / 16 * 4 + 3 * 64);
-	check_step(3, "grid"); /* no masters, then */
+	check_step(3, "classes"); /* no masters, then */
 }
 END_TEST
 

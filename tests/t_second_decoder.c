@@ -365,7 +365,7 @@ static void check_case(struct tpd_codec *codec, enum tpd_dtype dtype, enum relat
 	plan = (struct tpd_plan){.dtype = dtype, .row = rows[below(TPD_ARRAY_LEN(rows))], .grid_bias = 2};
 	for (unsigned e = TPD_ENCODING_ZSTD; e < TPD_ENCODING_COUNT; e++) {
 		if ((!chunk.p && tpd_encoding_needs_reference((enum tpd_encoding)e)) ||
-		    (e == TPD_ENCODING_GRID && tpd_dtype_exponent_bits(dtype) == 0))
+		    ((e == TPD_ENCODING_GRID || e == TPD_ENCODING_CLASSES) && tpd_dtype_exponent_bits(dtype) == 0))
 			continue;
 		plan.encoding = (enum tpd_encoding)e;
 		check_chunk(codec, &plan, &chunk, count, seen);

@@ -32,7 +32,7 @@ const char *tpd_encoding_name(enum tpd_encoding encoding)
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
-		encoding == TPD_ENCODING_GRID;
+	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES;
 }
 
 bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
@@ -41,7 +41,7 @@ bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 
 	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)dtype >= TPD_DTYPE_COUNT)
 		return false;
-	return encoding != TPD_ENCODING_GRID || tpd_grid_type(dtype, &type);
+	return (encoding != TPD_ENCODING_GRID && encoding != TPD_ENCODING_CLASSES) || tpd_grid_type(dtype, &type);
 }
 
 bool tpd_planes_may_rotate(enum tpd_dtype dtype)
@@ -128,6 +128,7 @@ void tpd_codec_free(struct tpd_codec *codec)
 	free(codec->fields.data);
 	free(codec->values.data);
 	free(codec->heat.data);
+	free(codec->classes.data);
 	free(codec->places.data);
 	free(codec);
 }
@@ -213,7 +214,7 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	if (chunk->len == 0 || chunk->len > TPD_CHUNK_MAX_BYTES || !tpd_encoding_allows(plan->encoding, plan->dtype))
 		return tpd_fail(err, TPD_USAGE, "a chunk of %zu bytes cannot be encoded as %s of %s", chunk->len,
 				tpd_dtype_name(plan->dtype), tpd_encoding_name(plan->encoding));
-	if (plan->encoding == TPD_ENCODING_GRID && (plan->row == 0 || plan->row > TPD_ROW_MAX))
+	if ((plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES) && (plan->row == 0 || plan->row > TPD_ROW_MAX))
 		return tpd_fail(err, TPD_USAGE, "a row of %u elements", plan->row);
 	if (chunk->p && chunk->ref_len == chunk->len && memcmp(chunk->x, chunk->p, chunk->len) == 0) {
 		*out_encoding = TPD_ENCODING_COPY;
@@ -286,5 +287,5 @@ enum tpd_status tpd_decode_chunk(struct tpd_codec *codec, enum tpd_encoding enco
 		return status;
 	if (encoding == TPD_ENCODING_SPARSE)
 		return tpd_decode_sparse(codec, dtype, &rd, p, out, out_len, err);
-	return tpd_decode_grid(codec, dtype, &rd, p, out, out_len, err);
+	return tpd_decode_grid(codec, encoding, dtype, &rd, p, out, out_len, err);
 }

@@ -38,7 +38,8 @@
 	X(ZSTD_REF, 3, "zstd-ref") \
 	X(PLANES, 4, "planes") \
 	X(SPARSE, 5, "sparse") \
-	X(GRID, 6, "grid")
+	X(GRID, 6, "grid") \
+	X(CLASSES, 7, "classes")
 
 enum tpd_encoding {
 #define TPD_ENCODING_X(sym, num, name) TPD_ENCODING_##sym = (num),

@@ -54,33 +54,36 @@ static enum tpd_status encode_planes(struct tpd_codec *codec, enum tpd_dtype dty
 	return TPD_OK;
 }
 
-struct pieces { /* the row pieces of a chunk, SPEC.md section 8 */
-	size_t first, row, n;
-};
-
-static size_t piece_count(const struct pieces *pieces)
-{
-	if (pieces->n <= pieces->first)
-		return pieces->n > 0;
-	return 1 + (pieces->n - pieces->first + pieces->row - 1) / pieces->row;
-}
-
-static size_t piece_start(const struct pieces *pieces, size_t i)
-{
-	return i == 0 ? 0 : TPD_MIN(pieces->first + (i - 1) * pieces->row, pieces->n);
-}
-
 /* Lanes of all rounds: each piece has whole ones. */
-static size_t piece_lanes(const struct pieces *pieces, size_t count)
+static size_t piece_lanes(const struct tpd_pieces *pieces, size_t count)
 {
 	size_t lanes = 0;
 
 	for (size_t i = 0; i < count; i++)
-		lanes += tpd_whole_rounds(piece_start(pieces, i + 1) - piece_start(pieces, i));
+		lanes += tpd_whole_rounds(tpd_piece_start(pieces, i + 1) - tpd_piece_start(pieces, i));
 	return lanes;
 }
 
-static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_plan *plan, const struct pieces *pieces, size_t count,
+/* One T for all of a chunk: the lower median of what pieces of the largest length would have. */
+static unsigned choose_chunk_t(const struct tpd_kernels *kernels, const struct tpd_plan *plan, const uint8_t *x, const uint8_t *p, size_t n)
+{
+	const size_t width = tpd_dtype_width(plan->dtype);
+	uint32_t counts[256] = {0}, changed = 0, below = 0;
+	unsigned t = 0;
+
+	for (size_t start = 0; start < n; start += TPD_ROW_MAX) {
+		unsigned own = kernels->choose_t(plan->dtype, x + start * width, p + start * width, TPD_MIN(n - start, (size_t)TPD_ROW_MAX),
+						 plan->grid_bias);
+
+		counts[own] += own > 1;
+		changed += own > 1;
+	}
+	while (t < 255 && (below += counts[t]) * 2 < changed)
+		t++;
+	return TPD_MAX(t, 1u);
+}
+
+static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_plan *plan, const struct tpd_pieces *pieces, size_t count,
 			  const uint8_t *x, const uint8_t *p, unsigned force_t, uint8_t *steps, uint8_t *symbols, uint32_t *values,
 			  uint8_t *bits)
 {
@@ -90,8 +93,10 @@ static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_pl
 	/* T comes from differences in single precision: somebody else in this process may have changed the mode. */
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
+	if (force_t == 0 && plan->encoding == TPD_ENCODING_CLASSES)
+		force_t = choose_chunk_t(kernels, plan, x, p, pieces->n);
 	for (size_t i = 0; i < count; i++) {
-		size_t start = piece_start(pieces, i), n = piece_start(pieces, i + 1) - start;
+		size_t start = tpd_piece_start(pieces, i), n = tpd_piece_start(pieces, i + 1) - start;
 		unsigned t = force_t;
 
 		if (t == 0)
@@ -109,17 +114,17 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 {
 	const unsigned width = tpd_element_width(TPD_ENCODING_GRID, plan->dtype);
 	const size_t n = chunk->len / width, left = chunk->len % width;
-	const struct pieces pieces = {.first = plan->row - (size_t)(chunk->element % plan->row),
+	const struct tpd_pieces pieces = {.first = plan->row - (size_t)(chunk->element % plan->row),
 				      .row = plan->row,
 				      .n = n};
-	const size_t count = piece_count(&pieces), lanes = piece_lanes(&pieces, count);
+	const size_t count = tpd_piece_count(&pieces), lanes = piece_lanes(&pieces, count);
 	const size_t fields_max = n * width + TPD_FIELDS_SLACK; /* no element has more than its width */
 	uint8_t *out, *fields, *fields_end;
 	uint32_t *values;
 	size_t part;
 	enum tpd_status status =
 		tpd_scratch_need(&codec->payload,
-				 4 + TPD_SYMBOLS_BOUND(count) + TPD_SYMBOLS_BOUND(n) + fields_max + left, err);
+				 4 + TPD_SYMBOLS_BOUND(count) + TPD_CLASS_SYMBOLS_BOUND(n, count) + fields_max + left, err);
 
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);
@@ -145,7 +150,10 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	if (status != TPD_OK)
 		return status;
 	out += part;
-	status = tpd_symbols_encode(codec, codec->symbols.data, n, out, &part, err);
+	if (plan->encoding == TPD_ENCODING_CLASSES)
+		status = tpd_class_symbols_encode(codec, plan->dtype, p, codec->symbols.data, &pieces, out, &part, err);
+	else
+		status = tpd_symbols_encode(codec, codec->symbols.data, n, out, &part, err);
 	if (status != TPD_OK)
 		return status;
 	out += part;
@@ -164,7 +172,7 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 	enum tpd_status status;
 
 	assert(tpd_encoding_allows(plan->encoding, plan->dtype));
-	if (plan->encoding == TPD_ENCODING_SPARSE || plan->encoding == TPD_ENCODING_GRID) {
+	if (plan->encoding == TPD_ENCODING_SPARSE || plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES) {
 		status = tpd_padded_reference(codec, chunk->p, chunk->ref_len, chunk->len, &p, err);
 		if (status != TPD_OK)
 			return status;
@@ -179,6 +187,7 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 	case TPD_ENCODING_SPARSE:
 		return tpd_encode_sparse(codec, plan->dtype, chunk->x, p, chunk->len, out_len, err);
 	case TPD_ENCODING_GRID:
+	case TPD_ENCODING_CLASSES:
 		return encode_grid(codec, plan, chunk, p, force_t, out_len, err);
 	default: /* raw, copy: nothing to make */
 		*out_len = SIZE_MAX;

@@ -39,6 +39,20 @@ enum tpd_status tpd_scratch_need(struct tpd_scratch *scratch, size_t size, struc
 /* freq: 256 values with the sum 4096, none of them 4096. An entry is (slot - cum) << 20 | f << 8 | symbol. */
 void tpd_rans_decode_table(const uint16_t freq[256], uint32_t table[TPD_RANS_SUM]);
 
+/* The frequencies of counts with the sum n, of which at least two are not 0: those of first and last, and none outside. */
+void tpd_rans_quantise(const uint32_t counts[256], size_t n, unsigned first, unsigned last, uint16_t freq[256]);
+/* As they stand in a stream: at most 2 bytes for each from first to last. */
+uint8_t *tpd_rans_put_frequencies(uint8_t *out, const uint16_t freq[256], unsigned first, unsigned last);
+enum tpd_status tpd_rans_read_frequencies(struct tpd_rd *rd, unsigned first, unsigned last, uint16_t freq[256], struct tpd_err *err);
+
+/*
+ * One of several parts, each with frequencies of its own, that share lanes and words: as the kernels do it, but the states are taken
+ * over from the part behind (encoding) or before it, and nothing is checked at the end. Each part begins in lane 0. NULL: words run out.
+ */
+uint8_t *tpd_rans_encode_more(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words, uint32_t *states);
+const uint8_t *tpd_rans_decode_more(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *table, uint32_t *states,
+				    uint8_t *out, size_t n);
+
 /* ---- the thread's codec ---- */
 
 struct tpd_zstd; /* zstd.c */
@@ -58,6 +72,7 @@ struct tpd_codec {
 	struct tpd_scratch fields;  /* remainder stream while it is made */
 	struct tpd_scratch values;  /* fields before they are packed: uint32_t each, then a byte each for their bits */
 	struct tpd_scratch heat;    /* a part of a sample */
+	struct tpd_scratch classes; /* symbols by class, and what tells classes apart */
 	struct tpd_scratch places;  /* changed positions, uint32_t */
 	uint64_t mismatches;
 	uint16_t cost[TPD_RANS_SUM]; /* cost[f]: log2(4096 / f) in 1/4096 bit, rounded down; f > 0 */
@@ -74,6 +89,37 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 				   size_t *out_len, struct tpd_err *err);
 enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
 				   struct tpd_err *err);
+
+/* ---- row pieces of a chunk, SPEC.md section 8 ---- */
+
+struct tpd_pieces {
+	size_t first, row, n; /* elements: of the first piece, of the others, of all */
+};
+
+static inline size_t tpd_piece_count(const struct tpd_pieces *pieces)
+{
+	if (pieces->n <= pieces->first)
+		return pieces->n > 0;
+	return 1 + (pieces->n - pieces->first + pieces->row - 1) / pieces->row;
+}
+
+/* i may be their number: the end of the last one. */
+static inline size_t tpd_piece_start(const struct tpd_pieces *pieces, size_t i)
+{
+	return i == 0 ? 0 : TPD_MIN(pieces->first + (i - 1) * pieces->row, pieces->n);
+}
+
+/* ---- symbols by classes, SPEC.md section 9 (classes_encode.c, classes_decode.c) ---- */
+
+#define TPD_CLASSES_MAX 64u
+/* Bytes of C(n) at most: levels, header and tables, words, states. */
+#define TPD_CLASS_SYMBOLS_BOUND(n, pieces) (2 * (n) + TPD_SYMBOLS_BOUND(pieces) + TPD_CLASSES_MAX * 516u + 4u * TPD_RANS_LANES_MAX + 8u)
+
+/* The reference p has pieces->n elements of a type that the grid knows. */
+enum tpd_status tpd_class_symbols_encode(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *p, const uint8_t *symbols,
+					 const struct tpd_pieces *pieces, uint8_t *out, size_t *out_len, struct tpd_err *err);
+enum tpd_status tpd_class_symbols_decode(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p, uint8_t *symbols,
+					 const struct tpd_pieces *pieces, struct tpd_err *err);
 
 /* ---- gaps, SPEC.md section 7 (gaps_encode.c, gaps_decode.c) ---- */
 
@@ -114,8 +160,9 @@ enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype,
 				  size_t len, struct tpd_err *err);
 enum tpd_status tpd_decode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
 				  uint8_t *out, size_t len, struct tpd_err *err);
-enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
-				uint8_t *out, size_t len, struct tpd_err *err);
+/* `grid`, or `classes`. */
+enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,
+				const uint8_t *p, uint8_t *out, size_t len, struct tpd_err *err);
 
 /* ---- Zstandard (zstd.c) ---- */
 

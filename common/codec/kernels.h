@@ -22,7 +22,7 @@ struct tpd_kernels {
 
 	/* --- grid, SPEC.md section 8: pieces of 1 .. TPD_ROW_MAX elements --- */
 
-	/* T of a piece, SPEC.md section 10. bias: 2 or 3. The caller has set the floating-point mode. */
+	/* T of a piece, SPEC.md section 11. bias: 2 or 3. The caller has set the floating-point mode. */
 	unsigned (*choose_t)(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
 	/*
 	 * n symbols, and for each round of TPD_LANES elements the fields that follow, bits[i] of values[i], which has no others. Lanes behind

@@ -44,6 +44,9 @@ static bool worth_trying(enum tpd_encoding encoding, enum tpd_dtype dtype, bool 
 		return false;
 	if (encoding == TPD_ENCODING_SPARSE && dtype == TPD_DTYPE_BYTES)
 		return false;
+	/* An F32 moves by many ulps: what its exponent says of that, T says as well. */
+	if (encoding == TPD_ENCODING_CLASSES && tpd_dtype_width(dtype) != 2)
+		return false;
 	return with_reference || !tpd_encoding_needs_reference(encoding);
 }
 
@@ -55,14 +58,15 @@ struct candidate {
 	bool is_out;
 };
 
-#define CANDIDATES_MAX (TPD_ENCODING_COUNT + GRID_BIAS_MAX - GRID_BIAS_MIN)
+#define CANDIDATES_MAX (TPD_ENCODING_COUNT + 2 * (GRID_BIAS_MAX - GRID_BIAS_MIN))
 
 static size_t list_candidates(enum tpd_dtype dtype, bool with_reference, struct candidate out[CANDIDATES_MAX])
 {
 	size_t count = 0;
 
 	for (unsigned encoding = 0; encoding < TPD_ENCODING_COUNT; encoding++) {
-		unsigned last = encoding == TPD_ENCODING_GRID ? GRID_BIAS_MAX : GRID_BIAS_MIN;
+		bool has_t = encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES;
+		unsigned last = has_t ? GRID_BIAS_MAX : GRID_BIAS_MIN;
 
 		if (!worth_trying((enum tpd_encoding)encoding, dtype, with_reference))
 			continue;

@@ -24,11 +24,30 @@ static inline uint32_t step_back(uint32_t x, uint32_t entry)
 	return (entry >> 8 & 0xfff) * (x >> TPD_RANS_BITS) + (entry >> 20);
 }
 
-static inline __attribute__((always_inline)) bool decode_lanes(const uint8_t *words, size_t count, const size_t lanes,
-							       const uint32_t *table, uint32_t *states, uint8_t *out,
-							       size_t n)
+/* Symbols [i, n), each word counted. NULL: they run out. */
+static const uint8_t *decode_counted(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *table, uint32_t *states,
+				     uint8_t *out, size_t i, size_t n)
 {
-	const uint8_t *end = words + 2 * count;
+	for (; i < n; i++) {
+		uint32_t *state = &states[i % lanes];
+		uint32_t entry = table[*state & (TPD_RANS_SUM - 1)];
+
+		*state = step_back(*state, entry);
+		out[i] = (uint8_t)entry;
+		if (*state >= TPD_RANS_LOW)
+			continue;
+		if (words == end)
+			return NULL;
+		*state = *state << 16 | tpd_get_u16(words);
+		words += 2;
+	}
+	return words;
+}
+
+static inline __attribute__((always_inline)) const uint8_t *decode_lanes(const uint8_t *words, const uint8_t *end, const size_t lanes,
+									 const uint32_t *table, uint32_t *states, uint8_t *out,
+									 size_t n)
+{
 	size_t i = 0;
 
 	while (i + lanes <= n && (size_t)(end - words) >= 2 * lanes) {
@@ -43,36 +62,39 @@ static inline __attribute__((always_inline)) bool decode_lanes(const uint8_t *wo
 		}
 		i += lanes;
 	}
-	return tpd_rans_decode_rest(words, end, lanes, table, states, out, i, n);
+	return decode_counted(words, end, lanes, table, states, out, i, n);
 }
 
-bool tpd_rans_decode_rest(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *table, uint32_t *states, uint8_t *out,
-			  size_t i, size_t n)
+/* Is all used up, and every lane where it began? */
+static bool is_end(const uint8_t *words, const uint8_t *end, const uint32_t *states, size_t lanes)
 {
 	uint32_t wrong = 0;
 
-	for (; i < n; i++) {
-		uint32_t *state = &states[i % lanes];
-		uint32_t entry = table[*state & (TPD_RANS_SUM - 1)];
-
-		*state = step_back(*state, entry);
-		out[i] = (uint8_t)entry;
-		if (*state >= TPD_RANS_LOW)
-			continue;
-		if (words == end)
-			return false;
-		*state = *state << 16 | tpd_get_u16(words);
-		words += 2;
-	}
 	for (size_t lane = 0; lane < lanes; lane++)
 		wrong |= states[lane] ^ TPD_RANS_LOW;
 	return words == end && wrong == 0;
 }
 
+bool tpd_rans_decode_rest(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *table, uint32_t *states, uint8_t *out,
+			  size_t i, size_t n)
+{
+	return is_end(decode_counted(words, end, lanes, table, states, out, i, n), end, states, lanes);
+}
+
+const uint8_t *tpd_rans_decode_more(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *table, uint32_t *states,
+				    uint8_t *out, size_t n)
+{
+	if (k == 6)
+		return decode_lanes(words, end, 64, table, states, out, n);
+	if (k == 4)
+		return decode_lanes(words, end, 16, table, states, out, n);
+	return decode_lanes(words, end, (size_t)1 << k, table, states, out, n);
+}
+
 bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
 			    size_t n)
 {
-	if (k == 6)
-		return decode_lanes(words, count, 64, table, states, out, n);
-	return decode_lanes(words, count, (size_t)1 << k, table, states, out, n);
+	const uint8_t *end = words + 2 * count;
+
+	return is_end(tpd_rans_decode_more(words, end, k, table, states, out, n), end, states, (size_t)1 << k);
 }

@@ -76,15 +76,22 @@ uint8_t *tpd_rans_encode_one(uint32_t *state, uint32_t f, uint32_t cum, uint8_t 
 	return encode_one(state, &step, words);
 }
 
-uint8_t *tpd_scalar_rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
-				uint32_t *states)
+uint8_t *tpd_rans_encode_more(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words, uint32_t *states)
 {
 	struct rans_step table[256];
 
 	make_table(freq, table);
+	if (k == 6)
+		return encode_lanes(symbols, n, 64, table, words, states);
+	if (k == 4)
+		return encode_lanes(symbols, n, 16, table, words, states);
+	return encode_lanes(symbols, n, (size_t)1 << k, table, words, states);
+}
+
+uint8_t *tpd_scalar_rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
+				uint32_t *states)
+{
 	for (unsigned lane = 0; lane < 1u << k; lane++)
 		states[lane] = TPD_RANS_LOW;
-	if (k == 6)
-		return encode_lanes(symbols, n, 64, table, words_end, states);
-	return encode_lanes(symbols, n, (size_t)1 << k, table, words_end, states);
+	return tpd_rans_encode_more(symbols, n, k, freq, words_end, states);
 }

@@ -16,8 +16,7 @@ static enum tpd_status corrupt(struct tpd_err *err, const char *what)
 	return tpd_fail(err, TPD_CORRUPT, "symbol stream: %s", what);
 }
 
-static enum tpd_status read_frequencies(struct tpd_rd *rd, unsigned first, unsigned last, uint16_t freq[256],
-					struct tpd_err *err)
+enum tpd_status tpd_rans_read_frequencies(struct tpd_rd *rd, unsigned first, unsigned last, uint16_t freq[256], struct tpd_err *err)
 {
 	uint32_t sum = 0;
 
@@ -57,7 +56,7 @@ static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, u
 
 	if (!tpd_rd_ok(rd) || k > 6 || first >= last)
 		return corrupt(err, "bad rANS header");
-	status = read_frequencies(rd, first, last, freq, err);
+	status = tpd_rans_read_frequencies(rd, first, last, freq, err);
 	if (status != TPD_OK)
 		return status;
 	count = tpd_rd_u32(rd);

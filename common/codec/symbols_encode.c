@@ -28,21 +28,23 @@ static unsigned largest(const uint64_t what[256], unsigned first, unsigned last)
 	return best;
 }
 
-/* At least two symbols occur, of which these are the first and the last. */
-static void quantise(const uint32_t counts[256], size_t n, unsigned first, unsigned last, uint16_t freq[256])
+void tpd_rans_quantise(const uint32_t counts[256], size_t n, unsigned first, unsigned last, uint16_t freq[256])
 {
 	uint64_t rest[256], size[256];
 	uint32_t sum = 0;
 
-	for (unsigned s = 0; s < 256; s++) {
-		uint64_t scaled = (uint64_t)counts[s] << TPD_RANS_BITS;
-		uint32_t f = (uint32_t)(scaled / n);
+	memset(rest, 0, sizeof rest);
+	memset(freq, 0, 256 * sizeof freq[0]);
+	for (unsigned s = first; s <= last; s++) {
+		uint64_t scaled = (uint64_t)counts[s] << TPD_RANS_BITS, f;
 
-		rest[s] = f > 0 ? scaled % n : 0; /* one that was raised to 1 has had more than its share */
-		if (f == 0 && counts[s] > 0)
-			f = 1;
+		if (scaled == 0)
+			continue;
+		f = scaled / n;
+		rest[s] = f > 0 ? scaled - f * n : 0; /* one that was raised to 1 has had more than its share */
+		f += f == 0;
 		freq[s] = (uint16_t)f;
-		sum += f;
+		sum += (uint32_t)f;
 	}
 	for (; sum < TPD_RANS_SUM; sum++) {
 		unsigned s = largest(rest, first, last);
@@ -71,7 +73,7 @@ static uint8_t *put_varint(uint8_t *out, uint32_t v)
 	return out;
 }
 
-static uint8_t *put_frequencies(uint8_t *out, const uint16_t freq[256], unsigned first, unsigned last)
+uint8_t *tpd_rans_put_frequencies(uint8_t *out, const uint16_t freq[256], unsigned first, unsigned last)
 {
 	for (unsigned s = first; s <= last; s++) {
 		unsigned zeros = 0;
@@ -120,7 +122,7 @@ static enum tpd_status encode_rans(struct tpd_codec *codec, const uint8_t *symbo
 	*p++ = (uint8_t)k;
 	*p++ = (uint8_t)first;
 	*p++ = (uint8_t)last;
-	p = put_frequencies(p, freq, first, last);
+	p = tpd_rans_put_frequencies(p, freq, first, last);
 	tpd_put_u32(p, (uint32_t)(words_len / 2));
 	p += 4;
 	for (unsigned lane = 0; lane < 1u << k; lane++, p += 4)
@@ -179,7 +181,7 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 		}
 	}
 	if (n > 1) {
-		quantise(counts, n, first, last, freq);
+		tpd_rans_quantise(counts, n, first, last, freq);
 		if (rans_may_pay(codec, counts, freq, n)) {
 			status = encode_rans(codec, symbols, n, freq, first, last, out, best - 1, &len, err);
 			if (status != TPD_OK)
