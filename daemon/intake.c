@@ -161,6 +161,8 @@ void tpd_intake_on_look(void *arg, struct tpd_scan_result *result, bool full)
 	struct tpd_daemon *daemon = arg;
 	uint64_t now_ms = uv_now(&daemon->loop);
 	struct tpd_err err = {0};
+	const char *unsettled = NULL;
+	size_t unsettled_count = 0;
 
 	if (result->status != TPD_OK) {
 		tpd_report_error(daemon, NULL, "a look at the watched directories ran out of memory");
@@ -168,12 +170,20 @@ void tpd_intake_on_look(void *arg, struct tpd_scan_result *result, bool full)
 	}
 	/* A path may be both, gone as one thing and seen as another: in this order it stays. */
 	for (size_t i = 0; i < result->gone_count; i++) {
+		if (tpd_settle_is_unsettled(daemon->settle, result->gone[i])) {
+			unsettled = result->gone[i];
+			unsettled_count++;
+		}
 		if (!tpd_settle_gone(daemon->settle, result->gone[i]))
 			continue;
 		daemon->missed++;
 		tpd_dispatch_event(daemon, "warning", NULL, "'%s' is missed: it was deleted before it could be opened",
 				   result->gone[i]);
 	}
+	if (unsettled_count > 0)
+		tpd_dispatch_event(daemon, "warning", NULL,
+				   "'%s'%s not stored: deleted before nothing had changed for settle=, and nothing else tells when it is complete",
+				   unsettled, unsettled_count > 1 ? " and others are" : " is");
 	for (size_t i = 0; i < result->seen_count; i++) {
 		if (find_watch(daemon, result->seen[i].watch) &&
 		    tpd_settle_seen(daemon->settle, &result->seen[i], now_ms, &err) != TPD_OK)

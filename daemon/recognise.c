@@ -11,6 +11,7 @@
 
 #include "daemon/recognise.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -149,6 +150,25 @@ bool tpd_recognise_step_dir(const char *name)
 	return !tpd_recognise_ignored(name) && (all_digits(name) || tpd_step_word(name, &step));
 }
 
+/* seed42, exp-3: the number that the name ends with is that of a run, not a step. */
+static bool is_numbered_run(const char *name)
+{
+	static const char *const words[] = {"run", "exp", "experiment", "seed", "trial", "fold", "version", "job", "task", "sweep", "attempt",
+					    "try", "repeat", "split", "worker", "node", "gpu", "v"};
+	size_t end = strlen(name), start;
+
+	while (end > 0 && is_digit(name[end - 1]))
+		end--;
+	while (end > 0 && strchr("-_=.", name[end - 1]))
+		end--;
+	for (start = end; start > 0 && isalpha((unsigned char)name[start - 1]);)
+		start--;
+	for (size_t i = 0; i < TPD_ARRAY_LEN(words); i++)
+		if (strlen(words[i]) == end - start && strncasecmp(name + start, words[i], end - start) == 0)
+			return true;
+	return false;
+}
+
 bool tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step)
 {
 	bool plain = has_prefix(facts->name, "checkpoint-") && tpd_text_parse_u64(facts->name + strlen("checkpoint-"), out_step);
@@ -159,7 +179,7 @@ bool tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step)
 		return true; /* whatever lies in it */
 	if (facts->checkpoints)
 		return false;
-	if (!tpd_recognise_step_dir(facts->name) && facts->numbered_files)
+	if (!tpd_recognise_step_dir(facts->name) && (facts->numbered_files || is_numbered_run(facts->name)))
 		return false; /* run7/model_100.pt: a run's files, and 7 is no step */
 	return tpd_step_dir_name(facts->name, out_step);
 }

@@ -389,6 +389,13 @@ bool tpd_settle_gone(struct tpd_settle *settle, const char *path)
 	return lost;
 }
 
+bool tpd_settle_is_unsettled(const struct tpd_settle *settle, const char *path)
+{
+	const struct entry *entry = find(settle, path);
+
+	return entry && entry->state == GROWING && entry->seen.readiness == TPD_SEEN_SETTLING && !entry->wanted && entry->generation == 0;
+}
+
 /* --- what to do --- */
 
 static struct tpd_settle_order order_for(const struct tpd_settle *settle, const struct entry *entry,

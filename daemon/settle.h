@@ -93,6 +93,9 @@ enum tpd_status tpd_settle_seen(struct tpd_settle *settle, const struct tpd_seen
 /* The path is not there any more. A capture of it that was begun goes on. true: it had been complete, and is lost. */
 bool tpd_settle_gone(struct tpd_settle *settle, const char *path);
 
+/* Was it seen, never captured, and only to come to rest? Then nobody can know whether it was complete. */
+bool tpd_settle_is_unsettled(const struct tpd_settle *settle, const char *path);
+
 /* What is to be done now; call until NONE. may_capture=false: only looks. */
 struct tpd_settle_order tpd_settle_next(struct tpd_settle *settle, uint64_t now_ms, bool may_capture);
 /* When to call next() again though nothing happened; UINT64_MAX: never. */

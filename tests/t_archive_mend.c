@@ -59,6 +59,39 @@ START_TEST(damage_is_found_where_it_is)
 }
 END_TEST
 
+/* The newest source is what people still have: stored again, it is whole without what is damaged below it. */
+START_TEST(damage_below_is_mended_from_above)
+{
+	struct tpd_ingest_result result;
+	struct tpd_archive_name which;
+
+	archive_open(16, 0, 2);
+	for (uint64_t step = 10; step <= 40; step += 10)
+		ingest_step(step);
+	ck_assert_uint_eq(depth_of("run@40"), 3);
+	ck_assert_int_eq(chmod(part_path("run@20", 0, 0), 0644), 0);
+	file_flip(part_path("run@20", 0, 0), 5000);
+	for (uint64_t step = 10; step <= 30; step += 10)
+		rename(scratch("checkpoint-%d", (int)step), scratch("moved-%d", (int)step));
+	which = resolve("run@30");
+	ck_assert_int_eq(tpd_archive_verify(archive, &which.id, NULL, &err), TPD_CORRUPT);
+	OK(ingest(scratch("checkpoint-40"), "run", 40, &result));
+	ck_assert(!result.existed);
+	ck_assert_uint_eq(result.version, 1);
+	rename(scratch("checkpoint-40"), scratch("moved-40"));
+	which = resolve("run@40");
+	OK(tpd_archive_verify(archive, &which.id, NULL, &err));
+	assert_restores("run@40", scratch("moved-40"));
+	which = resolve("run@30");
+	ck_assert_int_eq(tpd_archive_verify(archive, &which.id, NULL, &err), TPD_CORRUPT);
+	which = resolve("run@10");
+	OK(tpd_archive_verify(archive, &which.id, NULL, &err));
+	/* And then it is stored already. */
+	OK(ingest(scratch("moved-40"), "run", 40, &result));
+	ck_assert(result.existed);
+}
+END_TEST
+
 START_TEST(catalog_comes_back)
 {
 	struct tpd_archive_rebuilt built = {0};
@@ -507,6 +540,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		damage_is_found_where_it_is,
+		damage_below_is_mended_from_above,
 		catalog_comes_back,
 		stored_without_a_row,
 		lost_checkpoints_are_known,

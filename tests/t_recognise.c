@@ -163,6 +163,12 @@ START_TEST(directories)
 		{"seed42", "pc", false, 0}, /* a run: its checkpoints are below */
 		{"version_0", "pcn", false, 0},
 		{"run7", "pn", false, 0}, /* run7/model_100.pt */
+		{"run7", "p", false, 0},  /* its checkpoints are gone, or still to come */
+		{"llama-Exp-3", "p", false, 0},
+		{"seed_42", "p", false, 0},
+		{"v2", "p", false, 0},
+		{"dev-7", "p", true, 7},
+		{"run1-step-20", "p", true, 20},
 	};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(all); i++) {

@@ -134,13 +134,13 @@ END_TEST
 
 START_TEST(a_checkpoint_becomes_a_run)
 {
-	put_big("seed42/optimizer_state");
+	put_big("llama-42/optimizer_state");
 	look_at_all();
-	expect("seed42", "run", 42, TPD_SEEN_SETTLING); /* an unknown directory with a number */
-	put_trainer("seed42/checkpoint-20");
+	expect("llama-42", "run", 42, TPD_SEEN_SETTLING); /* an unknown directory with a number */
+	put_trainer("llama-42/checkpoint-20");
 	look_at_all();
-	ck_assert(gone("seed42"));
-	expect("seed42/checkpoint-20", "run/seed42", 20, TPD_SEEN_COMPLETE);
+	ck_assert(gone("llama-42"));
+	expect("llama-42/checkpoint-20", "run/llama-42", 20, TPD_SEEN_COMPLETE);
 	/* and the other way: a file's directory turns out to be the checkpoint */
 	put_big("x-9/model_1.pt");
 	look_at_all();

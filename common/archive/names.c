@@ -141,24 +141,32 @@ enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, const char *
 static enum tpd_status no_run(struct tpd_archive *archive, const char *run, struct tpd_err *err)
 {
 	char **names = NULL;
-	size_t count = 0;
+	size_t count = 0, others = 0;
+	bool known = false;
 	struct tpd_buf buf = {0};
 	enum tpd_status status = tpd_store_runs(archive->store, &names, &count, err);
 
 	if (status)
 		return status;
 	for (size_t i = 0; i < count; i++) {
-		if (i < 8)
-			tpd_buf_printf(&buf, "%s%s", i ? ", " : "", names[i]);
+		bool same = strcmp(names[i], run) == 0;
+
+		known |= same;
+		if (!same && others++ < 8)
+			tpd_buf_printf(&buf, "%s%s", others > 1 ? ", " : "", names[i]);
 		free(names[i]);
 	}
 	free(names);
 	tpd_buf_u8(&buf, 0);
-	if (count == 0 || buf.failed)
+	if (known)
+		status = tpd_fail(err, TPD_NOT_FOUND,
+				  "run '%s' has no checkpoint yet; if it should have some, 'tpdectl verify' finds them and 'tpdectl "
+				  "rebuild-catalog' gives them their names back", run);
+	else if (others == 0 || buf.failed)
 		status = tpd_fail(err, TPD_NOT_FOUND, "no run '%s': the store is empty", run);
 	else
 		status = tpd_fail(err, TPD_NOT_FOUND, "no run '%s'; there is %s%s", run, (const char *)buf.data,
-				  count > 8 ? ", ..." : "");
+				  others > 8 ? ", ..." : "");
 	tpd_buf_release(&buf);
 	return status;
 }

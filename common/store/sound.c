@@ -1,6 +1,7 @@
 /*
  * sound.c - is a published checkpoint whole on disk? Before content is taken for stored already, its payloads are read once:
- * if they are damaged, the source that is at hand now is the way to mend them (a new generation of the same id).
+ * if they are damaged, the source that is at hand now is the way to mend them (a new generation of the same id). So it is where what it refers to,
+ * from near or afar, is damaged: it could not be restored either, and stands alone then.
  */
 #include "base/tpd.h"
 
@@ -10,6 +11,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "store/chain.h"
 #include "store/part.h"
 
 static bool part_is_sound(const struct tpd_io *io, int dir, uint32_t file, uint32_t number, const struct tpd_part_ref *ref)
@@ -37,7 +39,8 @@ static bool part_is_sound(const struct tpd_io *io, int dir, uint32_t file, uint3
 	return sound;
 }
 
-bool tpd_store_sound(struct tpd_store *store, const struct tpd_id *id)
+/* Its own payloads; *out_ref: what it refers to, where *out_has_ref. */
+static bool object_is_sound(struct tpd_store *store, const struct tpd_id *id, bool *out_has_ref, struct tpd_id *out_ref)
 {
 	const struct tpd_io *io = tpd_store_io(store);
 	struct tpd_manifest m;
@@ -57,6 +60,19 @@ bool tpd_store_sound(struct tpd_store *store, const struct tpd_id *id)
 			sound = part_is_sound(io, dir, f, p, &entry->parts[p]);
 	}
 	io->close(io, dir);
+	*out_has_ref = m.has_ref;
+	*out_ref = m.ref;
 	tpd_manifest_release(&m);
 	return sound;
+}
+
+bool tpd_store_sound(struct tpd_store *store, const struct tpd_id *id)
+{
+	struct tpd_id next = *id;
+	bool more = true;
+
+	for (unsigned link = 0; more && link < TPD_CHAIN_MAX; link++)
+		if (!object_is_sound(store, &next, &more, &next))
+			return false;
+	return !more; /* else a circle */
 }

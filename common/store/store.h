@@ -119,7 +119,7 @@ enum tpd_status tpd_store_add_metrics(struct tpd_run_lock *lock, const struct tp
 
 /* Does a checkpoint with this id exist? */
 bool tpd_store_has(struct tpd_store *store, const struct tpd_id *id);
-/* Does it exist with a valid manifest, and every payload with its digest? Reads all of it; says nothing of its references. */
+/* Does it exist with a valid manifest, and every payload with its digest, and so does all that it refers to? Reads all of that. */
 bool tpd_store_sound(struct tpd_store *store, const struct tpd_id *id);
 /* Calls fn for the id of every published checkpoint (each once), in no order; stops when fn fails. */
 enum tpd_status tpd_store_each(struct tpd_store *store, enum tpd_status (*fn)(void *arg, const struct tpd_id *id,
