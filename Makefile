@@ -65,7 +65,7 @@ endif
 # ---- flags ----
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wmissing-prototypes $(if $(WERROR),-Werror)
 # The decoder's arithmetic is part of the format: strict IEEE 754, nothing contracted, nothing of this machine only.
-ARITHMETIC := -ffp-contract=off -fno-fast-math
+ARITHMETIC := -ffp-contract=off -fno-fast-math -fno-math-errno -fno-trapping-math
 ifeq ($(SAN),)
 HARDENING := -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
 else

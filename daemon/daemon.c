@@ -93,9 +93,9 @@ static void warn_fixed(const struct tpd_config *now, const struct tpd_config *wa
 	if (!same_text(now->store_path, wanted->store_path) || !same_text(now->catalog_path, wanted->catalog_path) ||
 	    !same_text(now->control_socket, wanted->control_socket) || now->threads != wanted->threads ||
 	    now->max_depth != wanted->max_depth || now->part_size != wanted->part_size ||
-	    now->tip_cache != wanted->tip_cache)
+	    now->tip_cache != wanted->tip_cache || now->effort != wanted->effort || now->depend != wanted->depend)
 		tpd_log(TPD_LOG_WARNING,
-			"changes in [store], control_socket= and threads= take effect at the next start");
+			"changes in [store], [codec], control_socket= and threads= take effect at the next start");
 }
 
 /* Of the new configuration only the watches, the scan interval, low_space and spool_copies; the rest of the old one is in use. */
@@ -234,6 +234,8 @@ static enum tpd_status start_threads(struct tpd_daemon *daemon, struct tpd_err *
 				.lock_timeout_ms = LOCK_MS,
 				.threads = config->threads,
 				.max_depth = config->max_depth,
+				.effort = config->effort,
+				.depend = config->depend,
 				.part_size = config->part_size,
 				.tip_cache = config->tip_cache,
 			},

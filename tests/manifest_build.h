@@ -158,7 +158,7 @@ static void build_part(struct tpd_buf *out, const char *name, uint64_t first, ui
 	fill(out, digest, 16);
 }
 
-static unsigned version = 3; /* of the manifest that is built */
+static unsigned version = 4; /* of the manifest that is built */
 
 static void build_slab(struct tpd_buf *out, const char *name, const uint64_t values[8])
 {
@@ -196,6 +196,8 @@ static void build_physical(struct tpd_buf *out)
 	u8(out, "0.0.encoding", 2);
 	varint(out, "0.0.stored", 9);
 	u8(out, "0.0.ref", 0);
+	if (version >= 4)
+		u8(out, "0.0.terms", 0);
 	u8(out, "0.0.stats", 0);
 	varint(out, "0.parts", 1);
 	build_part(out, "0.p0", 0, 1, 9, 0xd0);
@@ -215,6 +217,8 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "3.0.ref.segment", 0);
 	varint(out, "3.0.ref.first", 0);
 	varint(out, "3.0.ref.elements", GLUE);
+	if (version >= 4)
+		u8(out, "3.0.terms", 0);
 	u8(out, "3.0.stats", 0);
 
 	str(out, "3.1.name", "layers.0.weight");
@@ -232,6 +236,8 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "3.1.ref.segment", 1);
 	varint(out, "3.1.ref.first", 0);
 	varint(out, "3.1.ref.elements", T1_LEN / 4);
+	if (version >= 4)
+		u8(out, "3.1.terms", 3);
 	u8(out, "3.1.stats", 2);
 	build_stats(out, true);
 
@@ -249,6 +255,8 @@ static void build_physical(struct tpd_buf *out)
 		build_slab(out, "s0", (const uint64_t[8]){1, 2, 0, 70, 100, 1});
 		build_slab(out, "s1", (const uint64_t[8]){0, 9, 200, 0, 50, T2_LEN / 2 / 100 - 2, 100, 60});
 	}
+	if (version >= 4)
+		u8(out, "3.2.terms", 0);
 	u8(out, "3.2.stats", 1);
 	build_stats(out, false);
 	varint(out, "3.parts", 2);
@@ -266,6 +274,8 @@ static void build_physical(struct tpd_buf *out)
 	u8(out, "4.0.encoding", 0);
 	varint(out, "4.0.stored", 0);
 	u8(out, "4.0.ref", 0);
+	if (version >= 4)
+		u8(out, "4.0.terms", 0);
 	u8(out, "4.0.stats", 0);
 	varint(out, "4.parts", 0);
 }

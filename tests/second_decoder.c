@@ -11,6 +11,7 @@
  */
 #include "second_decoder.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -544,6 +545,85 @@ static void grid(struct reader *in, const struct layout *l, bool by_class, uint8
 	fields_close(&b);
 }
 
+static float float_at(const uint8_t *data, size_t len, size_t i)
+{
+	uint32_t bits = data && (i + 1) * 4 <= len ? (uint32_t)load(data + i * 4, 4) : 0;
+	float v;
+
+	memcpy(&v, &bits, sizeof v);
+	return v;
+}
+
+/* Section 10: in out, which holds w1, the prediction. */
+static void predict(struct reader *in, const struct second_input inputs[5], uint8_t *out, size_t n)
+{
+	unsigned terms = (unsigned)integer(in, 1), form = (unsigned)integer(in, 1);
+	size_t row = n > 0 ? n : 1, first = row, rows = 1;
+	uint8_t *bytes = NULL;
+	float all[4] = {0};
+
+	need(in->status, terms >= 1 && terms <= 15);
+	if (form > 1)
+		fail(in->status, SECOND_UNSUPPORTED);
+	need(in->status, !(terms & 2) || (inputs && inputs[0].data));
+	need(in->status, !(terms & 4) || (inputs && inputs[1].data && inputs[2].data));
+	need(in->status, !(terms & 8) || (inputs && inputs[3].data && inputs[4].data));
+	if (*in->status)
+		return;
+	if (form == 1) {
+		row = (size_t)integer(in, 2);
+		first = (size_t)integer(in, 2);
+		need(in->status, row >= 1 && row <= 8192 && first >= 1 && first <= row);
+		if (*in->status)
+			return;
+		rows = n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row;
+	}
+	bytes = calloc(8, rows + 1);
+	if (!bytes)
+		fail(in->status, SECOND_NOMEM);
+	for (unsigned k = 0; k < 4 && !*in->status; k++) {
+		if (!(terms >> k & 1))
+			continue;
+		if (form == 1) {
+			symbols(in, bytes + 2 * k * rows, rows);
+			symbols(in, bytes + (2 * k + 1) * rows, rows);
+		} else {
+			struct reader part = take(in, 4);
+
+			all[k] = float_at(part.at, (size_t)part.left, 0);
+		}
+	}
+	for (size_t i = 0; i < n && !*in->status; i++) {
+		size_t r = i < first ? 0 : 1 + (i - first) / row;
+		float w1 = float_at(out, n * 4, i), sum = 0, p;
+
+		for (unsigned k = 0; k < 4; k++) {
+			float c = all[k], f = w1;
+
+			if (!(terms >> k & 1))
+				continue;
+			if (form == 1) {
+				uint32_t bits = (uint32_t)bytes[2 * k * rows + r] << 16 | (uint32_t)bytes[(2 * k + 1) * rows + r] << 24;
+
+				memcpy(&c, &bits, sizeof c);
+			}
+			if (k == 1)
+				f = w1 - float_at(inputs[0].data, inputs[0].len, i);
+			if (k >= 2) {
+				const struct second_input *m = &inputs[2 * k - 3], *v = m + 1;
+				float under = float_at(v->data, v->len, i);
+
+				f = under > 0 ? float_at(m->data, m->len, i) / sqrtf(under) : 0;
+			}
+			sum = sum + c * f;
+		}
+		p = w1 + sum;
+		if (isfinite(p))
+			memcpy(out + i * 4, &p, sizeof p);
+	}
+	free(bytes);
+}
+
 /* Section 6. */
 static void planes(struct reader *in, unsigned dtype, unsigned width, uint8_t *out, size_t n, uint8_t *plane)
 {
@@ -564,6 +644,12 @@ static void planes(struct reader *in, unsigned dtype, unsigned width, uint8_t *o
 int second_decode(unsigned encoding, unsigned dtype, const uint8_t *payload, size_t payload_len, const uint8_t *ref,
 		  size_t ref_len, uint8_t *out, size_t out_len)
 {
+	return second_decode_with(encoding, dtype, payload, payload_len, ref, ref_len, NULL, out, out_len);
+}
+
+int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload, size_t payload_len, const uint8_t *ref, size_t ref_len,
+		       const struct second_input inputs[5], uint8_t *out, size_t out_len)
+{
 	static const struct layout floats[] = {
 		[DTYPE_F32] = {32, 23, 254}, [DTYPE_F16] = {16, 10, 30}, [DTYPE_BF16] = {16, 7, 254}};
 	int status = SECOND_OK;
@@ -572,7 +658,7 @@ int second_decode(unsigned encoding, unsigned dtype, const uint8_t *payload, siz
 	uint8_t *scratch;
 	size_t n, tail;
 
-	if (encoding > 7 || dtype >= DTYPES)
+	if (encoding > 8 || dtype >= DTYPES)
 		return SECOND_UNSUPPORTED;
 	if (out_len == 0)
 		return SECOND_CORRUPT;
@@ -606,7 +692,12 @@ int second_decode(unsigned encoding, unsigned dtype, const uint8_t *payload, siz
 			if (ref_len > 0)
 				memcpy(out, ref, ref_len < out_len ? ref_len : out_len);
 		}
-		if (encoding == 4)
+		need(&status, encoding != 8 || dtype == DTYPE_F32);
+		if (encoding == 8 && !status)
+			predict(&in, inputs, out, n);
+		if (status)
+			; /* nothing to go on with */
+		else if (encoding == 4)
 			planes(&in, dtype, layout.width / 8, out, n, scratch);
 		else if (encoding == 5)
 			sparse(&in, &layout, out, n, scratch);

@@ -20,4 +20,14 @@ enum second_status {
 int second_decode(unsigned encoding, unsigned dtype, const uint8_t *payload, size_t payload_len, const uint8_t *ref,
 		  size_t ref_len, uint8_t *out, size_t out_len);
 
+/*
+ * The same with what a prediction is made from: w0, m1, v1, m2, v2, NULL where there is none; each as the reference. inputs may be NULL.
+ */
+struct second_input {
+	const uint8_t *data;
+	size_t len;
+};
+int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload, size_t payload_len, const uint8_t *ref, size_t ref_len,
+		       const struct second_input inputs[5], uint8_t *out, size_t out_len);
+
 #endif

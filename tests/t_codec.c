@@ -154,6 +154,7 @@ START_TEST(every_encoding_type_and_small_size)
 				struct tpd_plan plan = {.encoding = (enum tpd_encoding)encoding,
 							.dtype = dtype,
 							.row = row,
+							.terms = TPD_TERM_DECAY,
 							.grid_bias = 2};
 
 				if (!tpd_encoding_allows(plan.encoding, dtype))
@@ -216,6 +217,7 @@ START_TEST(chunk_borders)
 				struct tpd_plan plan = {.encoding = (enum tpd_encoding)encoding,
 							.dtype = dtype,
 							.row = 768,
+							.terms = TPD_TERM_DECAY,
 							.grid_bias = 3};
 
 				if (!tpd_encoding_allows(plan.encoding, dtype))
@@ -343,7 +345,7 @@ START_TEST(rounding_mode_of_the_caller_does_not_matter)
 }
 END_TEST
 
-/* SPEC.md section 10 */
+/* SPEC.md section 11 */
 START_TEST(worked_example)
 {
 	static const uint8_t payload[] = {0x02, 0x00, 0x02, 0x00, 0x00, 0x7f, 0x00, 0x82, 0x80, 1, 0, 0, 0, 1, 0, 0, 0};

@@ -413,7 +413,7 @@ END_TEST
 
 /* ---- grid ---- */
 
-/* The worked example of SPEC.md section 10 with a third element, one row more, and a left-over byte. */
+/* The worked example of SPEC.md section 11 with a third element, one row more, and a left-over byte. */
 static struct grid_parts honest_grid(void)
 {
 	/* the third: p = 0x4000, x = 0x1234 escapes, 16 bits in lane 0 of the second piece; lane 1 comes first */
@@ -601,7 +601,7 @@ START_TEST(every_truncation)
 			make_chunk(types[d], x, p, size);
 			for (unsigned e = TPD_ENCODING_ZSTD; e < TPD_ENCODING_COUNT; e++) {
 				struct tpd_plan plan = {
-					.encoding = (enum tpd_encoding)e, .dtype = types[d], .row = 64, .grid_bias = 2};
+					.encoding = (enum tpd_encoding)e, .dtype = types[d], .row = 64, .grid_bias = 2, .terms = TPD_TERM_DECAY};
 
 				if (!tpd_encoding_allows(plan.encoding, types[d]))
 					continue;
@@ -643,7 +643,7 @@ START_TEST(mutations)
 		size_t size = 1 + next_random() % (round % 10 ? 700 : 40000), len,
 		       ref_len = round % 3 ? size : next_random() % size;
 		uint8_t *x = malloc(size), *p = malloc(size), *out = malloc(size), *payload, *ref = malloc(ref_len + 1);
-		struct tpd_plan plan = {.dtype = dtype, .row = 1 + (uint32_t)(next_random() % 300), .grid_bias = 2};
+		struct tpd_plan plan = {.dtype = dtype, .row = 1 + (uint32_t)(next_random() % 300), .grid_bias = 2, .terms = TPD_TERM_DECAY};
 		struct tpd_chunk chunk = {.x = x, .len = size, .p = p, .ref_len = size, .element = 5};
 
 		ck_assert(x && p && out && ref);

@@ -29,6 +29,7 @@ START_TEST(defaults)
 	ck_assert_str_eq(config.control_socket, TPD_CONFIG_DEFAULT_SOCKET);
 	ck_assert_ptr_null(config.catalog_path);
 	ck_assert_uint_eq(config.max_depth, 16);
+	ck_assert(config.effort == TPD_EFFORT_BALANCED && config.depend == TPD_DEPEND_OPTIMIZER);
 	ck_assert_uint_eq(config.part_size, 256u << 20);
 	ck_assert_uint_eq(config.tip_cache, 0);
 	ck_assert_uint_eq(config.threads, 0);
@@ -102,7 +103,7 @@ static const struct {
 } mistakes[] = {
 	{"[store]\nfoo=1\n", "2: [store] foo: unknown key"},
 	{"[store]\npath=/a\nsettle=5\n", "3: [store] settle: unknown key"},
-	{"\n[strore]\n", "2: [strore]: unknown section (there are [store], [daemon] and [watch:NAME])"},
+	{"\n[strore]\n", "2: [strore]: unknown section (there are [store], [codec], [daemon] and [watch:NAME])"},
 	{"path=/a\n", "1: path: stands before the first section"},
 	{"[store]\npath=store\n", "2: [store] path: must be an absolute path, not 'store'"},
 	{"[store]\npath=\n", "2: [store] path: has no value"},
@@ -110,6 +111,9 @@ static const struct {
 	{"[store]\npath=/a\n[daemon]\n[store]\n", "4: [store]: this section began in line 1 already"},
 	{"[store]\nmax_depth=-1\n", "2: [store] max_depth: must be a whole number from 0 to 1000, not '-1'"},
 	{"[store]\nmax_depth=1001\n", "2: [store] max_depth: must be a whole number from 0 to 1000, not '1001'"},
+	{"[codec]\neffort=fastest\n", "2: [codec] effort: must be fast, balanced or max, not 'fastest'"},
+	{"[codec]\ndepend=\n", "2: [codec] depend: has no value"},
+	{"[codec]\ndepend=all\n", "2: [codec] depend: must be none, weights or optimizer, not 'all'"},
 	{"[store]\npart_size=1\n", "2: [store] part_size: must be a size from 1M to 4G, such as 256M, not '1'"},
 	{"[store]\npart_size=5G\n", "2: [store] part_size: must be a size from 1M to 4G, such as 256M, not '5G'"},
 	{"[daemon]\nthreads=two\n", "2: [daemon] threads: must be a whole number from 0 (one a CPU) to 64, not 'two'"},

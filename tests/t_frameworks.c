@@ -423,13 +423,15 @@ START_TEST(numbered_runs)
 	put_big("seed-2/last.ckpt");
 	put_big("step-3/latest.pt");
 	put_big("4/last.pt");
-	put_big("exp5/weights.pt");
+	put_big("exp5/weights.pt"); /* a run by its name */
+	put_big("dev5/weights.pt");
 	look_at_all();
 	ck_assert_ptr_null(seen("exp1"));
 	ck_assert_ptr_null(seen("seed-2"));
 	expect("step-3", "run", 3, TPD_SEEN_SETTLING);
 	expect("4", "run", 4, TPD_SEEN_SETTLING);
-	expect("exp5", "run", 5, TPD_SEEN_SETTLING);
+	ck_assert_ptr_null(seen("exp5"));
+	expect("dev5", "run", 5, TPD_SEEN_SETTLING);
 }
 END_TEST
 

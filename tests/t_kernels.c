@@ -341,6 +341,66 @@ START_TEST(bytes)
 }
 END_TEST
 
+/* Any pattern, and often one of a common size. */
+static void fill_floats_of_all_kinds(float *out, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint32_t bits = (uint32_t)rnd(UINT64_C(1) << 32);
+
+		if (rnd(8) > 0)
+			bits = (bits & 0x807fffffu) | (uint32_t)(110 + rnd(20)) << 23;
+		memcpy(&out[i], &bits, sizeof(bits));
+	}
+}
+
+/* The same bits from all forms, and not a float behind the last; NaN may look differently where it is only on the way to something. */
+START_TEST(predictions)
+{
+	enum { MOST = 700 };
+	const size_t len = MOST * sizeof(float);
+	float *w = memory(len), *a = memory(len), *b = memory(len), *first = memory(len + 64), *other = memory(len + 64);
+
+	for (unsigned round = 0; round < 2000; round++) {
+		const float coefficients[4] = {0.5f, -1e-3f, 1e30f, 3e-5f};
+		const float *terms[4] = {w, rnd(2) ? a : NULL, rnd(2) ? b : NULL, rnd(2) ? a : NULL};
+		const float *const arrays[3] = {w, a, b};
+		double sums[6], other_sums[6];
+		size_t n = 1 + rnd(MOST);
+
+		fill_floats_of_all_kinds(w, n);
+		fill_floats_of_all_kinds(a, n);
+		fill_floats_of_all_kinds(b, n);
+		for (size_t f = 1; f < form_count; f++) {
+			memset(first, 0xee, len + 64);
+			memset(other, 0xee, len + 64);
+			forms[0]->predict_apply(w, terms, coefficients, n, first);
+			forms[f]->predict_apply(w, terms, coefficients, n, other);
+			ck_assert_mem_eq(first, other, len + 64);
+			forms[0]->predict_ratio(a, b, n, first);
+			forms[f]->predict_ratio(a, b, n, other);
+			for (size_t i = 0; i < n; i++)
+				ck_assert(memcmp(&first[i], &other[i], 4) == 0 || (first[i] != first[i] && other[i] != other[i]));
+			ck_assert_mem_eq(first + n, other + n, len + 64 - n * 4);
+			forms[0]->predict_difference(a, b, n, first);
+			forms[f]->predict_difference(a, b, n, other);
+			for (size_t i = 0; i < n; i++)
+				ck_assert(memcmp(&first[i], &other[i], 4) == 0 || (first[i] != first[i] && other[i] != other[i]));
+			ck_assert_mem_eq(first + n, other + n, len + 64 - n * 4);
+			forms[0]->predict_products(arrays, 3, n, sums);
+			forms[f]->predict_products(arrays, 3, n, other_sums);
+			for (unsigned i = 0; i < 6; i++)
+				ck_assert(memcmp(&sums[i], &other_sums[i], 8) == 0 ||
+					  (sums[i] != sums[i] && other_sums[i] != other_sums[i]));
+		}
+	}
+	free(w);
+	free(a);
+	free(b);
+	free(first);
+	free(other);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("kernels");
@@ -361,6 +421,7 @@ int main(void)
 	tcase_add_test(tests, pieces_of_one_stream);
 	tcase_add_test(tests, rans);
 	tcase_add_test(tests, bytes);
+	tcase_add_test(tests, predictions);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -56,6 +56,9 @@ START_TEST(honest_values)
 	ck_assert_uint_eq(w->slabs[1].segment, 9);
 	ck_assert_uint_eq(w->slabs[1].count, T2_LEN / 2 / 100 - 2);
 	ck_assert_uint_eq(w->slabs[1].ref_stride, 60);
+	ck_assert_uint_eq(w->predictor_count, 1);
+	ck_assert_uint_eq(w->predictors[0].segment, 1);
+	ck_assert_uint_eq(w->predictors[0].terms, TPD_TERM_DECAY | TPD_TERM_STEP);
 	ck_assert(w->about[1].stats && w->about[1].stats->has_delta);
 	ck_assert_uint_eq(w->about[1].stats->ulps[16], 26000);
 	ck_assert_double_eq(w->about[1].stats->percentile[5], 0.005);
@@ -187,7 +190,7 @@ static const struct change changes[] = {
 	{.label = "3.1.ref.first", .number = 1, .expect = U},
 	{.label = "3.1.ref.elements", .number = T1_LEN / 4 - 1, .expect = C},
 	{.label = "3.2.slabs", .number = 0, .expect = C},
-	{.label = "3.2.slabs", .number = 1, .expect = C},
+	{.label = "3.2.slabs", .number = 1, .expect = U},
 	{.label = "3.2.slabs", .number = 257, .expect = C},
 	{.label = "3.2.slabs", .number = UINT64_MAX, .expect = C},
 	{.label = "s0.file", .number = 77, .expect = TPD_OK}, /* another manifest's business */
@@ -213,6 +216,10 @@ static const struct change changes[] = {
 	{.label = "s1.stride", .number = 101, .expect = C},
 	{.label = "s1.ref_stride", .number = 49, .expect = C},
 	{.label = "s1.ref_stride", .number = UINT64_MAX / 2, .expect = C},
+	{.label = "3.1.terms", .number = 16, .expect = U},
+	{.label = "3.1.terms", .number = 1, .expect = TPD_OK},
+	{.label = "3.2.terms", .number = 1, .expect = C}, /* not F32 */
+	{.label = "0.0.terms", .number = 1, .expect = C}, /* without a reference */
 	{.label = "3.1.stats", .number = 3, .expect = U},
 	{.label = "stats.stride", .number = 1ull << 32, .expect = C},
 	{.label = "3.parts", .number = 1u << 20, .expect = C},
@@ -290,6 +297,8 @@ START_TEST(fields_that_belong_together)
 	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE); /* segments still have one */
 	for (uint32_t s = 0; s < 3; s++)
 		m.entries[3].segments[s].has_ref = false;
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE); /* and one is to be predicted */
+	m.entries[3].predictor_count = 0;
 	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
 	ck_assert_int_eq(verdict(again.data, again.len), TPD_OK);
 	m.has_w1 = false;
@@ -399,8 +408,8 @@ struct header_change {
 static const struct header_change header_changes[] = {
 	{0, 1, 'X', true, C},
 	{7, 1, '2', true, C},
-	{8, 4, 4, true, U},
-	{8, 4, 4, false, C}, /* a flipped bit is no newer version */
+	{8, 4, 5, true, U},
+	{8, 4, 5, false, C}, /* a flipped bit is no newer version */
 	{8, 4, 0, true, C},
 	{12, 4, 1, true, U},
 	{12, 4, 1, false, C},

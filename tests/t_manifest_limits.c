@@ -52,7 +52,7 @@ static void put_plain_segment(struct tpd_buf *out, uint64_t offset, uint64_t len
 	tpd_buf_varint(out, length);
 	tpd_buf_varint(out, 0);
 	tpd_buf_varint(out, 1);
-	fill(out, 0, 4); /* encoding, stored, reference, statistics */
+	fill(out, 0, 5); /* encoding, stored, reference, terms, statistics */
 }
 
 START_TEST(entries_have_a_limit)
@@ -167,8 +167,8 @@ START_TEST(version_1_stays_readable)
 }
 END_TEST
 
-/* Version 2 is this without slabs. */
-START_TEST(version_2_stays_readable)
+/* Version 3 is this without predictors, version 2 without slabs, too. */
+START_TEST(versions_2_and_3_stay_readable)
 {
 	struct tpd_buf body, object;
 	struct tpd_manifest m = {0};
@@ -187,12 +187,64 @@ START_TEST(version_2_stays_readable)
 	version = 3;
 	body = build_body(&logical);
 	object = wrap(body.data, body.len);
-	ck_assert_int_eq(verdict(object.data, object.len), TPD_OK);
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	ck_assert_uint_eq(m.entries[3].slab_count, 2);
+	ck_assert_uint_eq(m.entries[3].predictor_count, 0);
+	tpd_manifest_release(&m);
+	object.data[8] = 4; /* which has something more about each segment */
+	reseal(&object);
+	ck_assert_int_ne(verdict(object.data, object.len), TPD_OK);
 	object.data[8] = 2; /* which knows no slabs */
 	reseal(&object);
 	ck_assert_int_eq(verdict(object.data, object.len), TPD_UNSUPPORTED);
 	tpd_buf_release(&body);
 	tpd_buf_release(&object);
+}
+END_TEST
+
+static enum tpd_status with_predictor(const struct tpd_predictor *predictor, void (*alter)(struct tpd_entry *entry))
+{
+	struct tpd_manifest m = {0};
+	struct tpd_buf object = honest_object(), again = {0};
+	enum tpd_status status;
+
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	m.entries[3].predictors[0] = *predictor;
+	if (alter)
+		alter(&m.entries[3]);
+	status = tpd_manifest_write(&m, &again, NULL);
+	tpd_buf_release(&again);
+	tpd_buf_release(&object);
+	tpd_manifest_release(&m);
+	return status;
+}
+
+static void without_reference(struct tpd_entry *entry)
+{
+	entry->segments[1].has_ref = false;
+}
+
+static void as_moments(struct tpd_entry *entry)
+{
+	entry->segments[2].dtype = TPD_DTYPE_F32; /* of another length */
+}
+
+/* What a tensor may be predicted from. */
+START_TEST(predictors_have_rules)
+{
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 1, .terms = 3}, NULL), TPD_OK);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 1, .terms = 1}, NULL), TPD_OK);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 1, .terms = 0}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 1, .terms = 16}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 2, .terms = 1}, NULL), TPD_USAGE); /* BF16, and slabs */
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 1, .terms = 1}, without_reference), TPD_USAGE);
+	/* Moments: no such file, no such segment, another type, another length, itself. */
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 3, 1, 3, 1, 8}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 3, 1, 3, 8}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 2, 1, 2, 8}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 2, 1, 2, 8}, as_moments), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 1, 1, 1, 8}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 0, 1, 0, 8}, NULL), TPD_USAGE);
 }
 END_TEST
 
@@ -283,8 +335,9 @@ int main(void)
 	tcase_add_test(tests, all_files_have_one_limit);
 	tcase_add_test(tests, kept_in_part);
 	tcase_add_test(tests, version_1_stays_readable);
-	tcase_add_test(tests, version_2_stays_readable);
+	tcase_add_test(tests, versions_2_and_3_stay_readable);
 	tcase_add_test(tests, slabs_have_a_limit);
+	tcase_add_test(tests, predictors_have_rules);
 	tcase_add_test(tests, ties_are_kept_with_the_names);
 	tcase_add_test(tests, ties_are_found);
 	srunner_run_all(runner, CK_ENV);

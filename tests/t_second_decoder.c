@@ -213,6 +213,8 @@ static void note(struct seen *seen, enum tpd_encoding encoding, const uint8_t *p
 	}
 }
 
+static struct tpd_inputs inputs; /* of the case at hand */
+
 /*
  * Both decoders; true when both accept. Buffers have the exact size, so that a sanitizer sees any step beyond.
  *
@@ -225,6 +227,7 @@ static bool agree(struct tpd_codec *codec, unsigned encoding, enum tpd_dtype dty
 {
 	uint8_t *exact = malloc(payload_len), *second = malloc(len);
 	struct tpd_codec *fresh = NULL;
+	struct second_input seconds[TPD_INPUT_COUNT];
 	enum tpd_status status;
 	int other;
 
@@ -235,9 +238,11 @@ static bool agree(struct tpd_codec *codec, unsigned encoding, enum tpd_dtype dty
 	}
 	if (payload_len > 0)
 		memcpy(exact, payload, payload_len);
-	status = tpd_decode_chunk(codec, (enum tpd_encoding)encoding, dtype, exact, payload_len, ref, ref_len, out, len,
-				  NULL);
-	other = second_decode(encoding, dtype, exact, payload_len, ref, ref_len, second, len);
+	status = tpd_decode_chunk_with(codec, (enum tpd_encoding)encoding, dtype, exact, payload_len,
+				       &(struct tpd_references){ref, ref_len, &inputs}, out, len, NULL);
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+		seconds[i] = (struct second_input){inputs.of[i].data, inputs.of[i].len};
+	other = second_decode_with(encoding, dtype, exact, payload_len, ref, ref_len, seconds, second, len);
 	ck_assert_msg(status == TPD_OK || status == TPD_CORRUPT || status == TPD_UNSUPPORTED, "status %d", (int)status);
 	ck_assert_int_ne(other, SECOND_NOMEM);
 	ck_assert_msg((status == TPD_OK) == (other == SECOND_OK),
@@ -250,6 +255,41 @@ static bool agree(struct tpd_codec *codec, unsigned encoding, enum tpd_dtype dty
 	free(exact);
 	free(second);
 	return status == TPD_OK;
+}
+
+/*
+ * What F32 weights may be predicted from: the reference moved a little, moments of their size, and now and then anything; some are shorter,
+ * and some are not there. Buffers have the exact size.
+ */
+static void make_inputs(const uint8_t *p, size_t len)
+{
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++) {
+		size_t have = below(4) ? len : below(len + 1);
+		uint8_t *data = malloc(have + 1);
+
+		ck_assert_ptr_nonnull(data);
+		for (size_t at = 0; at + 4 <= have; at += 4) {
+			float v;
+			uint32_t bits = (uint32_t)any();
+
+			memcpy(&v, p + at, 4);
+			if (i == TPD_INPUT_W0)
+				v *= 1 + (float)below(100) * 1e-6f;
+			else
+				v = (float)below(1000) * (i == TPD_INPUT_V1 || i == TPD_INPUT_V2 ? 1e-9f : 1e-6f);
+			if (below(50) > 0)
+				memcpy(&bits, &v, 4);
+			memcpy(data + at, &bits, 4);
+		}
+		for (size_t at = have / 4 * 4; at < have; at++)
+			data[at] = (uint8_t)any();
+		free((void *)(uintptr_t)inputs.of[i].data);
+		inputs.of[i] = (struct tpd_bytes){data, have};
+		if (below(20) == 0) {
+			free(data);
+			inputs.of[i] = (struct tpd_bytes){0};
+		}
+	}
 }
 
 /* Damage a copy of the payload in `count` ways. */
@@ -272,7 +312,7 @@ static void damage(struct tpd_codec *codec, unsigned encoding, enum tpd_dtype dt
 			len += 1 + below(8);
 			break;
 		case 1:
-			as = (unsigned)below(8);
+			as = (unsigned)below(TPD_ENCODING_COUNT + 1);
 			break;
 		case 2:
 			len -= 1 + below(TPD_MIN(len, 9));
@@ -322,7 +362,7 @@ static void check_case(struct tpd_codec *codec, enum tpd_dtype dtype, enum relat
 	unsigned width = tpd_dtype_width(dtype);
 	size_t space = len + 100, whole;
 	uint8_t *p = malloc(space), *x = malloc(space);
-	struct tpd_chunk chunk = {.x = x, .len = len, .p = p, .ref_len = len, .element = below(1u << 20)};
+	struct tpd_chunk chunk = {.x = x, .len = len, .p = p, .ref_len = len, .element = below(1u << 20), .inputs = &inputs};
 	struct tpd_sample sample = {.x = x};
 	struct tpd_plan plan;
 	uint64_t bytes, alone;
@@ -337,6 +377,7 @@ static void check_case(struct tpd_codec *codec, enum tpd_dtype dtype, enum relat
 		memmove(x, p + 64, len);
 	else
 		relate(dtype, relation, p, x, len);
+	make_inputs(p, len);
 	if (relation == SHORTER)
 		chunk.ref_len = len / 2 + below(len / 2 + 1);
 	if (relation == LONGER)
@@ -365,8 +406,10 @@ static void check_case(struct tpd_codec *codec, enum tpd_dtype dtype, enum relat
 	plan = (struct tpd_plan){.dtype = dtype, .row = rows[below(TPD_ARRAY_LEN(rows))], .grid_bias = 2};
 	for (unsigned e = TPD_ENCODING_ZSTD; e < TPD_ENCODING_COUNT; e++) {
 		if ((!chunk.p && tpd_encoding_needs_reference((enum tpd_encoding)e)) ||
-		    ((e == TPD_ENCODING_GRID || e == TPD_ENCODING_CLASSES) && tpd_dtype_exponent_bits(dtype) == 0))
+		    ((e == TPD_ENCODING_GRID || e == TPD_ENCODING_CLASSES) && tpd_dtype_exponent_bits(dtype) == 0) ||
+		    (e == TPD_ENCODING_PREDICTED && dtype != TPD_DTYPE_F32))
 			continue;
+		plan.terms = (uint8_t)(1 + below(15));
 		plan.encoding = (enum tpd_encoding)e;
 		check_chunk(codec, &plan, &chunk, count, seen);
 	}

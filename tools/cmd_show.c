@@ -275,6 +275,7 @@ static void put_tensor(struct tpd_json_out *out, const struct tpd_manifest *m, u
 {
 	const struct tpd_segment *seg = &m->entries[m->files[file]].segments[segment];
 	const struct tpd_segment_about *about = &m->entries[m->files[file]].about[segment];
+	const struct tpd_predictor *predictor = tpd_entry_predictor(&m->entries[m->files[file]], segment);
 	uint32_t tie_count;
 	const struct tpd_tie *ties = tpd_manifest_ties(m, file, segment, &tie_count);
 
@@ -298,6 +299,16 @@ static void put_tensor(struct tpd_json_out *out, const struct tpd_manifest *m, u
 	tpd_json_put_u64(out, about->stored);
 	tpd_json_key(out, "encoding");
 	tpd_json_put_string(out, tpd_segment_encoding(seg, about));
+	if (predictor) {
+		static const char *const terms[TPD_TERM_COUNT] = {"w1", "w1-w0", "m1/sqrt(v1)", "m2/sqrt(v2)"};
+
+		tpd_json_key(out, "predicted_from");
+		tpd_json_begin_array(out);
+		for (unsigned k = 0; k < TPD_TERM_COUNT; k++)
+			if (predictor->terms >> k & 1)
+				tpd_json_put_string(out, terms[k]);
+		tpd_json_end_array(out);
+	}
 	if (tie_count)
 		put_ties(out, m, ties, tie_count);
 	if (about->stats)

@@ -41,6 +41,9 @@ struct tpd_ctl {
 	const char *store, *catalog, *socket, *config_file;
 	bool json, quiet;
 	uint64_t threads; /* 0: not given */
+	enum tpd_effort effort;
+	enum tpd_depend depend;
+	bool has_effort, has_depend;
 	int64_t lock_timeout_ms;
 	bool has_lock_timeout; /* it was given */
 	/* options of commands */

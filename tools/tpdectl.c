@@ -14,6 +14,7 @@
 #include <getopt.h>
 #include <locale.h>
 #include <signal.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,7 @@
 /* clang-format off */
 enum option_number {
 	O_STORE, O_CATALOG, O_CONFIG, O_JSON, O_QUIET, O_THREADS, O_LOCK_TIMEOUT, O_HELP, O_VERSION, /* common */
-	O_RUN, O_STEP, O_TO, O_FILE, O_FORCE, O_TENSORS, O_RUNS, O_METRIC, O_SOCKET,
+	O_RUN, O_STEP, O_TO, O_FILE, O_FORCE, O_TENSORS, O_RUNS, O_METRIC, O_SOCKET, O_EFFORT, O_DEPEND,
 	O_COUNT
 };
 /* clang-format on */
@@ -55,6 +56,8 @@ static const struct {
 	[O_RUNS] = {"runs", NULL, "one line a run", 0},
 	[O_METRIC] = {"metric", "NAME", "a column with this metric of each", 0},
 	[O_SOCKET] = {"socket", "PATH", "the daemon's control socket", 0},
+	[O_EFFORT] = {"effort", "WORD", "fast, balanced or max (else as configured)", 0},
+	[O_DEPEND] = {"depend", "WORD", "none, weights or optimizer: see tpded.conf(5)", 0},
 };
 
 static const struct command {
@@ -68,7 +71,7 @@ static const struct command {
 	{"list", "[RUN]", "the stored checkpoints, of a run or of all", BIT(O_RUNS) | BIT(O_METRIC), 0, 1,
 	 tpd_cmd_list},
 	{"show", "RUN@STEP", "one checkpoint: metrics, files, digests, tensors", BIT(O_TENSORS), 1, 1, tpd_cmd_show},
-	{"ingest", "PATH --run NAME", "store a checkpoint (a directory or a file)", BIT(O_RUN) | BIT(O_STEP), 1, 1,
+	{"ingest", "PATH --run NAME", "store a checkpoint (a directory or a file)", BIT(O_RUN) | BIT(O_STEP) | BIT(O_EFFORT) | BIT(O_DEPEND), 1, 1,
 	 tpd_cmd_ingest},
 	{"restore", "RUN@STEP --to DIR", "get a checkpoint back, bit for bit", BIT(O_TO) | BIT(O_FILE) | BIT(O_FORCE),
 	 1, 1, tpd_cmd_restore},
@@ -142,20 +145,30 @@ static const struct command *find_command(const char *name)
 	return NULL;
 }
 
-static void print_usage_line(FILE *to, const struct command *command)
+#define USAGE_WIDTH 79
+
+/* A mistake is told in one line, however long; help is wrapped. */
+static void print_usage_line(FILE *to, const struct command *command, int width)
 {
+	int at;
+
 	if (!command) {
 		fprintf(to, "usage: tpdectl [OPTIONS] COMMAND [ARGUMENTS]; see 'tpdectl --help'\n");
 		return;
 	}
-	fprintf(to, "usage: tpdectl [OPTIONS] %s%s%s", command->name, *command->synopsis ? " " : "", command->synopsis);
+	at = fprintf(to, "usage: tpdectl [OPTIONS] %s%s%s", command->name, *command->synopsis ? " " : "", command->synopsis);
 	for (unsigned i = O_FIRST_OWN; i < O_COUNT; i++) {
-		char in_synopsis[32];
+		char in_synopsis[32], text[64];
+		int len;
 
 		snprintf(in_synopsis, sizeof(in_synopsis), "--%s ", options[i].name);
-		if (command->options & BIT(i) && !strstr(command->synopsis, in_synopsis))
-			fprintf(to, " [--%s%s%s]", options[i].name, options[i].argument ? " " : "",
-				options[i].argument ? options[i].argument : "");
+		if (!(command->options & BIT(i)) || strstr(command->synopsis, in_synopsis))
+			continue;
+		len = snprintf(text, sizeof(text), " [--%s%s%s]", options[i].name, options[i].argument ? " " : "",
+			       options[i].argument ? options[i].argument : "");
+		if (at + len > width)
+			at = fprintf(to, "\n      ") - 1;
+		at += fprintf(to, "%s", text);
 	}
 	fputc('\n', to);
 }
@@ -170,7 +183,7 @@ int tpd_ctl_usage(const struct tpd_ctl *ctl, const char *fmt, ...)
 	va_end(ap);
 	tpd_ctl_fail(ctl, &err);
 	if (!ctl->json)
-		print_usage_line(stderr, find_command(ctl->command));
+		print_usage_line(stderr, find_command(ctl->command), INT_MAX);
 	return TPD_EXIT_USAGE;
 }
 
@@ -238,7 +251,7 @@ static void print_options(uint32_t which)
 static void print_help(const struct command *command)
 {
 	if (command) {
-		print_usage_line(stdout, command);
+		print_usage_line(stdout, command, USAGE_WIDTH);
 		printf("\n%c%s.\n", command->summary[0] - 'a' + 'A', command->summary + 1);
 		if (command->options) {
 			puts("");
@@ -331,6 +344,8 @@ enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, st
 	archive.catalog = ctl->catalog;
 	archive.threads = ctl->threads ? (unsigned)ctl->threads : ctl->has_config ? ctl->config.threads : 0;
 	archive.max_depth = ctl->has_config ? ctl->config.max_depth : TPD_DEFAULT_MAX_DEPTH;
+	archive.effort = ctl->has_effort ? ctl->effort : ctl->has_config ? ctl->config.effort : TPD_EFFORT_BALANCED;
+	archive.depend = ctl->has_depend ? ctl->depend : ctl->has_config ? ctl->config.depend : TPD_DEPEND_OPTIMIZER;
 	archive.part_size = ctl->has_config ? ctl->config.part_size : 0;
 	archive.tip_cache = ctl->has_config ? ctl->config.tip_cache : 0;
 	status = tpd_archive_open(&archive, out_archive, err);
@@ -414,6 +429,16 @@ static int set_option(struct tpd_ctl *ctl, unsigned option, const char *value)
 			return tpd_ctl_usage(ctl, "--lock-timeout: '%s' is not a number of seconds", value);
 		ctl->lock_timeout_ms = (int64_t)ms;
 		ctl->has_lock_timeout = true;
+		break;
+	case O_EFFORT:
+		if (!tpd_effort_parse(value, &ctl->effort))
+			return tpd_ctl_usage(ctl, "--effort: '%s' is not fast, balanced or max", value);
+		ctl->has_effort = true;
+		break;
+	case O_DEPEND:
+		if (!tpd_depend_parse(value, &ctl->depend))
+			return tpd_ctl_usage(ctl, "--depend: '%s' is not none, weights or optimizer", value);
+		ctl->has_depend = true;
 		break;
 	case O_RUN:
 		ctl->run = value;

@@ -215,6 +215,8 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 		.pool = archive->pool,
 		.part_size = archive->options.part_size,
 		.max_depth = archive->options.max_depth,
+		.effort = archive->options.effort,
+		.depend = archive->options.depend,
 		.now_ns = tpd_clock_wall_ns(),
 	};
 	struct tpd_ingest_result result = {0};

@@ -37,6 +37,8 @@ struct tpd_archive_options {
 	unsigned threads;      /* of the pool; 0: one a CPU */
 	uint32_t max_depth;    /* for ingest; TPD_DEFAULT_MAX_DEPTH unless configured */
 	uint64_t part_size;    /* 0: default */
+	enum tpd_effort effort; /* likewise, and what weights may be decoded from */
+	enum tpd_depend depend;
 	uint64_t tip_cache;    /* keep a raw copy of a run's newest checkpoint up to this many bytes; 0: none */
 };
 

@@ -41,7 +41,7 @@ static enum tpd_status read_bounds(struct tpd_rd *rd, struct classes *classes, s
 			classes->of[key++] = (uint8_t)(c - 1);
 	}
 	while (key < TPD_CLASS_KEYS)
-		classes->of[key++] = (uint8_t)(classes->count - 1);
+		classes->of[key++] = (uint8_t)(classes->count > 0 ? classes->count - 1 : 0); /* of nothing: never asked */
 	classes->k = tpd_rd_u8(rd);
 	return tpd_rd_ok(rd) && classes->k <= 6 ? TPD_OK : corrupt(err, "bad header");
 }

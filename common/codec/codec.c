@@ -15,6 +15,7 @@
 
 #include "codec/internal.h"
 #include "codec/kernels.h"
+#include "codec/predict.h"
 
 const char *tpd_encoding_name(enum tpd_encoding encoding)
 {
@@ -32,7 +33,7 @@ const char *tpd_encoding_name(enum tpd_encoding encoding)
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
-	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES;
+	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_PREDICTED;
 }
 
 bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
@@ -41,6 +42,8 @@ bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 
 	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)dtype >= TPD_DTYPE_COUNT)
 		return false;
+	if (encoding == TPD_ENCODING_PREDICTED)
+		return dtype == TPD_DTYPE_F32;
 	return (encoding != TPD_ENCODING_GRID && encoding != TPD_ENCODING_CLASSES) || tpd_grid_type(dtype, &type);
 }
 
@@ -128,6 +131,9 @@ void tpd_codec_free(struct tpd_codec *codec)
 	free(codec->fields.data);
 	free(codec->values.data);
 	free(codec->heat.data);
+	free(codec->inputs.data);
+	free(codec->predicted.data);
+	free(codec->fit.data);
 	free(codec->classes.data);
 	free(codec->places.data);
 	free(codec);
@@ -173,8 +179,9 @@ static enum tpd_status check_payload(struct tpd_codec *codec, const struct tpd_p
 	if (status != TPD_OK)
 		return status;
 	codec->kernels = codec->proof;
-	status = tpd_decode_chunk(codec, plan->encoding, plan->dtype, codec->payload.data, payload_len, chunk->p,
-				  chunk->p ? chunk->ref_len : 0, codec->check.data, chunk->len, &ignored);
+	status = tpd_decode_chunk_with(codec, plan->encoding, plan->dtype, codec->payload.data, payload_len,
+				       &(struct tpd_references){chunk->p, chunk->p ? chunk->ref_len : 0, chunk->inputs}, codec->check.data,
+				       chunk->len, &ignored);
 	codec->kernels = codec->encoder;
 	if (status == TPD_NOMEM)
 		return tpd_fail_nomem(err);
@@ -214,7 +221,8 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	if (chunk->len == 0 || chunk->len > TPD_CHUNK_MAX_BYTES || !tpd_encoding_allows(plan->encoding, plan->dtype))
 		return tpd_fail(err, TPD_USAGE, "a chunk of %zu bytes cannot be encoded as %s of %s", chunk->len,
 				tpd_dtype_name(plan->dtype), tpd_encoding_name(plan->encoding));
-	if ((plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES) && (plan->row == 0 || plan->row > TPD_ROW_MAX))
+	if ((plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES ||
+	     plan->encoding == TPD_ENCODING_PREDICTED) && (plan->row == 0 || plan->row > TPD_ROW_MAX))
 		return tpd_fail(err, TPD_USAGE, "a row of %u elements", plan->row);
 	if (chunk->p && chunk->ref_len == chunk->len && memcmp(chunk->x, chunk->p, chunk->len) == 0) {
 		*out_encoding = TPD_ENCODING_COPY;
@@ -223,6 +231,8 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	}
 	if (tpd_encoding_needs_reference(use.encoding) && (!chunk->p || chunk->ref_len == 0))
 		use.encoding = use.encoding == TPD_ENCODING_ZSTD_REF ? TPD_ENCODING_ZSTD : TPD_ENCODING_PLANES;
+	if (use.encoding == TPD_ENCODING_PREDICTED && (use.terms == 0 || !tpd_terms_have(use.terms, chunk->inputs)))
+		use.encoding = TPD_ENCODING_GRID;
 	status = tpd_encode_with(codec, &use, chunk, 0, &payload_len, err);
 	if (status == TPD_OK && use.encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
 		status = try_sparse_bytes(codec, chunk, &use, &payload_len, err);
@@ -248,6 +258,16 @@ enum tpd_status tpd_decode_chunk(struct tpd_codec *codec, enum tpd_encoding enco
 				 const uint8_t *payload, size_t payload_len, const uint8_t *ref, size_t ref_len,
 				 uint8_t *out, size_t out_len, struct tpd_err *err)
 {
+	return tpd_decode_chunk_with(codec, encoding, dtype, payload, payload_len, &(struct tpd_references){ref, ref_len, NULL}, out, out_len,
+				     err);
+}
+
+enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, const uint8_t *payload,
+				      size_t payload_len, const struct tpd_references *references, uint8_t *out, size_t out_len,
+				      struct tpd_err *err)
+{
+	const uint8_t *ref = references->p;
+	const size_t ref_len = references->len;
 	struct tpd_rd rd = tpd_rd_make(payload, payload_len);
 	const uint8_t *p = NULL;
 	enum tpd_status status;
@@ -287,5 +307,10 @@ enum tpd_status tpd_decode_chunk(struct tpd_codec *codec, enum tpd_encoding enco
 		return status;
 	if (encoding == TPD_ENCODING_SPARSE)
 		return tpd_decode_sparse(codec, dtype, &rd, p, out, out_len, err);
+	if (encoding == TPD_ENCODING_PREDICTED) {
+		status = tpd_predict_decode(codec, &rd, p, references->inputs, out_len / tpd_dtype_width(dtype), &p, err);
+		if (status != TPD_OK)
+			return status;
+	}
 	return tpd_decode_grid(codec, encoding, dtype, &rd, p, out, out_len, err);
 }

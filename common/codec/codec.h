@@ -39,7 +39,8 @@
 	X(PLANES, 4, "planes") \
 	X(SPARSE, 5, "sparse") \
 	X(GRID, 6, "grid") \
-	X(CLASSES, 7, "classes")
+	X(CLASSES, 7, "classes") \
+	X(PREDICTED, 8, "predicted")
 
 enum tpd_encoding {
 #define TPD_ENCODING_X(sym, num, name) TPD_ENCODING_##sym = (num),
@@ -60,12 +61,32 @@ struct tpd_codec; /* scratch of one thread: some MiB, grown on first use to what
 enum tpd_status tpd_codec_new(struct tpd_codec **out_codec, struct tpd_err *err);
 void tpd_codec_free(struct tpd_codec *codec);
 
+/* What weights are predicted from, beside the reference: earlier weights, and Adam's moments before and now. */
+enum tpd_input { TPD_INPUT_W0, TPD_INPUT_M1, TPD_INPUT_V1, TPD_INPUT_M2, TPD_INPUT_V2, TPD_INPUT_COUNT };
+
+struct tpd_bytes {
+	const uint8_t *data; /* borrowed; NULL: not there */
+	size_t len;
+};
+
+/* Chunks of F32 at the same place as the chunk itself; what is shorter is continued with zeros. */
+struct tpd_inputs {
+	struct tpd_bytes of[TPD_INPUT_COUNT];
+};
+
+/* Terms of a prediction (SPEC.md section 10): w1, w1 - w0, m1 / sqrt(v1), m2 / sqrt(v2). */
+enum { TPD_TERM_DECAY = 1, TPD_TERM_STEP = 2, TPD_TERM_BEFORE = 4, TPD_TERM_NOW = 8, TPD_TERM_COUNT = 4 };
+/* Which inputs they need: bit i for input i. */
+unsigned tpd_terms_need(unsigned terms);
+bool tpd_terms_have(unsigned terms, const struct tpd_inputs *inputs); /* are they all there? inputs may be NULL */
+
 /* How a tensor is to be coded. */
 struct tpd_plan {
 	enum tpd_encoding encoding; /* what to try first */
 	enum tpd_dtype dtype;
 	uint32_t row;               /* row length in elements, 1..TPD_ROW_MAX; grid only */
 	uint8_t grid_bias;          /* T = median exponent + M - grid_bias; 2 or 3 */
+	uint8_t terms;              /* predicted only */
 };
 
 /*
@@ -75,6 +96,9 @@ struct tpd_plan {
 struct tpd_sample {
 	const uint8_t *x, *p;
 	size_t len, stretch;
+	const struct tpd_inputs *inputs; /* of the same stretches, or NULL */
+	const uint8_t *term_sets;        /* with inputs: predictions to try, TPD_TERM_* each */
+	size_t term_set_count;
 };
 
 #define TPD_SAMPLE_ELEMENTS (1u << 15)         /* a tensor of at most so many is its own sample (one stretch) */
@@ -85,7 +109,8 @@ struct tpd_sample {
 /*
  * Choose by trying every encoding that the type allows on the sample, or on an eighth of it when it is far behind there.  out_bytes:
  * what the sample costs under the plan; out_bytes_alone: under the best encoding without a reference (equal when p is NULL),
- * estimated from that eighth when it was not tried on more.  Ties go to the lower encoding number.
+ * estimated from that eighth when it was not tried on more.  Ties go to the lower encoding number. A prediction is tried where
+ * `grid` is the best of the others, and must save 3 % of it: it makes reading dearer.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
 				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,
@@ -106,6 +131,7 @@ struct tpd_chunk {
 	const uint8_t *p;   /* reference, ref_len bytes; NULL: none */
 	size_t ref_len;
 	uint64_t element;   /* number in its storage of the chunk's first element: rows are counted from 0 */
+	const struct tpd_inputs *inputs; /* for `predicted`: those that the plan's terms need, or NULL */
 };
 
 /*
@@ -123,6 +149,16 @@ uint64_t tpd_codec_mismatches(const struct tpd_codec *codec);
 enum tpd_status tpd_decode_chunk(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype,
 				 const uint8_t *payload, size_t payload_len, const uint8_t *ref, size_t ref_len,
 				 uint8_t *out, size_t out_len, struct tpd_err *err);
+
+/* The same where a chunk may be `predicted`: with what it was predicted from. */
+struct tpd_references {
+	const uint8_t *p;
+	size_t len;
+	const struct tpd_inputs *inputs; /* NULL: none */
+};
+enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, const uint8_t *payload,
+				      size_t payload_len, const struct tpd_references *references, uint8_t *out, size_t out_len,
+				      struct tpd_err *err);
 
 /* Zstandard for what is no chunk (manifests): one frame, level 3; out is fresh memory that the caller frees. */
 enum tpd_status tpd_zstd_pack(const void *data, size_t len, uint8_t **out, size_t *out_len, struct tpd_err *err);

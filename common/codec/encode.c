@@ -12,6 +12,7 @@
 
 #include "codec/internal.h"
 #include "codec/kernels.h"
+#include "codec/predict.h"
 
 #define ZSTD_LEVEL 3
 
@@ -112,6 +113,7 @@ static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_pl
 static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
 				   const uint8_t *p, unsigned force_t, size_t *out_len, struct tpd_err *err)
 {
+	const bool predicted = plan->encoding == TPD_ENCODING_PREDICTED;
 	const unsigned width = tpd_element_width(TPD_ENCODING_GRID, plan->dtype);
 	const size_t n = chunk->len / width, left = chunk->len % width;
 	const struct tpd_pieces pieces = {.first = plan->row - (size_t)(chunk->element % plan->row),
@@ -124,7 +126,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	size_t part;
 	enum tpd_status status =
 		tpd_scratch_need(&codec->payload,
-				 4 + TPD_SYMBOLS_BOUND(count) + TPD_CLASS_SYMBOLS_BOUND(n, count) + fields_max + left, err);
+				 TPD_PREDICT_BOUND(count) + 4 + TPD_SYMBOLS_BOUND(count) + TPD_CLASS_SYMBOLS_BOUND(n, count) + fields_max + left, err);
 
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);
@@ -136,13 +138,19 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 		status = tpd_scratch_need(&codec->values, lanes * (sizeof *values + 1), err);
 	if (status != TPD_OK)
 		return status;
+	out = codec->payload.data;
+	if (predicted) {
+		status = tpd_predict_encode(codec, plan->terms, chunk, p, &pieces, out, &part, &p, err);
+		if (status != TPD_OK)
+			return status;
+		out += part;
+	}
 	values = (uint32_t *)(void *)codec->values.data;
 	encode_pieces(codec->kernels, plan, &pieces, count, chunk->x, p, force_t, codec->steps.data, codec->symbols.data, values,
 		      (uint8_t *)(values + lanes));
 	fields_end = codec->fields.data + fields_max;
 	fields = codec->kernels->fields_pack(values, (uint8_t *)(values + lanes), lanes / TPD_LANES, fields_end);
 
-	out = codec->payload.data;
 	tpd_put_u16(out, (uint16_t)pieces.row);
 	tpd_put_u16(out + 2, (uint16_t)pieces.first);
 	out += 4;
@@ -172,7 +180,8 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 	enum tpd_status status;
 
 	assert(tpd_encoding_allows(plan->encoding, plan->dtype));
-	if (plan->encoding == TPD_ENCODING_SPARSE || plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES) {
+	if (plan->encoding == TPD_ENCODING_SPARSE || plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES ||
+	    plan->encoding == TPD_ENCODING_PREDICTED) {
 		status = tpd_padded_reference(codec, chunk->p, chunk->ref_len, chunk->len, &p, err);
 		if (status != TPD_OK)
 			return status;
@@ -188,6 +197,7 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 		return tpd_encode_sparse(codec, plan->dtype, chunk->x, p, chunk->len, out_len, err);
 	case TPD_ENCODING_GRID:
 	case TPD_ENCODING_CLASSES:
+	case TPD_ENCODING_PREDICTED:
 		return encode_grid(codec, plan, chunk, p, force_t, out_len, err);
 	default: /* raw, copy: nothing to make */
 		*out_len = SIZE_MAX;

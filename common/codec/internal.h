@@ -72,6 +72,8 @@ struct tpd_codec {
 	struct tpd_scratch fields;  /* remainder stream while it is made */
 	struct tpd_scratch values;  /* fields before they are packed: uint32_t each, then a byte each for their bits */
 	struct tpd_scratch heat;    /* a part of a sample */
+	struct tpd_scratch inputs;  /* what a prediction is made from, as floats */
+	struct tpd_scratch predicted, fit; /* the prediction; its coefficients while they are found or read */
 	struct tpd_scratch classes; /* symbols by class, and what tells classes apart */
 	struct tpd_scratch places;  /* changed positions, uint32_t */
 	uint64_t mismatches;

@@ -22,7 +22,7 @@ struct tpd_kernels {
 
 	/* --- grid, SPEC.md section 8: pieces of 1 .. TPD_ROW_MAX elements --- */
 
-	/* T of a piece, SPEC.md section 11. bias: 2 or 3. The caller has set the floating-point mode. */
+	/* T of a piece, SPEC.md section 12. bias: 2 or 3. The caller has set the floating-point mode. */
 	unsigned (*choose_t)(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
 	/*
 	 * n symbols, and for each round of TPD_LANES elements the fields that follow, bits[i] of values[i], which has no others. Lanes behind
@@ -38,6 +38,14 @@ struct tpd_kernels {
 	 * many bytes as the fields take, and TPD_FIELDS_SLACK. Returns where it begins.
 	 */
 	uint8_t *(*fields_pack)(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end);
+
+	/* --- prediction, section 10 (predict_kernel.h) --- */
+
+	void (*predict_ratio)(const float *m, const float *v, size_t n, float *out);
+	void (*predict_difference)(const float *a, const float *b, size_t n, float *out);
+	void (*predict_apply)(const float *w1, const float *const terms[4], const float coefficients[4], size_t n, float *out);
+	/* count (count + 1) / 2 sums. */
+	void (*predict_products)(const float *const *arrays, unsigned count, size_t n, double *out);
 
 	/* --- rANS, section 3 --- */
 

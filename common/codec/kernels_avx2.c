@@ -19,6 +19,7 @@
 #include "codec/grid_kernel.h"
 #include "codec/internal.h"
 #include "codec/planes_kernel.h"
+#include "codec/predict_kernel.h"
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
 #define HALF 8u /* lanes of a register */
@@ -539,6 +540,10 @@ const struct tpd_kernels tpd_kernels_avx2 = {
 	.grid_encode = grid_encode,
 	.grid_decode = grid_decode,
 	.fields_pack = fields_pack,
+	.predict_ratio = predict_ratio,
+	.predict_difference = predict_difference,
+	.predict_apply = predict_apply,
+	.predict_products = predict_products,
 	.rans_encode = rans_encode,
 	.rans_decode = rans_decode,
 	.count_bytes = tpd_count_bytes,

@@ -11,6 +11,7 @@
 #include "codec/internal.h"
 #include "codec/kernels_internal.h"
 #include "codec/planes_kernel.h"
+#include "codec/predict_kernel.h"
 #include "codec/sparse.h"
 
 #define SCAN_GROUP 32u /* bytes */
@@ -104,6 +105,10 @@ const struct tpd_kernels tpd_kernels_scalar = {
 	.grid_encode = tpd_scalar_grid_encode,
 	.grid_decode = tpd_scalar_grid_decode,
 	.fields_pack = fields_pack,
+	.predict_ratio = predict_ratio,
+	.predict_difference = predict_difference,
+	.predict_apply = predict_apply,
+	.predict_products = predict_products,
 	.rans_encode = tpd_scalar_rans_encode,
 	.rans_decode = tpd_scalar_rans_decode,
 	.count_bytes = tpd_count_bytes,

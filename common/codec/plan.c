@@ -21,13 +21,14 @@
 #define HEAT_STEP 8u      /* a heat has every so-manieth stretch of the sample */
 #define HEAT_PERCENT 125u /* of the best in it: what takes more is out */
 #define GUESS_PERCENT 98u /* a type's byte planes must cost less than this share of what plain bytes cost */
+#define PREDICTED_PERCENT 97u /* of what `grid` takes: less than that it must be */
 #define FLOAT_SPREAD 64u  /* exponents; see looks_float() */
 
 /* Not larger than raw.  Without sample->p, encodings that need a reference are left out. */
 static enum tpd_status try_plan(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_sample *sample,
 				uint64_t *out_bytes, struct tpd_err *err)
 {
-	struct tpd_chunk chunk = {.x = sample->x, .len = sample->len, .p = sample->p};
+	struct tpd_chunk chunk = {.x = sample->x, .len = sample->len, .p = sample->p, .inputs = sample->inputs};
 	size_t len = SIZE_MAX;
 	enum tpd_status status;
 
@@ -40,6 +41,8 @@ static enum tpd_status try_plan(struct tpd_codec *codec, const struct tpd_plan *
 
 static bool worth_trying(enum tpd_encoding encoding, enum tpd_dtype dtype, bool with_reference)
 {
+	if (encoding == TPD_ENCODING_PREDICTED)
+		return false;
 	if (encoding == TPD_ENCODING_RAW || encoding == TPD_ENCODING_COPY || !tpd_encoding_allows(encoding, dtype))
 		return false;
 	if (encoding == TPD_ENCODING_SPARSE && dtype == TPD_DTYPE_BYTES)
@@ -121,6 +124,29 @@ static enum tpd_status run_heat(struct tpd_codec *codec, struct tpd_plan *plan, 
 	return status;
 }
 
+/* The predictions that are offered, against the plan that is best without. */
+static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd_plan *best, uint32_t row, const struct tpd_sample *sample,
+				       struct tpd_plan *out_plan, uint64_t *out_bytes, struct tpd_err *err)
+{
+	uint64_t limit = *out_bytes * PREDICTED_PERCENT / 100, bytes = 0;
+	enum tpd_status status = TPD_OK;
+
+	for (size_t i = 0; status == TPD_OK && i < sample->term_set_count; i++) {
+		struct tpd_plan plan = *best;
+
+		plan.encoding = TPD_ENCODING_PREDICTED;
+		plan.terms = sample->term_sets[i];
+		plan.row = row;
+		status = try_plan(codec, &plan, sample, &bytes, err);
+		if (status != TPD_OK || bytes >= limit)
+			continue;
+		limit = *out_bytes = bytes;
+		out_plan->encoding = plan.encoding;
+		out_plan->terms = plan.terms;
+	}
+	return status;
+}
+
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row,
 				const struct tpd_sample *sample, struct tpd_plan *out_plan, uint64_t *out_bytes,
 				uint64_t *out_bytes_alone, struct tpd_err *err)
@@ -160,6 +186,10 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		if (!tpd_encoding_needs_reference(plan.encoding))
 			alone = TPD_MIN(alone, candidate->bytes);
 	}
+	if (status != TPD_OK)
+		return status;
+	if (sample->inputs && sample->p && best.encoding == TPD_ENCODING_GRID && dtype == TPD_DTYPE_F32)
+		status = try_predictions(codec, &best, plan.row, sample, &best, &best_bytes, err);
 	if (status != TPD_OK)
 		return status;
 	if (dtype == TPD_DTYPE_BYTES && sample->p)

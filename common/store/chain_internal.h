@@ -64,6 +64,9 @@ enum tpd_status tpd_chain_read_entry(struct tpd_chain *chain, uint32_t link, uin
 /* As if each link had its own; where it lies in the file holds for link 0 only. */
 struct tpd_segment tpd_chain_segment(const struct tpd_chain *chain, uint32_t link, uint32_t file, uint32_t segment);
 
+/* NULL: it has none. */
+const struct tpd_predictor *tpd_chain_predictor(const struct tpd_chain *chain, uint32_t link, uint32_t file, uint32_t segment);
+
 /* --- chain_files.c --- */
 
 /* The part that holds chunk `number` of a file, checked against the manifest. It stays open until it is given back. */

@@ -6,7 +6,7 @@
  * need memory by their size; so each chunk is replayed alone, in two phases and without recursion. First the graph of chunks
  * that it depends on is walked, depth first, with nothing but index entries; each chunk is in it once, and knows how many others need
  * it. Then they are decoded, those that are needed before those that need them, and what nobody needs any more gives its buffer back:
- * along a plain chain two buffers change places.
+ * along a plain chain two buffers change places. Predicted weights need up to five chunks instead of one, of this link and the two below.
  *
  *      link 0 (wanted)   grid ──────┐                  out
  *      link 1            copy ──┬── ┤  down: entries    ▲
@@ -354,6 +354,40 @@ static enum tpd_status need_slabs(struct tpd_chain_worker *worker, uint32_t numb
 	return status;
 }
 
+/* The same chunk of what that segment refers to, one link below. */
+static enum tpd_status need_below(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, uint32_t link, uint32_t file,
+				  uint32_t segment, struct tpd_err *err)
+{
+	const struct tpd_segment seg = tpd_chain_segment(chain, link, file, segment);
+
+	if (!seg.has_ref || seg.in_slabs || link + 1 >= chain->count)
+		return tpd_fail(err, TPD_CORRUPT, "it is predicted from what there is not");
+	return add_need(worker, number, link + 1, seg.ref_file, seg.ref_segment, worker->nodes[number].chunk, false, err);
+}
+
+/* In the order of enum tpd_input, behind the reference. */
+static enum tpd_status need_inputs(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, const struct tpd_segment *seg,
+				   struct tpd_err *err)
+{
+	const uint32_t link = worker->nodes[number].link;
+	const uint64_t chunk = worker->nodes[number].chunk;
+	const struct tpd_predictor *p = tpd_chain_predictor(chain, link, worker->nodes[number].file, worker->nodes[number].segment);
+	const unsigned need = p ? tpd_terms_need(p->terms) : 0;
+	enum tpd_status status = p ? TPD_OK : tpd_fail(err, TPD_CORRUPT, "it is predicted, and its segment is not");
+
+	if (!status && need >> TPD_INPUT_W0 & 1)
+		status = need_below(chain, worker, number, link + 1, seg->ref_file, seg->ref_segment, err);
+	if (!status && need >> TPD_INPUT_M1 & 1)
+		status = need_below(chain, worker, number, link, p->m_file, p->m_segment, err);
+	if (!status && need >> TPD_INPUT_V1 & 1)
+		status = need_below(chain, worker, number, link, p->v_file, p->v_segment, err);
+	if (!status && need >> TPD_INPUT_M2 & 1)
+		status = add_need(worker, number, link, p->m_file, p->m_segment, chunk, false, err);
+	if (!status && need >> TPD_INPUT_V2 & 1)
+		status = add_need(worker, number, link, p->v_file, p->v_segment, chunk, false, err);
+	return status;
+}
+
 static uint32_t link_of_reference(const struct node *node, const struct tpd_segment *seg)
 {
 	return seg->derived ? node->link : node->link + 1;
@@ -369,8 +403,12 @@ static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_
 	if (!seg->has_ref || link >= chain->count)
 		return tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
 	worker->nodes[number].first_need = worker->need_count;
-	if (!seg->in_slabs)
-		return add_need(worker, number, link, seg->ref_file, seg->ref_segment, node->chunk, false, err);
+	if (!seg->in_slabs) {
+		bool predicted = node->entry.encoding == TPD_ENCODING_PREDICTED;
+		enum tpd_status status = add_need(worker, number, link, seg->ref_file, seg->ref_segment, node->chunk, false, err);
+
+		return status || !predicted ? status : need_inputs(chain, worker, number, seg, err);
+	}
 	return need_slabs(worker, number, link, m->entries[m->files[node->file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype,
 			  err);
 }
@@ -428,7 +466,8 @@ static enum tpd_status walk(struct tpd_chain *chain, struct tpd_chain_worker *wo
 			continue;
 		}
 		need = worker->needs[worker->nodes[number].first_need + worker->nodes[number].next_need++];
-		assert(worker->nodes[need].visit != VISIT_OPEN); /* to the link below, or to what is not derived */
+		/* To the link below, or to what is neither derived nor predicted. */
+		assert(worker->nodes[need].visit != VISIT_OPEN);
 		if (worker->nodes[need].visit == VISIT_NEW)
 			worker->path[depth++] = need;
 	}
@@ -488,6 +527,25 @@ static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_
 	return status;
 }
 
+/* What a predicted node's other needs are; those that are not there, or have no such chunk, are empty. */
+static void find_inputs(struct tpd_chain *chain, const struct tpd_chain_worker *worker, const struct node *node, struct tpd_inputs *out)
+{
+	static const uint8_t nothing[1];
+	const struct tpd_predictor *p = tpd_chain_predictor(chain, node->link, node->file, node->segment);
+	const uint32_t *needs = worker->needs + node->first_need + 1;
+
+	*out = (struct tpd_inputs){0};
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++) {
+		const struct node *from;
+
+		if (!(tpd_terms_need(p->terms) >> i & 1))
+			continue;
+		from = &worker->nodes[*needs++];
+		out->of[i].len = from->entry.decoded_len;
+		out->of[i].data = out->of[i].len ? from->buffer.data : nothing;
+	}
+}
+
 static enum tpd_status read_payload(struct tpd_chain *chain, const struct node *node, uint64_t number, uint8_t *out,
 				    struct tpd_err *err)
 {
@@ -504,8 +562,8 @@ static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *
 {
 	const struct tpd_segment seg = tpd_chain_segment(chain, node->link, node->file, node->segment);
 	const struct tpd_part_entry *entry = &node->entry;
-	const uint8_t *ref = NULL;
-	size_t ref_len = 0;
+	struct tpd_references references = {0};
+	struct tpd_inputs inputs;
 	uint8_t digest[TPD_XXH_LEN];
 	enum tpd_status status = take_buffer(worker, node, err);
 
@@ -514,10 +572,14 @@ static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *
 	if (!status)
 		status = read_payload(chain, node, seg.first_chunk + node->chunk, worker->payload.data, err);
 	if (!status)
-		status = find_reference(chain, worker, node, &seg, &ref, &ref_len, err);
+		status = find_reference(chain, worker, node, &seg, &references.p, &references.len, err);
+	if (!status && entry->encoding == TPD_ENCODING_PREDICTED && !seg.in_slabs) {
+		find_inputs(chain, worker, node, &inputs);
+		references.inputs = &inputs;
+	}
 	if (!status)
-		status = tpd_decode_chunk(worker->codec, entry->encoding, seg.dtype, worker->payload.data, entry->payload_len, ref,
-					  ref_len, node->buffer.data, entry->decoded_len, err);
+		status = tpd_decode_chunk_with(worker->codec, entry->encoding, seg.dtype, worker->payload.data, entry->payload_len, &references,
+					       node->buffer.data, entry->decoded_len, err);
 	if (!status) {
 		tpd_xxh128(node->buffer.data, entry->decoded_len, digest);
 		if (memcmp(digest, entry->decoded_digest, sizeof(digest)) != 0)
@@ -552,6 +614,12 @@ static enum tpd_status replay(struct tpd_chain *chain, struct tpd_chain_worker *
 enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t file, uint32_t segment,
 			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err)
 {
+	return tpd_chain_read_link(chain, worker, 0, file, segment, chunk, out, out_len, err);
+}
+
+enum tpd_status tpd_chain_read_link(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t link, uint32_t file,
+				    uint32_t segment, uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err)
+{
 	uint32_t root = 0;
 	enum tpd_status status;
 
@@ -559,7 +627,7 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 	worker->held = 0;
 	if (worker->table)
 		memset(worker->table, 0xff, worker->table_size * sizeof(*worker->table));
-	status = find_or_add(worker, 0, file, segment, chunk, &root, err);
+	status = find_or_add(worker, link, file, segment, chunk, &root, err);
 	if (status)
 		return status;
 	worker->nodes[root].buffer.data = out;

@@ -40,6 +40,8 @@ static void job_release(struct tpd_ingest_job *job)
 			free(file->segments[s].sample_x);
 			free(file->segments[s].sample_p);
 			free(file->segments[s].w1_slabs);
+			for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+				free(file->segments[s].sample_inputs[i]);
 		}
 		free(file->segments);
 		free(file->typed);
@@ -66,6 +68,8 @@ static void job_release(struct tpd_ingest_job *job)
 		free(job->slots[i].kept);
 		free(job->slots[i].other);
 		free(job->slots[i].sample);
+		for (unsigned k = 0; k < TPD_INPUT_COUNT; k++)
+			free(job->slots[i].input[k]);
 	}
 	free(job->slots);
 	tpd_hasher_free(job->hasher);
@@ -540,12 +544,16 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 	if (!status)
 		status = tpd_ingest_derive(job, err);
 	if (!status)
+		status = tpd_ingest_predict(job, err);
+	if (!status)
 		status = tpd_ingest_survey(job, err);
 	if (status)
 		return status;
 	weigh_reference(job);
 	name_references(job);
-	status = open_unfinished(job, err);
+	status = tpd_ingest_name_predictors(job, err);
+	if (!status)
+		status = open_unfinished(job, err);
 	if (!status)
 		status = tpd_ingest_encode(job, err);
 	if (!status && job->source->check)

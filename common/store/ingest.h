@@ -10,6 +10,7 @@
 
 #include <stdatomic.h>
 
+#include "base/effort.h"
 #include "base/pool.h"
 #include "base/tpd.h"
 #include "store/store.h"
@@ -53,6 +54,8 @@ struct tpd_ingest_options {
 	const char *tip;         /* directory of raw copies of the run's newest checkpoint, TIP/ID/NUMBER; NULL: none */
 	const struct tpd_metrics *metrics; /* recorded before the checkpoint has a name, or in addition where it exists; NULL: none */
 	bool no_original;        /* do not read the reference's originals, replay its chain (tests, measurements) */
+	enum tpd_effort effort;
+	enum tpd_depend depend;
 	struct tpd_progress progress;
 };
 

@@ -137,20 +137,28 @@ struct own_chunks {
 	struct tpd_slot *slot;
 };
 
-/* A chunk of this checkpoint itself. In the second pass it must be what the first one saw, as everything that is read. */
+enum tpd_status tpd_ingest_read_own(struct tpd_ingest_job *job, uint32_t file, uint32_t segment, uint64_t chunk, uint8_t *out,
+				    struct tpd_err *err)
+{
+	const struct tpd_file_work *from = &job->files[file];
+	const struct tpd_segment *seg = &from->entry->segments[segment];
+	uint32_t len = tpd_segment_chunk_len(seg, chunk);
+	enum tpd_status status = read_range(from, segment, chunk * tpd_chunk_bytes(seg->dtype), len, out, err);
+
+	if (!status && job->dir >= 0 && tpd_xxh64(out, len) != from->marks[seg->first_chunk + chunk])
+		status = tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", from->entry->path);
+	return status;
+}
+
 static enum tpd_status read_own_chunk(void *arg, uint32_t file, uint32_t segment, uint64_t chunk, const uint8_t **out_bytes, size_t *out_len,
 				      struct tpd_err *err)
 {
 	const struct own_chunks *own = arg;
-	const struct tpd_file_work *from = &own->job->files[file];
-	const struct tpd_segment *seg = &from->entry->segments[segment];
-	uint32_t len = tpd_segment_chunk_len(seg, chunk);
+	uint32_t len = tpd_segment_chunk_len(&own->job->files[file].entry->segments[segment], chunk);
 	enum tpd_status status = tpd_room(&own->slot->other, &own->slot->other_cap, len, err);
 
 	if (!status)
-		status = read_range(from, segment, chunk * tpd_chunk_bytes(seg->dtype), len, own->slot->other, err);
-	if (!status && own->job->dir >= 0 && tpd_xxh64(own->slot->other, len) != from->marks[seg->first_chunk + chunk])
-		status = tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", from->entry->path);
+		status = tpd_ingest_read_own(own->job, file, segment, chunk, own->slot->other, err);
 	*out_bytes = own->slot->other;
 	*out_len = len;
 	return status;

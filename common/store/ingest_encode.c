@@ -35,7 +35,7 @@ static enum tpd_status encode_slot(void *ctx, size_t item, unsigned worker, stru
 	struct tpd_slot *slot = &job->slots[item];
 	const struct tpd_segment *seg = &job->file->entry->segments[slot->segment];
 	const struct tpd_segment_work *work = &job->file->segments[slot->segment];
-	struct tpd_chunk chunk = {.x = slot->x, .len = slot->len};
+	struct tpd_chunk chunk = {.x = slot->x, .len = slot->len, .inputs = &slot->inputs};
 	enum tpd_status status = TPD_OK;
 	size_t payload_len = 0;
 
@@ -53,7 +53,11 @@ static enum tpd_status encode_slot(void *ctx, size_t item, unsigned worker, stru
 	}
 	if (job->adopt)
 		return TPD_OK;
-	status = tpd_room(&slot->payload, &slot->payload_cap, tpd_encode_bound(slot->len), err);
+	slot->inputs = (struct tpd_inputs){0};
+	if (work->plan.encoding == TPD_ENCODING_PREDICTED)
+		status = tpd_ingest_read_inputs(job, slot, work->plan.terms, worker, err);
+	if (!status)
+		status = tpd_room(&slot->payload, &slot->payload_cap, tpd_encode_bound(slot->len), err);
 	if (status)
 		return status;
 	if (seg->has_ref) {
@@ -155,6 +159,8 @@ static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, str
 	struct tpd_ingest_job *job = adoption->job;
 	struct tpd_slot *slot = &job->slots[item];
 	const struct tpd_segment *seg = &job->file->entry->segments[slot->segment];
+	const struct tpd_plan *plan = &job->file->segments[slot->segment].plan;
+	struct tpd_references references = {.inputs = &slot->inputs};
 	uint8_t digest[TPD_XXH_LEN];
 	enum tpd_status status = read_slot(job, item, worker, err);
 
@@ -165,10 +171,15 @@ static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, str
 	tpd_xxh128(slot->x, slot->len, digest);
 	if (slot->entry.decoded_len != slot->len || memcmp(digest, slot->entry.decoded_digest, sizeof(digest)) != 0 ||
 	    slot->entry.payload_len > slot->len ||
-	    (tpd_encoding_needs_reference(slot->entry.encoding) && !seg->has_ref))
+	    (tpd_encoding_needs_reference(slot->entry.encoding) && !seg->has_ref) ||
+	    (slot->entry.encoding == TPD_ENCODING_PREDICTED && plan->encoding != TPD_ENCODING_PREDICTED))
 		return tpd_fail(err, TPD_CORRUPT, "not this part");
 	/* It must decode against what the manifest is going to name, not against what it was made with. */
 	status = tpd_ingest_read_refs(job, slot, worker, err);
+	if (!status && slot->entry.encoding == TPD_ENCODING_PREDICTED)
+		status = tpd_ingest_read_inputs(job, slot, plan->terms, worker, err);
+	references.p = slot->p_len ? slot->p : NULL;
+	references.len = slot->p_len;
 	if (!status)
 		status = tpd_room(&slot->payload, &slot->payload_cap, slot->entry.payload_len + 1u, err);
 	if (!status)
@@ -176,9 +187,8 @@ static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, str
 	if (!status)
 		status = tpd_part_payload_read(adoption->part, &slot->entry, slot->payload, err);
 	if (!status)
-		status = tpd_decode_chunk(job->codecs[worker], slot->entry.encoding, seg->dtype, slot->payload,
-					  slot->entry.payload_len, slot->p_len ? slot->p : NULL, slot->p_len, slot->kept,
-					  slot->len, err);
+		status = tpd_decode_chunk_with(job->codecs[worker], slot->entry.encoding, seg->dtype, slot->payload,
+					       slot->entry.payload_len, &references, slot->kept, slot->len, err);
 	if (!status && memcmp(slot->kept, slot->x, slot->len) != 0)
 		status = tpd_fail(err, TPD_CORRUPT, "not this part");
 	return status;

@@ -31,6 +31,9 @@ struct tpd_segment_work {
 	struct tpd_slab *w1_slabs;        /* NULL: it is not cut differently there */
 	uint32_t w1_slab_count;
 	uint8_t *sample_x, *sample_p;     /* while its chunks are surveyed */
+	uint8_t *sample_inputs[TPD_INPUT_COUNT]; /* likewise; of those that its terms need */
+	struct tpd_predictor predictor;   /* what it may be predicted from; terms 0: nothing */
+	unsigned moments;                 /* which of them were found */
 };
 
 struct tpd_file_work {
@@ -49,6 +52,9 @@ struct tpd_slot {
 	uint8_t *x, *p, *w1_buffer, *payload, *kept, *other;
 	size_t x_cap, p_cap, w1_cap, payload_cap, kept_cap, other_cap, sample_cap; /* sample_cap counts doubles */
 	const uint8_t *w1; /* p, w1_buffer or NULL */
+	uint8_t *input[TPD_INPUT_COUNT];
+	size_t input_cap[TPD_INPUT_COUNT];
+	struct tpd_inputs inputs; /* of these buffers, those that were read */
 	double *sample;
 	size_t len, p_len, samples;
 	struct tpd_survey survey;
@@ -193,6 +199,19 @@ enum tpd_status tpd_ingest_ties(struct tpd_ingest_job *job, struct tpd_err *err)
 /* Then: weights that are the rounding of their masters refer to these instead. */
 enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *err);
 
+/* --- ingest_predict.c --- */
+
+/* Then: which weights may be predicted. */
+enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *err);
+/* What the planner is to try for a segment; how many. */
+#define TPD_INGEST_TERM_SETS 4u
+size_t tpd_ingest_term_sets(const struct tpd_ingest_job *job, const struct tpd_segment_work *work, uint8_t sets[TPD_INGEST_TERM_SETS]);
+/* The inputs of a slot that these terms need, into slot->inputs. */
+enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned terms, unsigned worker,
+				       struct tpd_err *err);
+/* When all plans stand: into the manifest. */
+enum tpd_status tpd_ingest_name_predictors(struct tpd_ingest_job *job, struct tpd_err *err);
+
 /* --- ingest_survey.c --- */
 
 enum tpd_status tpd_ingest_survey(struct tpd_ingest_job *job, struct tpd_err *err);
@@ -215,6 +234,9 @@ enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot
 /* Chunk `chunk` of a segment as it was in w1 (has_w1), which has its length: room for a chunk of its type in out. */
 enum tpd_status tpd_ingest_read_w1(struct tpd_ingest_job *job, const struct tpd_segment *seg, const struct tpd_segment_work *work,
 				   uint64_t chunk, unsigned worker, uint8_t *out, struct tpd_err *err);
+/* A chunk of this checkpoint itself; in the second pass it must be what the first one saw, as everything that is read. */
+enum tpd_status tpd_ingest_read_own(struct tpd_ingest_job *job, uint32_t file, uint32_t segment, uint64_t chunk, uint8_t *out,
+				    struct tpd_err *err);
 /* Read len bytes of a source file at offset; TPD_CONFLICT when it is shorter. */
 enum tpd_status tpd_ingest_pread(const struct tpd_file_work *file, void *buf, size_t len, uint64_t offset,
 				 struct tpd_err *err);

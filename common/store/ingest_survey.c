@@ -58,6 +58,18 @@ static void cut_sample(const struct geometry *g, uint64_t pos, uint64_t len, con
 	}
 }
 
+/* Is any of the sample in that chunk? */
+static bool has_sample(const struct tpd_segment *seg, uint64_t chunk)
+{
+	struct geometry g = sample_geometry(seg);
+	uint64_t pos = chunk * tpd_chunk_bytes(seg->dtype), end = pos + tpd_segment_chunk_len(seg, chunk);
+
+	for (uint64_t i = 0; i < g.stretches; i++)
+		if (stretch_start(&g, i) < end && stretch_start(&g, i) + g.stretch > pos)
+			return true;
+	return false;
+}
+
 static enum tpd_status survey_slot(void *ctx, size_t item, unsigned worker, struct tpd_err *err)
 {
 	struct tpd_ingest_job *job = ctx;
@@ -69,6 +81,8 @@ static enum tpd_status survey_slot(void *ctx, size_t item, unsigned worker, stru
 
 	if (!status)
 		status = tpd_ingest_read_refs(job, slot, worker, err);
+	if (!status && work->predictor.terms && has_sample(seg, slot->chunk))
+		status = tpd_ingest_read_inputs(job, slot, work->predictor.terms, worker, err);
 	if (status || !work->stats)
 		return status;
 	if (slot->sample_cap < n) {
@@ -103,6 +117,13 @@ static enum tpd_status open_segment(const struct tpd_segment *seg, bool is_tenso
 	work->sample_p = seg->has_ref ? malloc(work->sample_bytes) : NULL;
 	if (!work->sample_x || (seg->has_ref && !work->sample_p))
 		return tpd_fail_nomem(err);
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++) {
+		if (!(tpd_terms_need(work->predictor.terms) >> i & 1))
+			continue;
+		work->sample_inputs[i] = malloc(work->sample_bytes);
+		if (!work->sample_inputs[i])
+			return tpd_fail_nomem(err);
+	}
 	return TPD_OK;
 }
 
@@ -117,6 +138,9 @@ static enum tpd_status merge_slot(struct tpd_ingest_job *job, const struct tpd_s
 	cut_sample(&g, pos, slot->len, slot->x, slot->len, work->sample_x);
 	if (work->sample_p)
 		cut_sample(&g, pos, slot->len, slot->p, slot->p_len, work->sample_p);
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+		if (work->sample_inputs[i] && has_sample(seg, slot->chunk))
+			cut_sample(&g, pos, slot->len, slot->inputs.of[i].data, slot->inputs.of[i].len, work->sample_inputs[i]);
 	if (work->stats)
 		return tpd_stats_add_survey(work->stats, &slot->survey, slot->sample, slot->samples, err);
 	return TPD_OK;
@@ -137,16 +161,26 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 	struct tpd_segment_work *work = &job->file->segments[s];
 	struct geometry g = sample_geometry(seg);
 	struct tpd_sample sample = {.x = work->sample_x, .p = work->sample_p, .len = work->sample_bytes, .stretch = g.stretch};
+	struct tpd_inputs inputs;
+	uint8_t sets[TPD_INGEST_TERM_SETS];
 	enum tpd_status status;
 
 	if (work->stats)
 		tpd_stats_end_survey(work->stats);
+	if (work->predictor.terms) {
+		for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+			inputs.of[i] = (struct tpd_bytes){work->sample_inputs[i], work->sample_inputs[i] ? work->sample_bytes : 0};
+		sample.inputs = &inputs;
+		sample.term_sets = sets;
+		sample.term_set_count = tpd_ingest_term_sets(job, work, sets);
+	}
 	status = tpd_plan_choose(job->codecs[worker], seg->dtype, row, &sample, &work->plan, &work->cost,
 				 &work->cost_alone, err);
 	if (!status && job->anchoring && work->sample_p && !seg->derived) { /* a keyframe may still win */
 		uint64_t cost, cost_alone;
 
 		sample.p = NULL;
+		sample.inputs = NULL;
 		status = tpd_plan_choose(job->codecs[worker], seg->dtype, row, &sample, &work->plan_alone, &cost,
 					 &cost_alone, err);
 	} else {
@@ -155,6 +189,10 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 	free(work->sample_x);
 	free(work->sample_p);
 	work->sample_x = work->sample_p = NULL;
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++) {
+		free(work->sample_inputs[i]);
+		work->sample_inputs[i] = NULL;
+	}
 	return status;
 }
 

@@ -60,6 +60,7 @@ void tpd_manifest_release(struct tpd_manifest *m)
 
 		free(entry->segments);
 		free(entry->slabs);
+		free(entry->predictors);
 		free(entry->parts);
 		free(entry->path);
 		free(entry->target);
@@ -98,6 +99,32 @@ enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const
 	seg->ref_segment = count;
 	entry->slab_count += count;
 	return TPD_OK;
+}
+
+enum tpd_status tpd_entry_predict(struct tpd_entry *entry, const struct tpd_predictor *predictor, struct tpd_err *err)
+{
+	struct tpd_predictor *grown = reallocarray(entry->predictors, entry->predictor_count + 1u, sizeof(*grown));
+
+	if (!grown)
+		return tpd_fail_nomem(err);
+	entry->predictors = grown;
+	grown[entry->predictor_count++] = *predictor;
+	return TPD_OK;
+}
+
+const struct tpd_predictor *tpd_entry_predictor(const struct tpd_entry *entry, uint32_t segment)
+{
+	uint32_t low = 0, high = entry->predictor_count;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (entry->predictors[middle].segment < segment)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < entry->predictor_count && entry->predictors[low].segment == segment ? &entry->predictors[low] : NULL;
 }
 
 const char *tpd_segment_encoding(const struct tpd_segment *seg, const struct tpd_segment_about *about)
@@ -528,12 +555,42 @@ static enum tpd_status check_derived(const struct tpd_manifest *m, const struct 
 	return TPD_OK;
 }
 
+/* A moment of a tensor: as long as it, and neither predicted nor derived itself; before: it has one in the referenced checkpoint, too. */
+static bool is_moment(const struct tpd_manifest *m, const struct tpd_segment *of, uint32_t file, uint32_t segment, bool before)
+{
+	const struct tpd_entry *entry = file < m->file_count ? &m->entries[m->files[file]] : NULL;
+	const struct tpd_segment *seg;
+
+	if (!entry || segment < 1 || segment >= entry->segment_count || tpd_entry_predictor(entry, segment))
+		return false;
+	seg = &entry->segments[segment];
+	return seg->dtype == of->dtype && seg->length == of->length && !(seg->has_ref && seg->derived) &&
+	       (!before || (seg->has_ref && !seg->in_slabs));
+}
+
+static enum tpd_status check_predictors(const struct tpd_manifest *m, const struct tpd_entry *entry, enum tpd_status class, struct tpd_err *err)
+{
+	for (uint32_t i = 0; i < entry->predictor_count; i++) {
+		const struct tpd_predictor *p = &entry->predictors[i];
+		const struct tpd_segment *seg = &entry->segments[p->segment];
+		bool before = p->terms & TPD_TERM_BEFORE;
+
+		if (p->terms == 0 || p->terms >= 1u << TPD_TERM_COUNT || seg->dtype != TPD_DTYPE_F32 || !seg->has_ref || seg->in_slabs ||
+		    (p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW) &&
+		     (!is_moment(m, seg, p->m_file, p->m_segment, before) || !is_moment(m, seg, p->v_file, p->v_segment, before))))
+			return tpd_fail(err, class, "manifest: '%s': segment %u cannot be predicted from that", entry->path, p->segment);
+	}
+	return TPD_OK;
+}
+
 enum tpd_status tpd_manifest_check_derived(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
 
-	for (uint32_t f = 0; f < m->file_count; f++) {
+	for (uint32_t f = 0; !status && f < m->file_count; f++) {
 		const struct tpd_entry *entry = &m->entries[m->files[f]];
+
+		status = check_predictors(m, entry, class, err);
 
 		for (uint32_t s = 0; !status && entry->slab_count > 0 && s < entry->segment_count; s++)
 			if (entry->segments[s].has_ref && entry->segments[s].derived)
@@ -553,6 +610,8 @@ static enum tpd_status check_one(const struct tpd_manifest *m, const struct tpd_
 	status = tpd_manifest_weigh(sums, entry->segment_count, TPD_MANIFEST_WEIGHT_SEGMENT, class, err);
 	for (uint32_t s = 0; !status && s < entry->segment_count; s++)
 		status = tpd_manifest_check_segment(m, entry, s, &entry->about[s], sums, class, err);
+	if (!status)
+		status = tpd_manifest_weigh(sums, entry->predictor_count, TPD_MANIFEST_WEIGHT_PREDICTOR, class, err);
 	if (!status)
 		status = tpd_manifest_weigh(sums, entry->part_count, TPD_MANIFEST_WEIGHT_PART, class, err);
 	return status ? status : tpd_manifest_check_file(entry, sums, class, err);

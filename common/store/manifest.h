@@ -14,7 +14,7 @@
 #include "format/state_name.h"
 #include "store/slab.h"
 
-#define TPD_MANIFEST_VERSION 3
+#define TPD_MANIFEST_VERSION 4
 #define TPD_MANIFEST_MAX_BODY (1u << 30)
 #define TPD_MANIFEST_MAX_FILE ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20)) /* a body that does not compress, and the header */
 
@@ -66,6 +66,13 @@ struct tpd_tie {
 	bool checked; /* the values said so; false: names, shapes and order alone */
 };
 
+/* What a tensor's chunks may be predicted from, beside its reference (FORMAT.md section 2): segments of this checkpoint. */
+struct tpd_predictor {
+	uint32_t segment;
+	uint32_t m_file, m_segment, v_file, v_segment; /* exp_avg and exp_avg_sq, where terms need them */
+	uint8_t terms;                                 /* TPD_TERM_* */
+};
+
 struct tpd_part_ref {
 	uint64_t first_chunk, chunks, bytes;
 	uint8_t trailer_digest[TPD_XXH_LEN];
@@ -86,6 +93,8 @@ struct tpd_entry {
 	uint32_t segment_count;
 	struct tpd_slab *slabs; /* of all segments whose references are put together */
 	uint32_t slab_count;
+	struct tpd_predictor *predictors; /* ascending by segment */
+	uint32_t predictor_count;
 	struct tpd_part_ref *parts;
 	uint32_t part_count;
 };
@@ -135,6 +144,10 @@ const struct tpd_tie *tpd_manifest_ties(const struct tpd_manifest *m, uint32_t f
 /* Append to the entry's slabs and let the segment refer to them. count: 1..TPD_SLABS_MAX. */
 enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count, bool derived,
 				struct tpd_err *err);
+/* Append a predictor; segments ascend. */
+enum tpd_status tpd_entry_predict(struct tpd_entry *entry, const struct tpd_predictor *predictor, struct tpd_err *err);
+/* That of a segment; NULL: none. */
+const struct tpd_predictor *tpd_entry_predictor(const struct tpd_entry *entry, uint32_t segment);
 /* May a tensor of one type be derived from one of another: the same, or its rounding? */
 bool tpd_dtype_derives(enum tpd_dtype from, enum tpd_dtype to);
 

@@ -25,6 +25,7 @@
 #define TPD_MANIFEST_WEIGHT_PART 48u
 #define TPD_MANIFEST_WEIGHT_TIE 64u
 #define TPD_MANIFEST_WEIGHT_SLAB 64u
+#define TPD_MANIFEST_WEIGHT_PREDICTOR 64u
 #define TPD_MANIFEST_MAX_ENTRIES 65536u /* what one capture holds at most (archive/capture.h) */
 
 /* What was added up on the way through a manifest; begins as zeros. */

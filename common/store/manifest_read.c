@@ -267,6 +267,30 @@ static enum tpd_status read_slabs(struct tpd_rd *rd, struct tpd_entry *entry, ui
 	return status ? status : tpd_entry_refer(entry, s, slabs, count, derived, err);
 }
 
+/* As far as it can be read alone; what it names is looked at when all is there. */
+static enum tpd_status read_predictor(struct reader *r, struct tpd_entry *entry, uint32_t s, struct tpd_err *err)
+{
+	struct tpd_predictor predictor = {.segment = s};
+	unsigned terms = 0;
+	enum tpd_status status = read_u8(&r->rd, "terms", 1u << TPD_TERM_COUNT, &terms, err);
+
+	if (status || terms == 0)
+		return status;
+	predictor.terms = (uint8_t)terms;
+	if (terms & (TPD_TERM_BEFORE | TPD_TERM_NOW)) {
+		status = read_u32(&r->rd, "file number", &predictor.m_file, err);
+		if (!status)
+			status = read_u32(&r->rd, "segment number", &predictor.m_segment, err);
+		if (!status)
+			status = read_u32(&r->rd, "file number", &predictor.v_file, err);
+		if (!status)
+			status = read_u32(&r->rd, "segment number", &predictor.v_segment, err);
+	}
+	if (!status)
+		status = tpd_manifest_weigh(&r->sums, 1, TPD_MANIFEST_WEIGHT_PREDICTOR, TPD_CORRUPT, err);
+	return status ? status : tpd_entry_predict(entry, &predictor, err);
+}
+
 /* Up to the number of its payload bytes. */
 static enum tpd_status read_outline(struct tpd_rd *rd, struct tpd_segment *seg, struct tpd_segment_about *about,
 				    struct tpd_err *err)
@@ -311,6 +335,8 @@ static enum tpd_status read_segment(struct reader *r, struct tpd_entry *entry, u
 	} else if (!status && ref > 1) {
 		status = read_slabs(rd, entry, s, ref == 3, err);
 	}
+	if (!status && r->version >= 4)
+		status = read_predictor(r, entry, s, err);
 	if (!status)
 		status = read_u8(rd, "kind of statistics", 3, &stats, err);
 	if (status || !stats)

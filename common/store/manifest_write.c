@@ -94,6 +94,13 @@ static void put_reference(struct tpd_buf *out, const struct tpd_entry *entry, co
 	}
 }
 
+static void put_predictor(struct tpd_buf *out, const struct tpd_predictor *p)
+{
+	tpd_buf_u8(out, p ? p->terms : 0);
+	if (p && p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW))
+		put_counts(out, (const uint64_t[]){p->m_file, p->m_segment, p->v_file, p->v_segment}, 4);
+}
+
 static void put_segment(struct tpd_buf *out, const struct tpd_entry *entry, uint32_t s)
 {
 	const struct tpd_segment *seg = &entry->segments[s];
@@ -109,6 +116,7 @@ static void put_segment(struct tpd_buf *out, const struct tpd_entry *entry, uint
 	tpd_buf_u8(out, (uint8_t)about->planned);
 	tpd_buf_varint(out, about->stored);
 	put_reference(out, entry, seg);
+	put_predictor(out, tpd_entry_predictor(entry, s));
 	tpd_buf_u8(out, !about->stats ? 0 : about->stats->has_delta ? 2 : 1);
 	if (about->stats)
 		put_stats(out, about->stats);

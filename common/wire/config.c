@@ -42,9 +42,9 @@
 #define SCAN_MS_MIN 100 /* for tests; less would be a busy loop */
 #define SCAN_MS_MAX (24ull * 3600 * 1000)
 #define SETTLE_MS_MAX (3600ull * 1000)
-#define KEYS_MAX 16
+#define KEYS_MAX 20
 
-enum section_kind { SECTION_STORE, SECTION_DAEMON, SECTION_WATCH };
+enum section_kind { SECTION_STORE, SECTION_CODEC, SECTION_DAEMON, SECTION_WATCH };
 
 struct section {
 	enum section_kind kind;
@@ -63,7 +63,7 @@ struct parse {
 	struct tpd_err *err;
 };
 
-static const char *const section_names[] = {"store", "daemon"};
+static const char *const section_names[] = {"store", "codec", "daemon"};
 
 /* "[watch:NAME]" or "[store]" as it stands in the file. */
 static const char *section_title(const struct parse *parse, const struct section *section, char out[300])
@@ -139,6 +139,16 @@ static const char *set_max_depth(struct tpd_config *config, TPD_UNUSED size_t wa
 		return "must be a whole number from 0 to 1000";
 	config->max_depth = (uint32_t)v;
 	return NULL;
+}
+
+static const char *set_effort(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	return tpd_effort_parse(value, &config->effort) ? NULL : "must be fast, balanced or max";
+}
+
+static const char *set_depend(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
+{
+	return tpd_depend_parse(value, &config->depend) ? NULL : "must be none, weights or optimizer";
 }
 
 static const char *set_part_size(struct tpd_config *config, TPD_UNUSED size_t watch, const char *value)
@@ -259,6 +269,7 @@ static const struct key {
 } keys[] = {
 	{SECTION_STORE, "path", set_store_path},     {SECTION_STORE, "catalog", set_catalog},
 	{SECTION_STORE, "max_depth", set_max_depth}, {SECTION_STORE, "part_size", set_part_size},
+	{SECTION_CODEC, "effort", set_effort},       {SECTION_CODEC, "depend", set_depend},
 	{SECTION_STORE, "tip_cache", set_tip_cache}, {SECTION_DAEMON, "control_socket", set_socket},
 	{SECTION_DAEMON, "threads", set_threads},    {SECTION_DAEMON, "scan_interval", set_scan_interval},
 	{SECTION_DAEMON, "low_space", set_low_space}, {SECTION_DAEMON, "spool_copies", set_spool_copies},
@@ -325,7 +336,7 @@ static enum tpd_status add_section(struct parse *parse, const char *title)
 		}
 		if (kind == TPD_ARRAY_LEN(section_names)) {
 			snprintf(text, sizeof text,
-				 "[%s]: unknown section (there are [store], [daemon] and [watch:NAME])", title);
+				 "[%s]: unknown section (there are [store], [codec], [daemon] and [watch:NAME])", title);
 			return mistake(parse, parse->line, text);
 		}
 		section.kind = (enum section_kind)kind;

@@ -2,6 +2,7 @@
  * config.h - tpded.conf, read by the daemon and by the command.
  *
  *     [store]    path=DIR  catalog=FILE  max_depth=N  part_size=SIZE  tip_cache=SIZE
+ *     [codec]    effort=fast|balanced|max  depend=none|weights|optimizer
  *     [daemon]   control_socket=PATH  threads=N  scan_interval=SECONDS  low_space=SIZE  spool_copies=SIZE
  *     [watch:NAME]  path=DIR  settle=SECONDS  complete_when=PATTERNS  step_regex=ERE  stalled_after=SECONDS
  *                                                        one section a directory
@@ -12,6 +13,7 @@
 #ifndef TPD_WIRE_CONFIG_H
 #define TPD_WIRE_CONFIG_H
 
+#include "base/effort.h"
 #include "base/tpd.h"
 
 #define TPD_CONFIG_DEFAULT_FILE "/etc/tpded/tpded.conf"
@@ -32,6 +34,8 @@ struct tpd_config {
 	char *store_path;
 	char *catalog_path; /* NULL: in the store */
 	uint32_t max_depth;
+	enum tpd_effort effort;
+	enum tpd_depend depend;
 	uint64_t part_size;
 	uint64_t tip_cache; /* bytes; 0: off */
 	char *control_socket;

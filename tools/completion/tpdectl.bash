@@ -68,7 +68,7 @@ _tpdectl() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
 		case $word in
-		--store | --catalog | --config | --threads | --lock-timeout | --run | --step | --to | --file | --socket | --metric) ((i++)) ;;
+		--store | --catalog | --config | --threads | --lock-timeout | --run | --step | --to | --file | --socket | --metric | --effort | --depend) ((i++)) ;;
 		-*) ;;
 		*) [[ -n $command || " $commands " != *" $word "* ]] || command=$word ;;
 		esac
@@ -80,6 +80,8 @@ _tpdectl() {
 	--run) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_names '')" -- "$cur"); return ;;
 	--metric) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_metrics)" -- "$cur"); return ;;
 	--threads | --lock-timeout | --step | --file) return ;;
+	--effort) mapfile -t COMPREPLY < <(compgen -W 'fast balanced max' -- "$word"); return ;;
+	--depend) mapfile -t COMPREPLY < <(compgen -W 'none weights optimizer' -- "$word"); return ;;
 	esac
 
 	# RUN@best:METRIC. ":" is a word break of readline's own, so that RUN@best and METRIC are words beside it; where it is none, one word.

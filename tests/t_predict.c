@@ -1,0 +1,308 @@
+/*
+ * t_predict.c - weights that are predicted: a model that Adam trains is stored step by step, replayed, damaged and forged.
+ */
+#include "base/tpd.h"
+
+#include "archive_help.h"
+
+#include <math.h>
+
+#include "store/manifest.h"
+
+#define ROWS 240u
+#define COLUMNS 640u
+#define N (ROWS * COLUMNS) /* more than a chunk */
+#define STEPS 6u
+
+static float w[2][N], m[2][N], v[2][N], slope[2][N];
+static uint64_t chance;
+
+static void start(void)
+{
+	chance = 7;
+	for (unsigned t = 0; t < 2; t++)
+		for (unsigned i = 0; i < N; i++) {
+			w[t][i] = (float)(0.02 * random_normal(&chance));
+			slope[t][i] = (float)(0.001 * random_normal(&chance));
+			m[t][i] = v[t][i] = 0;
+		}
+}
+
+/* Ten updates. The rows' sizes differ, one never has a gradient, and here and there is a value that is none. */
+static void train(void)
+{
+	for (unsigned t = 0; t < 2; t++)
+		for (unsigned i = 0; i < N; i++)
+			for (unsigned k = 0; k < 10; k++) {
+				unsigned row = i / COLUMNS;
+				float scale = row == 3 ? 0 : 1 + (float)(row % 7), g = scale * (slope[t][i] + (float)(0.002 * random_normal(&chance)));
+
+				m[t][i] = 0.9f * m[t][i] + 0.1f * g;
+				v[t][i] = 0.99f * v[t][i] + 0.01f * g * g;
+				w[t][i] -= 1e-5f * (m[t][i] / (sqrtf(v[t][i]) + 1e-8f) + 0.1f * w[t][i]);
+			}
+	w[0][5] = NAN;
+	v[1][700] = -1;
+	m[1][701] = INFINITY;
+}
+
+/* with_state: the moments, too, in a file of their own. */
+static void write_step(uint64_t step, bool with_state)
+{
+	static const char *const names[2] = {"a.weight", "b.weight"};
+
+	ck_assert_int_eq(mkdir(scratch("checkpoint-%d", (int)step), 0755), 0);
+	for (unsigned file = 0; file < (with_state ? 2 : 1); file++) {
+		struct tpd_buf header = {0}, out = {0};
+		size_t at = 0;
+
+		tpd_buf_printf(&header, "{");
+		for (unsigned t = 0; t < 2; t++)
+			for (unsigned k = 0; k < (file ? 2 : 1); k++, at += 4 * N)
+				tpd_buf_printf(&header, "%s\"%s%s%s\":{\"dtype\":\"F32\",\"shape\":[%u,%u],\"data_offsets\":[%zu,%zu]}", at ? "," : "",
+					       file ? "optim." : "", names[t], file ? k ? ".exp_avg_sq" : ".exp_avg" : "", ROWS, COLUMNS, at,
+					       at + 4 * (size_t)N);
+		tpd_buf_printf(&header, "}");
+		tpd_buf_u64(&out, header.len);
+		tpd_buf_put(&out, header.data, header.len);
+		for (unsigned t = 0; t < 2; t++) {
+			tpd_buf_put(&out, file ? m[t] : w[t], sizeof(w[t]));
+			if (file)
+				tpd_buf_put(&out, v[t], sizeof(v[t]));
+		}
+		ck_assert_int_eq(tpd_buf_status(&out, NULL), TPD_OK);
+		file_write(scratch("checkpoint-%d/%s.safetensors", (int)step, file ? "optim" : "model"), out.data, out.len);
+		tpd_buf_release(&header);
+		tpd_buf_release(&out);
+	}
+}
+
+static void open_with(enum tpd_effort effort, enum tpd_depend depend, uint64_t part_size)
+{
+	char store[512];
+	struct tpd_archive_options options = {
+		.store = store, .mode = TPD_ARCHIVE_CREATE, .threads = 2, .max_depth = 16, .part_size = part_size, .effort = effort, .depend = depend};
+
+	snprintf(store, sizeof(store), "%s", scratch("store"));
+	OK(tpd_archive_open(&options, &archive, &err));
+}
+
+/* Away with the original, so that all is replayed. */
+static void store_step(uint64_t step, bool with_state)
+{
+	train();
+	write_step(step, with_state);
+	OK(ingest(scratch("checkpoint-%d", (int)step), "run", step, NULL));
+	rename(scratch("checkpoint-%d", (int)step), scratch("saved-%d", (int)step));
+}
+
+struct seen {
+	unsigned predicted, terms; /* segments of the model, and the terms of all of them */
+	uint64_t stored;           /* of the model's tensors */
+};
+
+static struct seen look(uint64_t step)
+{
+	struct seen seen = {0};
+	struct tpd_manifest manifest;
+	char name[32];
+	struct tpd_archive_name which;
+
+	snprintf(name, sizeof(name), "run@%d", (int)step);
+	which = resolve(name);
+	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &manifest, &err));
+	for (uint32_t f = 0; f < manifest.file_count; f++) {
+		const struct tpd_entry *entry = &manifest.entries[manifest.files[f]];
+
+		if (strcmp(entry->path, "model.safetensors") != 0) {
+			ck_assert_uint_eq(entry->predictor_count, 0);
+			continue;
+		}
+		seen.predicted = entry->predictor_count;
+		for (uint32_t i = 0; i < entry->predictor_count; i++)
+			seen.terms |= entry->predictors[i].terms;
+		for (uint32_t s = 1; s < entry->segment_count; s++) {
+			seen.stored += entry->about[s].stored;
+			ck_assert_int_eq(entry->about[s].planned == TPD_ENCODING_PREDICTED, tpd_entry_predictor(entry, s) != NULL);
+		}
+	}
+	tpd_manifest_release(&manifest);
+	return seen;
+}
+
+static enum tpd_status verdict(uint64_t step)
+{
+	char name[32];
+	struct tpd_archive_name which;
+
+	snprintf(name, sizeof(name), "run@%d", (int)step);
+	which = resolve(name);
+	return tpd_archive_verify(archive, &which.id, NULL, &err);
+}
+
+static void check_step(uint64_t step, bool with_state)
+{
+	char name[32], to[512];
+
+	snprintf(name, sizeof(name), "run@%d", (int)step);
+	snprintf(to, sizeof(to), "%s", scratch("out-%d", (int)step));
+	ck_assert_msg(restore(name, to) == TPD_OK, "%s: %s", name, err.text);
+	ck_assert(file_equal(scratch("out-%d/model.safetensors", (int)step), scratch("saved-%d/model.safetensors", (int)step)));
+	if (with_state)
+		ck_assert(file_equal(scratch("out-%d/optim.safetensors", (int)step), scratch("saved-%d/optim.safetensors", (int)step)));
+	ck_assert_msg(verdict(step) == TPD_OK, "%s: %s", name, err.text);
+}
+
+/* What the model takes at the last of STEPS steps. */
+static uint64_t model_bytes(enum tpd_effort effort, enum tpd_depend depend, bool with_state, struct seen *out_last)
+{
+	scratch_remove();
+	scratch_make();
+	start();
+	open_with(effort, depend, 0);
+	for (uint64_t step = 0; step < STEPS; step++)
+		store_step(step, with_state);
+	*out_last = look(STEPS - 1);
+	for (uint64_t step = 0; step < STEPS; step++)
+		check_step(step, with_state);
+	archive_close();
+	return out_last->stored;
+}
+
+START_TEST(what_is_predicted_from_what)
+{
+	struct seen seen;
+	uint64_t plain = model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_NONE, true, &seen), best, weights;
+
+	ck_assert_uint_eq(seen.predicted, 0);
+	ck_assert_uint_eq(model_bytes(TPD_EFFORT_FAST, TPD_DEPEND_OPTIMIZER, true, &seen), plain);
+	best = model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, true, &seen);
+	ck_assert_uint_eq(seen.predicted, 2);
+	ck_assert_uint_eq(seen.terms, TPD_TERM_DECAY | TPD_TERM_BEFORE | TPD_TERM_NOW);
+	ck_assert_uint_lt(best * 100, plain * 90);
+	ck_assert_uint_le(model_bytes(TPD_EFFORT_MAX, TPD_DEPEND_OPTIMIZER, true, &seen) * 100, best * 101);
+	weights = model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_WEIGHTS, true, &seen);
+	ck_assert_uint_eq(seen.predicted, 2);
+	ck_assert_uint_eq(seen.terms, TPD_TERM_DECAY | TPD_TERM_STEP);
+	ck_assert_uint_lt(weights * 100, plain * 97);
+	ck_assert_uint_gt(weights, best);
+	ck_assert_uint_eq(model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, false, &seen), weights); /* nothing else is there */
+	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);
+}
+END_TEST
+
+/* Each time it gets further, and what comes out is what would have come at once. */
+START_TEST(interrupted)
+{
+	struct tpd_ingest_result result;
+	struct tpd_capture *capture = NULL;
+	uint64_t reused = 0;
+	int tries = 0;
+
+	start();
+	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 1u << 20);
+	store_step(0, true);
+	store_step(1, true);
+	train();
+	write_step(2, true);
+	OK(tpd_capture_open(scratch("checkpoint-2"), &capture, &err));
+	for (int after = 6;; after += 2, tries++) {
+		struct stopper stopper = {.after = after};
+		struct tpd_progress progress = {.fn = stop_after, .arg = &stopper, .cancel = &stopper.cancel};
+		enum tpd_status status = tpd_archive_ingest(archive, "run", 2, capture, &progress, &result, NULL, &err);
+
+		if (status == TPD_OK)
+			break;
+		ck_assert_int_eq(status, TPD_CANCELLED);
+	}
+	tpd_capture_close(capture);
+	reused = result.parts_reused;
+	ck_assert_int_gt(tries, 1);
+	ck_assert_uint_gt(reused, 0);
+	rename(scratch("checkpoint-2"), scratch("saved-2"));
+	ck_assert_uint_eq(look(2).predicted, 2);
+	check_step(2, true);
+}
+END_TEST
+
+/* The manifest of a step, changed by somebody who can make its checksums right. */
+static void forge(uint64_t step, void (*change)(struct tpd_entry *model))
+{
+	struct tpd_buf out = {0};
+	struct tpd_manifest manifest;
+	struct tpd_archive_name which;
+	char name[32], hex[TPD_ID_HEX];
+
+	snprintf(name, sizeof(name), "run@%d", (int)step);
+	which = resolve(name);
+	tpd_id_hex(&which.id, hex);
+	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &manifest, &err));
+	for (uint32_t f = 0; f < manifest.file_count; f++)
+		if (manifest.entries[manifest.files[f]].predictor_count > 0)
+			change(&manifest.entries[manifest.files[f]]);
+	OK(tpd_manifest_write(&manifest, &out, &err));
+	ck_assert_int_eq(unlink(scratch("store/objects/%.2s/%s.0/manifest", hex, hex)), 0);
+	file_write(scratch("store/objects/%.2s/%s.0/manifest", hex, hex), out.data, out.len);
+	tpd_buf_release(&out);
+	tpd_manifest_release(&manifest);
+}
+
+static void without(struct tpd_entry *model)
+{
+	model->predictor_count = 0;
+}
+
+static void from_others(struct tpd_entry *model)
+{
+	model->predictors[0].m_segment = 3;
+}
+
+static void from_less(struct tpd_entry *model)
+{
+	model->predictors[0].terms = TPD_TERM_DECAY;
+}
+
+static void from_more(struct tpd_entry *model)
+{
+	model->predictors[0].terms |= TPD_TERM_STEP; /* of which there is none: the one before is a keyframe */
+}
+
+static void in_slabs(struct tpd_entry *model)
+{
+	const struct tpd_slab slab = {.segment = 1, .block = N, .count = 1};
+
+	without(model);
+	OK(tpd_entry_refer(model, 1, &slab, 1, false, &err));
+}
+
+START_TEST(forged)
+{
+	static void (*const changes[])(struct tpd_entry *) = {without, from_others, from_less, from_more, in_slabs};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(changes); i++) {
+		scratch_remove();
+		scratch_make();
+		start();
+		open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);
+		store_step(0, true);
+		store_step(1, true);
+		ck_assert_uint_eq(look(1).predicted, 2);
+		OK(verdict(1));
+		forge(1, changes[i]);
+		ck_assert_msg(verdict(1) == TPD_CORRUPT, "change %zu: %s", i, err.text);
+		archive_close();
+	}
+	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		what_is_predicted_from_what,
+		interrupted,
+		forged,
+	};
+
+	return run_tests("predict", tests, TPD_ARRAY_LEN(tests));
+}
