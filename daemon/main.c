@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "codec/codec.h"
 #include "daemon/daemon.h"
 #include "daemon/log.h"
 
@@ -27,6 +28,22 @@ static const char usage[] =
 	"\n"
 	"SIGTERM stops it, SIGHUP makes it read the configuration again.\n"
 	"Exit codes: 0 stopped on request, 1 failed, 2 usage or configuration, 5 corrupt, 6 busy.\n";
+
+/* A CPU that computes wrongly, or a wrong word in the environment, is told before anything is stored. */
+static enum tpd_status check_codec(bool tell, struct tpd_err *err)
+{
+	const char *use, *proof, *broken;
+	enum tpd_status status = tpd_codec_forms(&use, &proof, &broken, err);
+
+	if (status != TPD_OK)
+		return status;
+	if (tell)
+		tpd_log(TPD_LOG_INFO, "the codec runs in its %s form, proved by %s", use, proof);
+	if (broken)
+		tpd_log(TPD_LOG_WARNING, "the codec's %s form does not give its known answers on this machine and is not used: is the CPU sound?",
+			broken);
+	return TPD_OK;
+}
 
 static int check_config(const struct tpd_config *config)
 {
@@ -82,6 +99,11 @@ int main(int argc, char **argv)
 	if (tpd_config_read(file, TPD_CONFIG_PATHS, &config, &err) != TPD_OK) {
 		tpd_log(TPD_LOG_ERROR, "%s", err.text);
 		return err.status == TPD_NOMEM ? 1 : 2;
+	}
+	if (check_codec(!check, &err) != TPD_OK) {
+		tpd_log(TPD_LOG_ERROR, "%s", err.text);
+		tpd_config_release(&config);
+		return err.status == TPD_USAGE ? 2 : 1;
 	}
 	if (check) {
 		code = check_config(&config);

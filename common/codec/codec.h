@@ -56,6 +56,13 @@ bool tpd_encoding_needs_reference(enum tpd_encoding encoding);
 uint32_t tpd_chunk_bytes(enum tpd_dtype dtype);
 #define TPD_CHUNK_MAX_BYTES (1u << 22)
 
+/*
+ * Which form of the inner loops this process uses, which one proves what it made, and one of those that this CPU should be able to run
+ * that does not give its known answers: "avx512", "avx2", "scalar"; *out_broken: NULL where all do. Fails as tpd_codec_new() does: the
+ * environment's TPD_CPU names one that there is not, or none is good.
+ */
+enum tpd_status tpd_codec_forms(const char **out_use, const char **out_proof, const char **out_broken, struct tpd_err *err);
+
 struct tpd_codec; /* scratch of one thread: some MiB, grown on first use to what the chunks need */
 
 enum tpd_status tpd_codec_new(struct tpd_codec **out_codec, struct tpd_err *err);

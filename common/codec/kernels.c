@@ -27,7 +27,7 @@ static struct {
 	pthread_once_t once;
 	const struct tpd_kernels *all[3];
 	size_t count;
-	const struct tpd_kernels *use, *proof;
+	const struct tpd_kernels *use, *proof, *broken; /* broken: one that does not give the known answers, or NULL */
 	char asked[32]; /* what TPD_CPU names, when that cannot be had */
 	bool is_known;  /* it is a form that there is, on some CPU */
 	bool is_here;   /* on this one */
@@ -226,6 +226,8 @@ static void choose(void)
 		state.is_here |= asked && strcmp(asked, state.all[i]->name) == 0;
 		if (tpd_kernels_test(state.all[i]))
 			good[count++] = state.all[i];
+		else
+			state.broken = state.all[i];
 	}
 	for (size_t i = 0; i < count; i++) {
 		if (asked && asked[0] && strcmp(asked, good[i]->name) != 0)
@@ -259,5 +261,18 @@ enum tpd_status tpd_kernels_get(const struct tpd_kernels **out_use, const struct
 		return tpd_fail(err, TPD_USAGE, "TPD_CPU=%s: it may be scalar, avx2 or avx512", state.asked);
 	*out_use = state.use;
 	*out_proof = state.proof;
+	return TPD_OK;
+}
+
+enum tpd_status tpd_codec_forms(const char **out_use, const char **out_proof, const char **out_broken, struct tpd_err *err)
+{
+	const struct tpd_kernels *use = NULL, *proof = NULL;
+	enum tpd_status status = tpd_kernels_get(&use, &proof, err);
+
+	if (status != TPD_OK)
+		return status;
+	*out_use = use->name;
+	*out_proof = proof->name;
+	*out_broken = state.broken ? state.broken->name : NULL;
 	return TPD_OK;
 }

@@ -27,6 +27,12 @@ TPD_CPU=sse9 ctl "$dir/none" ingest "$run/checkpoint-20" --run demo
 [ $? -eq 2 ] || fail "exit code $? for an unknown form"
 grep -q 'TPD_CPU=sse9: it may be scalar, avx2 or avx512' "$dir/err" || fail "an unknown form: $(cat "$dir/err")"
 
+mkdir "$dir/watched"
+printf '[store]\npath = %s/d\n[watch:a]\npath = %s/watched\n' "$dir" "$dir" >"$dir/conf"
+TPD_CPU=sse9 "$build/tpded" --check-config --config "$dir/conf" >"$dir/out" 2>"$dir/err"
+[ $? -eq 2 ] || fail "exit code $? of tpded for an unknown form"
+grep -q 'TPD_CPU=sse9: it may be' "$dir/err" || fail "tpded and an unknown form: $(cat "$dir/err")"
+
 for form in "${forms[@]}"; do
 	for step in 40 60 80; do
 		TPD_CPU=$form ctl "$dir/$form" ingest "$run/checkpoint-$step" --run demo || fail "$form, step $step: $(cat "$dir/err")"
