@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static uint64_t stored_of(const struct tpd_entry *file)
 {
@@ -129,13 +130,19 @@ static void add_name(struct tpd_table *table, const struct tpd_manifest *m, cons
 			       owner_of(m, ties)->name, more);
 }
 
-/* The name comes last: it is the longest, and may then wrap on a narrow terminal without disturbing the rest. */
+/* Narrower than this, numbers that `stats` has as well give way to the names: those of an optimizer's state differ at their end. */
+#define WIDE_TERMINAL 110u
+
+/* The name comes last: it is the longest. */
 static enum tpd_status print_tensors(const struct tpd_manifest *m, uint32_t number, struct tpd_err *err)
 {
 	const struct tpd_entry *file = &m->entries[m->files[number]];
-	static const char *const titles[] = {"DTYPE",    "SHAPE",   ">STORED",     ">RATIO",
-					     "ENCODING", ">SAME %", ">|D|<1E-3 %", "TENSOR"};
-	struct tpd_table table = tpd_table_make(titles, TPD_ARRAY_LEN(titles));
+	static const char *const wide[] = {"DTYPE",    "SHAPE",   ">STORED",     ">RATIO",
+					   "ENCODING", ">SAME %", ">|D|<1E-3 %", "TENSOR"};
+	static const char *const narrow[] = {"DTYPE", "SHAPE", ">STORED", "ENCODING", "TENSOR"};
+	const unsigned columns = tpd_terminal_width(STDOUT_FILENO);
+	const bool is_wide = columns == 0 || columns >= WIDE_TERMINAL;
+	struct tpd_table table = is_wide ? tpd_table_make(wide, TPD_ARRAY_LEN(wide)) : tpd_table_make(narrow, TPD_ARRAY_LEN(narrow));
 	TPD_AUTO_FREE char *path = tpd_text_clean(file->path);
 	enum tpd_status status;
 
@@ -150,12 +157,13 @@ static enum tpd_status print_tensors(const struct tpd_manifest *m, uint32_t numb
 		tpd_table_add(&table, tpd_dtype_name(seg->dtype));
 		tpd_table_add(&table, about->ndim ? shape_of(about, shape) : "");
 		tpd_table_add_bytes(&table, about->stored);
-		tpd_table_add_ratio(&table, seg->length, about->stored);
+		if (is_wide)
+			tpd_table_add_ratio(&table, seg->length, about->stored);
 		tpd_table_add(&table, tpd_segment_encoding(seg, about));
-		if (delta) {
+		if (is_wide && delta) {
 			tpd_table_addf(&table, "%.1f", 100 * share(about->stats->zeros, about->stats->pairs));
 			tpd_table_addf(&table, "%.1f", 100 * share(about->stats->raw[2], about->stats->pairs));
-		} else {
+		} else if (is_wide) {
 			tpd_table_add(&table, "");
 			tpd_table_add(&table, "");
 		}
