@@ -80,6 +80,20 @@ static int stop(int signal_number)
 }
 
 /* The reply's text; fails when none comes. Fresh. */
+/* A daemon that is no more is told at once, with the end of its log. */
+static void check_alive(void)
+{
+	int status;
+	size_t len = 0;
+	uint8_t *log;
+
+	if (waitpid(child, &status, WNOHANG) != child)
+		return;
+	log = file_exists(scratch("log")) ? file_read(scratch("log"), &len) : NULL;
+	ck_abort_msg("the daemon ended, status 0x%x: %.*s", (unsigned)status, (int)TPD_MIN(len, (size_t)3000),
+		     log ? (const char *)log + (len > 3000 ? len - 3000 : 0) : "");
+}
+
 static char *ask(const char *request)
 {
 	char *reply = NULL;
@@ -90,6 +104,7 @@ static char *ask(const char *request)
 
 		if (status == TPD_OK)
 			return reply;
+		check_alive();
 		ck_assert_msg((status == TPD_NOT_FOUND || status == TPD_CORRUPT || status == TPD_IO) &&
 				      waited < PATIENCE_MS,
 			      "%s", err.text);
