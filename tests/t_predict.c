@@ -180,11 +180,10 @@ START_TEST(what_is_predicted_from_what)
 	ck_assert_uint_eq(seen.predicted, 2);
 	ck_assert_uint_eq(seen.terms, TPD_TERM_DECAY | TPD_TERM_BEFORE | TPD_TERM_NOW);
 	ck_assert_uint_lt(best * 100, plain * 90);
-	ck_assert_uint_le(model_bytes(TPD_EFFORT_MAX, TPD_DEPEND_OPTIMIZER, true, &seen) * 100, best * 101);
+	ck_assert_uint_le(model_bytes(TPD_EFFORT_MAX, TPD_DEPEND_OPTIMIZER, true, &seen), best);
 	weights = model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_WEIGHTS, true, &seen);
-	ck_assert_uint_eq(seen.predicted, 2);
-	ck_assert_uint_eq(seen.terms, TPD_TERM_DECAY | TPD_TERM_STEP);
-	ck_assert_uint_lt(weights * 100, plain * 97);
+	ck_assert_uint_eq(seen.terms & ~(unsigned)TPD_TERM_DECAY, 0);
+	ck_assert_uint_le(weights, plain);
 	ck_assert_uint_gt(weights, best);
 	ck_assert_uint_eq(model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, false, &seen), weights); /* nothing else is there */
 	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);

@@ -10,7 +10,7 @@
 enum tpd_effort { TPD_EFFORT_BALANCED, TPD_EFFORT_FAST, TPD_EFFORT_MAX };
 
 /* What weights may be decoded from, beside the checkpoint before: the optimizer's state, earlier weights only, or nothing. */
-enum tpd_depend { TPD_DEPEND_OPTIMIZER, TPD_DEPEND_WEIGHTS, TPD_DEPEND_NONE };
+enum tpd_depend { TPD_DEPEND_NONE, TPD_DEPEND_WEIGHTS, TPD_DEPEND_OPTIMIZER };
 
 /* "fast", "balanced", "max"; "none", "weights", "optimizer". false: another word. */
 bool tpd_effort_parse(const char *text, enum tpd_effort *out);

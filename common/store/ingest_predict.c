@@ -37,14 +37,14 @@ static const struct tpd_segment *segment_of(const struct tpd_ingest_job *job, ui
 	return &job->files[file].entry->segments[segment];
 }
 
-/* Which terms may the segment's prediction have? */
-static unsigned terms_of(const struct tpd_ingest_job *job, const struct tpd_segment *seg, const struct tpd_predictor *p, bool has_m, bool has_v)
+/*
+ * Which terms may the segment's prediction have? TPD_TERM_STEP is not offered: w0 is what the reference refers to, and a reference that was
+ * damaged and is stored again refers to nothing, though its content is the same.
+ */
+static unsigned terms_of(const struct tpd_ingest_job *job, const struct tpd_predictor *p, bool has_m, bool has_v)
 {
 	unsigned terms = TPD_TERM_DECAY;
-	uint32_t file, segment;
 
-	if (tpd_chain_reference(job->ref, 0, seg->ref_file, seg->ref_segment, &file, &segment))
-		terms |= TPD_TERM_STEP;
 	if (job->options->depend == TPD_DEPEND_WEIGHTS || !has_m || !has_v)
 		return terms;
 	terms |= TPD_TERM_NOW;
@@ -87,7 +87,9 @@ enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *e
 			/* A moment is not predicted itself: nothing could be in a circle then. */
 			if (seg->dtype != TPD_DTYPE_F32 || seg->length / 4 < PREDICT_MIN || !has_before(seg) || tpd_manifest_ties(m, f, s, &(uint32_t){0}))
 				continue;
-			work->predictor.terms = (uint8_t)terms_of(job, seg, &work->predictor, work->moments & HAS_M, work->moments & HAS_V);
+			if (!tpd_ingest_has_room_for_slabs(job, 1)) /* a predictor weighs as much */
+				continue;
+			work->predictor.terms = (uint8_t)terms_of(job, &work->predictor, work->moments & HAS_M, work->moments & HAS_V);
 		}
 	}
 	return TPD_OK;
