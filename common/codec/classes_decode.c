@@ -113,8 +113,9 @@ static enum tpd_status read_symbols(struct tpd_codec *codec, struct tpd_rd *rd, 
 				    struct tpd_err *err)
 {
 	struct table tables[TPD_CLASSES_MAX];
-	uint32_t states[TPD_RANS_LANES_MAX], count, wrong = 0;
+	uint32_t states[TPD_RANS_LANES_MAX], count;
 	const uint8_t *words, *end;
+	const char *wrong;
 
 	for (unsigned c = 0; c < classes->count; c++) {
 		enum tpd_status status = classes->n[c] > 0 ? read_table(rd, &tables[c], err) : TPD_OK;
@@ -122,15 +123,9 @@ static enum tpd_status read_symbols(struct tpd_codec *codec, struct tpd_rd *rd, 
 		if (status)
 			return status;
 	}
-	count = tpd_rd_u32(rd);
-	for (unsigned lane = 0; lane < 1u << classes->k; lane++) {
-		states[lane] = tpd_rd_u32(rd);
-		if (states[lane] < TPD_RANS_LOW || states[lane] >= UINT32_C(1) << 31)
-			return corrupt(err, "a rANS state is out of range");
-	}
-	words = tpd_rd_bytes(rd, (uint64_t)count * 2);
-	if (!words)
-		return corrupt(err, "ends inside the rANS words");
+	wrong = tpd_rans_read_states(rd, classes->k, states, &words, &count);
+	if (wrong)
+		return corrupt(err, wrong);
 	end = words + (size_t)count * 2;
 	for (unsigned c = 0; c < classes->count; c++) {
 		if (classes->n[c] == 0)
@@ -145,9 +140,9 @@ static enum tpd_status read_symbols(struct tpd_codec *codec, struct tpd_rd *rd, 
 		}
 		out += classes->n[c];
 	}
-	for (unsigned lane = 0; lane < 1u << classes->k; lane++)
-		wrong |= states[lane] ^ TPD_RANS_LOW;
-	return words == end && wrong == 0 ? TPD_OK : corrupt(err, "the rANS words do not end where they must");
+	if (!tpd_rans_is_end(words, end, states, (size_t)1 << classes->k))
+		return corrupt(err, "the rANS words do not end where they must");
+	return TPD_OK;
 }
 
 TPD_INLINE void deal_out(const struct classes *classes, const uint8_t *levels, const uint8_t *sorted, const uint8_t *p,

@@ -404,10 +404,7 @@ enum tpd_status tpd_class_symbols_encode(struct tpd_codec *codec, enum tpd_dtype
 	for (size_t c = count; c-- > 0;) /* what is coded last is decoded first */
 		if (classes[c].form != TPD_TABLE_SINGLE)
 			words = tpd_rans_encode_more(sorted + starts[c], classes[c].n, k, classes[c].freq, words, states);
-	tpd_put_u32(out, (uint32_t)(words_end - words) / 2);
-	out += 4;
-	for (unsigned lane = 0; lane < 1u << k; lane++, out += 4)
-		tpd_put_u32(out, states[lane]);
+	out = tpd_rans_put_states(out, (size_t)(words_end - words) / 2, k, states);
 	memcpy(out, words, (size_t)(words_end - words));
 	*out_len = (size_t)(out - begin) + (size_t)(words_end - words);
 	return TPD_OK;

@@ -44,6 +44,10 @@ void tpd_rans_quantise(const uint32_t counts[256], size_t n, unsigned first, uns
 /* As they stand in a stream: at most 2 bytes for each from first to last. */
 uint8_t *tpd_rans_put_frequencies(uint8_t *out, const uint16_t freq[256], unsigned first, unsigned last);
 enum tpd_status tpd_rans_read_frequencies(struct tpd_rd *rd, unsigned first, unsigned last, uint16_t freq[256], struct tpd_err *err);
+/* What stands behind them: the number of words, the state of each of 2^k lanes; then the words follow. */
+uint8_t *tpd_rans_put_states(uint8_t *out, size_t word_count, unsigned k, const uint32_t *states);
+/* The same, and where the words are. Returns what is wrong with them, or NULL. */
+const char *tpd_rans_read_states(struct tpd_rd *rd, unsigned k, uint32_t *states, const uint8_t **out_words, uint32_t *out_count);
 
 /*
  * One of several parts, each with frequencies of its own, that share lanes and words: as the kernels do it, but the states are taken
@@ -52,6 +56,8 @@ enum tpd_status tpd_rans_read_frequencies(struct tpd_rd *rd, unsigned first, uns
 uint8_t *tpd_rans_encode_more(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words, uint32_t *states);
 const uint8_t *tpd_rans_decode_more(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *table, uint32_t *states,
 				    uint8_t *out, size_t n);
+/* After the last part: is all used up, and every lane where it began? */
+bool tpd_rans_is_end(const uint8_t *words, const uint8_t *end, const uint32_t *states, size_t lanes);
 
 /* ---- the thread's codec ---- */
 

@@ -17,6 +17,7 @@
 
 #include "codec/internal.h"
 #include "codec/kernels.h"
+#include "codec/rounding.h"
 
 #define PRODUCTS 15u /* of up to four terms and the change */
 #define ROUNDS 5
@@ -40,7 +41,7 @@ static double log2_of(double x)
 	return (double)(bits >> 52) - 1023 + mantissa + 0.344 * mantissa * (1 - mantissa);
 }
 
-static void unpack(const double *products, const unsigned *used, unsigned count, struct normal *out)
+static void unpack(const double *products, unsigned count, struct normal *out)
 {
 	for (unsigned a = 0; a <= count; a++)
 		for (unsigned b = a; b <= count; b++) {
@@ -53,7 +54,6 @@ static void unpack(const double *products, const unsigned *used, unsigned count,
 			else
 				out->yy = v;
 		}
-	(void)used;
 }
 
 static bool is_finite(double v)
@@ -127,14 +127,13 @@ static int compare_doubles(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* To BF16, ties to even; the coefficients of a row are stored so. */
+/* To BF16, as the coefficients of a row are stored; 0 for what is not finite. */
 static float to_bf16(float v)
 {
 	uint32_t bits;
 
 	memcpy(&bits, &v, sizeof(bits));
-	bits += 0x7fff + (bits >> 16 & 1);
-	bits &= 0xffff0000u;
+	bits = (uint32_t)tpd_round_bf16(bits) << 16;
 	memcpy(&v, &bits, sizeof(v));
 	return is_finite((double)v) ? v : 0;
 }
@@ -159,7 +158,7 @@ bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *predi
 	const float *arrays[TPD_TERMS + 1];
 	float change[TPD_ROW_MAX];
 	unsigned used[TPD_TERMS], count = 0;
-	size_t live = 0, width;
+	size_t width;
 	struct normal normal;
 
 	for (unsigned k = 0; k < TPD_TERMS; k++)
@@ -168,6 +167,8 @@ bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *predi
 	width = (count + 1) * (count + 2) / 2;
 	memset(whole, 0, TPD_TERMS * sizeof(*whole));
 	memset(by_piece, 0, rows * sizeof(*by_piece));
+	if (count == 0)
+		return false;
 	for (size_t r = 0; r < rows; r++) {
 		size_t start = tpd_piece_start(pieces, r), n = tpd_piece_start(pieces, r + 1) - start;
 
@@ -176,35 +177,31 @@ bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *predi
 		codec->kernels->predict_difference(prediction->x + start, prediction->w1 + start, n, change);
 		arrays[count] = change;
 		codec->kernels->predict_products(arrays, count + 1, n, products + r * width);
-		unpack(products + r * width, used, count, &normal);
+		unpack(products + r * width, count, &normal);
 		rest[r] = is_usable(&normal, count) ? normal.yy / (double)n : -1;
-		if (rest[r] >= 0)
-			sorted[live++] = rest[r];
 	}
-	if (live == 0 || count == 0)
-		return false;
 	for (int round = 0; round < ROUNDS; round++) {
 		struct normal sum = {0};
+		size_t live = 0;
 
-		if (round > 0) {
-			live = 0;
-			for (size_t r = 0; r < rows; r++)
-				if (rest[r] >= 0)
-					sorted[live++] = rest[r];
-		}
+		for (size_t r = 0; r < rows; r++)
+			if (rest[r] >= 0)
+				sorted[live++] = rest[r];
+		if (live == 0)
+			return false;
 		qsort(sorted, live, sizeof(*sorted), compare_doubles);
 		floor_of_rest = FLOOR * sorted[live / 2] + 1e-300;
 		for (size_t r = 0; r < rows; r++) {
 			if (rest[r] < 0)
 				continue;
-			unpack(products + r * width, used, count, &normal);
+			unpack(products + r * width, count, &normal);
 			add_weighted(&normal, count, 1 / (rest[r] + floor_of_rest), &sum);
 		}
 		solve(&sum, count, c);
 		for (size_t r = 0; r < rows; r++) {
 			size_t n = tpd_piece_start(pieces, r + 1) - tpd_piece_start(pieces, r);
 
-			unpack(products + r * width, used, count, &normal);
+			unpack(products + r * width, count, &normal);
 			if (rest[r] >= 0)
 				rest[r] = rest_of(&normal, count, c) / (double)n;
 		}
@@ -217,7 +214,7 @@ bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *predi
 
 		if (rest[r] < 0)
 			continue;
-		unpack(products + r * width, used, count, &normal);
+		unpack(products + r * width, count, &normal);
 		solve(&normal, count, own);
 		for (unsigned k = 0; k < count; k++) {
 			by_piece[r][used[k]] = to_bf16((float)own[k]);

@@ -65,8 +65,7 @@ static inline __attribute__((always_inline)) const uint8_t *decode_lanes(const u
 	return decode_counted(words, end, lanes, table, states, out, i, n);
 }
 
-/* Is all used up, and every lane where it began? */
-static bool is_end(const uint8_t *words, const uint8_t *end, const uint32_t *states, size_t lanes)
+bool tpd_rans_is_end(const uint8_t *words, const uint8_t *end, const uint32_t *states, size_t lanes)
 {
 	uint32_t wrong = 0;
 
@@ -78,7 +77,7 @@ static bool is_end(const uint8_t *words, const uint8_t *end, const uint32_t *sta
 bool tpd_rans_decode_rest(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *table, uint32_t *states, uint8_t *out,
 			  size_t i, size_t n)
 {
-	return is_end(decode_counted(words, end, lanes, table, states, out, i, n), end, states, lanes);
+	return tpd_rans_is_end(decode_counted(words, end, lanes, table, states, out, i, n), end, states, lanes);
 }
 
 const uint8_t *tpd_rans_decode_more(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *table, uint32_t *states,
@@ -96,5 +95,5 @@ bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, cons
 {
 	const uint8_t *end = words + 2 * count;
 
-	return is_end(tpd_rans_decode_more(words, end, k, table, states, out, n), end, states, (size_t)1 << k);
+	return tpd_rans_is_end(tpd_rans_decode_more(words, end, k, table, states, out, n), end, states, (size_t)1 << k);
 }

@@ -45,6 +45,20 @@ enum tpd_status tpd_rans_read_frequencies(struct tpd_rd *rd, unsigned first, uns
 	return TPD_OK;
 }
 
+const char *tpd_rans_read_states(struct tpd_rd *rd, unsigned k, uint32_t *states, const uint8_t **out_words, uint32_t *out_count)
+{
+	const uint32_t count = tpd_rd_u32(rd);
+
+	for (unsigned lane = 0; lane < 1u << k; lane++) {
+		states[lane] = tpd_rd_u32(rd);
+		if (states[lane] < TPD_RANS_LOW || states[lane] >= UINT32_C(1) << 31)
+			return "a rANS state is out of range";
+	}
+	*out_count = count;
+	*out_words = tpd_rd_bytes(rd, (uint64_t)count * 2);
+	return *out_words ? NULL : "ends inside the rANS words";
+}
+
 static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
 				   struct tpd_err *err)
 {
@@ -52,6 +66,7 @@ static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, u
 	uint32_t states[TPD_RANS_LANES_MAX], count;
 	uint16_t freq[256];
 	const uint8_t *words;
+	const char *wrong;
 	enum tpd_status status;
 
 	if (!tpd_rd_ok(rd) || k > 6 || first >= last)
@@ -59,15 +74,9 @@ static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, u
 	status = tpd_rans_read_frequencies(rd, first, last, freq, err);
 	if (status != TPD_OK)
 		return status;
-	count = tpd_rd_u32(rd);
-	for (unsigned lane = 0; lane < 1u << k; lane++) {
-		states[lane] = tpd_rd_u32(rd);
-		if (states[lane] < TPD_RANS_LOW || states[lane] >= UINT32_C(1) << 31)
-			return corrupt(err, "a rANS state is out of range");
-	}
-	words = tpd_rd_bytes(rd, (uint64_t)count * 2);
-	if (!words)
-		return corrupt(err, "ends inside the rANS words");
+	wrong = tpd_rans_read_states(rd, k, states, &words, &count);
+	if (wrong)
+		return corrupt(err, wrong);
 	tpd_rans_decode_table(freq, codec->rans_decode);
 	if (!codec->kernels->rans_decode(words, count, k, codec->rans_decode, states, out, n))
 		return corrupt(err, "the rANS words do not end where they must");

@@ -90,6 +90,15 @@ uint8_t *tpd_rans_put_frequencies(uint8_t *out, const uint16_t freq[256], unsign
 	return out;
 }
 
+uint8_t *tpd_rans_put_states(uint8_t *out, size_t word_count, unsigned k, const uint32_t *states)
+{
+	tpd_put_u32(out, (uint32_t)word_count);
+	out += 4;
+	for (unsigned lane = 0; lane < 1u << k; lane++, out += 4)
+		tpd_put_u32(out, states[lane]);
+	return out;
+}
+
 static unsigned choose_k(size_t n)
 {
 	if (n >= 16384)
@@ -123,10 +132,7 @@ static enum tpd_status encode_rans(struct tpd_codec *codec, const uint8_t *symbo
 	*p++ = (uint8_t)first;
 	*p++ = (uint8_t)last;
 	p = tpd_rans_put_frequencies(p, freq, first, last);
-	tpd_put_u32(p, (uint32_t)(words_len / 2));
-	p += 4;
-	for (unsigned lane = 0; lane < 1u << k; lane++, p += 4)
-		tpd_put_u32(p, states[lane]);
+	p = tpd_rans_put_states(p, words_len / 2, k, states);
 	header_len = (size_t)(p - header);
 	if (header_len + words_len > cap)
 		return TPD_OK;

@@ -50,13 +50,6 @@ void tpd_chain_worker_free(struct tpd_chain_worker *worker);
 enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t file, uint32_t segment,
 			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err);
 
-/* The same of a link below: of its own file and segment numbers. */
-enum tpd_status tpd_chain_read_link(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t link, uint32_t file,
-				    uint32_t segment, uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err);
-/* Where a segment of a link refers to one of the next, as a whole: false: it does not. */
-bool tpd_chain_reference(const struct tpd_chain *chain, uint32_t link, uint32_t file, uint32_t segment, uint32_t *out_file,
-			 uint32_t *out_segment);
-
 /*
  * Elements [low, low + n) of a tensor that is cut differently in this checkpoint, of type dtype there as here, put together from its
  * chunks as slabs say (they must obey FORMAT.md section 2 against it); zeros where they say nothing. n: at most a chunk's.

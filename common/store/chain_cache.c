@@ -51,11 +51,7 @@ void tpd_chain_cache_free(struct tpd_chain_cache *cache)
 
 static struct tpd_cached_chunk **bucket_of(struct tpd_chain_cache *cache, const struct tpd_chunk_key *key)
 {
-	uint64_t h = key->chunk * 0x9e3779b97f4a7c15u;
-
-	h = (h ^ h >> 32 ^ key->link) * 0x9e3779b97f4a7c15u;
-	h = (h ^ h >> 32 ^ ((uint64_t)key->file << 32 | key->segment)) * 0x9e3779b97f4a7c15u;
-	return &cache->buckets[(h >> 32) % BUCKETS];
+	return &cache->buckets[tpd_chunk_hash(key) % BUCKETS];
 }
 
 static void unlink_use(struct tpd_chain_cache *cache, struct tpd_cached_chunk *chunk)
@@ -77,8 +73,7 @@ static struct tpd_cached_chunk *find(struct tpd_chain_cache *cache, const struct
 {
 	struct tpd_cached_chunk *chunk = *bucket_of(cache, key);
 
-	while (chunk && (chunk->key.chunk != key->chunk || chunk->key.segment != key->segment || chunk->key.file != key->file ||
-			 chunk->key.link != key->link))
+	while (chunk && !tpd_chunk_equal(&chunk->key, key))
 		chunk = chunk->next;
 	if (!chunk)
 		return NULL;

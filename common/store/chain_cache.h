@@ -18,6 +18,21 @@ struct tpd_chunk_key {
 	uint64_t chunk;
 };
 
+/* Of all of it; where it is cut to fewer bits, use the low ones. */
+static inline uint32_t tpd_chunk_hash(const struct tpd_chunk_key *key)
+{
+	uint64_t h = key->chunk * 0x9e3779b97f4a7c15u;
+
+	h = (h ^ h >> 32 ^ key->link) * 0x9e3779b97f4a7c15u;
+	h = (h ^ h >> 32 ^ ((uint64_t)key->file << 32 | key->segment)) * 0x9e3779b97f4a7c15u;
+	return (uint32_t)(h >> 32);
+}
+
+static inline bool tpd_chunk_equal(const struct tpd_chunk_key *a, const struct tpd_chunk_key *b)
+{
+	return a->chunk == b->chunk && a->segment == b->segment && a->file == b->file && a->link == b->link;
+}
+
 struct tpd_cached_chunk {
 	struct tpd_chunk_key key;
 	uint8_t *data;

@@ -76,18 +76,6 @@ const struct tpd_predictor *tpd_chain_predictor(const struct tpd_chain *chain, u
 	return tpd_entry_predictor(entry_of(&chain->links[link], file), segment);
 }
 
-bool tpd_chain_reference(const struct tpd_chain *chain, uint32_t link, uint32_t file, uint32_t segment, uint32_t *out_file,
-			 uint32_t *out_segment)
-{
-	const struct tpd_segment seg = tpd_chain_segment(chain, link, file, segment);
-
-	if (!seg.has_ref || seg.in_slabs || link + 1 >= chain->count)
-		return false;
-	*out_file = seg.ref_file;
-	*out_segment = seg.ref_segment;
-	return true;
-}
-
 static const struct tpd_segment *find_segment(const struct tpd_chain_link *link, uint32_t file, uint32_t segment)
 {
 	if (file >= link->manifest.file_count || segment >= entry_of(link, file)->segment_count)

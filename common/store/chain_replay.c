@@ -47,8 +47,7 @@ enum visit { VISIT_NEW, VISIT_OPEN, VISIT_DONE };
 
 /* A chunk that has to be decoded. */
 struct node {
-	uint32_t link, file, segment;
-	uint64_t chunk;
+	struct tpd_chunk_key key;
 	struct tpd_part_entry entry; /* decoded_len 0: its segment has no such chunk */
 	uint32_t first_need, needs;  /* nodes whose bytes it refers to, in worker->needs */
 	uint32_t next_need;          /* of the walk */
@@ -155,17 +154,10 @@ static void give_buffer(struct tpd_chain *chain, struct tpd_chain_worker *worker
 	node->buffer = (struct buffer){0};
 }
 
-static struct tpd_chunk_key key_of(const struct node *node)
-{
-	return (struct tpd_chunk_key){node->link, node->file, node->segment, node->chunk};
-}
-
 /* A piece that was decoded before: then its bytes are there, and it needs nothing. */
 static enum tpd_status look_in_cache(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct node *node, struct tpd_err *err)
 {
-	struct tpd_chunk_key key = key_of(node);
-
-	node->cached = tpd_chain_cache_take(chain->cache, &key);
+	node->cached = tpd_chain_cache_take(chain->cache, &node->key);
 	if (!node->cached)
 		return TPD_OK;
 	node->is_raw = true;
@@ -177,33 +169,20 @@ static enum tpd_status look_in_cache(struct tpd_chain *chain, struct tpd_chain_w
 /* Its bytes are there: for others, too, from now on. Without memory for that it keeps them. */
 static void put_into_cache(struct tpd_chain *chain, struct node *node)
 {
-	struct tpd_chunk_key key = key_of(node);
-
-	node->cached = tpd_chain_cache_put(chain->cache, &key, node->buffer.data, node->entry.decoded_len);
+	node->cached = tpd_chain_cache_put(chain->cache, &node->key, node->buffer.data, node->entry.decoded_len);
 	if (node->cached)
 		node->buffer = (struct buffer){.data = node->cached->data};
 }
 
 /* --- nodes --- */
 
-static uint32_t hash(uint32_t link, uint32_t file, uint32_t segment, uint64_t chunk)
-{
-	uint64_t h = chunk * 0x9e3779b97f4a7c15u;
-
-	h = (h ^ h >> 32 ^ link) * 0x9e3779b97f4a7c15u;
-	h = (h ^ h >> 32 ^ ((uint64_t)file << 32 | segment)) * 0x9e3779b97f4a7c15u;
-	return (uint32_t)(h >> 32);
-}
-
 /* Its place in the table: that of its number, or the free one where it belongs. */
-static uint32_t *find_place(const struct tpd_chain_worker *worker, uint32_t link, uint32_t file, uint32_t segment, uint64_t chunk)
+static uint32_t *find_place(const struct tpd_chain_worker *worker, const struct tpd_chunk_key *key)
 {
-	for (uint32_t i = hash(link, file, segment, chunk);; i++) {
+	for (uint32_t i = tpd_chunk_hash(key);; i++) {
 		uint32_t *place = &worker->table[i & (worker->table_size - 1)];
-		const struct node *node = &worker->nodes[*place];
 
-		if (*place == NONE ||
-		    (node->link == link && node->file == file && node->segment == segment && node->chunk == chunk))
+		if (*place == NONE || tpd_chunk_equal(&worker->nodes[*place].key, key))
 			return place;
 	}
 }
@@ -232,12 +211,12 @@ static enum tpd_status grow(struct tpd_chain_worker *worker, struct tpd_err *err
 	worker->table_size = size;
 	memset(table, 0xff, size * sizeof(*table));
 	for (uint32_t i = 0; i < worker->count; i++)
-		*find_place(worker, nodes[i].link, nodes[i].file, nodes[i].segment, nodes[i].chunk) = i;
+		*find_place(worker, &nodes[i].key) = i;
 	return TPD_OK;
 }
 
-static enum tpd_status find_or_add(struct tpd_chain_worker *worker, uint32_t link, uint32_t file, uint32_t segment, uint64_t chunk,
-				   uint32_t *out_node, struct tpd_err *err)
+static enum tpd_status find_or_add(struct tpd_chain_worker *worker, const struct tpd_chunk_key *key, uint32_t *out_node,
+				   struct tpd_err *err)
 {
 	uint32_t *place;
 
@@ -249,21 +228,21 @@ static enum tpd_status find_or_add(struct tpd_chain_worker *worker, uint32_t lin
 		if (status)
 			return status;
 	}
-	place = find_place(worker, link, file, segment, chunk);
+	place = find_place(worker, key);
 	if (*place == NONE) {
 		*place = worker->count;
-		worker->nodes[worker->count++] = (struct node){.link = link, .file = file, .segment = segment, .chunk = chunk};
+		worker->nodes[worker->count++] = (struct node){.key = *key};
 	}
 	*out_node = *place;
 	return TPD_OK;
 }
 
 /* Node `of`, whose needs are the last ones, needs this chunk of that link, too, and did not so far. */
-static enum tpd_status add_need(struct tpd_chain_worker *worker, uint32_t of, uint32_t link, uint32_t file, uint32_t segment,
-				uint64_t chunk, bool is_piece, struct tpd_err *err)
+static enum tpd_status add_need(struct tpd_chain_worker *worker, uint32_t of, const struct tpd_chunk_key *key, bool is_piece,
+				struct tpd_err *err)
 {
 	uint32_t number = 0;
-	enum tpd_status status = find_or_add(worker, link, file, segment, chunk, &number, err);
+	enum tpd_status status = find_or_add(worker, key, &number, err);
 
 	if (status)
 		return status;
@@ -305,16 +284,16 @@ static void read_piece(void *arg, uint64_t file_offset, uint64_t at, uint64_t n)
 static bool read_raw(struct tpd_chain *chain, enum tpd_chain_source source, const struct node *node)
 {
 	const struct tpd_manifest *m = &chain->links[0].manifest;
-	const struct tpd_entry *entry = &m->entries[m->files[node->file]];
+	const struct tpd_entry *entry = &m->entries[m->files[node->key.file]];
 	struct raw_read read = {.out = node->buffer.data,
-				.start = node->chunk * tpd_chunk_bytes(entry->segments[node->segment].dtype)};
-	struct tpd_chain_file *file = tpd_chain_take_raw(chain, source, node->file);
+				.start = node->key.chunk * tpd_chunk_bytes(entry->segments[node->key.segment].dtype)};
+	struct tpd_chain_file *file = tpd_chain_take_raw(chain, source, node->key.file);
 	uint8_t digest[TPD_XXH_LEN];
 
 	if (!file)
 		return false;
 	read.fd = file->fd;
-	tpd_entry_pieces(entry, node->segment, read.start, node->entry.decoded_len, read_piece, &read);
+	tpd_entry_pieces(entry, node->key.segment, read.start, node->entry.decoded_len, read_piece, &read);
 	tpd_chain_give(chain, file);
 	if (read.failed)
 		return false;
@@ -343,15 +322,27 @@ static enum tpd_status need_slabs(struct tpd_chain_worker *worker, uint32_t numb
 				  uint32_t count, enum tpd_dtype dtype, struct tpd_err *err)
 {
 	const struct node *node = &worker->nodes[number];
-	uint64_t chunk_elements = tpd_chunk_bytes(dtype) / tpd_dtype_width(dtype), low = node->chunk * chunk_elements;
+	uint64_t chunk_elements = tpd_chunk_bytes(dtype) / tpd_dtype_width(dtype), low = node->key.chunk * chunk_elements;
 	struct tpd_slab_chunk chunks[TPD_SLAB_CHUNKS_MAX];
 	uint32_t found = 0;
 	enum tpd_status status = tpd_slab_chunks(slabs, count, chunk_elements, low, low + node->entry.decoded_len / tpd_dtype_width(dtype),
 						 chunks, &found, err);
 
-	for (uint32_t i = 0; !status && i < found; i++)
-		status = add_need(worker, number, link, chunks[i].file, chunks[i].segment, chunks[i].chunk, true, err);
+	for (uint32_t i = 0; !status && i < found; i++) {
+		const struct tpd_chunk_key key = {link, chunks[i].file, chunks[i].segment, chunks[i].chunk};
+
+		status = add_need(worker, number, &key, true, err);
+	}
 	return status;
+}
+
+/* The same chunk of another segment. */
+static enum tpd_status need_same(struct tpd_chain_worker *worker, uint32_t number, uint32_t link, uint32_t file, uint32_t segment,
+				 struct tpd_err *err)
+{
+	const struct tpd_chunk_key key = {link, file, segment, worker->nodes[number].key.chunk};
+
+	return add_need(worker, number, &key, false, err);
 }
 
 /* The same chunk of what that segment refers to, one link below. */
@@ -362,16 +353,16 @@ static enum tpd_status need_below(struct tpd_chain *chain, struct tpd_chain_work
 
 	if (!seg.has_ref || seg.in_slabs || link + 1 >= chain->count)
 		return tpd_fail(err, TPD_CORRUPT, "it is predicted from what there is not");
-	return add_need(worker, number, link + 1, seg.ref_file, seg.ref_segment, worker->nodes[number].chunk, false, err);
+	return need_same(worker, number, link + 1, seg.ref_file, seg.ref_segment, err);
 }
 
 /* In the order of enum tpd_input, behind the reference. */
 static enum tpd_status need_inputs(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, const struct tpd_segment *seg,
 				   struct tpd_err *err)
 {
-	const uint32_t link = worker->nodes[number].link;
-	const uint64_t chunk = worker->nodes[number].chunk;
-	const struct tpd_predictor *p = tpd_chain_predictor(chain, link, worker->nodes[number].file, worker->nodes[number].segment);
+	const struct tpd_chunk_key key = worker->nodes[number].key;
+	const uint32_t link = key.link;
+	const struct tpd_predictor *p = tpd_chain_predictor(chain, link, key.file, key.segment);
 	const unsigned need = p ? tpd_terms_need(p->terms) : 0;
 	enum tpd_status status = p ? TPD_OK : tpd_fail(err, TPD_CORRUPT, "it is predicted, and its segment is not");
 
@@ -382,22 +373,22 @@ static enum tpd_status need_inputs(struct tpd_chain *chain, struct tpd_chain_wor
 	if (!status && need >> TPD_INPUT_V1 & 1)
 		status = need_below(chain, worker, number, link, p->v_file, p->v_segment, err);
 	if (!status && need >> TPD_INPUT_M2 & 1)
-		status = add_need(worker, number, link, p->m_file, p->m_segment, chunk, false, err);
+		status = need_same(worker, number, link, p->m_file, p->m_segment, err);
 	if (!status && need >> TPD_INPUT_V2 & 1)
-		status = add_need(worker, number, link, p->v_file, p->v_segment, chunk, false, err);
+		status = need_same(worker, number, link, p->v_file, p->v_segment, err);
 	return status;
 }
 
 static uint32_t link_of_reference(const struct node *node, const struct tpd_segment *seg)
 {
-	return seg->derived ? node->link : node->link + 1;
+	return seg->derived ? node->key.link : node->key.link + 1;
 }
 
 static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number,
 				      const struct tpd_segment *seg, struct tpd_err *err)
 {
 	const struct node *node = &worker->nodes[number];
-	const struct tpd_manifest *m = &chain->links[node->link].manifest;
+	const struct tpd_manifest *m = &chain->links[node->key.link].manifest;
 	uint32_t link = link_of_reference(node, seg);
 
 	if (!seg->has_ref || link >= chain->count)
@@ -405,11 +396,11 @@ static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_
 	worker->nodes[number].first_need = worker->need_count;
 	if (!seg->in_slabs) {
 		bool predicted = node->entry.encoding == TPD_ENCODING_PREDICTED;
-		enum tpd_status status = add_need(worker, number, link, seg->ref_file, seg->ref_segment, node->chunk, false, err);
+		enum tpd_status status = need_same(worker, number, link, seg->ref_file, seg->ref_segment, err);
 
 		return status || !predicted ? status : need_inputs(chain, worker, number, seg, err);
 	}
-	return need_slabs(worker, number, link, m->entries[m->files[node->file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype,
+	return need_slabs(worker, number, link, m->entries[m->files[node->key.file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype,
 			  err);
 }
 
@@ -417,13 +408,13 @@ static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_
 static enum tpd_status enter(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, struct tpd_err *err)
 {
 	struct node *node = &worker->nodes[number];
-	const struct tpd_segment seg = tpd_chain_segment(chain, node->link, node->file, node->segment);
-	uint32_t link = node->link, file = node->file;
-	uint64_t place = seg.first_chunk + node->chunk;
+	const struct tpd_segment seg = tpd_chain_segment(chain, node->key.link, node->key.file, node->key.segment);
+	uint32_t link = node->key.link, file = node->key.file;
+	uint64_t place = seg.first_chunk + node->key.chunk;
 	enum tpd_status status;
 
 	node->visit = VISIT_OPEN;
-	if (node->chunk >= tpd_segment_chunks(&seg)) /* an empty reference */
+	if (node->key.chunk >= tpd_segment_chunks(&seg)) /* an empty reference */
 		return TPD_OK;
 	if (node->is_piece) {
 		status = look_in_cache(chain, worker, node, err);
@@ -431,9 +422,9 @@ static enum tpd_status enter(struct tpd_chain *chain, struct tpd_chain_worker *w
 			return status;
 	}
 	status = tpd_chain_read_entry(chain, link, file, place, &node->entry, err);
-	if (!status && node->entry.decoded_len != tpd_segment_chunk_len(&seg, node->chunk))
+	if (!status && node->entry.decoded_len != tpd_segment_chunk_len(&seg, node->key.chunk))
 		status = tpd_fail(err, TPD_CORRUPT, "its index says %u bytes where %u belong", node->entry.decoded_len,
-				  tpd_segment_chunk_len(&seg, node->chunk));
+				  tpd_segment_chunk_len(&seg, node->key.chunk));
 	if (!status && node->entry.payload_len > node->entry.decoded_len)
 		status = tpd_fail(err, TPD_CORRUPT, "its payload is longer than its bytes");
 	if (!status && link == 0)
@@ -485,7 +476,8 @@ static enum tpd_status chunk_of_need(void *arg, uint32_t file, uint32_t segment,
 				     size_t *out_len, struct tpd_err *err TPD_UNUSED)
 {
 	const struct needed *needed = arg;
-	uint32_t number = *find_place(needed->worker, needed->link, file, segment, chunk);
+	const struct tpd_chunk_key key = {needed->link, file, segment, chunk};
+	uint32_t number = *find_place(needed->worker, &key);
 
 	assert(number != NONE);
 	*out_bytes = needed->worker->nodes[number].buffer.data;
@@ -497,7 +489,7 @@ static enum tpd_status chunk_of_need(void *arg, uint32_t file, uint32_t segment,
 static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct node *node,
 				      const struct tpd_segment *seg, const uint8_t **out_ref, size_t *out_len, struct tpd_err *err)
 {
-	const struct tpd_manifest *m = &chain->links[node->link].manifest;
+	const struct tpd_manifest *m = &chain->links[node->key.link].manifest;
 	struct needed needed = {.worker = worker, .link = link_of_reference(node, seg)};
 	const struct node *below;
 	const struct tpd_slab *slabs;
@@ -516,13 +508,13 @@ static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_
 		return TPD_OK;
 	}
 	*out_len = node->entry.decoded_len;
-	slabs = m->entries[m->files[node->file]].slabs + seg->ref_file;
+	slabs = m->entries[m->files[node->key.file]].slabs + seg->ref_file;
 	if (seg->derived)
-		dtype = tpd_chain_segment(chain, node->link, slabs->file, slabs->segment).dtype;
+		dtype = tpd_chain_segment(chain, node->key.link, slabs->file, slabs->segment).dtype;
 	status = buffer_room(&worker->reference, *out_len / width * tpd_dtype_width(dtype), err);
 	*out_ref = worker->reference.data;
 	if (!status)
-		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, seg->dtype, node->chunk * (tpd_chunk_bytes(seg->dtype) / width),
+		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, seg->dtype, node->key.chunk * (tpd_chunk_bytes(seg->dtype) / width),
 					 *out_len / width, chunk_of_need, &needed, worker->reference.data, err);
 	return status;
 }
@@ -531,7 +523,7 @@ static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_
 static void find_inputs(struct tpd_chain *chain, const struct tpd_chain_worker *worker, const struct node *node, struct tpd_inputs *out)
 {
 	static const uint8_t nothing[1];
-	const struct tpd_predictor *p = tpd_chain_predictor(chain, node->link, node->file, node->segment);
+	const struct tpd_predictor *p = tpd_chain_predictor(chain, node->key.link, node->key.file, node->key.segment);
 	const uint32_t *needs = worker->needs + node->first_need + 1;
 
 	*out = (struct tpd_inputs){0};
@@ -550,7 +542,7 @@ static enum tpd_status read_payload(struct tpd_chain *chain, const struct node *
 				    struct tpd_err *err)
 {
 	struct tpd_chain_file *open = NULL;
-	enum tpd_status status = tpd_chain_take_part(chain, node->link, node->file, number, &open, err);
+	enum tpd_status status = tpd_chain_take_part(chain, node->key.link, node->key.file, number, &open, err);
 
 	if (!status)
 		status = tpd_part_payload_read(open->part, &node->entry, out, err);
@@ -560,7 +552,7 @@ static enum tpd_status read_payload(struct tpd_chain *chain, const struct node *
 
 static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct node *node, struct tpd_err *err)
 {
-	const struct tpd_segment seg = tpd_chain_segment(chain, node->link, node->file, node->segment);
+	const struct tpd_segment seg = tpd_chain_segment(chain, node->key.link, node->key.file, node->key.segment);
 	const struct tpd_part_entry *entry = &node->entry;
 	struct tpd_references references = {0};
 	struct tpd_inputs inputs;
@@ -570,7 +562,7 @@ static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *
 	if (!status)
 		status = buffer_room(&worker->payload, entry->payload_len, err);
 	if (!status)
-		status = read_payload(chain, node, seg.first_chunk + node->chunk, worker->payload.data, err);
+		status = read_payload(chain, node, seg.first_chunk + node->key.chunk, worker->payload.data, err);
 	if (!status)
 		status = find_reference(chain, worker, node, &seg, &references.p, &references.len, err);
 	if (!status && entry->encoding == TPD_ENCODING_PREDICTED && !seg.in_slabs) {
@@ -586,7 +578,7 @@ static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *
 			status = tpd_fail(err, TPD_CORRUPT, "its decoded bytes do not have the recorded digest");
 	}
 	if (status)
-		tpd_chain_name_fault(chain, node->link, node->file, seg.first_chunk + node->chunk, err);
+		tpd_chain_name_fault(chain, node->key.link, node->key.file, seg.first_chunk + node->key.chunk, err);
 	return status;
 }
 
@@ -614,12 +606,7 @@ static enum tpd_status replay(struct tpd_chain *chain, struct tpd_chain_worker *
 enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t file, uint32_t segment,
 			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err)
 {
-	return tpd_chain_read_link(chain, worker, 0, file, segment, chunk, out, out_len, err);
-}
-
-enum tpd_status tpd_chain_read_link(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t link, uint32_t file,
-				    uint32_t segment, uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err)
-{
+	const struct tpd_chunk_key key = {.file = file, .segment = segment, .chunk = chunk};
 	uint32_t root = 0;
 	enum tpd_status status;
 
@@ -627,7 +614,7 @@ enum tpd_status tpd_chain_read_link(struct tpd_chain *chain, struct tpd_chain_wo
 	worker->held = 0;
 	if (worker->table)
 		memset(worker->table, 0xff, worker->table_size * sizeof(*worker->table));
-	status = find_or_add(worker, link, file, segment, chunk, &root, err);
+	status = find_or_add(worker, &key, &root, err);
 	if (status)
 		return status;
 	worker->nodes[root].buffer.data = out;

@@ -9,6 +9,7 @@
 #include "base/tpd.h"
 
 #include "store/ingest_internal.h"
+#include "store/manifest_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -79,7 +80,7 @@ enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *er
 		for (to = from + 1; to < count && masters[to]->owner.file == owner->file && masters[to]->owner.segment == owner->segment;)
 			to++;
 		make_slabs(m, &cost, masters + from, to - from, slabs, &n);
-		if (n > 0 && tpd_ingest_has_room_for_slabs(job, n))
+		if (n > 0 && tpd_ingest_has_room_for(job, (uint64_t)n * TPD_MANIFEST_WEIGHT_SLAB))
 			status = tpd_entry_refer(job->files[owner->file].entry, owner->segment, slabs, n, true, err);
 	}
 	return status;

@@ -186,8 +186,8 @@ enum tpd_status tpd_ingest_is_costly(struct tpd_ingest_job *job, struct tpd_chai
 /* Then, with job->ref and job->w1 chosen: types of what has none, and the references to them. */
 enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err);
 
-/* Can the manifest hold so many slabs more? Then they are weighed. */
-bool tpd_ingest_has_room_for_slabs(struct tpd_ingest_job *job, uint32_t count);
+/* Can the manifest hold what weighs so much more (TPD_MANIFEST_WEIGHT_...)? Then it is counted. */
+bool tpd_ingest_has_room_for(struct tpd_ingest_job *job, uint64_t weight);
 
 /* --- ingest_ties.c --- */
 
@@ -204,7 +204,7 @@ enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *er
 /* Then: which weights may be predicted. */
 enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *err);
 /* What the planner is to try for a segment; how many. */
-#define TPD_INGEST_TERM_SETS 4u
+#define TPD_INGEST_TERM_SETS 2u
 size_t tpd_ingest_term_sets(const struct tpd_ingest_job *job, const struct tpd_segment_work *work, uint8_t sets[TPD_INGEST_TERM_SETS]);
 /* The inputs of a slot that these terms need, into slot->inputs. */
 enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned terms, unsigned worker,

@@ -91,6 +91,14 @@ static enum tpd_status read_source(void *ctx, void *buf, size_t len, uint64_t of
 	return tpd_ingest_pread(ctx, buf, len, offset, err);
 }
 
+bool tpd_ingest_has_room_for(struct tpd_ingest_job *job, uint64_t weight)
+{
+	if (weight > TPD_MANIFEST_WEIGHT_MAX - TPD_MIN(job->weight, TPD_MANIFEST_WEIGHT_MAX))
+		return false;
+	job->weight += weight;
+	return true;
+}
+
 /*
  * Can the manifest hold these tensors too? Where it cannot, the file is stored as one piece: less is saved, and nothing
  * refused at the very end.
@@ -101,20 +109,7 @@ static bool has_room(struct tpd_ingest_job *job, const struct tpd_format_layout 
 
 	for (size_t i = 0; i < layout->count; i++)
 		weight += TPD_MANIFEST_WEIGHT_SEGMENT + TPD_MANIFEST_WEIGHT_STATS + strlen(layout->segments[i].name);
-	if (weight > TPD_MANIFEST_WEIGHT_MAX - TPD_MIN(job->weight, TPD_MANIFEST_WEIGHT_MAX))
-		return false;
-	job->weight += weight;
-	return true;
-}
-
-bool tpd_ingest_has_room_for_slabs(struct tpd_ingest_job *job, uint32_t count)
-{
-	uint64_t weight = (uint64_t)count * TPD_MANIFEST_WEIGHT_SLAB;
-
-	if (weight > TPD_MANIFEST_WEIGHT_MAX - TPD_MIN(job->weight, TPD_MANIFEST_WEIGHT_MAX))
-		return false;
-	job->weight += weight;
-	return true;
+	return tpd_ingest_has_room_for(job, weight);
 }
 
 /* What entries, glue and parts weigh, before any tensor. */
@@ -367,7 +362,8 @@ static enum tpd_status match_cut(struct tpd_ingest_job *job, struct tpd_file_wor
 	cut.count = 0; /* and not the whole of it for each of a million tensors */
 	if (alone)
 		status = find_cut(ref, file, s, &cut, err);
-	if (!status && alone && is_reference(ref, seg, &cut) && tpd_ingest_has_room_for_slabs(job, cut.count))
+	if (!status && alone && is_reference(ref, seg, &cut) &&
+	    tpd_ingest_has_room_for(job, (uint64_t)cut.count * TPD_MANIFEST_WEIGHT_SLAB))
 		status = tpd_entry_refer(file->entry, s, cut.slabs, cut.count, false, err);
 	if (status || in_w1 || !tpd_dtype_has_stats(seg->dtype))
 		return status;

@@ -8,8 +8,9 @@
 #include "base/tpd.h"
 
 #include "store/ingest_internal.h"
+#include "store/manifest_internal.h"
 
-#include <string.h>
+#include <assert.h>
 
 #include "base/bytes.h"
 
@@ -87,7 +88,7 @@ enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *e
 			/* A moment is not predicted itself: nothing could be in a circle then. */
 			if (seg->dtype != TPD_DTYPE_F32 || seg->length / 4 < PREDICT_MIN || !has_before(seg) || tpd_manifest_ties(m, f, s, &(uint32_t){0}))
 				continue;
-			if (!tpd_ingest_has_room_for_slabs(job, 1)) /* a predictor weighs as much */
+			if (!tpd_ingest_has_room_for(job, TPD_MANIFEST_WEIGHT_PREDICTOR))
 				continue;
 			work->predictor.terms = (uint8_t)terms_of(job, &work->predictor, work->moments & HAS_M, work->moments & HAS_V);
 		}
@@ -101,13 +102,9 @@ size_t tpd_ingest_term_sets(const struct tpd_ingest_job *job, const struct tpd_s
 	size_t count = 0;
 
 	if (terms & TPD_TERM_NOW)
-		sets[count++] = terms & (TPD_TERM_DECAY | TPD_TERM_BEFORE | TPD_TERM_NOW);
-	if (terms & TPD_TERM_STEP && (count == 0 || job->options->effort == TPD_EFFORT_MAX))
-		sets[count++] = TPD_TERM_DECAY | TPD_TERM_STEP;
+		sets[count++] = terms;
 	if (terms & TPD_TERM_DECAY && (count == 0 || job->options->effort == TPD_EFFORT_MAX))
 		sets[count++] = TPD_TERM_DECAY;
-	if (terms & TPD_TERM_NOW && terms & TPD_TERM_STEP && job->options->effort == TPD_EFFORT_MAX)
-		sets[count++] = terms;
 	return count;
 }
 
@@ -139,14 +136,6 @@ enum tpd_status tpd_ingest_name_predictors(struct tpd_ingest_job *job, struct tp
 
 /* --- reading --- */
 
-/* Chunk `chunk` of the segment that a segment of the reference refers to itself, or (link 0) of that one. */
-static enum tpd_status read_there(struct tpd_ingest_job *job, struct tpd_slot *slot, uint32_t link, uint32_t file, uint32_t segment,
-				  enum tpd_input input, unsigned worker, struct tpd_err *err)
-{
-	return tpd_chain_read_link(job->ref, job->chain_workers[worker], link, file, segment, slot->chunk, slot->input[input],
-				   &slot->inputs.of[input].len, err);
-}
-
 /* That of a moment of this checkpoint, or of the one before. */
 static enum tpd_status read_moment(struct tpd_ingest_job *job, struct tpd_slot *slot, uint32_t file, uint32_t segment, bool before,
 				   enum tpd_input input, unsigned worker, struct tpd_err *err)
@@ -154,7 +143,8 @@ static enum tpd_status read_moment(struct tpd_ingest_job *job, struct tpd_slot *
 	const struct tpd_segment *seg = segment_of(job, file, segment);
 
 	if (before)
-		return read_there(job, slot, 0, seg->ref_file, seg->ref_segment, input, worker, err);
+		return tpd_chain_read(job->ref, job->chain_workers[worker], seg->ref_file, seg->ref_segment, slot->chunk,
+				      slot->input[input], &slot->inputs.of[input].len, err);
 	slot->inputs.of[input].len = tpd_segment_chunk_len(seg, slot->chunk);
 	return tpd_ingest_read_own(job, file, segment, slot->chunk, slot->input[input], err);
 }
@@ -162,14 +152,14 @@ static enum tpd_status read_moment(struct tpd_ingest_job *job, struct tpd_slot *
 enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned terms, unsigned worker,
 				       struct tpd_err *err)
 {
-	const struct tpd_segment *seg = &job->file->entry->segments[slot->segment];
 	const struct tpd_predictor *p = &job->file->segments[slot->segment].predictor;
 	const unsigned need = tpd_terms_need(terms);
 	enum tpd_status status = TPD_OK;
 
+	assert(!(need >> TPD_INPUT_W0 & 1)); /* of TPD_TERM_STEP, which is not offered */
 	slot->inputs = (struct tpd_inputs){0};
 	for (unsigned i = 0; !status && i < TPD_INPUT_COUNT; i++) {
-		uint32_t file = 0, segment = 0;
+		const enum tpd_input input = (enum tpd_input)i;
 
 		if (!(need >> i & 1))
 			continue;
@@ -177,19 +167,10 @@ enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_sl
 		if (status)
 			break;
 		slot->inputs.of[i].data = slot->input[i];
-		switch ((enum tpd_input)i) {
-		case TPD_INPUT_W0:
-			tpd_chain_reference(job->ref, 0, seg->ref_file, seg->ref_segment, &file, &segment);
-			status = read_there(job, slot, 1, file, segment, TPD_INPUT_W0, worker, err);
-			break;
-		case TPD_INPUT_M1:
-		case TPD_INPUT_M2:
-			status = read_moment(job, slot, p->m_file, p->m_segment, i == TPD_INPUT_M1, (enum tpd_input)i, worker, err);
-			break;
-		default:
-			status = read_moment(job, slot, p->v_file, p->v_segment, i == TPD_INPUT_V1, (enum tpd_input)i, worker, err);
-			break;
-		}
+		if (input == TPD_INPUT_M1 || input == TPD_INPUT_M2)
+			status = read_moment(job, slot, p->m_file, p->m_segment, input == TPD_INPUT_M1, input, worker, err);
+		else
+			status = read_moment(job, slot, p->v_file, p->v_segment, input == TPD_INPUT_V1, input, worker, err);
 	}
 	return status;
 }

@@ -583,7 +583,7 @@ static enum tpd_status check_predictors(const struct tpd_manifest *m, const stru
 	return TPD_OK;
 }
 
-enum tpd_status tpd_manifest_check_derived(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err)
+enum tpd_status tpd_manifest_check_within(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
 
@@ -591,7 +591,6 @@ enum tpd_status tpd_manifest_check_derived(const struct tpd_manifest *m, enum tp
 		const struct tpd_entry *entry = &m->entries[m->files[f]];
 
 		status = check_predictors(m, entry, class, err);
-
 		for (uint32_t s = 0; !status && entry->slab_count > 0 && s < entry->segment_count; s++)
 			if (entry->segments[s].has_ref && entry->segments[s].derived)
 				status = check_derived(m, entry, s, class, err);
@@ -627,7 +626,7 @@ enum tpd_status tpd_manifest_check_physical(const struct tpd_manifest *m, enum t
 	for (uint32_t f = 0; !status && f < m->file_count; f++)
 		status = check_one(m, &m->entries[m->files[f]], &sums, class, err);
 	if (!status)
-		status = tpd_manifest_check_derived(m, class, err);
+		status = tpd_manifest_check_within(m, class, err);
 	if (!status)
 		status = tpd_manifest_weigh(&sums, m->tie_count, TPD_MANIFEST_WEIGHT_TIE, class, err);
 	for (uint32_t t = 0; !status && t < m->tie_count; t++) {

@@ -54,8 +54,8 @@ enum tpd_status tpd_manifest_check_segment(const struct tpd_manifest *m, const s
 					   enum tpd_status class, struct tpd_err *err);
 enum tpd_status tpd_manifest_check_file(const struct tpd_entry *entry, struct tpd_manifest_sums *sums, enum tpd_status class,
 					struct tpd_err *err);
-/* What is derived from other tensors of this checkpoint. Files must be derived already. */
-enum tpd_status tpd_manifest_check_derived(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err);
+/* What is derived or predicted from other tensors of this checkpoint. Files must be derived already. */
+enum tpd_status tpd_manifest_check_within(const struct tpd_manifest *m, enum tpd_status class, struct tpd_err *err);
 /* before: the tie that precedes it; NULL: it is the first. Files and first elements' segments must be derived already. */
 enum tpd_status tpd_manifest_check_tie(const struct tpd_manifest *m, const struct tpd_tie *before, const struct tpd_tie *tie,
 				       enum tpd_status class, struct tpd_err *err);

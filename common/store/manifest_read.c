@@ -490,7 +490,7 @@ static enum tpd_status read_physical(struct reader *r, struct tpd_manifest *m, s
 	if (!status)
 		status = tpd_manifest_derive(m, err);
 	if (!status)
-		status = tpd_manifest_check_derived(m, TPD_CORRUPT, err);
+		status = tpd_manifest_check_within(m, TPD_CORRUPT, err);
 	if (!status && r->version >= 2)
 		status = read_ties(r, m, err);
 	if (!status && tpd_rd_left(rd) > 0)
