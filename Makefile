@@ -10,6 +10,7 @@ CC     = gcc
 SAN    =
 BUILD  = build$(if $(SAN),-san-$(subst $(comma),-,$(SAN)))
 CFLAGS = $(if $(SAN),-O1,-O2) -g
+KERNEL_CFLAGS = -O3
 PREFIX = /usr/local
 DESTDIR =
 JOBS  := $(shell nproc)
@@ -21,7 +22,7 @@ quote := '
 space := $(subst ,, )
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all tests demo check check-threads check-pairs-all check-runs check-memory check-frameworks check-layers check-headers fuzz \
+.PHONY: all tests demo check check-threads check-pairs-all check-runs check-memory check-frameworks check-arches check-layers check-headers fuzz \
 	bench install uninstall clean help FORCE
 .DEFAULT_GOAL := all
 
@@ -39,6 +40,7 @@ GOALS := $(or $(MAKECMDGOALS),all)
 SETUP := $(sort $(if $(filter check check-threads check-headers check-pairs-all,$(GOALS)),build check) \
 	$(if $(filter demo,$(GOALS)),build demo) $(if $(filter bench,$(GOALS)),build bench) \
 	$(if $(filter check-frameworks,$(GOALS)),build python) $(if $(filter fuzz,$(GOALS)),build fuzz) \
+	$(if $(filter check-arches,$(GOALS)),build clang arches) \
 	$(if $(filter check-headers,$(GOALS)),clang))
 NEEDS_LIBS := $(filter-out clean help uninstall check-layers,$(GOALS))
 
@@ -87,7 +89,7 @@ SRC_BENCH  := $(wildcard tools/bench/*.c)
 SRC_TESTS  := $(wildcard tests/*.c)
 MAIN_TESTS := $(filter tests/t_%,$(SRC_TESTS))
 # Programs of their own; every other file in tests/ is shared by the tests.
-LONE_TESTS := $(filter tests/exhaustive_%,$(SRC_TESTS))
+LONE_TESTS := $(filter tests/exhaustive_% tests/lone_%,$(SRC_TESTS))
 # Fuzz targets: each a program of its own for libFuzzer, all in one to replay the corpus.
 SRC_FUZZ   := $(wildcard tests/fuzz/*.c)
 FUZZ_NAMES := $(patsubst tests/fuzz/%.c,%,$(filter-out tests/fuzz/fuzz_corpus.c,$(SRC_FUZZ)))
@@ -140,8 +142,8 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 
 # Kernels for one kind of CPU, which only that CPU is ever given; elsewhere these files are empty.
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
-$(BUILD)/obj/common/codec/kernels_avx2.o: ISA = -O3 -mavx2 -mbmi2 -mpopcnt
-$(BUILD)/obj/common/codec/kernels_avx512.o: ISA = -O3 -mavx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mbmi2 -mpopcnt
+$(BUILD)/obj/common/codec/kernels_avx2.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mbmi2 -mpopcnt
+$(BUILD)/obj/common/codec/kernels_avx512.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mbmi2 -mpopcnt
 endif
 
 # The schema is a file of its own, for people, and a string in the library.
@@ -176,6 +178,12 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_PARTS) $(LIB)
 	echo '  LINK    $@'
 	$(LINK) -o $@ $< $(TEST_PARTS) $(filter $(DAEMON_PARTS) $(TOOLS_PARTS),$^) $(LIB) \
 		$(CORE_LDLIBS) $(DAEMON_LDLIBS) $(CHECK_LDLIBS)
+
+# What the codec does to a bit, for any compiler, level and CPU: no more of ours in it than that takes.
+$(BUILD)/tests/lone_codec_bits: $(call obj,tests/lone_codec_bits.c $(filter common/base/% common/codec/%,$(SRC_COMMON)))
+	mkdir -p $(@D)
+	echo '  LINK    $@'
+	$(LINK) -o $@ $^ $(CORE_LDLIBS)
 
 $(FUZZ_CORPUS): $(call obj,$(SRC_FUZZ)) $(LIB)
 	mkdir -p $(@D)
@@ -220,6 +228,10 @@ check-memory: all
 # venv-jax, or are taken from FRAMEWORKS_VENV=DIR and FRAMEWORKS_VENV_JAX=DIR.
 check-frameworks: all
 	BUILD=$(abspath $(BUILD)) tests/frameworks/run.sh
+
+# The same bytes from gcc and clang, at every level, from every form of the kernels, on aarch64 too (under qemu-user).
+check-arches:
+	BUILD=$(abspath $(BUILD)) JOBS=$(JOBS) CPPFLAGS='$(CPPFLAGS)' tests/arches/run.sh
 
 # ---- fuzzing: libFuzzer, for FUZZ_SECONDS each, JOBS at a time; coverage of the parsers at the end ----
 FUZZ_SECONDS = 60
@@ -304,6 +316,7 @@ help:
 #: make check-runs RUNS=DIR  whole training runs through store and daemon and back
 #: make check-memory RUN=DIR  peak memory on a file of 2 GB
 #: make check-frameworks    real frameworks train while tpded watches; installs PyTorch and others (or FRAMEWORKS_VENV=DIR)
+#: make check-arches        the codec's bytes with gcc and clang at all levels, and on aarch64 (installs a cross compiler and qemu-user)
 #: make fuzz                libFuzzer on the parsers of checkpoint files, FUZZ_SECONDS=60 each
 #: make check-layers        do the parts include only what they may?
 #: make check-headers       does each header compile alone, with gcc and clang?

@@ -5,6 +5,7 @@
 #   check   libcheck, the sqlite3 shell, Btrfs      demo    the sqlite3 shell
 #   clang   the second compiler                     python  python3 with venv (benchmarks, frameworks)
 #   bench   as python                               fuzz    clang with libFuzzer, and llvm's coverage tools
+#   arches  a compiler and C library for aarch64, and qemu to run what they make
 #
 # It asks for the things themselves (a command, a pkg-config module), not for packages: a library installed in another
 # way is as good. When all is there it is silent and takes some milliseconds. Else it names the packages that it is
@@ -31,6 +32,12 @@ need_build() {
 	need_module libcrypto libssl-dev
 }
 
+need_arches() {
+	need_command aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+	[ -e /usr/aarch64-linux-gnu/lib/libc.a ] || missing+=(libc6-dev-arm64-cross)
+	need_command qemu-aarch64 qemu-user
+}
+
 # libFuzzer and the sanitizers are a package of their own.
 need_fuzz() {
 	need_command clang clang
@@ -48,9 +55,10 @@ for group in "$@"; do
 	demo) need_command sqlite3 sqlite3 ;;
 	clang) need_command clang clang ;;
 	fuzz) need_fuzz ;;
+	arches) need_arches ;;
 	python | bench)
 		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv) ;;
-	*) fail "unknown group '$group' (build, check, demo, clang, fuzz, python, bench)" ;;
+	*) fail "unknown group '$group' (build, check, demo, clang, fuzz, arches, python, bench)" ;;
 	esac
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
