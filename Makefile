@@ -23,7 +23,7 @@ space := $(subst ,, )
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .PHONY: all tests demo check check-threads check-pairs-all check-runs check-memory check-frameworks check-arches check-layers check-headers fuzz \
-	bench install uninstall clean help FORCE
+	bench bench-large bench-training install uninstall clean help FORCE
 .DEFAULT_GOAL := all
 
 # Asked before anything is added to MAKEFLAGS: `make -n` must install nothing.
@@ -40,7 +40,7 @@ GOALS := $(or $(MAKECMDGOALS),all)
 SETUP := $(sort $(if $(filter check check-threads check-headers check-pairs-all,$(GOALS)),build check) \
 	$(if $(filter demo,$(GOALS)),build demo) $(if $(filter bench,$(GOALS)),build bench) \
 	$(if $(filter check-frameworks,$(GOALS)),build python) $(if $(filter fuzz,$(GOALS)),build fuzz) \
-	$(if $(filter check-arches,$(GOALS)),build clang arches) \
+	$(if $(filter check-arches,$(GOALS)),build clang arches) $(if $(filter bench-%,$(GOALS)),build python) \
 	$(if $(filter check-headers,$(GOALS)),clang))
 NEEDS_LIBS := $(filter-out clean help uninstall check-layers,$(GOALS))
 
@@ -264,6 +264,14 @@ demo: all
 bench: all $(BENCHES)
 	BUILD=$(abspath $(BUILD)) tools/bench/run.sh
 
+# Memory for checkpoints of 10 GB with AdamW's state (LARGE_SIZE), and the time of a restore at depth 16: RUN=DIR, a run with optimizer.pt.
+bench-large: all
+	BUILD=$(abspath $(BUILD)) tools/bench/large.sh $(RUN)
+
+# Steps a second of a real training loop with tpded and without, PAIRS times INTERVAL seconds each.
+bench-training: all
+	BUILD=$(abspath $(BUILD)) tools/bench/training.sh $(if $(PAIRS),--pairs $(PAIRS)) $(if $(INTERVAL),--interval $(INTERVAL))
+
 # ---- installation ----
 BINDIR  = $(PREFIX)/bin
 SBINDIR = $(PREFIX)/sbin
@@ -321,6 +329,8 @@ help:
 #: make check-layers        do the parts include only what they may?
 #: make check-headers       does each header compile alone, with gcc and clang?
 #: make bench               measures ratio and speed
+#: make bench-large         memory for 10 GB checkpoints, and restore at depth 16 (RUN=DIR, LARGE_SIZE=BYTES; an hour, 80 GB of disk)
+#: make bench-training      how much slower training is with tpded beside it (45 minutes; a trial: PAIRS=2 INTERVAL=30)
 #: make install             to DESTDIR and PREFIX (/usr/local); make uninstall takes it away
 #: make clean
 #:

@@ -1,0 +1,190 @@
+"""training.py --build DIR [--pairs N] [--interval SECONDS] [--results FILE] - what tpded costs a training run; `make bench-training`.
+
+A language model of 8.4 M parameters is trained by AdamW on the Python library's source, in this process, on all CPUs. Every INTERVAL seconds
+it saves what a Hugging Face Trainer would (weights, optimizer state), and that interval, with its save, is one measurement: steps a
+second. In one of two neighbours tpded runs and stores what was saved; in the other there is no tpded. Which of the two comes first changes
+from pair to pair (ABBA), so that whatever drifts cancels. What is told is the mean of the pairs' differences with its 95 % interval
+(Student's t), and the daemon's CPU seconds a GB that it was given. At least 20 pairs of 60 s make the claim;
+less is a trial.
+
+The claim: training is under 2 % slower, at the upper end of the interval.
+"""
+import argparse
+import collections
+import glob
+import itertools
+import json
+import math
+import os
+import pathlib
+import platform
+import re
+import shutil
+import statistics
+import sys
+import sysconfig
+import tempfile
+import time
+
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tests" / "frameworks"))
+from daemon import Tpded  # noqa: E402
+
+VOCABULARY, WIDTH, FEED_FORWARD, LAYERS, HEADS, CONTEXT, BATCH = 7200, 256, 688, 6, 8, 128, 8
+PAIRS, INTERVAL, LIMIT_PERCENT = 20, 60, 2.0
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(VOCABULARY, WIDTH)
+        self.place = torch.nn.Embedding(CONTEXT, WIDTH)
+        layer = torch.nn.TransformerEncoderLayer(WIDTH, HEADS, FEED_FORWARD, dropout=0, batch_first=True, norm_first=True)
+        self.layers = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+        self.head = torch.nn.Linear(WIDTH, VOCABULARY, bias=False)
+        self.register_buffer("mask", torch.nn.Transformer.generate_square_subsequent_mask(CONTEXT), persistent=False)
+
+    def forward(self, ids):
+        return self.head(self.layers(self.embed(ids) + self.place.weight, mask=self.mask, is_causal=True))
+
+
+def corpus():
+    root = sysconfig.get_paths()["stdlib"]
+    files = sorted(path for path in glob.glob(root + "/*.py"))
+    words = re.findall(r"\w+|\s+|[^\w\s]", "".join(open(path, encoding="utf-8", errors="replace").read() for path in files))
+    number = {word: i + 1 for i, (word, _) in enumerate(collections.Counter(words).most_common(VOCABULARY - 1))}
+    return torch.tensor([number.get(word, 0) for word in words])
+
+
+class Training:
+    """A training loop that is asked for so many seconds of itself."""
+
+    def __init__(self):
+        torch.manual_seed(1)
+        torch.set_num_threads(os.cpu_count())
+        self.ids, self.model, self.step = corpus(), Model(), 0
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-4, weight_decay=0.1)
+
+    def train_step(self):
+        starts = torch.randint(len(self.ids) - CONTEXT - 1, (BATCH,))
+        rows = torch.stack([self.ids[start:start + CONTEXT + 1] for start in starts])
+        loss = torch.nn.functional.cross_entropy(self.model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        return loss
+
+    def save(self, directory):
+        out = directory / f"checkpoint-{self.step}"
+        out.mkdir()
+        save_file(self.model.state_dict(), out / "model.safetensors", metadata={"format": "pt"})
+        torch.save(self.optimizer.state_dict(), out / "optimizer.pt")
+        (out / "trainer_state.json").write_text(json.dumps({"global_step": self.step}), encoding="utf-8")
+        return out
+
+    def run(self, seconds, directory):
+        """Save, and train on until they are over: (steps a second, the checkpoint)."""
+        before, started = self.step, time.perf_counter()
+        saved = self.save(directory)
+        while time.perf_counter() - started < seconds:
+            self.train_step()
+        return (self.step - before) / (time.perf_counter() - started), saved
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def size_of(directory):
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+class Bench:
+    def __init__(self, build, directory, interval):
+        self.build, self.directory, self.interval = build, directory, interval
+        self.watched, self.elsewhere = directory / "watched", directory / "elsewhere"
+        self.watched.mkdir()
+        self.elsewhere.mkdir()
+        self.training = Training()
+        self.cpu, self.bytes = 0.0, 0
+
+    def without(self):
+        rate, saved = self.training.run(self.interval, self.elsewhere)
+        shutil.rmtree(saved)
+        return rate
+
+    def with_tpded(self):
+        """The daemon is there before the time begins, and must have stored what was saved when it ends: its neighbour pays for nothing."""
+        with Tpded(self.build, self.directory, {"training": self.watched}) as tpded:
+            tpded.wait_idle(quiet=1)
+            before = cpu_seconds(tpded.process.pid)
+            rate, saved = self.training.run(self.interval, self.watched)
+            if not any(row["step"] == int(saved.name.split("-")[1]) for row in tpded.listed()):
+                raise SystemExit(f"training.py: '{saved.name}' is not stored after {self.interval:g} s, and what it costs would be told too low:\n"
+                                 f"{tpded.log_text()[-2000:]}")
+            tpded.wait_idle(quiet=1)
+            self.cpu += cpu_seconds(tpded.process.pid) - before
+            self.bytes += size_of(saved)
+        shutil.rmtree(saved)
+        return rate
+
+
+def quantile_of_t(freedom):
+    """0.975 of Student's t: Cornish and Fisher's expansion, good to 0.001 from 8 degrees of freedom on."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2) + (
+        3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, required=True)
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--interval", type=float, default=INTERVAL)
+    parser.add_argument("--results", type=pathlib.Path)
+    options = parser.parse_args()
+    if options.pairs < 2:
+        parser.error("an interval takes two pairs at least")
+
+    pairs = []
+    with tempfile.TemporaryDirectory(prefix="tpded-training.", dir=os.environ.get("TMPDIR", "/var/tmp")) as name:
+        bench = Bench(options.build, pathlib.Path(name), options.interval)
+        parameters = sum(p.numel() for p in bench.training.model.parameters())
+        print(f"{parameters} parameters, {os.cpu_count()} CPUs, torch {torch.__version__}, {options.pairs} pairs of 2 x {options.interval:g} s")
+        for _ in range(5):
+            bench.training.train_step()
+        bench.without()  # warms up, and is not counted
+        bench.with_tpded()  # the first of its run is a keyframe
+        bench.cpu, bench.bytes = 0.0, 0
+        for number, with_first in zip(range(options.pairs), itertools.cycle((True, False))):
+            if with_first:
+                on, off = bench.with_tpded(), bench.without()
+            else:
+                off, on = bench.without(), bench.with_tpded()
+            pairs.append({"with": on, "without": off, "slower_percent": 100 * (off - on) / off})
+            print(f"  pair {number + 1:2} {'with, without' if with_first else 'without, with'}: {on:.3f} and {off:.3f} steps a second with tpded and "
+                  f"without: {pairs[-1]['slower_percent']:+.2f} %", flush=True)
+
+    slower = [pair["slower_percent"] for pair in pairs]
+    mean = statistics.fmean(slower)
+    half = quantile_of_t(len(slower) - 1) * statistics.stdev(slower) / math.sqrt(len(slower))
+    per_gb = bench.cpu / (bench.bytes / 1e9)
+    is_full = options.pairs >= PAIRS and options.interval >= INTERVAL
+    held = mean + half < LIMIT_PERCENT
+    print(f"CPU seconds of tpded: {bench.cpu:.1f} for {bench.bytes / 1e9:.2f} GB of checkpoints, {per_gb:.2f} a GB")
+    verdict = ("holds" if held else "DOES NOT HOLD") if is_full else "a trial, too short to say"
+    print(f"training with tpded: {mean:+.2f} % slower, 95 % interval {mean - half:+.2f} to {mean + half:+.2f} % (under {LIMIT_PERCENT:g} %: {verdict})")
+    if options.results:
+        options.results.write_text(json.dumps({
+            "cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__, "interval": options.interval, "pairs": pairs,
+            "slower_percent": mean, "interval_percent": [mean - half, mean + half], "cpu_seconds": bench.cpu, "bytes": bench.bytes,
+            "cpu_seconds_per_gb": per_gb}, indent=1) + "\n", encoding="utf-8")
+    return 0 if held or not is_full else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
