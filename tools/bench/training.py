@@ -177,7 +177,8 @@ def main():
     held = mean + half < LIMIT_PERCENT
     print(f"CPU seconds of tpded: {bench.cpu:.1f} for {bench.bytes / 1e9:.2f} GB of checkpoints, {per_gb:.2f} a GB")
     verdict = ("holds" if held else "DOES NOT HOLD") if is_full else "a trial, too short to say"
-    print(f"training with tpded: {mean:+.2f} % slower, 95 % interval {mean - half:+.2f} to {mean + half:+.2f} % (under {LIMIT_PERCENT:g} %: {verdict})")
+    print(f"training with tpded: {mean:+.2f} % slower, 95 % interval {mean - half:+.2f} to {mean + half:+.2f} %"
+          f" (under {LIMIT_PERCENT:g} %: {verdict})")
     if options.results:
         options.results.write_text(json.dumps({
             "cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__, "interval": options.interval, "pairs": pairs,
