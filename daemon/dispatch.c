@@ -162,6 +162,9 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 				   tpd_text_bytes(work->bytes, size), (double)work->elapsed_ms / 1000,
 				   tpd_text_bytes(work->bytes * 1000 / (uint64_t)TPD_MAX(work->elapsed_ms, (int64_t)1),
 						  rate));
+	if (work->result.base_fault.status)
+		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u is stored without its base: %s", item->run,
+				   (unsigned long long)item->step, work->result.version, work->result.base_fault.text);
 	if (work->unrecorded.status) /* the next start puts it in */
 		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u is not in the catalog yet: %s", item->run,
 				   (unsigned long long)item->step, work->result.version, work->unrecorded.text);
@@ -339,13 +342,16 @@ void tpd_dispatch_go_on(struct tpd_daemon *daemon)
 static void hand_to_worker(struct tpd_daemon *daemon)
 {
 	struct tpd_queue_item *item = daemon->running;
+	const struct tpd_config_watch *watch = tpd_config_watch_of(&daemon->config, item->run);
+	const char *base = watch ? watch->base : NULL;
 	struct tpd_work *work = calloc(1, sizeof *work);
 
 	if (work) {
 		work->run = strdup(item->run);
 		work->path = strdup(item->path);
+		work->base = base ? strdup(base) : NULL;
 	}
-	if (!work || !work->run || !work->path) {
+	if (!work || !work->run || !work->path || (base && !work->base)) {
 		tpd_work_free(work);
 		tpd_daemon_stop(daemon, TPD_NOMEM);
 		return;

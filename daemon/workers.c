@@ -33,6 +33,7 @@ void tpd_work_free(struct tpd_work *work)
 	tpd_tip_free(work->tip);
 	free(work->run);
 	free(work->path);
+	free(work->base);
 	free(work);
 }
 
@@ -103,8 +104,8 @@ static enum tpd_status do_work(struct tpd_worker *worker, struct tpd_work *work)
 	work->bytes = tpd_capture_bytes(work->capture);
 	if (work->tip)
 		tpd_capture_set_held(work->capture, work->tip->capture, &work->tip->id);
-	return tpd_archive_ingest(worker->options.archive, work->run, work->step, work->capture, &progress,
-				  &work->result, &work->unrecorded, &work->err);
+	return tpd_archive_ingest_from(worker->options.archive, work->base, work->run, work->step, work->capture, &progress,
+				       &work->result, &work->unrecorded, &work->err);
 }
 
 static void *worker_main(void *arg)

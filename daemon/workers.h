@@ -17,6 +17,7 @@ struct tpd_work {
 	void *context; /* the caller's */
 	/* asked */
 	char *run, *path; /* owned */
+	char *base;       /* as archive.h has it; owned; may be NULL */
 	uint64_t step;
 	char fingerprint[TPD_FINGERPRINT_LEN];
 	struct tpd_capture *capture; /* owned; NULL: open the path again; it must be what it was */

@@ -158,7 +158,7 @@ static void build_part(struct tpd_buf *out, const char *name, uint64_t first, ui
 	fill(out, digest, 16);
 }
 
-static unsigned version = 4; /* of the manifest that is built */
+static unsigned version = 5; /* of the manifest that is built */
 
 static void build_slab(struct tpd_buf *out, const char *name, const uint64_t values[8])
 {
@@ -177,9 +177,11 @@ static void build_physical(struct tpd_buf *out)
 	str(out, "source", "/runs/sweep/a/checkpoint-300");
 	for (uint64_t i = 0; i < 5; i++)
 		u64(out, "mtime", 1600000000000000000u + i);
-	u8(out, "ref", 1);
+	u8(out, "ref", version < 5 ? 1 : 2);
 	fill(out, 0xa1, 32);
 	varint(out, "ref.step", 200);
+	if (version >= 5)
+		str(out, "ref.run", "base/llama");
 	u8(out, "w1", 1);
 	fill(out, 0xa2, 32);
 	varint(out, "w1.step", 250);

@@ -65,6 +65,7 @@ START_TEST(every_key)
 			   "complete_when = DONE ../%s.done\n"
 			   "step_regex = it([0-9]+)$\n"
 			   "stalled_after = 1h\n"
+			   "base = llama/7b@latest\n"
 			   "[watch:sweep/a very long name of a watch that is longer than fifty bytes]\r\n"
 			   "path=/data/b\r\n"
 			   "settle=0";
@@ -88,11 +89,29 @@ START_TEST(every_key)
 	ck_assert_str_eq(config.watches[0].step_regex, "it([0-9]+)$");
 	ck_assert_uint_eq(config.watches[0].stalled_ms, 3600000);
 	ck_assert_uint_eq(config.watches[0].line, 16);
+	ck_assert_str_eq(config.watches[0].base, "llama/7b@latest");
+	ck_assert_ptr_null(config.watches[1].base);
+	ck_assert_ptr_eq(tpd_config_watch_of(&config, "llama"), &config.watches[0]);
+	ck_assert_ptr_eq(tpd_config_watch_of(&config, "llama/x"), &config.watches[0]);
+	ck_assert_ptr_null(tpd_config_watch_of(&config, "llamas"));
+	ck_assert_ptr_null(tpd_config_watch_of(&config, "sweep"));
 	ck_assert_ptr_null(config.watches[1].complete_when);
 	ck_assert_uint_eq(config.watches[1].stalled_ms, 600000);
 	ck_assert_str_eq(config.watches[1].name, "sweep/a very long name of a watch that is longer than fifty bytes");
 	ck_assert_str_eq(config.watches[1].path, "/data/b");
 	ck_assert_uint_eq(config.watches[1].settle_ms, 0);
+	tpd_config_release(&config);
+}
+END_TEST
+
+/* Of two that begin a run's name, the longer. */
+START_TEST(watch_of_a_run)
+{
+	ck_assert_int_eq(parse("[watch:a]\npath=/a\n[watch:a/b/c]\npath=/c\n[watch:a/b]\npath=/b\n", TPD_CONFIG_SYNTAX), TPD_OK);
+	ck_assert_ptr_eq(tpd_config_watch_of(&config, "a/x"), &config.watches[0]);
+	ck_assert_ptr_eq(tpd_config_watch_of(&config, "a/b/c/d"), &config.watches[1]);
+	ck_assert_ptr_eq(tpd_config_watch_of(&config, "a/b"), &config.watches[2]);
+	ck_assert_ptr_eq(tpd_config_watch_of(&config, "a/b/cd"), &config.watches[2]);
 	tpd_config_release(&config);
 }
 END_TEST
@@ -134,6 +153,8 @@ static const struct {
 	 "3: [watch:a] step_regex: must be a POSIX extended regular expression, not 'it([0-9]+'"},
 	{"[watch:a]\npath=/a\nstep_regex=it[0-9]+\n",
 	 "3: [watch:a] step_regex: must have a group that is the step, such as run_([0-9]+)$, not 'it[0-9]+'"},
+	{"[watch:a]\npath=/a\nbase=b@\n", "3: [watch:a] base: must be RUN, RUN@STEP, auto or none, not 'b@'"},
+	{"[watch:a]\npath=/a\nbase=/models/b\n", "3: [watch:a] base: must be RUN, RUN@STEP, auto or none, not '/models/b'"},
 	{"[daemon]\nspool_copies=some\n", "2: [daemon] spool_copies: must be a size, such as 4G, or 0, not 'some'"},
 	{"[daemon]\nlow_space=much\n", "2: [daemon] low_space: must be a size, such as 4G, or 0, not 'much'"},
 	{"\n[watch:a]\nsettle=1\n", "2: [watch:a] path: is missing"},
@@ -284,6 +305,7 @@ int main(void)
 	tcase_add_test(tests, defaults);
 	tcase_add_test(tests, every_key);
 	tcase_add_loop_test(tests, one_mistake, 0, (int)TPD_ARRAY_LEN(mistakes));
+	tcase_add_test(tests, watch_of_a_run);
 	tcase_add_test(tests, names_that_no_run_may_have);
 	tcase_add_test(tests, odd_files);
 	tcase_add_test(tests, paths);

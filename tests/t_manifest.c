@@ -30,6 +30,7 @@ START_TEST(honest_values)
 	ck_assert_uint_eq(m.ref.bytes[31], 0xa1);
 	ck_assert_uint_eq(m.w1.bytes[0], 0xa2);
 	ck_assert_uint_eq(m.ref_step, 200);
+	ck_assert_str_eq(m.ref_run, "base/llama");
 	ck_assert_uint_eq(m.w1_step, 250);
 	ck_assert_uint_eq(m.depth, 3);
 	ck_assert_uint_eq(m.entry_count, 5);
@@ -152,7 +153,16 @@ static const struct change changes[] = {
 	/* physical section */
 	{.label = "source", .text = "/a\xfe", .expect = C},
 	{.label = "source.len", .number = 1u << 20, .expect = C},
-	{.label = "ref", .number = 2, .expect = U},
+	{.label = "ref", .number = 3, .expect = U},
+	{.label = "ref", .number = 1, .expect = U}, /* then the name that follows is read as w1, of a kind 10 */
+	{.label = "ref.run", .text = "b", .expect = TPD_OK},
+	{.label = "ref.run", .text = "sweep/a", .expect = C}, /* this one */
+	{.label = "ref.run", .text = "", .expect = C},
+	{.label = "ref.run", .text = "a@b", .expect = C},
+	{.label = "ref.run", .text = "a/../b", .expect = C},
+	{.label = "ref.run.len", .number = UINT64_MAX, .expect = C},
+	{.label = "ref.run.len", .number = 5000, .expect = C},
+	{.label = "ref.run.len", .overlong = true, .expect = C},
 	{.label = "w1", .number = 2, .expect = U},
 	{.label = "depth", .number = 0, .expect = C},
 	{.label = "depth", .number = 1ull << 32, .expect = C},
@@ -299,6 +309,9 @@ START_TEST(fields_that_belong_together)
 		m.entries[3].segments[s].has_ref = false;
 	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE); /* and one is to be predicted */
 	m.entries[3].predictor_count = 0;
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE); /* and another run is named */
+	free(m.ref_run);
+	m.ref_run = NULL;
 	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
 	ck_assert_int_eq(verdict(again.data, again.len), TPD_OK);
 	m.has_w1 = false;
@@ -408,8 +421,8 @@ struct header_change {
 static const struct header_change header_changes[] = {
 	{0, 1, 'X', true, C},
 	{7, 1, '2', true, C},
-	{8, 4, 5, true, U},
-	{8, 4, 5, false, C}, /* a flipped bit is no newer version */
+	{8, 4, 6, true, U},
+	{8, 4, 6, false, C}, /* a flipped bit is no newer version */
 	{8, 4, 0, true, C},
 	{12, 4, 1, true, U},
 	{12, 4, 1, false, C},

@@ -167,8 +167,8 @@ START_TEST(version_1_stays_readable)
 }
 END_TEST
 
-/* Version 3 is this without predictors, version 2 without slabs, too. */
-START_TEST(versions_2_and_3_stay_readable)
+/* Version 4 is this without another run's name, version 3 without predictors, version 2 without slabs, too. */
+START_TEST(versions_2_to_4_stay_readable)
 {
 	struct tpd_buf body, object;
 	struct tpd_manifest m = {0};
@@ -198,6 +198,21 @@ START_TEST(versions_2_and_3_stay_readable)
 	reseal(&object);
 	ck_assert_int_eq(verdict(object.data, object.len), TPD_UNSUPPORTED);
 	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+	version = 4;
+	body = build_body(&logical);
+	object = wrap(body.data, body.len);
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	ck_assert_uint_eq(m.entries[3].predictor_count, 1);
+	ck_assert(m.has_ref && !m.ref_run);
+	tpd_manifest_release(&m);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+	version = 5;
+	object = honest_object();
+	object.data[8] = 4; /* which knows no other runs */
+	reseal(&object);
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_UNSUPPORTED);
 	tpd_buf_release(&object);
 }
 END_TEST
@@ -335,7 +350,7 @@ int main(void)
 	tcase_add_test(tests, all_files_have_one_limit);
 	tcase_add_test(tests, kept_in_part);
 	tcase_add_test(tests, version_1_stays_readable);
-	tcase_add_test(tests, versions_2_and_3_stay_readable);
+	tcase_add_test(tests, versions_2_to_4_stay_readable);
 	tcase_add_test(tests, slabs_have_a_limit);
 	tcase_add_test(tests, predictors_have_rules);
 	tcase_add_test(tests, ties_are_kept_with_the_names);

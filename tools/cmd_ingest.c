@@ -1,11 +1,12 @@
 /*
- * cmd_ingest.c - `tpdectl ingest PATH --run NAME [--step N]`.
+ * cmd_ingest.c - `tpdectl ingest PATH --run NAME [--step N] [--base RUN[@STEP]]`.
  */
 #include "base/tpd.h"
 
 #include "tools/tools.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "archive/step.h"
@@ -16,6 +17,7 @@ struct stored {
 	struct tpd_err unrecorded; /* why the catalog has no row of it; TPD_OK: it has */
 	uint64_t size, stored;
 	uint32_t depth;
+	char base[TPD_NAME_TEXT]; /* "RUN@STEP" of another run, which it refers to; empty: of none */
 	bool repaired; /* it had its name already, and was damaged */
 };
 
@@ -29,6 +31,8 @@ static enum tpd_status look_up(struct tpd_archive *archive, struct stored *out, 
 	if (status == TPD_OK) {
 		out->size = tpd_manifest_size(&m);
 		out->depth = m.depth;
+		if (m.ref_run)
+			snprintf(out->base, sizeof(out->base), "%.200s@%llu", m.ref_run, (unsigned long long)m.ref_step);
 		out->name.id = out->result.id;
 		out->name.version = out->result.version;
 	}
@@ -46,6 +50,16 @@ static bool had_name(const struct tpd_archive_name *names, size_t count, const s
 		if (tpd_id_equal(&names[i].id, id))
 			return true;
 	return false;
+}
+
+/* A typing mistake is told before anything is stored. */
+static enum tpd_status check_base(struct tpd_archive *archive, const char *base, struct tpd_err *err)
+{
+	struct tpd_archive_name ignored;
+
+	if (!base || strcmp(base, "auto") == 0 || strcmp(base, "none") == 0)
+		return TPD_OK;
+	return tpd_archive_resolve_base(archive, base, &ignored, err);
 }
 
 static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *capture, struct stored *out,
@@ -68,11 +82,16 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 		return status;
 	if (!was_there)
 		tpd_ctl_note(ctl, "made a new store in '%s'", ctl->store);
+	status = check_base(archive, ctl->base, err);
+	if (status) {
+		tpd_archive_close(archive);
+		return status;
+	}
 	snprintf(label, sizeof(label), "%.200s@%llu", out->name.run, (unsigned long long)out->name.step);
 	tpd_archive_select(archive, label, &names, &count, NULL); /* none when there is no such step */
 	progress = tpd_bar_start(&bar, ctl, label, tpd_capture_bytes(capture));
-	status = tpd_archive_ingest(archive, out->name.run, out->name.step, capture, &progress, &out->result,
-				    &out->unrecorded, err);
+	status = tpd_archive_ingest_from(archive, ctl->base, out->name.run, out->name.step, capture, &progress, &out->result,
+					 &out->unrecorded, err);
 	tpd_bar_finish(&bar);
 	out->repaired = status == TPD_OK && !out->result.existed && had_name(names, count, &out->result.id);
 	if (status == TPD_OK)
@@ -111,6 +130,8 @@ static int print_json(const struct tpd_ctl *ctl, const struct stored *stored)
 	tpd_json_put_u64(&out, stored->stored);
 	tpd_json_key(&out, "depth");
 	tpd_json_put_u64(&out, stored->depth);
+	tpd_json_key(&out, "base");
+	tpd_json_put_string(&out, *stored->base ? stored->base : NULL);
 	tpd_json_end_object(&out);
 	return tpd_ctl_print_json(ctl, &buf, TPD_EXIT_DONE);
 }
@@ -144,11 +165,15 @@ int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 	if (ctl->json)
 		return print_json(ctl, &stored);
 	if (!ctl->quiet)
-		printf("%s  %s%s\n", tpd_name_text(&stored.name, name),
+		printf("%s  %s%s%s%s\n", tpd_name_text(&stored.name, name),
 		       stored.result.existed ? "is already stored: "
 		       : stored.repaired     ? "was damaged and is repaired: "
 					     : "",
-		       tpd_text_saving(stored.size, stored.stored, saving));
+		       tpd_text_saving(stored.size, stored.stored, saving), *stored.base ? ", from " : "", stored.base);
+	if (stored.result.base_fault.status)
+		tpd_ctl_warn(ctl, "it is stored without '%s': %s", ctl->base, stored.result.base_fault.text);
+	else if (ctl->base && strcmp(ctl->base, "auto") != 0 && strcmp(ctl->base, "none") != 0 && !*stored.base && !stored.result.existed)
+		tpd_ctl_note(ctl, "it does not refer to '%s': the run has checkpoints of its own, or nothing would be saved", ctl->base);
 	if (stored.unrecorded.status)
 		tpd_ctl_warn(ctl, "it is stored, but not in the catalog yet (the next ingest puts it in): %s",
 			     stored.unrecorded.text);

@@ -201,7 +201,7 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct tpd_ma
 	printf("  stored at  %s UTC, from %s\n", tpd_text_time(m->created_ns, time), source ? source : "?");
 	printf("  size       %s\n", tpd_text_saving(tpd_manifest_size(m), stored, saving));
 	if (m->has_ref)
-		printf("  reference  %s, depth %u\n", reference, m->depth);
+		printf("  reference  %s%s, depth %u\n", reference, m->ref_run ? ", of another run" : "", m->depth);
 	else
 		printf("  reference  none: a keyframe\n");
 	status = print_metrics(metrics, err);

@@ -47,7 +47,7 @@ struct tpd_ctl {
 	int64_t lock_timeout_ms;
 	bool has_lock_timeout; /* it was given */
 	/* options of commands */
-	const char *run, *to;
+	const char *run, *to, *base;
 	const char **files; /* each --file, ended by NULL; owned; NULL: none */
 	uint64_t step;
 	bool has_step, force, tensors, runs;

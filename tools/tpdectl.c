@@ -27,7 +27,7 @@
 /* clang-format off */
 enum option_number {
 	O_STORE, O_CATALOG, O_CONFIG, O_JSON, O_QUIET, O_THREADS, O_LOCK_TIMEOUT, O_HELP, O_VERSION, /* common */
-	O_RUN, O_STEP, O_TO, O_FILE, O_FORCE, O_TENSORS, O_RUNS, O_METRIC, O_SOCKET, O_EFFORT, O_DEPEND,
+	O_RUN, O_STEP, O_TO, O_FILE, O_FORCE, O_TENSORS, O_RUNS, O_METRIC, O_SOCKET, O_EFFORT, O_DEPEND, O_BASE,
 	O_COUNT
 };
 /* clang-format on */
@@ -58,6 +58,7 @@ static const struct {
 	[O_SOCKET] = {"socket", "PATH", "the daemon's control socket", 0},
 	[O_EFFORT] = {"effort", "WORD", "fast, balanced or max (else as configured)", 0},
 	[O_DEPEND] = {"depend", "WORD", "none, weights or optimizer: see tpded.conf(5)", 0},
+	[O_BASE] = {"base", "RUN[@STEP]", "what a run begins from, or auto, or none (else auto)", 0},
 };
 
 static const struct command {
@@ -71,8 +72,8 @@ static const struct command {
 	{"list", "[RUN]", "the stored checkpoints, of a run or of all", BIT(O_RUNS) | BIT(O_METRIC), 0, 1,
 	 tpd_cmd_list},
 	{"show", "RUN@STEP", "one checkpoint: metrics, files, digests, tensors", BIT(O_TENSORS), 1, 1, tpd_cmd_show},
-	{"ingest", "PATH --run NAME", "store a checkpoint (a directory or a file)", BIT(O_RUN) | BIT(O_STEP) | BIT(O_EFFORT) | BIT(O_DEPEND), 1, 1,
-	 tpd_cmd_ingest},
+	{"ingest", "PATH --run NAME", "store a checkpoint (a directory or a file)",
+	 BIT(O_RUN) | BIT(O_STEP) | BIT(O_EFFORT) | BIT(O_DEPEND) | BIT(O_BASE), 1, 1, tpd_cmd_ingest},
 	{"restore", "RUN@STEP --to DIR", "get a checkpoint back, bit for bit", BIT(O_TO) | BIT(O_FILE) | BIT(O_FORCE),
 	 1, 1, tpd_cmd_restore},
 	{"verify", "[RUN[@STEP]]", "read, decode and compare every digest", 0, 0, 1, tpd_cmd_verify},
@@ -466,6 +467,9 @@ static int set_option(struct tpd_ctl *ctl, unsigned option, const char *value)
 		break;
 	case O_METRIC:
 		ctl->metric = value;
+		break;
+	case O_BASE:
+		ctl->base = value;
 		break;
 	case O_SOCKET:
 		ctl->socket = value;

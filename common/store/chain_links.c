@@ -208,7 +208,7 @@ static enum tpd_status check_link(const struct tpd_chain *chain, struct tpd_err 
 
 static enum tpd_status load_link(struct tpd_chain *chain, const struct tpd_id *id, bool names, struct tpd_err *err)
 {
-	const struct tpd_manifest *top;
+	const struct tpd_manifest *top, *above;
 	struct tpd_chain_link *link = add_link(chain);
 	char hex[TPD_ID_HEX];
 	enum tpd_status status;
@@ -225,9 +225,11 @@ static enum tpd_status load_link(struct tpd_chain *chain, const struct tpd_id *i
 	if (status != TPD_NOT_FOUND || chain->count == 0)
 		return status;
 	top = &chain->links[0].manifest;
+	above = &chain->links[chain->count - 1].manifest;
 	tpd_id_hex(id, hex);
-	return tpd_fail(err, TPD_MISSING_BASE, "%s@%llu needs checkpoint %.16s, which is not in the store", top->run,
-			(unsigned long long)top->step, hex);
+	return tpd_fail(err, TPD_MISSING_BASE, "%s@%llu needs %s@%llu (checkpoint %.16s), which is not in the store", top->run,
+			(unsigned long long)top->step, above->ref_run ? above->ref_run : above->run,
+			(unsigned long long)above->ref_step, hex);
 }
 
 enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, bool names, struct tpd_chain **out_chain,

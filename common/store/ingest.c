@@ -25,8 +25,9 @@
 /* One that took less than this part of its size is a copy, but for its file names and the like. */
 #define NEAR_COPY_PART 64u
 
-/* An anchor that does not save a tenth of a keyframe's bytes is made a keyframe instead. */
+/* An anchor that does not save a tenth of a keyframe's bytes is made a keyframe instead; and what refers to another run one that saves nothing. */
 #define ANCHOR_GAIN_PERCENT 90u
+#define BASE_GAIN_PERCENT 99u
 
 #define HASH_READ (8u << 20)
 
@@ -146,8 +147,7 @@ static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run,
 	return tpd_manifest_check_logical(m, TPD_USAGE, err); /* names that cannot be stored, before the work */
 }
 
-/* What says that an older checkpoint cannot be read, rather than that this one cannot be stored. */
-static bool lost_reference(enum tpd_status status)
+bool tpd_ingest_lost_reference(enum tpd_status status)
 {
 	return status == TPD_CORRUPT || status == TPD_NOT_FOUND || status == TPD_MISSING_BASE || status == TPD_UNSUPPORTED ||
 	       status == TPD_LIMIT;
@@ -214,7 +214,7 @@ static enum tpd_status find_equal(struct tpd_ingest_job *job, const struct tpd_r
 		if (version->step != job->manifest.step || version->forgotten)
 			continue;
 		status = tpd_store_manifest(job->store, &version->id, &stored, err);
-		if (lost_reference(status))
+		if (tpd_ingest_lost_reference(status))
 			continue;
 		if (status)
 			return status;
@@ -271,8 +271,7 @@ static enum tpd_status use_held(struct tpd_chain *chain, const struct tpd_source
 	return TPD_OK;
 }
 
-static enum tpd_status open_reference(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_chain **out,
-				      struct tpd_err *err)
+enum tpd_status tpd_ingest_open_reference(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_chain **out, struct tpd_err *err)
 {
 	enum tpd_status status = tpd_chain_open(job->store, id, true, out, err);
 
@@ -300,7 +299,7 @@ static enum tpd_status open_reference(struct tpd_ingest_job *job, const struct t
 /* Is a checkpoint that is stored all but an earlier version of its step? */
 static bool is_near_copy(const struct tpd_manifest *m)
 {
-	return m->has_ref && m->ref_step == m->step && tpd_manifest_stored(m) < tpd_manifest_size(m) / NEAR_COPY_PART;
+	return m->has_ref && !m->ref_run && m->ref_step == m->step && tpd_manifest_stored(m) < tpd_manifest_size(m) / NEAR_COPY_PART;
 }
 
 /*
@@ -320,7 +319,7 @@ static enum tpd_status to_first_of_copies(struct tpd_ingest_job *job, const stru
 			named |= !run->versions[v].forgotten && tpd_id_equal(&run->versions[v].id, &m->ref);
 		if (!named)
 			return TPD_OK;
-		status = open_reference(job, &m->ref, &first, err);
+		status = tpd_ingest_open_reference(job, &m->ref, &first, err);
 		if (status)
 			return status;
 		tpd_chain_close(*chain);
@@ -340,7 +339,7 @@ static enum tpd_status find_alike(struct tpd_ingest_job *job, const struct tpd_r
 
 		if (version->step != job->manifest.step || version->forgotten)
 			continue;
-		status = open_reference(job, &version->id, &chain, err);
+		status = tpd_ingest_open_reference(job, &version->id, &chain, err);
 		if (!status)
 			status = tpd_ingest_likeness(job, chain, &percent, err);
 		if (!status && percent >= LIKENESS_PERCENT)
@@ -355,12 +354,30 @@ static enum tpd_status find_alike(struct tpd_ingest_job *job, const struct tpd_r
 	return TPD_OK;
 }
 
-/* At the depth limit, or where tensors are cut so that it would take much to read them: the chain's keyframe instead of `ref`. */
+/* To that checkpoint instead of job->ref; NULL: to none. */
+static enum tpd_status refer_to(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_err *err)
+{
+	struct tpd_chain *chain = NULL;
+	enum tpd_status status = TPD_OK;
+
+	if (id && job->w1 && tpd_id_equal(&tpd_chain_manifest(job->w1)->id, id))
+		chain = job->w1;
+	else if (id)
+		status = tpd_ingest_open_reference(job, id, &chain, err);
+	if (job->ref != job->w1)
+		tpd_chain_close(job->ref);
+	job->ref = chain;
+	return status;
+}
+
+/*
+ * At the depth limit, or where tensors are cut so that it would take much to read them: an anchor, to the chain's keyframe, or to where the
+ * run began in a chain of others.
+ */
 static enum tpd_status limit_reading(struct tpd_ingest_job *job, struct tpd_err *err)
 {
-	uint32_t depth = tpd_chain_links(job->ref) - 1;
-	struct tpd_id keyframe;
-	struct tpd_chain *chain = NULL;
+	uint32_t depth = tpd_chain_links(job->ref) - 1, link;
+	struct tpd_id anchor, keyframe;
 	bool costly = depth >= job->options->max_depth;
 	enum tpd_status status = TPD_OK;
 
@@ -368,20 +385,18 @@ static enum tpd_status limit_reading(struct tpd_ingest_job *job, struct tpd_err 
 		status = tpd_ingest_is_costly(job, job->ref, &costly, err);
 	if (status || !costly)
 		return status;
-	keyframe = tpd_chain_link(job->ref, depth)->id;
-	if (job->ref != job->w1)
-		tpd_chain_close(job->ref);
-	job->ref = NULL;
 	if (job->options->max_depth == 0)
-		return TPD_OK;
+		return refer_to(job, NULL, err);
+	link = tpd_ingest_anchor_link(job);
+	keyframe = tpd_chain_link(job->ref, depth)->id;
+	anchor = tpd_chain_link(job->ref, link)->id;
 	job->anchoring = true;
-	if (job->w1 && tpd_id_equal(&tpd_chain_manifest(job->w1)->id, &keyframe)) {
-		job->ref = job->w1;
-		return TPD_OK;
+	status = refer_to(job, &anchor, err);
+	if (!status && link < depth) {
+		status = tpd_ingest_is_costly(job, job->ref, &costly, err);
+		if (!status && costly)
+			status = refer_to(job, &keyframe, err);
 	}
-	status = open_reference(job, &keyframe, &chain, err);
-	if (!status)
-		job->ref = chain;
 	return status;
 }
 
@@ -398,7 +413,7 @@ static enum tpd_status choose_references(struct tpd_ingest_job *job, const struc
 		return tpd_store_ingest_discard(job->lock, job->manifest.step, err);
 	if (job->mending) {
 		status = tpd_store_ingest_discard(job->lock, job->manifest.step, err);
-		return status || !below ? status : open_reference(job, &below->id, &job->w1, err);
+		return status || !below ? status : tpd_ingest_open_reference(job, &below->id, &job->w1, err);
 	}
 	status = tpd_store_ingest_peek(job->lock, job->manifest.step, &resumed, &begin, err);
 
@@ -407,19 +422,20 @@ static enum tpd_status choose_references(struct tpd_ingest_job *job, const struc
 	if (resumed && (begin.has_w1 ? tpd_store_has(job->store, &begin.w1) : below == NULL) &&
 	    (!begin.has_ref || tpd_store_has(job->store, &begin.ref))) {
 		job->ref_fixed = true;
+		job->based = begin.has_ref;
 		job->begin = begin;
 		if (begin.has_w1)
-			status = open_reference(job, &begin.w1, &job->w1, err);
+			status = tpd_ingest_open_reference(job, &begin.w1, &job->w1, err);
 		if (!status && begin.has_ref && begin.has_w1 && tpd_id_equal(&begin.ref, &begin.w1))
 			job->ref = job->w1;
 		else if (!status && begin.has_ref)
-			status = open_reference(job, &begin.ref, &job->ref, err);
+			status = tpd_ingest_open_reference(job, &begin.ref, &job->ref, err);
 		return status;
 	}
 	if (resumed)
 		status = tpd_store_ingest_discard(job->lock, job->manifest.step, err);
 	if (!status && below)
-		status = open_reference(job, &below->id, &job->w1, err);
+		status = tpd_ingest_open_reference(job, &below->id, &job->w1, err);
 	if (!status && below)
 		status = to_first_of_copies(job, run, &job->w1, err);
 	if (!status)
@@ -427,9 +443,11 @@ static enum tpd_status choose_references(struct tpd_ingest_job *job, const struc
 	if (!status && !job->ref)
 		job->ref = job->w1;
 	if (!status && !job->ref && above)
-		status = open_reference(job, &above->id, &job->ref, err);
+		status = tpd_ingest_open_reference(job, &above->id, &job->ref, err);
 	if (!status && job->ref)
 		status = limit_reading(job, err);
+	else if (!status)
+		status = tpd_ingest_lineage(job, err);
 	return status;
 }
 
@@ -479,25 +497,33 @@ static void weigh_reference(struct tpd_ingest_job *job)
 	}
 	if (job->ref_fixed)
 		return;
-	if (!used || (job->anchoring && with * 100 > alone * ANCHOR_GAIN_PERCENT))
+	if (!used || (job->anchoring && with * 100 > alone * (job->based ? BASE_GAIN_PERCENT : ANCHOR_GAIN_PERCENT)))
 		make_keyframe(job);
 }
 
-static void name_references(struct tpd_ingest_job *job)
+static enum tpd_status name_references(struct tpd_ingest_job *job, struct tpd_err *err)
 {
 	struct tpd_manifest *m = &job->manifest;
 
 	m->has_ref = job->ref != NULL;
 	if (job->ref) {
-		m->ref = tpd_chain_manifest(job->ref)->id;
-		m->ref_step = tpd_chain_manifest(job->ref)->step;
+		const struct tpd_manifest *ref = tpd_chain_manifest(job->ref);
+
+		m->ref = ref->id;
+		m->ref_step = ref->step;
 		m->depth = tpd_chain_links(job->ref);
+		if (strcmp(ref->run, m->run) != 0) {
+			m->ref_run = strdup(ref->run);
+			if (!m->ref_run)
+				return tpd_fail_nomem(err);
+		}
 	}
 	m->has_w1 = job->w1 != NULL;
 	if (job->w1) {
 		m->w1 = tpd_chain_manifest(job->w1)->id;
 		m->w1_step = tpd_chain_manifest(job->w1)->step;
 	}
+	return TPD_OK;
 }
 
 static enum tpd_status open_unfinished(struct tpd_ingest_job *job, struct tpd_err *err)
@@ -550,8 +576,9 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 	if (status)
 		return status;
 	weigh_reference(job);
-	name_references(job);
-	status = tpd_ingest_name_predictors(job, err);
+	status = name_references(job, err);
+	if (!status)
+		status = tpd_ingest_name_predictors(job, err);
 	if (!status)
 		status = open_unfinished(job, err);
 	if (!status)
@@ -569,11 +596,12 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 	out->id = job->manifest.id;
 	out->near_copy = is_near_copy(&job->manifest);
 	out->parts_reused = job->parts_reused;
+	out->base_fault = job->base_fault;
 	return TPD_OK;
 }
 
 static enum tpd_status ingest_once(struct tpd_run_lock *lock, const char *run, uint64_t step, const struct tpd_source *source,
-			   const struct tpd_ingest_options *options, bool alone, bool *out_referred,
+			   const struct tpd_ingest_options *options, bool alone, bool *out_referred, bool *out_based,
 			   struct tpd_ingest_result *out, struct tpd_err *err)
 {
 	struct tpd_ingest_job job = {.lock = lock, .store = tpd_run_lock_store(lock), .source = source, .options = options,
@@ -588,7 +616,8 @@ static enum tpd_status ingest_once(struct tpd_run_lock *lock, const char *run, u
 		status = start_workers(&job, err);
 	if (!status)
 		status = work(&job, &versions, &result, err);
-	*out_referred = versions.count > 0;
+	*out_referred = versions.count > 0 || job.based;
+	*out_based = job.based;
 	tpd_run_release(&versions);
 	job_release(&job);
 	if (!status)
@@ -600,12 +629,16 @@ enum tpd_status tpd_ingest(struct tpd_run_lock *lock, const char *run, uint64_t 
 			   const struct tpd_ingest_options *options, struct tpd_ingest_result *out, struct tpd_err *err)
 {
 	struct tpd_err fault = {0};
-	bool referred = false;
-	enum tpd_status status = ingest_once(lock, run, step, source, options, false, &referred, out, &fault);
+	bool referred = false, based = false, ignored;
+	enum tpd_status status = ingest_once(lock, run, step, source, options, false, &referred, &based, out, &fault);
 
 	/* An older checkpoint that is damaged must not keep new ones out: this one stands alone then. */
-	if (lost_reference(status) && referred)
-		return ingest_once(lock, run, step, source, options, true, &referred, out, err);
+	if (tpd_ingest_lost_reference(status) && referred) {
+		status = ingest_once(lock, run, step, source, options, true, &referred, &ignored, out, err);
+		if (!status && based && options->base == TPD_BASE_GIVEN)
+			out->base_fault = fault;
+		return status;
+	}
 	if (status && err)
 		*err = fault;
 	return status;

@@ -1,5 +1,5 @@
 /*
- * ingest_internal.h - what ingest.c, ingest_match.c, ingest_survey.c and ingest_encode.c share. One tpd_ingest_job lives for one
+ * ingest_internal.h - what ingest.c, ingest_lineage.c, ingest_match.c, ingest_survey.c and ingest_encode.c share. One tpd_ingest_job lives for one
  * tpd_ingest(); its owner is the calling ("merging") thread, and pool workers touch only the slots they are given.
  */
 #ifndef TPD_STORE_INGEST_INTERNAL_H
@@ -40,7 +40,7 @@ struct tpd_file_work {
 	struct tpd_entry *entry; /* in the manifest */
 	int fd;                  /* borrowed */
 	struct tpd_segment_work *segments; /* entry->segment_count */
-	bool *typed;             /* likewise, while it is laid out: its format says so */
+	bool *typed;             /* likewise: its format says so */
 	bool *part;              /* likewise: of a tensor, its format says */
 	uint64_t *marks;         /* XXH3-64 of each chunk as the survey saw it */
 };
@@ -76,6 +76,8 @@ struct tpd_ingest_job {
 	bool anchoring;              /* ref is the keyframe because it would take too much to read what refers to another */
 	bool ref_fixed;              /* an interrupted ingest began with it */
 	bool mending;                /* this very content is stored, damaged: what is stored now must not refer to it, even from afar */
+	bool based;                  /* another run's checkpoint is the reference, or was tried */
+	struct tpd_err base_fault;   /* as the result has it */
 	bool alone;                  /* no reference and no w1: those that there are cannot be read */
 	struct tpd_begin begin;
 	struct tpd_chain_worker **chain_workers; /* one a thread */
@@ -91,6 +93,23 @@ struct tpd_ingest_job {
 	struct tpd_file_work *file;
 	bool adopt; /* its chunks are in a finished part already */
 };
+
+/* --- ingest.c --- */
+
+/* Does it say that an older checkpoint cannot be read, rather than that this one cannot be stored? */
+bool tpd_ingest_lost_reference(enum tpd_status status);
+/* With all the places where its bytes may lie as they are. */
+enum tpd_status tpd_ingest_open_reference(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_chain **out, struct tpd_err *err);
+
+/* --- ingest_lineage.c: references to other runs --- */
+
+/* Where the run has nothing to refer to: job->ref from another one, or NULL as it was. After tpd_ingest_parse(). */
+enum tpd_status tpd_ingest_lineage(struct tpd_ingest_job *job, struct tpd_err *err);
+/*
+ * Which link of job->ref an anchor refers to: its keyframe. Where that is of another run, the first checkpoint of this one on the way to
+ * it, unless that has taken half of the depth already.
+ */
+uint32_t tpd_ingest_anchor_link(const struct tpd_ingest_job *job);
 
 /* --- ingest_names.c: where a tensor was in an earlier checkpoint --- */
 
@@ -185,6 +204,8 @@ enum tpd_status tpd_ingest_likeness(struct tpd_ingest_job *job, struct tpd_chain
 enum tpd_status tpd_ingest_is_costly(struct tpd_ingest_job *job, struct tpd_chain *chain, bool *out_costly, struct tpd_err *err);
 /* Then, with job->ref and job->w1 chosen: types of what has none, and the references to them. */
 enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err);
+/* As if that had not been. */
+void tpd_ingest_unmatch(struct tpd_ingest_job *job);
 
 /* Can the manifest hold what weighs so much more (TPD_MANIFEST_WEIGHT_...)? Then it is counted. */
 bool tpd_ingest_has_room_for(struct tpd_ingest_job *job, uint64_t weight);

@@ -487,9 +487,6 @@ enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err
 			status = find_partner(&w1, job, &own.items[i], err);
 		if (!status)
 			status = match_file(job, file, &ref, &w1, err);
-		free(file->typed);
-		free(file->part);
-		file->typed = file->part = NULL;
 	}
 	roles_release(&own);
 	earlier_release(&ref);
@@ -499,6 +496,30 @@ enum tpd_status tpd_ingest_match(struct tpd_ingest_job *job, struct tpd_err *err
 	if (job->w1)
 		tpd_chain_forget_names(job->w1);
 	return status;
+}
+
+void tpd_ingest_unmatch(struct tpd_ingest_job *job)
+{
+	for (uint32_t f = 0; f < job->manifest.file_count; f++) {
+		struct tpd_file_work *file = &job->files[f];
+		struct tpd_entry *entry = file->entry;
+
+		job->weight -= (uint64_t)entry->slab_count * TPD_MANIFEST_WEIGHT_SLAB;
+		free(entry->slabs);
+		entry->slabs = NULL;
+		entry->slab_count = 0;
+		for (uint32_t s = 0; s < entry->segment_count; s++) {
+			struct tpd_segment *seg = &entry->segments[s];
+			struct tpd_segment_work *work = &file->segments[s];
+
+			seg->has_ref = seg->in_slabs = seg->derived = false;
+			if (!file->typed[s])
+				seg->dtype = TPD_DTYPE_BYTES;
+			free(work->w1_slabs);
+			work->w1_slabs = NULL;
+			work->has_w1 = false;
+		}
+	}
 }
 
 /* --- what a reader would pay --- */

@@ -70,6 +70,7 @@ void tpd_manifest_release(struct tpd_manifest *m)
 	free(m->files);
 	free(m->run);
 	free(m->source);
+	free(m->ref_run);
 	*m = (struct tpd_manifest){0};
 }
 
@@ -499,6 +500,8 @@ enum tpd_status tpd_manifest_check_origin(const struct tpd_manifest *m, enum tpd
 		return tpd_fail(err, class, "manifest: the source's path is too long or not UTF-8");
 	if ((m->depth == 0) != !m->has_ref)
 		return tpd_fail(err, class, "manifest: depth %u, and %s reference", m->depth, m->has_ref ? "a" : "no");
+	if (m->ref_run && (!m->has_ref || !tpd_text_is_run_name(m->ref_run) || strcmp(m->ref_run, m->run) == 0))
+		return tpd_fail(err, class, "manifest: '%s' is not the name of another run", m->ref_run);
 	return TPD_OK;
 }
 

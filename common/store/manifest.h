@@ -14,7 +14,7 @@
 #include "format/state_name.h"
 #include "store/slab.h"
 
-#define TPD_MANIFEST_VERSION 4
+#define TPD_MANIFEST_VERSION 5
 #define TPD_MANIFEST_MAX_BODY (1u << 30)
 #define TPD_MANIFEST_MAX_FILE ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20)) /* a body that does not compress, and the header */
 
@@ -109,6 +109,7 @@ struct tpd_manifest {
 	bool has_ref;
 	struct tpd_id ref;
 	uint64_t ref_step;
+	char *ref_run; /* of another run: its name; NULL: of this one */
 	bool has_w1; /* w1 of the statistics */
 	struct tpd_id w1;
 	uint64_t w1_step;

@@ -160,21 +160,19 @@ static enum tpd_status read_logical(struct reader *r, struct tpd_manifest *m, st
 	return status;
 }
 
-/* The reference or w1. */
-static enum tpd_status read_id(struct tpd_rd *rd, const char *what, bool *out_has, struct tpd_id *out_id,
-			       uint64_t *out_step, struct tpd_err *err)
+/* The reference or w1. *out_kind: below `kinds`; 0: there is none. */
+static enum tpd_status read_id(struct tpd_rd *rd, unsigned kinds, unsigned *out_kind, struct tpd_id *out_id, uint64_t *out_step,
+			       struct tpd_err *err)
 {
-	unsigned has = 0;
-	enum tpd_status status = read_u8(rd, what, 2, &has, err);
+	enum tpd_status status = read_u8(rd, "kind of reference", kinds, out_kind, err);
 	const uint8_t *id;
 
-	if (status || !has)
+	if (status || !*out_kind)
 		return status;
 	id = tpd_rd_bytes(rd, sizeof(out_id->bytes));
 	*out_step = tpd_rd_varint(rd);
 	if (!id || !tpd_rd_ok(rd))
 		return too_short(err);
-	*out_has = true;
 	memcpy(out_id->bytes, id, sizeof(out_id->bytes));
 	return TPD_OK;
 }
@@ -470,6 +468,7 @@ static enum tpd_status read_ties(struct reader *r, struct tpd_manifest *m, struc
 static enum tpd_status read_physical(struct reader *r, struct tpd_manifest *m, struct tpd_err *err)
 {
 	struct tpd_rd *rd = &r->rd;
+	unsigned ref = 0, w1 = 0;
 	enum tpd_status status;
 
 	m->created_ns = (int64_t)tpd_rd_u64(rd);
@@ -477,9 +476,13 @@ static enum tpd_status read_physical(struct reader *r, struct tpd_manifest *m, s
 	for (uint32_t i = 0; !status && i < m->entry_count; i++)
 		m->entries[i].mtime_ns = (int64_t)tpd_rd_u64(rd);
 	if (!status)
-		status = read_id(rd, "kind of reference", &m->has_ref, &m->ref, &m->ref_step, err);
+		status = read_id(rd, r->version >= 5 ? 3 : 2, &ref, &m->ref, &m->ref_step, err);
+	if (!status && ref == 2)
+		status = read_str(rd, "run", &m->ref_run, err);
 	if (!status)
-		status = read_id(rd, "kind of reference", &m->has_w1, &m->w1, &m->w1_step, err);
+		status = read_id(rd, 2, &w1, &m->w1, &m->w1_step, err);
+	m->has_ref = ref != 0;
+	m->has_w1 = w1 != 0;
 	if (!status)
 		status = read_u32(rd, "depth", &m->depth, err);
 	if (!status)

@@ -33,10 +33,10 @@ void tpd_manifest_put_logical(const struct tpd_manifest *m, struct tpd_buf *out)
 	}
 }
 
-static void put_id(struct tpd_buf *out, bool has, const struct tpd_id *id, uint64_t step)
+static void put_id(struct tpd_buf *out, uint8_t kind, const struct tpd_id *id, uint64_t step)
 {
-	tpd_buf_u8(out, has);
-	if (!has)
+	tpd_buf_u8(out, kind);
+	if (!kind)
 		return;
 	tpd_buf_put(out, id->bytes, sizeof(id->bytes));
 	tpd_buf_varint(out, step);
@@ -162,7 +162,9 @@ static void put_physical(struct tpd_buf *out, const struct tpd_manifest *m)
 	tpd_buf_str(out, m->source);
 	for (uint32_t i = 0; i < m->entry_count; i++)
 		tpd_buf_u64(out, (uint64_t)m->entries[i].mtime_ns);
-	put_id(out, m->has_ref, &m->ref, m->ref_step);
+	put_id(out, !m->has_ref ? 0 : m->ref_run ? 2 : 1, &m->ref, m->ref_step);
+	if (m->ref_run)
+		tpd_buf_str(out, m->ref_run);
 	put_id(out, m->has_w1, &m->w1, m->w1_step);
 	tpd_buf_varint(out, m->depth);
 	for (uint32_t f = 0; f < m->file_count; f++)

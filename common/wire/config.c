@@ -246,6 +246,22 @@ static const char *set_complete_when(struct tpd_config *config, size_t watch, co
 	return config->watches[watch].complete_when ? NULL : "out of memory";
 }
 
+static const char *set_base(struct tpd_config *config, size_t watch, const char *value)
+{
+	const char *at = strchr(value, '@');
+	char *run = at ? strndup(value, (size_t)(at - value)) : strdup(value);
+	bool good = run && tpd_text_is_run_name(run) && (!at || at[1]);
+
+	if (!run)
+		return out_of_memory;
+	free(run);
+	if (!good)
+		return "must be RUN, RUN@STEP, auto or none";
+	free(config->watches[watch].base);
+	config->watches[watch].base = strdup(value);
+	return config->watches[watch].base ? NULL : out_of_memory;
+}
+
 static const char *set_step_regex(struct tpd_config *config, size_t watch, const char *value)
 {
 	regex_t regex;
@@ -277,6 +293,7 @@ static const struct key {
 	{SECTION_WATCH, "complete_when", set_complete_when},
 	{SECTION_WATCH, "step_regex", set_step_regex},
 	{SECTION_WATCH, "stalled_after", set_stalled_after},
+	{SECTION_WATCH, "base", set_base},
 };
 
 _Static_assert(TPD_ARRAY_LEN(keys) <= KEYS_MAX, "a line for each key");
@@ -686,6 +703,23 @@ enum tpd_status tpd_config_read(const char *file, enum tpd_config_check check, s
 	return TPD_OK;
 }
 
+const struct tpd_config_watch *tpd_config_watch_of(const struct tpd_config *config, const char *run)
+{
+	const struct tpd_config_watch *found = NULL;
+	size_t longest = 0;
+
+	for (size_t w = 0; w < config->watch_count; w++) {
+		const char *name = config->watches[w].name;
+		size_t len = strlen(name);
+
+		if (strncmp(run, name, len) == 0 && (run[len] == 0 || run[len] == '/') && len > longest) {
+			found = &config->watches[w];
+			longest = len;
+		}
+	}
+	return found;
+}
+
 void tpd_config_release(struct tpd_config *config)
 {
 	for (size_t i = 0; i < config->watch_count; i++) {
@@ -693,6 +727,7 @@ void tpd_config_release(struct tpd_config *config)
 		free(config->watches[i].path);
 		free(config->watches[i].complete_when);
 		free(config->watches[i].step_regex);
+		free(config->watches[i].base);
 	}
 	free(config->watches);
 	free(config->file);

@@ -4,7 +4,7 @@
  *     [store]    path=DIR  catalog=FILE  max_depth=N  part_size=SIZE  tip_cache=SIZE
  *     [codec]    effort=fast|balanced|max  depend=none|weights|optimizer
  *     [daemon]   control_socket=PATH  threads=N  scan_interval=SECONDS  low_space=SIZE  spool_copies=SIZE
- *     [watch:NAME]  path=DIR  settle=SECONDS  complete_when=PATTERNS  step_regex=ERE  stalled_after=SECONDS
+ *     [watch:NAME]  path=DIR  settle=SECONDS  complete_when=PATTERNS  step_regex=ERE  stalled_after=SECONDS  base=RUN[@STEP]
  *                                                        one section a directory
  *
  * Every mistake is one error that names file, line and key: unknown sections and keys, bad values, keys given twice,
@@ -25,6 +25,7 @@ struct tpd_config_watch {
 	uint64_t settle_ms;
 	uint64_t stalled_ms; /* a checkpoint that waits so long for its marker is told of */
 	char *complete_when; /* names of markers, with blanks between; NULL: each framework's own; owned */
+	char *base;          /* what a run's first checkpoint refers to, as archive.h has it; NULL: found; owned */
 	char *step_regex;    /* POSIX extended, with a group that is the step; NULL: from names; owned */
 	unsigned line; /* of its section header */
 };
@@ -55,6 +56,8 @@ enum tpd_config_check {
 
 /* TPD_NOT_FOUND: no such file; TPD_USAGE: the first mistake, "FILE:LINE: [section] key: what is wrong". */
 enum tpd_status tpd_config_read(const char *file, enum tpd_config_check check, struct tpd_config *out, struct tpd_err *err);
+/* The watch that a run is of: the one of its name, or that begins its name (NAME/...); NULL: none. */
+const struct tpd_config_watch *tpd_config_watch_of(const struct tpd_config *config, const char *run);
 void tpd_config_release(struct tpd_config *config);
 
 #endif

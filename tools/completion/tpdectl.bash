@@ -68,7 +68,7 @@ _tpdectl() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}
 		case $word in
-		--store | --catalog | --config | --threads | --lock-timeout | --run | --step | --to | --file | --socket | --metric | --effort | --depend) ((i++)) ;;
+		--store | --catalog | --config | --threads | --lock-timeout | --run | --step | --to | --file | --socket | --metric | --effort | --depend | --base) ((i++)) ;;
 		-*) ;;
 		*) [[ -n $command || " $commands " != *" $word "* ]] || command=$word ;;
 		esac
@@ -82,6 +82,7 @@ _tpdectl() {
 	--threads | --lock-timeout | --step | --file) return ;;
 	--effort) mapfile -t COMPREPLY < <(compgen -W 'fast balanced max' -- "$word"); return ;;
 	--depend) mapfile -t COMPREPLY < <(compgen -W 'none weights optimizer' -- "$word"); return ;;
+	--base) mapfile -t COMPREPLY < <(compgen -W "auto none $(_tpdectl_names ''; _tpdectl_names steps)" -- "$cur"); return ;;
 	esac
 
 	# RUN@best:METRIC. ":" is a word break of readline's own, so that RUN@best and METRIC are words beside it; where it is none, one word.
@@ -106,7 +107,7 @@ _tpdectl() {
 		status | retry) words+=' --socket' ;;
 		list) words+=' --runs --metric' ;;
 		show) words+=' --tensors' ;;
-		ingest) words+=' --run --step' ;;
+		ingest) words+=' --run --step --base --effort --depend' ;;
 		restore) words+=' --to --file --force' ;;
 		esac
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
