@@ -1,6 +1,6 @@
 /*
- * lineage_help.h - models for the tests of lineage and of repeated tensors: four tensors of one vector of values, in safetensors of any float
- * type, which may be tuned, doubled and stored under other runs.
+ * lineage_help.h - models for the tests of lineage and of repeated tensors: four tensors of one vector of values, in safetensors of any
+ * float type, which may be tuned, doubled and stored under other runs.
  */
 #ifndef TESTS_LINEAGE_HELP_H
 #define TESTS_LINEAGE_HELP_H
@@ -114,7 +114,8 @@ static TPD_UNUSED void model_write(const char *dir, const float *values, enum tp
 		tensors_write(path, state, TPD_ARRAY_LEN(state));
 }
 
-static TPD_UNUSED enum tpd_status store_from(const char *base, const char *dir, const char *run, uint64_t step, struct tpd_ingest_result *out)
+static TPD_UNUSED enum tpd_status store_from(const char *base, const char *dir, const char *run, uint64_t step,
+					     struct tpd_ingest_result *out)
 {
 	struct tpd_capture *capture = NULL;
 	struct tpd_ingest_result result;

@@ -1,6 +1,6 @@
 /*
- * t_lineage.c - a run's first checkpoint refers to one of another run: given, or found; and what happens when that is far, damaged, gone, or
- * would lead back to itself.
+ * t_lineage.c - a run's first checkpoint refers to one of another run: given, or found; and what happens when that is far, damaged, gone,
+ * or would lead back to itself.
  */
 #include "base/tpd.h"
 

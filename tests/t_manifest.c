@@ -195,7 +195,9 @@ static const struct change changes[] = {
 	{.label = "3.1.stored", .number = 3001, .expect = C},
 	{.label = "3.1.stored", .number = UINT64_MAX - 1000, .expect = C},
 	{.label = "0.0.stored", .number = 8, .expect = C},
-	{.label = "3.1.ref", .number = 4, .expect = U},
+	{.label = "3.1.ref", .number = 5, .expect = U},
+	{.label = "3.2.ref", .number = 4, .expect = TPD_OK}, /* whether they are of another type is that manifest's business */
+	{.label = "3.2.dtype", .number = 5, .expect = C},     /* integers have no other */
 	{.label = "3.1.ref.file", .number = 1ull << 32, .expect = C},
 	{.label = "3.1.ref.first", .number = 1, .expect = U},
 	{.label = "3.1.ref.elements", .number = T1_LEN / 4 - 1, .expect = C},

@@ -1,6 +1,6 @@
 /*
  * t_rounding.c - F32 to BF16 and F16, at every place where the answer changes: each value itself, the middle between it and the next
- * one, and the F32 on both sides of that middle.
+ * one, and the F32 on both sides of that middle. And back, every pattern.
  */
 #include "base/tpd.h"
 
@@ -14,6 +14,7 @@
 struct half {
 	unsigned exponent_bits, mantissa_bits;
 	uint16_t (*round)(uint32_t bits);
+	uint32_t (*widen)(uint16_t bits);
 };
 
 static uint16_t round_bf16(uint32_t bits)
@@ -26,7 +27,17 @@ static uint16_t round_f16(uint32_t bits)
 	return tpd_round_f16(bits);
 }
 
-static const struct half halves[] = {{8, 7, round_bf16}, {5, 10, round_f16}};
+static uint32_t widen_bf16(uint16_t bits)
+{
+	return tpd_widen_bf16(bits);
+}
+
+static uint32_t widen_f16(uint16_t bits)
+{
+	return tpd_widen_f16(bits);
+}
+
+static const struct half halves[] = {{8, 7, round_bf16, widen_bf16}, {5, 10, round_f16, widen_f16}};
 
 /* The value of a pattern without sign, by what IEEE 754 says; that of the first infinite one is what would come next. */
 static double value_of(const struct half *half, unsigned pattern)
@@ -88,6 +99,35 @@ START_TEST(nan_stays_nan)
 }
 END_TEST
 
+/* The value that IEEE 754 gives it; of NaN sign and bits; in the memory where the other type was, and rounded again the same. */
+START_TEST(widened)
+{
+	static uint8_t bytes[4 * 0x10000];
+	const struct half *half = &halves[_i];
+	const unsigned infinite = ((1u << half->exponent_bits) - 1) << half->mantissa_bits, shift = 23 - half->mantissa_bits;
+
+	for (unsigned pattern = 0; pattern < 0x10000; pattern++) {
+		const unsigned magnitude = pattern & 0x7fffu;
+		const uint32_t sign = (pattern & 0x8000u) << 16, wide = half->widen((uint16_t)pattern);
+
+		if (magnitude < infinite)
+			ck_assert_uint_eq(wide, sign | bits_of((float)value_of(half, magnitude)));
+		else
+			ck_assert_uint_eq(wide, sign | 0x7f800000u | (magnitude - infinite) << shift);
+		if (magnitude <= infinite)
+			ck_assert_uint_eq(half->round(wide), pattern);
+		memcpy(bytes + 2 * pattern, &(uint16_t){(uint16_t)pattern}, 2);
+	}
+	tpd_widen_in_place(bytes, 0x10000, half->mantissa_bits == 7);
+	for (unsigned pattern = 0; pattern < 0x10000; pattern++) {
+		uint32_t wide;
+
+		memcpy(&wide, bytes + 4 * pattern, 4);
+		ck_assert_uint_eq(wide, half->widen((uint16_t)pattern));
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("rounding");
@@ -98,6 +138,7 @@ int main(void)
 	suite_add_tcase(suite, tests);
 	tcase_add_loop_test(tests, every_decision, 0, TPD_ARRAY_LEN(halves));
 	tcase_add_loop_test(tests, nan_stays_nan, 0, TPD_ARRAY_LEN(halves));
+	tcase_add_loop_test(tests, widened, 0, TPD_ARRAY_LEN(halves));
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

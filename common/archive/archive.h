@@ -95,9 +95,9 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 				   const struct tpd_capture *capture, const struct tpd_progress *progress,
 				   struct tpd_ingest_result *out, struct tpd_err *out_unrecorded, struct tpd_err *err);
 /*
- * The same. base: what the run's first checkpoint may refer to (nothing else does): NULL or "auto": the checkpoint of another run that is most
- * like it, if one is; "none"; or the name of one, where RUN alone is its latest. One that is not there, or cannot be read, keeps nothing
- * out: out->base_fault says so.
+ * The same. base: what the run's first checkpoint may refer to (nothing else does): NULL or "auto": the checkpoint of another run that is
+ * most like it, if one is; "none"; or the name of one, where RUN alone is its latest. One that is not there, or cannot be read, keeps
+ * nothing out: out->base_fault says so.
  */
 enum tpd_status tpd_archive_ingest_from(struct tpd_archive *archive, const char *base, const char *run, uint64_t step,
 					const struct tpd_capture *capture, const struct tpd_progress *progress,

@@ -51,8 +51,9 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err);
 
 /*
- * Elements [low, low + n) of a tensor that is cut differently in this checkpoint, of type dtype there as here, put together from its
- * chunks as slabs say (they must obey FORMAT.md section 2 against it); zeros where they say nothing. n: at most a chunk's.
+ * Elements [low, low + n) of a tensor that is cut differently in this checkpoint, or of another type, put together from its chunks as slabs
+ * say (they must obey FORMAT.md section 2 against it) in type dtype; zeros where they say nothing. n: at most a chunk's. out: room for
+ * so many of the wider type.
  */
 struct tpd_slab;
 enum tpd_status tpd_chain_gather(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct tpd_slab *slabs,

@@ -66,7 +66,7 @@ struct tpd_segment tpd_chain_segment(const struct tpd_chain *chain, uint32_t lin
 	seg = segment == 0 ? shared->glue : shared->segments[segment];
 	seg.ref_file = file;
 	seg.ref_segment = segment;
-	seg.in_slabs = seg.derived = false; /* those of the link above may be */
+	seg.in_slabs = seg.derived = seg.converted = false; /* those of the link above may be */
 	seg.has_ref = shared->has_ref[segment / 8] >> segment % 8 & 1;
 	return seg;
 }
@@ -88,6 +88,7 @@ static const char *fault_of_reference(const struct tpd_chain_link *base, const s
 				      const struct tpd_segment *seg)
 {
 	unsigned width = tpd_dtype_width(seg->dtype);
+	enum tpd_dtype dtype = seg->dtype; /* that all of them must be of */
 	const struct tpd_segment *ref;
 
 	if (!seg->in_slabs) {
@@ -102,7 +103,10 @@ static const char *fault_of_reference(const struct tpd_chain_link *base, const s
 		ref = find_segment(base, slab->file, slab->segment);
 		if (!ref || slab->segment == 0)
 			return "that it does not have";
-		if (ref->dtype != seg->dtype || !tpd_slab_fits(slab, seg->length / width, ref->length / width))
+		if (seg->converted && i == 0 && tpd_dtype_converts(ref->dtype, seg->dtype))
+			dtype = ref->dtype;
+		if (ref->dtype != dtype || (seg->converted && dtype == seg->dtype) ||
+		    !tpd_slab_fits(slab, seg->length / width, ref->length / tpd_dtype_width(dtype)))
 			return "of another type or size";
 	}
 	return NULL;

@@ -509,9 +509,9 @@ static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_
 	}
 	*out_len = node->entry.decoded_len;
 	slabs = m->entries[m->files[node->key.file]].slabs + seg->ref_file;
-	if (seg->derived)
-		dtype = tpd_chain_segment(chain, node->key.link, slabs->file, slabs->segment).dtype;
-	status = buffer_room(&worker->reference, *out_len / width * tpd_dtype_width(dtype), err);
+	if (seg->derived || seg->converted)
+		dtype = tpd_chain_segment(chain, needed.link, slabs->file, slabs->segment).dtype;
+	status = buffer_room(&worker->reference, *out_len / width * TPD_MAX(width, tpd_dtype_width(dtype)), err);
 	*out_ref = worker->reference.data;
 	if (!status)
 		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, seg->dtype, node->key.chunk * (tpd_chunk_bytes(seg->dtype) / width),
@@ -668,7 +668,8 @@ enum tpd_status tpd_chain_gather(struct tpd_chain *chain, struct tpd_chain_worke
 				 uint32_t count, enum tpd_dtype dtype, uint64_t low, uint64_t n, uint8_t *out, struct tpd_err *err)
 {
 	struct gathering g = {.chain = chain, .worker = worker};
-	enum tpd_status status = tpd_slab_gather(slabs, count, dtype, dtype, low, n, chunk_of_chain, &g, out, err);
+	enum tpd_dtype from = tpd_chain_segment(chain, 0, slabs->file, slabs->segment).dtype;
+	enum tpd_status status = tpd_slab_gather(slabs, count, from, dtype, low, n, chunk_of_chain, &g, out, err);
 
 	tpd_chain_cache_give(chain->cache, g.last);
 	return status;

@@ -25,7 +25,7 @@
 /* One that took less than this part of its size is a copy, but for its file names and the like. */
 #define NEAR_COPY_PART 64u
 
-/* An anchor that does not save a tenth of a keyframe's bytes is made a keyframe instead; and what refers to another run one that saves nothing. */
+/* An anchor that does not save a tenth of a keyframe's bytes is made a keyframe instead; a reference to another run, if it saves nothing. */
 #define ANCHOR_GAIN_PERCENT 90u
 #define BASE_GAIN_PERCENT 99u
 

@@ -46,7 +46,7 @@ struct tpd_progress {
 	const atomic_bool *cancel; /* NULL, or: stop soon with TPD_CANCELLED when it becomes true */
 };
 
-/* What a run's first checkpoint may refer to, of other runs: what is most like it, nothing, or base_id (and where that cannot be, the first). */
+/* What a run's first checkpoint may refer to, of other runs: what is most like it, nothing, or base_id (where that cannot be: the first). */
 enum tpd_base { TPD_BASE_FIND, TPD_BASE_NONE, TPD_BASE_GIVEN };
 
 struct tpd_ingest_options {
@@ -72,7 +72,7 @@ struct tpd_ingest_result {
 	uint32_t version;
 	bool existed; /* the same content was already stored as this step (of any version): nothing was written */
 	bool near_copy; /* it is all but an earlier version of this step (last.ckpt beside step=N.ckpt): later ones refer to that */
-	struct tpd_err base_fault; /* why the base that was given was not used, though there was no other reference; TPD_OK: it was, or none was */
+	struct tpd_err base_fault; /* why the base that was given could not be used; TPD_OK: none was, or needed, or it could */
 	uint64_t parts_reused; /* finished parts taken over from an interrupted ingest */
 };
 

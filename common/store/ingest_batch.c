@@ -106,7 +106,7 @@ enum tpd_status tpd_ingest_read_x(struct tpd_ingest_job *job, struct tpd_slot *s
 	return TPD_OK;
 }
 
-/* Chunk `chunk` of a segment that is cut differently in an earlier checkpoint. */
+/* Chunk `chunk` of a segment that is cut differently in an earlier checkpoint, or of another type. */
 static enum tpd_status gather(struct tpd_ingest_job *job, struct tpd_chain *chain, const struct tpd_segment *seg,
 			      const struct tpd_slab *slabs, uint32_t count, uint64_t chunk, unsigned worker, uint8_t *out,
 			      size_t *out_len, struct tpd_err *err)
@@ -209,6 +209,8 @@ enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot
 	size_t room = tpd_chunk_bytes(seg->dtype);
 	enum tpd_status status = TPD_OK;
 
+	if (seg->converted)
+		room = 4 * TPD_CHUNK_ELEMENTS;
 	slot->p_len = 0;
 	slot->w1 = NULL;
 	if (seg->has_ref) {

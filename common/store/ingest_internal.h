@@ -1,6 +1,6 @@
 /*
- * ingest_internal.h - what ingest.c, ingest_lineage.c, ingest_match.c, ingest_survey.c and ingest_encode.c share. One tpd_ingest_job lives for one
- * tpd_ingest(); its owner is the calling ("merging") thread, and pool workers touch only the slots they are given.
+ * ingest_internal.h - what ingest.c, ingest_lineage.c, ingest_match.c, ingest_survey.c and ingest_encode.c share. One tpd_ingest_job lives
+ * for one tpd_ingest(); its owner is the calling ("merging") thread, and pool workers touch only the slots they are given.
  */
 #ifndef TPD_STORE_INGEST_INTERNAL_H
 #define TPD_STORE_INGEST_INTERNAL_H
@@ -154,11 +154,16 @@ void tpd_ingest_names_release(struct tpd_ingest_names *names);
 bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *name, uint32_t file, uint32_t directory,
 			   const struct tpd_segment *seg, bool typed, uint32_t *out_file, uint32_t *out_segment);
 
+/* The same of one that has seg's elements, and another float type. */
+bool tpd_ingest_names_find_other(const struct tpd_ingest_names *names, const char *name, uint32_t file, uint32_t directory,
+				 const struct tpd_segment *seg, uint32_t *out_file, uint32_t *out_segment);
+
 /* --- ingest_cost.c: what it takes to read through a chain --- */
 
 struct tpd_ingest_cost {
 	uint64_t width;   /* chunks of its last link that one of its checkpoint may need */
-	uint64_t derived; /* chunks of its own checkpoint that one of a derived tensor may need; there is one such step on any way down */
+	/* Chunks of its own checkpoint that one of a derived tensor may need. There is one such step on any way down, but for copies' (of one). */
+	uint64_t derived;
 	uint32_t links;
 	double replay;  /* chunks that are decoded for one of its checkpoint, on the average */
 };

@@ -5,9 +5,9 @@
  * most RUNS_MAX, those that were written to last: which have tensors of the same names and sizes; of the few that have most, a sample of
  * elements is coded against theirs, as the planner would do it, and the one that saves most bytes is taken, if it saves a tenth.
  *
- * Only where a run begins, so it may take a second. What cannot be read is passed over. Objects never change, so another run is read without its
- * lock. Rejected: digests alone (every weight of a fine-tune has moved), and the catalog (it may be missing, and the same store must give
- * the same checkpoint).
+ * Only where a run begins, so it may take a second. What cannot be read is passed over. Objects never change, so another run is read without
+ * its lock. Rejected: digests alone (every weight of a fine-tune has moved), and the catalog (it may be missing, and the same store must
+ * give the same checkpoint).
  */
 #include "base/tpd.h"
 
@@ -130,7 +130,19 @@ static enum tpd_status list_runs(struct tpd_ingest_job *job, struct kinship *out
 	return status;
 }
 
-/* Bytes of tensors that have a counterpart in `m`, by name and size. */
+static bool has_counterpart(const struct tpd_ingest_names *names, const struct tpd_file_work *file, uint32_t s)
+{
+	const struct tpd_segment *seg = &file->entry->segments[s];
+	const char *name = file->entry->about[s].name;
+	uint32_t ignored[2];
+
+	if (tpd_ingest_names_find(names, name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE, seg, file->typed[s], &ignored[0], &ignored[1]))
+		return true;
+	return file->typed[s] && !file->part[s] &&
+	       tpd_ingest_names_find_other(names, name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE, seg, &ignored[0], &ignored[1]);
+}
+
+/* Bytes of tensors that have a counterpart in `m`, by name and size, whatever float type it has. */
 static enum tpd_status find_common(const struct tpd_ingest_job *job, const struct tpd_manifest *m, uint64_t *out_bytes, struct tpd_err *err)
 {
 	struct tpd_ingest_directories directories = {0};
@@ -142,11 +154,9 @@ static enum tpd_status find_common(const struct tpd_ingest_job *job, const struc
 		status = tpd_ingest_names_make(m, &directories, &names, err);
 	for (uint32_t f = 0; !status && f < job->manifest.file_count; f++) {
 		const struct tpd_file_work *file = &job->files[f];
-		uint32_t ignored[2];
 
 		for (uint32_t s = 1; s < file->entry->segment_count; s++)
-			if (tpd_ingest_names_find(&names, file->entry->about[s].name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE,
-						  &file->entry->segments[s], file->typed[s], &ignored[0], &ignored[1]))
+			if (has_counterpart(&names, file, s))
 				*out_bytes += file->entry->segments[s].length;
 	}
 	tpd_ingest_names_release(&names);

@@ -4,7 +4,7 @@
  * Files are matched by path, else by role: their path with every run of digits that says the step taken out ("global_step20/x" and
  * "global_step40/x" are one role); the only file of a single-file checkpoint has the role of the other's only file. Tensors are
  * matched by name, within matched files or in any other (ingest_names.c), and must agree in type and length; parts of tensors that
- * were cut differently are put together (ingest_boxes.c); what finds no partner starts afresh.
+ * were cut differently are put together (ingest_boxes.c); what finds no partner may find one of another float type, or starts afresh.
  */
 #include "base/tpd.h"
 
@@ -220,6 +220,7 @@ struct earlier {
 	struct tpd_ingest_directories directories;
 	struct tpd_ingest_names names;
 	struct tpd_ingest_boxes *boxes; /* made when they are first asked for */
+	uint64_t derived;               /* of tpd_ingest_cost(); 0: not asked for yet */
 	/* of the file in work */
 	const struct tpd_entry *entry; /* of the same role; NULL: none */
 	uint32_t file, directory;      /* TPD_INGEST_NOWHERE: none */
@@ -380,6 +381,30 @@ static enum tpd_status match_cut(struct tpd_ingest_job *job, struct tpd_file_wor
 	return TPD_OK;
 }
 
+/*
+ * The tensor of the same name and elements, of another float type. Only where no chunk there is derived from several: such a step may be on
+ * the way down here as well, and there may be one.
+ */
+static enum tpd_status match_other(struct tpd_ingest_job *job, struct tpd_file_work *file, uint32_t s, struct earlier *ref,
+				   struct tpd_err *err)
+{
+	struct tpd_segment *seg = &file->entry->segments[s];
+	struct tpd_slab slab = {.count = 1, .block = seg->length / tpd_dtype_width(seg->dtype)};
+	enum tpd_status status;
+
+	if (!ref->chain || s == 0 || seg->has_ref || !file->typed[s] || file->part[s] ||
+	    !tpd_ingest_names_find_other(&ref->names, file->entry->about[s].name, ref->file, ref->directory, seg, &slab.file, &slab.segment))
+		return TPD_OK;
+	if (ref->derived == 0)
+		ref->derived = tpd_ingest_cost(ref->chain).derived;
+	if (ref->derived > 1 || !tpd_ingest_has_room_for(job, TPD_MANIFEST_WEIGHT_SLAB))
+		return TPD_OK;
+	status = tpd_entry_refer(file->entry, s, &slab, 1, false, err);
+	if (!status)
+		seg->converted = true;
+	return status;
+}
+
 /* A word to the caller before segment s: a checkpoint may have a million of them. */
 static enum tpd_status pause_at(struct tpd_ingest_job *job, uint32_t s, struct tpd_err *err)
 {
@@ -422,6 +447,8 @@ static enum tpd_status match_file(struct tpd_ingest_job *job, struct tpd_file_wo
 		/* Statistics are of tensors: what a file without any looks like says nothing to anybody. */
 		work->has_w1 = s > 0 && in_w1 && tpd_dtype_has_stats(seg->dtype) && in_w1->dtype == seg->dtype;
 		status = match_cut(job, file, s, ref, w1, work->has_w1, err);
+		if (!status)
+			status = match_other(job, file, s, ref, err);
 		if (status)
 			return status;
 	}
@@ -512,7 +539,7 @@ void tpd_ingest_unmatch(struct tpd_ingest_job *job)
 			struct tpd_segment *seg = &entry->segments[s];
 			struct tpd_segment_work *work = &file->segments[s];
 
-			seg->has_ref = seg->in_slabs = seg->derived = false;
+			seg->has_ref = seg->in_slabs = seg->derived = seg->converted = false;
 			if (!file->typed[s])
 				seg->dtype = TPD_DTYPE_BYTES;
 			free(work->w1_slabs);

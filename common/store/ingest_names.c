@@ -275,3 +275,21 @@ bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *nam
 	*out_segment = found->segment;
 	return true;
 }
+
+bool tpd_ingest_names_find_other(const struct tpd_ingest_names *names, const char *name, uint32_t file, uint32_t directory,
+				 const struct tpd_segment *seg, uint32_t *out_file, uint32_t *out_segment)
+{
+	static const enum tpd_dtype types[] = {TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16};
+	const uint64_t elements = seg->length / tpd_dtype_width(seg->dtype);
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(types); i++) {
+		struct tpd_segment other = {.dtype = types[i]};
+
+		if (!tpd_dtype_converts(types[i], seg->dtype) || seg->length % tpd_dtype_width(seg->dtype) != 0 ||
+		    TPD_MUL_OVERFLOW(elements, (uint64_t)tpd_dtype_width(types[i]), &other.length))
+			continue;
+		if (tpd_ingest_names_find(names, name, file, directory, &other, true, out_file, out_segment))
+			return true;
+	}
+	return false;
+}

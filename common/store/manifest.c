@@ -81,6 +81,12 @@ bool tpd_dtype_derives(enum tpd_dtype from, enum tpd_dtype to)
 	return from == to || (from == TPD_DTYPE_F32 && (to == TPD_DTYPE_BF16 || to == TPD_DTYPE_F16));
 }
 
+bool tpd_dtype_converts(enum tpd_dtype from, enum tpd_dtype to)
+{
+	return (from == TPD_DTYPE_F32 && (to == TPD_DTYPE_BF16 || to == TPD_DTYPE_F16)) ||
+	       (to == TPD_DTYPE_F32 && (from == TPD_DTYPE_BF16 || from == TPD_DTYPE_F16));
+}
+
 enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count, bool derived,
 				struct tpd_err *err)
 {
@@ -96,6 +102,7 @@ enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const
 	entry->slabs = grown;
 	seg->has_ref = seg->in_slabs = true;
 	seg->derived = derived;
+	seg->converted = false;
 	seg->ref_file = entry->slab_count;
 	seg->ref_segment = count;
 	entry->slab_count += count;
@@ -434,6 +441,9 @@ enum tpd_status tpd_manifest_check_segment(const struct tpd_manifest *m, const s
 	if (seg->has_ref && !seg->derived && !m->has_ref)
 		return tpd_fail(err, class, "manifest: '%s': segment %u has a reference, the checkpoint none",
 				entry->path, s);
+	if (seg->has_ref && seg->converted &&
+	    (!seg->in_slabs || seg->derived || (seg->dtype != TPD_DTYPE_F32 && !tpd_dtype_converts(TPD_DTYPE_F32, seg->dtype))))
+		return tpd_fail(err, class, "manifest: '%s': segment %u cannot refer to another type", entry->path, s);
 	if (seg->has_ref && seg->in_slabs) {
 		status = check_slabs(entry, s, sums, class, err);
 		if (status)

@@ -39,6 +39,7 @@ struct tpd_segment {
 	uint32_t ref_file, ref_segment; /* in the referenced checkpoint; in_slabs: the first of the entry's slabs, and how many */
 	enum tpd_dtype dtype;
 	bool has_ref, in_slabs, derived; /* derived: the slabs are of this checkpoint */
+	bool converted;                  /* they are of the referenced one, and of another type */
 };
 
 /* What else is known of it: for matching, for the catalog and for people. */
@@ -142,7 +143,7 @@ void tpd_manifest_forget_about(struct tpd_manifest *m);
 /* The ties of a file's segment as a state, ascending; NULL and *out_count 0: none. */
 const struct tpd_tie *tpd_manifest_ties(const struct tpd_manifest *m, uint32_t file, uint32_t segment, uint32_t *out_count);
 
-/* Append to the entry's slabs and let the segment refer to them. count: 1..TPD_SLABS_MAX. */
+/* Append to the entry's slabs and let the segment refer to them; `converted` is for the caller to say then. count: 1..TPD_SLABS_MAX. */
 enum tpd_status tpd_entry_refer(struct tpd_entry *entry, uint32_t segment, const struct tpd_slab *slabs, uint32_t count, bool derived,
 				struct tpd_err *err);
 /* Append a predictor; segments ascend. */
@@ -151,6 +152,8 @@ enum tpd_status tpd_entry_predict(struct tpd_entry *entry, const struct tpd_pred
 const struct tpd_predictor *tpd_entry_predictor(const struct tpd_entry *entry, uint32_t segment);
 /* May a tensor of one type be derived from one of another: the same, or its rounding? */
 bool tpd_dtype_derives(enum tpd_dtype from, enum tpd_dtype to);
+/* May it refer to one of another type: a rounding, or of a rounding? */
+bool tpd_dtype_converts(enum tpd_dtype from, enum tpd_dtype to);
 
 /* What a tensor was planned to be coded as; "derived" where it is derived: what encodes the few differences tells little then. */
 const char *tpd_segment_encoding(const struct tpd_segment *seg, const struct tpd_segment_about *about);

@@ -326,12 +326,13 @@ static enum tpd_status read_segment(struct reader *r, struct tpd_entry *entry, u
 	enum tpd_status status = read_outline(rd, seg, about, err);
 
 	if (!status)
-		status = read_u8(rd, "kind of reference", r->version >= 3 ? 4 : 2, &ref, err);
+		status = read_u8(rd, "kind of reference", r->version >= 5 ? 5 : r->version >= 3 ? 4 : 2, &ref, err);
 	if (!status && ref == 1) {
 		seg->has_ref = true;
 		status = read_segment_ref(rd, seg, err);
 	} else if (!status && ref > 1) {
 		status = read_slabs(rd, entry, s, ref == 3, err);
+		seg->converted = ref == 4;
 	}
 	if (!status && r->version >= 4)
 		status = read_predictor(r, entry, s, err);

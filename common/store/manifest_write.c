@@ -81,7 +81,7 @@ static void put_slab(struct tpd_buf *out, const struct tpd_slab *slab)
 
 static void put_reference(struct tpd_buf *out, const struct tpd_entry *entry, const struct tpd_segment *seg)
 {
-	tpd_buf_u8(out, !seg->has_ref ? 0 : !seg->in_slabs ? 1 : seg->derived ? 3 : 2);
+	tpd_buf_u8(out, !seg->has_ref ? 0 : !seg->in_slabs ? 1 : seg->derived ? 3 : seg->converted ? 4 : 2);
 	if (seg->has_ref && seg->in_slabs) {
 		tpd_buf_varint(out, seg->ref_segment);
 		for (uint32_t i = 0; i < seg->ref_segment; i++)

@@ -192,7 +192,9 @@ enum tpd_status tpd_slab_gather(const struct tpd_slab *slabs, uint32_t count, en
 		while (!status && tpd_slab_next(&walk, &run))
 			status = copy_run(&g, &slabs[i], &run, out + (run.at - low) * g.width, err);
 	}
-	if (!status && from != to)
+	if (!status && from != to && to == TPD_DTYPE_F32)
+		tpd_widen_in_place(out, n, from == TPD_DTYPE_BF16);
+	else if (!status && from != to)
 		tpd_round_in_place(out, n, to == TPD_DTYPE_BF16);
 	return status;
 }

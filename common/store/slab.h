@@ -66,8 +66,9 @@ struct tpd_slab_cost tpd_slab_weigh(const struct tpd_slab *slabs, uint32_t count
 
 /*
  * Put elements [low, low + n) of type `to` together from others of type `from`, which is the same, or F32 where `to` is BF16 or F16: they
- * are rounded then. Zeros where no slab says anything; where slabs overlap the later one holds. `chunk` gives the bytes of a chunk
- * of a referenced segment, borrowed until it is called again; it is asked for the same chunk several times only after another one.
+ * are rounded then; or the other way round: they are widened. Zeros where no slab says anything; where slabs overlap the later one holds.
+ * `chunk` gives the bytes of a chunk of a referenced segment, borrowed until it is called again; it is asked for the same chunk several
+ * times only after another one.
  * out: room for n elements of the wider type. Fails as `chunk` does, and with TPD_CORRUPT where a chunk is shorter than it must be.
  */
 typedef enum tpd_status (*tpd_slab_chunk_fn)(void *arg, uint32_t file, uint32_t segment, uint64_t chunk, const uint8_t **out_bytes,
