@@ -190,6 +190,115 @@ START_TEST(what_is_predicted_from_what)
 }
 END_TEST
 
+/* Bytes that the tensors of a file of the last step take; *out_predicted: how many of them are. */
+static uint64_t file_bytes(const char *path, unsigned *out_predicted)
+{
+	struct tpd_manifest manifest;
+	struct tpd_archive_name which = resolve("run@5");
+	uint64_t stored = UINT64_MAX;
+
+	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &manifest, &err));
+	for (uint32_t f = 0; f < manifest.file_count; f++) {
+		const struct tpd_entry *entry = &manifest.entries[manifest.files[f]];
+
+		if (strcmp(entry->path, path) != 0)
+			continue;
+		*out_predicted = entry->predictor_count;
+		stored = 0;
+		for (uint32_t s = 1; s < entry->segment_count; s++)
+			stored += entry->about[s].stored;
+	}
+	tpd_manifest_release(&manifest);
+	ck_assert_uint_ne(stored, UINT64_MAX);
+	return stored;
+}
+
+/* Weights and moments once more, in a file that comes first and whose names say nothing. */
+static void write_copies(uint64_t step)
+{
+	const float *all[] = {w[0], w[1], m[0], m[1], v[0], v[1]};
+	struct tpd_buf header = {0}, out = {0};
+
+	tpd_buf_printf(&header, "{");
+	for (size_t i = 0; i < TPD_ARRAY_LEN(all); i++)
+		tpd_buf_printf(&header, "%s\"x.%zu\":{\"dtype\":\"F32\",\"shape\":[%u],\"data_offsets\":[%zu,%zu]}", i ? "," : "", i, N,
+			       i * 4 * N, (i + 1) * 4 * N);
+	tpd_buf_printf(&header, "}");
+	tpd_buf_u64(&out, header.len);
+	tpd_buf_put(&out, header.data, header.len);
+	for (size_t i = 0; i < TPD_ARRAY_LEN(all); i++)
+		tpd_buf_put(&out, all[i], sizeof(w[0]));
+	ck_assert_int_eq(tpd_buf_status(&out, NULL), TPD_OK);
+	file_write(scratch("checkpoint-%d/0.safetensors", (int)step), out.data, out.len);
+	tpd_buf_release(&header);
+	tpd_buf_release(&out);
+}
+
+/* What is predicted, and what it is predicted from, stays as it is; copies of both take nothing. */
+START_TEST(copies_beside)
+{
+	uint64_t plain[2];
+	unsigned predicted;
+	struct seen seen;
+
+	start();
+	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);
+	for (uint64_t step = 0; step < STEPS; step++)
+		store_step(step, true);
+	plain[0] = file_bytes("model.safetensors", &predicted);
+	ck_assert_uint_eq(predicted, 2);
+	plain[1] = file_bytes("optim.safetensors", &predicted);
+	archive_close();
+	scratch_remove();
+	scratch_make();
+	start();
+	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);
+	for (uint64_t step = 0; step < STEPS; step++) {
+		train();
+		write_step(step, true);
+		write_copies(step);
+		OK(ingest(scratch("checkpoint-%d", (int)step), "run", step, NULL));
+		rename(scratch("checkpoint-%d", (int)step), scratch("saved-%d", (int)step));
+	}
+	ck_assert_uint_eq(file_bytes("model.safetensors", &predicted), plain[0]);
+	ck_assert_uint_eq(predicted, 2);
+	ck_assert_uint_eq(file_bytes("optim.safetensors", &predicted), plain[1]);
+	ck_assert_uint_eq(file_bytes("0.safetensors", &predicted), 0);
+	for (uint64_t step = 0; step < STEPS; step++)
+		check_step(step, true);
+	ck_assert(file_equal(scratch("out-5/0.safetensors"), scratch("saved-5/0.safetensors")));
+	seen = look(0);
+	ck_assert_uint_eq(seen.predicted, 0);
+}
+END_TEST
+
+/* Two weights that are not the same, and move alike: each is predicted from moments of its own, so neither pair may be derived. */
+START_TEST(moments_that_are_the_same)
+{
+	static float apart[N];
+	unsigned predicted;
+
+	start();
+	for (unsigned i = 0; i < N; i++)
+		apart[i] = w[1][i] - w[0][i];
+	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);
+	for (uint64_t step = 0; step < STEPS; step++) {
+		train();
+		for (unsigned i = 0; i < N; i++)
+			w[1][i] = w[0][i] + apart[i];
+		memcpy(m[1], m[0], sizeof(m[0]));
+		memcpy(v[1], v[0], sizeof(v[0]));
+		write_step(step, true);
+		OK(ingest(scratch("checkpoint-%d", (int)step), "run", step, NULL));
+		rename(scratch("checkpoint-%d", (int)step), scratch("saved-%d", (int)step));
+	}
+	file_bytes("model.safetensors", &predicted);
+	ck_assert_uint_eq(predicted, 2);
+	for (uint64_t step = 0; step < STEPS; step++)
+		check_step(step, true);
+}
+END_TEST
+
 /* Each time it gets further, and what comes out is what would have come at once. */
 START_TEST(interrupted)
 {
@@ -299,6 +408,8 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		what_is_predicted_from_what,
+		copies_beside,
+		moments_that_are_the_same,
 		interrupted,
 		forged,
 	};

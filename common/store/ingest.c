@@ -572,7 +572,11 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 	if (!status)
 		status = tpd_ingest_predict(job, err);
 	if (!status)
+		status = tpd_ingest_repeats(job, err);
+	if (!status)
 		status = tpd_ingest_survey(job, err);
+	if (!status)
+		status = tpd_ingest_take_twins(job, err);
 	if (status)
 		return status;
 	weigh_reference(job);

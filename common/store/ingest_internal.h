@@ -34,6 +34,10 @@ struct tpd_segment_work {
 	uint8_t *sample_inputs[TPD_INPUT_COUNT]; /* likewise; of those that its terms need */
 	struct tpd_predictor predictor;   /* what it may be predicted from; terms 0: nothing */
 	unsigned moments;                 /* which of them were found */
+	bool serves, is_moment;           /* another one is derived from it; may be predicted from it */
+	bool has_twin, takes_twin;        /* a tensor of this checkpoint may be the same; and is cheaper to refer to */
+	uint32_t twin_file, twin_segment;
+	struct tpd_plan twin_plan;        /* then */
 };
 
 struct tpd_file_work {
@@ -238,9 +242,21 @@ enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_sl
 /* When all plans stand: into the manifest. */
 enum tpd_status tpd_ingest_name_predictors(struct tpd_ingest_job *job, struct tpd_err *err);
 
+/* --- ingest_repeats.c: tensors that there are more than once --- */
+
+/* Which tensors may be the same as another one. When what they refer to otherwise is known. */
+enum tpd_status tpd_ingest_repeats(struct tpd_ingest_job *job, struct tpd_err *err);
+/* Segment s of job->file is planned, and has a twin: is that cheaper? In any thread of the pool; own: its sample. */
+enum tpd_status tpd_ingest_try_twin(struct tpd_ingest_job *job, uint32_t s, const struct tpd_sample *own, unsigned worker,
+				    struct tpd_err *err);
+/* When all are planned: those for which it is refer to theirs. */
+enum tpd_status tpd_ingest_take_twins(struct tpd_ingest_job *job, struct tpd_err *err);
+
 /* --- ingest_survey.c --- */
 
 enum tpd_status tpd_ingest_survey(struct tpd_ingest_job *job, struct tpd_err *err);
+/* The planner's sample of a tensor, from the source; of segments of one length and type it is from the same places. */
+enum tpd_status tpd_ingest_read_sample(struct tpd_ingest_job *job, uint32_t file, uint32_t segment, uint8_t *out, struct tpd_err *err);
 
 /* --- ingest_encode.c --- */
 

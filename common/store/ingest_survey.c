@@ -58,6 +58,17 @@ static void cut_sample(const struct geometry *g, uint64_t pos, uint64_t len, con
 	}
 }
 
+enum tpd_status tpd_ingest_read_sample(struct tpd_ingest_job *job, uint32_t file, uint32_t segment, uint8_t *out, struct tpd_err *err)
+{
+	const struct tpd_segment *seg = &job->files[file].entry->segments[segment];
+	const struct geometry g = sample_geometry(seg);
+	enum tpd_status status = TPD_OK;
+
+	for (uint64_t i = 0; !status && i < g.stretches; i++)
+		status = tpd_ingest_pread(&job->files[file], out + i * g.stretch, g.stretch, seg->offset + stretch_start(&g, i), err);
+	return status;
+}
+
 /* Is any of the sample in that chunk? */
 static bool has_sample(const struct tpd_segment *seg, uint64_t chunk)
 {
@@ -186,6 +197,8 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 	} else {
 		work->plan_alone = work->plan;
 	}
+	if (!status && work->has_twin)
+		status = tpd_ingest_try_twin(job, s, &sample, worker, err);
 	free(work->sample_x);
 	free(work->sample_p);
 	work->sample_x = work->sample_p = NULL;
