@@ -113,6 +113,9 @@ START_TEST(watch_of_a_run)
 	ck_assert_ptr_eq(tpd_config_watch_of(&config, "a/b"), &config.watches[2]);
 	ck_assert_ptr_eq(tpd_config_watch_of(&config, "a/b/cd"), &config.watches[2]);
 	tpd_config_release(&config);
+	ck_assert_int_eq(parse("[watch:a]\npath=/a\nbase=/models/b c/\n", TPD_CONFIG_SYNTAX), TPD_OK);
+	ck_assert_str_eq(config.watches[0].base, "/models/b c");
+	tpd_config_release(&config);
 }
 END_TEST
 
@@ -153,8 +156,9 @@ static const struct {
 	 "3: [watch:a] step_regex: must be a POSIX extended regular expression, not 'it([0-9]+'"},
 	{"[watch:a]\npath=/a\nstep_regex=it[0-9]+\n",
 	 "3: [watch:a] step_regex: must have a group that is the step, such as run_([0-9]+)$, not 'it[0-9]+'"},
-	{"[watch:a]\npath=/a\nbase=b@\n", "3: [watch:a] base: must be RUN, RUN@STEP, auto or none, not 'b@'"},
-	{"[watch:a]\npath=/a\nbase=/models/b\n", "3: [watch:a] base: must be RUN, RUN@STEP, auto or none, not '/models/b'"},
+	{"[watch:a]\npath=/a\nbase=b@\n", "3: [watch:a] base: must be RUN, RUN@STEP, the absolute path of a model, auto or none, not 'b@'"},
+	{"[watch:a]\npath=/a\nbase=./b\n",
+	 "3: [watch:a] base: must be RUN, RUN@STEP, the absolute path of a model, auto or none, not './b'"},
 	{"[daemon]\nspool_copies=some\n", "2: [daemon] spool_copies: must be a size, such as 4G, or 0, not 'some'"},
 	{"[daemon]\nlow_space=much\n", "2: [daemon] low_space: must be a size, such as 4G, or 0, not 'much'"},
 	{"\n[watch:a]\nsettle=1\n", "2: [watch:a] path: is missing"},

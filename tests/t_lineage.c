@@ -78,6 +78,47 @@ START_TEST(a_base_that_is_given)
 }
 END_TEST
 
+/* A path is stored once, as long as it holds the same. */
+START_TEST(a_base_that_is_a_path)
+{
+	struct tpd_archive_name *names = NULL;
+	struct tpd_ingest_result result;
+	float *values = model_make(1), *newer = model_tune(values, 8, 1e-3);
+	size_t count = 0;
+	char path[512];
+
+	archive_open(16, 0, 2);
+	snprintf(path, sizeof(path), "%s", scratch(".tiny llama@7b"));
+	model_write(path, values, TPD_DTYPE_F32, NULL);
+	for (unsigned i = 0; i < 3; i++) {
+		char run[16], name[32];
+
+		snprintf(run, sizeof(run), "tuned-%u", i);
+		snprintf(name, sizeof(name), "%s@20", run);
+		if (i == 2) {
+			model_write(path, newer, TPD_DTYPE_F32, NULL);
+			strcat(path, "//");
+		}
+		write_tuned(scratch("tuned"), i == 2 ? newer : values, 2 + i, 2e-5);
+		check_against(name, store_and_move(path, scratch("tuned"), run, 20));
+		ck_assert_str_eq(reference_of(name), "models/_tiny llama_7b@0");
+		write_tuned(scratch("tuned"), values, 2 + i, 2.1e-5);
+		store_and_move(path, scratch("tuned"), run, 40);
+	}
+	OK(tpd_archive_select(archive, "models", &names, &count, &err));
+	ck_assert_uint_eq(count, 2); /* versions */
+	free(names);
+	write_tuned(scratch("tuned"), values, 9, 2e-5);
+	OK(store_from(scratch("nowhere"), scratch("tuned"), "lost", 20, &result));
+	ck_assert_int_eq(result.base_fault.status, TPD_NOT_FOUND);
+	ck_assert_ptr_nonnull(strstr(reference_of("lost@20"), "@"));
+	OK(store_from("/", scratch("tuned"), "root", 20, &result));
+	ck_assert_int_eq(result.base_fault.status, TPD_USAGE);
+	free(newer);
+	free(values);
+}
+END_TEST
+
 /* Of a stranger, a cousin, an elder and the parent; and then from the run itself, which is nearer than any of them. */
 START_TEST(a_base_that_is_found)
 {
@@ -406,6 +447,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		a_base_that_is_given,
+		a_base_that_is_a_path,
 		a_base_that_is_found,
 		nothing_to_refer_to,
 		depth_has_its_limit,

@@ -5,7 +5,9 @@
 
 #include "tools/tools.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -52,12 +54,24 @@ static bool had_name(const struct tpd_archive_name *names, size_t count, const s
 	return false;
 }
 
-/* A typing mistake is told before anything is stored. */
-static enum tpd_status check_base(struct tpd_archive *archive, const char *base, struct tpd_err *err)
+/* --base as archive.h has it, fresh; NULL in *out: not given. A typing mistake is told before anything is stored. */
+static enum tpd_status find_base(struct tpd_archive *archive, const char *base, char **out, struct tpd_err *err)
 {
 	struct tpd_archive_name ignored;
 
-	if (!base || strcmp(base, "auto") == 0 || strcmp(base, "none") == 0)
+	*out = NULL;
+	if (!base)
+		return TPD_OK;
+	if (base[0] == '/' || strncmp(base, "./", 2) == 0 || strncmp(base, "../", 3) == 0) {
+		*out = realpath(base, NULL);
+		if (!*out && (errno == ENOENT || errno == ENOTDIR))
+			return tpd_fail(err, TPD_NOT_FOUND, "there is no '%s'", base);
+		return *out ? TPD_OK : tpd_fail_sys(err, errno, "cannot find '%s'", base);
+	}
+	*out = strdup(base);
+	if (!*out)
+		return tpd_fail_nomem(err);
+	if (strcmp(base, "auto") == 0 || strcmp(base, "none") == 0)
 		return TPD_OK;
 	return tpd_archive_resolve_base(archive, base, &ignored, err);
 }
@@ -70,6 +84,7 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 	struct tpd_progress progress;
 	struct tpd_bar bar;
 	TPD_AUTO_FREE struct tpd_archive_name *names = NULL;
+	TPD_AUTO_FREE char *base = NULL;
 	size_t count = 0;
 	char label[TPD_NAME_TEXT];
 	enum tpd_status status = tpd_ctl_locate(ctl, err);
@@ -82,7 +97,7 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 		return status;
 	if (!was_there)
 		tpd_ctl_note(ctl, "made a new store in '%s'", ctl->store);
-	status = check_base(archive, ctl->base, err);
+	status = find_base(archive, ctl->base, &base, err);
 	if (status) {
 		tpd_archive_close(archive);
 		return status;
@@ -90,7 +105,7 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 	snprintf(label, sizeof(label), "%.200s@%llu", out->name.run, (unsigned long long)out->name.step);
 	tpd_archive_select(archive, label, &names, &count, NULL); /* none when there is no such step */
 	progress = tpd_bar_start(&bar, ctl, label, tpd_capture_bytes(capture));
-	status = tpd_archive_ingest_from(archive, ctl->base, out->name.run, out->name.step, capture, &progress, &out->result,
+	status = tpd_archive_ingest_from(archive, base, out->name.run, out->name.step, capture, &progress, &out->result,
 					 &out->unrecorded, err);
 	tpd_bar_finish(&bar);
 	out->repaired = status == TPD_OK && !out->result.existed && had_name(names, count, &out->result.id);

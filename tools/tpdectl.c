@@ -58,7 +58,7 @@ static const struct {
 	[O_SOCKET] = {"socket", "PATH", "the daemon's control socket", 0},
 	[O_EFFORT] = {"effort", "WORD", "fast, balanced or max (else as configured)", 0},
 	[O_DEPEND] = {"depend", "WORD", "none, weights or optimizer: see tpded.conf(5)", 0},
-	[O_BASE] = {"base", "RUN[@STEP]", "what a new run begins from, auto or none", 0},
+	[O_BASE] = {"base", "BASE", "a new run's base: RUN[@STEP], PATH, auto or none", 0},
 };
 
 static const struct command {

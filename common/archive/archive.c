@@ -207,55 +207,6 @@ static enum tpd_status record(struct tpd_archive *archive, const char *run, cons
 	return status;
 }
 
-enum tpd_status tpd_archive_resolve_base(struct tpd_archive *archive, const char *base, struct tpd_archive_name *out, struct tpd_err *err)
-{
-	struct tpd_err fault = {0};
-	TPD_AUTO_FREE char *latest = NULL;
-	enum tpd_status status;
-
-	if (strchr(base, '@'))
-		return tpd_archive_resolve(archive, base, out, err);
-	if (asprintf(&latest, "%s@latest", base) < 0) {
-		latest = NULL;
-		return tpd_fail_nomem(err);
-	}
-	status = tpd_archive_resolve(archive, latest, out, &fault);
-	if (status == TPD_NOT_FOUND && tpd_archive_resolve(archive, base, out, NULL) == TPD_OK) /* the digits of an id */
-		return TPD_OK;
-	if (status && err)
-		*err = fault;
-	return status;
-}
-
-/* Is there anything of its own that this step of the run may refer to? */
-static bool has_other_steps(struct tpd_archive *archive, const char *run, uint64_t step)
-{
-	struct tpd_run versions = {0};
-	bool found = false;
-
-	if (tpd_store_run_read(archive->store, run, &versions, NULL) == TPD_OK)
-		for (size_t v = 0; v < versions.count; v++)
-			found |= !versions.versions[v].forgotten && versions.versions[v].step != step;
-	tpd_run_release(&versions);
-	return found;
-}
-
-/* out_fault: why `base` is none. */
-static void choose_base(struct tpd_archive *archive, const char *base, const char *run, uint64_t step, struct tpd_ingest_options *options,
-			struct tpd_err *out_fault)
-{
-	struct tpd_archive_name name;
-
-	if (!base || strcmp(base, "auto") == 0 || has_other_steps(archive, run, step))
-		return;
-	if (strcmp(base, "none") == 0) {
-		options->base = TPD_BASE_NONE;
-	} else if (tpd_archive_resolve_base(archive, base, &name, out_fault) == TPD_OK) {
-		options->base = TPD_BASE_GIVEN;
-		options->base_id = name.id;
-	}
-}
-
 enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run, uint64_t step,
 				   const struct tpd_capture *capture, const struct tpd_progress *progress,
 				   struct tpd_ingest_result *out, struct tpd_err *out_unrecorded, struct tpd_err *err)
@@ -286,13 +237,15 @@ enum tpd_status tpd_archive_ingest_from(struct tpd_archive *archive, const char 
 		options.progress = *progress;
 	options.tip = tip;
 	options.metrics = &metrics;
-	status = tpd_capture_metrics(capture, &metrics, err);
+	status = tpd_base_choose(archive, base, run, step, progress, &options, &no_base);
+	if (status && err)
+		*err = no_base;
+	if (!status)
+		status = tpd_capture_metrics(capture, &metrics, err);
 	if (!status)
 		status = tpd_store_run_lock(archive->store, run, archive->options.lock_timeout_ms, &lock, err);
-	if (!status) {
-		choose_base(archive, base, run, step, &options, &no_base);
+	if (!status)
 		status = tpd_ingest(lock, run, step, tpd_capture_source(capture), &options, &result, err);
-	}
 	if (!status && !result.existed && !result.near_copy)
 		tpd_tip_put(archive, run, &result.id, capture);
 	tpd_store_run_unlock(lock);

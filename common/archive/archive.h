@@ -96,13 +96,14 @@ enum tpd_status tpd_archive_ingest(struct tpd_archive *archive, const char *run,
 				   struct tpd_ingest_result *out, struct tpd_err *out_unrecorded, struct tpd_err *err);
 /*
  * The same. base: what the run's first checkpoint may refer to (nothing else does): NULL or "auto": the checkpoint of another run that is
- * most like it, if one is; "none"; or the name of one, where RUN alone is its latest. One that is not there, or cannot be read, keeps
- * nothing out: out->base_fault says so.
+ * most like it, if one is; "none"; the name of one, where RUN alone is its latest; or the absolute path of a model, which is stored first,
+ * as step 0 of the run "models/" and its last part, where it is not yet. One that is not there, or cannot be read, keeps nothing out:
+ * out->base_fault says so.
  */
 enum tpd_status tpd_archive_ingest_from(struct tpd_archive *archive, const char *base, const char *run, uint64_t step,
 					const struct tpd_capture *capture, const struct tpd_progress *progress,
 					struct tpd_ingest_result *out, struct tpd_err *out_unrecorded, struct tpd_err *err);
-/* As it resolves a base that is neither "auto" nor "none"; a mistake is TPD_USAGE or TPD_NOT_FOUND. */
+/* As it resolves a base that is no word and no path; a mistake is TPD_USAGE or TPD_NOT_FOUND. */
 enum tpd_status tpd_archive_resolve_base(struct tpd_archive *archive, const char *base, struct tpd_archive_name *out, struct tpd_err *err);
 /*
  * Remove what an ingest of RUN@step left that did not finish, for good; *out_bytes of files. TPD_NOT_FOUND: nothing

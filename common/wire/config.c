@@ -249,14 +249,18 @@ static const char *set_complete_when(struct tpd_config *config, size_t watch, co
 static const char *set_base(struct tpd_config *config, size_t watch, const char *value)
 {
 	const char *at = strchr(value, '@');
-	char *run = at ? strndup(value, (size_t)(at - value)) : strdup(value);
-	bool good = run && tpd_text_is_run_name(run) && (!at || at[1]);
+	char *run;
+	bool good;
 
+	if (value[0] == '/')
+		return set_path(&config->watches[watch].base, value);
+	run = at ? strndup(value, (size_t)(at - value)) : strdup(value);
+	good = run && tpd_text_is_run_name(run) && (!at || at[1]);
 	if (!run)
 		return out_of_memory;
 	free(run);
 	if (!good)
-		return "must be RUN, RUN@STEP, auto or none";
+		return "must be RUN, RUN@STEP, the absolute path of a model, auto or none";
 	free(config->watches[watch].base);
 	config->watches[watch].base = strdup(value);
 	return config->watches[watch].base ? NULL : out_of_memory;

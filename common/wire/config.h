@@ -4,7 +4,7 @@
  *     [store]    path=DIR  catalog=FILE  max_depth=N  part_size=SIZE  tip_cache=SIZE
  *     [codec]    effort=fast|balanced|max  depend=none|weights|optimizer
  *     [daemon]   control_socket=PATH  threads=N  scan_interval=SECONDS  low_space=SIZE  spool_copies=SIZE
- *     [watch:NAME]  path=DIR  settle=SECONDS  complete_when=PATTERNS  step_regex=ERE  stalled_after=SECONDS  base=RUN[@STEP]
+ *     [watch:NAME]  path=DIR  settle=SECONDS  complete_when=PATTERNS  step_regex=ERE  stalled_after=SECONDS  base=RUN[@STEP]|PATH
  *                                                        one section a directory
  *
  * Every mistake is one error that names file, line and key: unknown sections and keys, bad values, keys given twice,

@@ -47,6 +47,7 @@ expect 0 ingest "$run/checkpoint-80" --run latest --base alone; says 'latest@80'
 expect 0 show latest@80; says 'latest@60, depth 3'
 
 # --- refused, before anything is stored ---
+expect 4 ingest "$run/checkpoint-60" --run refused --base ./nowhere; complains "there is no './nowhere'"
 expect 4 ingest "$run/checkpoint-60" --run refused --base demo@30; complains "run 'demo' has no checkpoint '30'"
 expect 4 ingest "$run/checkpoint-60" --run refused --base nobody; complains "no run 'nobody'"
 expect 2 ingest "$run/checkpoint-60" --run refused --base demo@x; complains 'RUN@STEP'
@@ -57,6 +58,16 @@ expect 4 list refused
 expect 0 ingest "$run/checkpoint-80" --run found; says ', from latest@80'
 is_back found@80 checkpoint-80
 expect 0 ingest "$run/checkpoint-80" --run still --base auto; says ', from '
+
+# --- a path ---
+expect 0 ingest "$run/checkpoint-60" --run path --base "$run/checkpoint-40"; says ', from models/checkpoint-40@0'
+cp -r "$run/checkpoint-40" "$dir/model"
+mkdir "$dir/here"
+cd "$dir/here" || exit 1
+expect 0 ingest "$run/checkpoint-80" --run path2 --base ../model; says ', from models/model@0'
+expect 0 ingest "$run/checkpoint-100" --run path3 --base ../model/; says ', from models/model@0'
+cd "$OLDPWD" || exit 1
+expect 0 --json list models; [ "$(grep -o '"step":' "$dir/out" | wc -l)" -eq 2 ] || fail "a model is stored twice: $(cat "$dir/out")"
 
 # --- the catalog, as it is and made again ---
 if command -v sqlite3 >/dev/null; then
@@ -87,7 +98,6 @@ kill $daemon
 wait $daemon || fail "the daemon ended with $?"
 daemon=
 expect 0 show d/given@100; says 'demo@20, of another run, depth 1'
-expect 0 show d/lost@100; says ', of another run'
 grep -q "d/lost@100~1 is stored without its base: no run 'nobody'" "$dir/log" || fail "the log is silent about a base that there is not: $(tail -3 "$dir/log")"
 ! grep -q 'd/\(given\|none\)@.*without its base' "$dir/log" || fail "a base is missed that is not: $(cat "$dir/log")"
 expect 0 show d/none@100; says 'none: a keyframe'

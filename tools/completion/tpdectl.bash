@@ -82,7 +82,15 @@ _tpdectl() {
 	--threads | --lock-timeout | --step | --file) return ;;
 	--effort) mapfile -t COMPREPLY < <(compgen -W 'fast balanced max' -- "$word"); return ;;
 	--depend) mapfile -t COMPREPLY < <(compgen -W 'none weights optimizer' -- "$word"); return ;;
-	--base) mapfile -t COMPREPLY < <(compgen -W "auto none $(_tpdectl_names ''; _tpdectl_names steps)" -- "$cur"); return ;;
+	--base)
+		if [[ $cur == [./]* ]]; then
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+			compopt -o filenames
+		else
+			mapfile -t COMPREPLY < <(compgen -W "auto none $(_tpdectl_names ''; _tpdectl_names steps)" -- "$cur")
+		fi
+		return
+		;;
 	esac
 
 	# RUN@best:METRIC. ":" is a word break of readline's own, so that RUN@best and METRIC are words beside it; where it is none, one word.
