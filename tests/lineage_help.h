@@ -95,15 +95,19 @@ static TPD_UNUSED void tensors_write(const char *path, const struct tensor *tens
 	tpd_buf_release(&file);
 }
 
+/* What comes before each name. */
+static const char *name_prefix = "";
+
 /* DIR/model.safetensors, and DIR/optimizer.safetensors with moments where `moments` is no NULL. */
 static TPD_UNUSED void model_write(const char *dir, const float *values, enum tpd_dtype dtype, const float *moments)
 {
 	struct tensor model[TPD_ARRAY_LEN(parts)], state[TPD_ARRAY_LEN(parts)];
-	char names[TPD_ARRAY_LEN(parts)][32], path[512];
+	char names[TPD_ARRAY_LEN(parts)][32], titles[TPD_ARRAY_LEN(parts)][64], path[512];
 
 	for (unsigned i = 0; i < TPD_ARRAY_LEN(parts); i++) {
 		snprintf(names[i], sizeof(names[i]), "state.%u.exp_avg", i);
-		model[i] = (struct tensor){parts[i].name, dtype, values + parts[i].first, parts[i].n};
+		snprintf(titles[i], sizeof(titles[i]), "%s%s", name_prefix, parts[i].name);
+		model[i] = (struct tensor){titles[i], dtype, values + parts[i].first, parts[i].n};
 		state[i] = (struct tensor){names[i], TPD_DTYPE_F32, moments ? moments + parts[i].first : NULL, parts[i].n};
 	}
 	mkdir(dir, 0755);

@@ -139,6 +139,50 @@ START_TEST(what_is_put_together_there)
 }
 END_TEST
 
+/* Wrapped, unwrapped, and wrapped otherwise; each tensor, of the same type and of another. */
+START_TEST(names_that_begin_otherwise)
+{
+	static const char *const prefixes[][2] = {{"", "module."}, {"module.", ""}, {"_orig_mod.", "state_dict."}, {"", "a.b.c."}};
+	float *values = model_make(1), *tuned = model_tune(values, 4, 2e-6);
+
+	archive_open(16, 0, 2);
+	for (unsigned i = 0; i < TPD_ARRAY_LEN(prefixes); i++)
+		for (unsigned half = 0; half < 2; half++) {
+			char base[16], run[16], name[32];
+			struct tpd_manifest m;
+			const char *kept;
+
+			snprintf(base, sizeof(base), "base-%u-%u", i, half);
+			snprintf(run, sizeof(run), "tuned-%u-%u", i, half);
+			snprintf(name, sizeof(name), "%s@0", run);
+			name_prefix = prefixes[i][0];
+			model_write(scratch("c"), values, F32, NULL);
+			store_and_move("none", scratch("c"), base, 0);
+			name_prefix = prefixes[i][1];
+			model_write(scratch("c"), tuned, half ? BF16 : F32, NULL);
+			kept = store_and_move(base, scratch("c"), run, 0);
+			m = manifest_of(name);
+			for (uint32_t s = 1; s < m.entries[0].segment_count; s++)
+				ck_assert(m.entries[0].segments[s].has_ref && m.entries[0].segments[s].converted == half);
+			tpd_manifest_release(&m);
+			check_against(name, kept);
+			/* What it is called the next time is another tensor, within a run. */
+			name_prefix = "other.";
+			model_write(scratch("c"), tuned, half ? BF16 : F32, NULL);
+			store_and_move(NULL, scratch("c"), run, 1);
+			snprintf(name, sizeof(name), "%s@1", run);
+			ck_assert_uint_gt(stored_of(name, 0), 1000);
+		}
+	name_prefix = "wrapped.";
+	model_write(scratch("c"), values, F32, NULL);
+	store_and_move(NULL, scratch("c"), "found", 0);
+	ck_assert_uint_eq(stored_of("found@0", 0), 0);
+	name_prefix = "";
+	free(tuned);
+	free(values);
+}
+END_TEST
+
 /* Of another length there is nothing to convert; integers and glue have no other type. */
 START_TEST(what_cannot_be_converted)
 {
@@ -281,6 +325,7 @@ int main(void)
 	tcase_add_loop_test(tc, f32_of_a_half_model, 0, 2);
 	tcase_add_test(tc, the_rounding_itself);
 	tcase_add_test(tc, what_is_put_together_there);
+	tcase_add_test(tc, names_that_begin_otherwise);
 	tcase_add_test(tc, what_cannot_be_converted);
 	tcase_add_test(tc, forged);
 	suite_add_tcase(suite, tc);

@@ -140,12 +140,18 @@ void tpd_ingest_directories_release(struct tpd_ingest_directories *directories);
 enum tpd_status tpd_ingest_directories_find(const struct tpd_ingest_directories *directories, const struct tpd_manifest *own, uint32_t file,
 					    uint32_t *out_number, struct tpd_err *err);
 
+#define TPD_INGEST_PREFIXES 4u
+
 struct tpd_ingest_name;
 struct tpd_ingest_names {
 	const struct tpd_manifest *manifest; /* borrowed, as its names */
 	const struct tpd_ingest_directories *directories; /* borrowed */
 	struct tpd_ingest_name *items;       /* owned; NULL: there is no checkpoint, nothing is ever found */
 	size_t count;
+	struct { /* "module.": the first parts that most names have */
+		const char *text; /* not ended */
+		size_t len, count;
+	} prefixes[TPD_INGEST_PREFIXES];
 };
 
 enum tpd_status tpd_ingest_names_make(const struct tpd_manifest *m, const struct tpd_ingest_directories *directories,
@@ -161,6 +167,18 @@ bool tpd_ingest_names_find(const struct tpd_ingest_names *names, const char *nam
 /* The same of one that has seg's elements, and another float type. */
 bool tpd_ingest_names_find_other(const struct tpd_ingest_names *names, const char *name, uint32_t file, uint32_t directory,
 				 const struct tpd_segment *seg, uint32_t *out_file, uint32_t *out_segment);
+
+/*
+ * A tensor of seg's elements, of its type or (*out_other) of another float type, whose name differs in its first parts only: what one
+ * writer calls model.norm.weight another calls module.model.norm.weight. For checkpoints of another run. last: zeros the first time.
+ */
+struct tpd_ingest_renaming {
+	unsigned way;    /* in which it was found the last time */
+	uint32_t misses; /* there is an end to it */
+};
+bool tpd_ingest_names_find_alike(const struct tpd_ingest_names *names, struct tpd_ingest_renaming *last, const char *name, uint32_t file,
+				 uint32_t directory, const struct tpd_segment *seg, bool *out_other, uint32_t *out_file,
+				 uint32_t *out_segment);
 
 /* --- ingest_cost.c: what it takes to read through a chain --- */
 

@@ -130,23 +130,28 @@ static enum tpd_status list_runs(struct tpd_ingest_job *job, struct kinship *out
 	return status;
 }
 
-static bool has_counterpart(const struct tpd_ingest_names *names, const struct tpd_file_work *file, uint32_t s)
+static bool has_counterpart(const struct tpd_ingest_names *names, struct tpd_ingest_renaming *renaming, const struct tpd_file_work *file,
+			    uint32_t s)
 {
 	const struct tpd_segment *seg = &file->entry->segments[s];
 	const char *name = file->entry->about[s].name;
 	uint32_t ignored[2];
+	bool other;
 
 	if (tpd_ingest_names_find(names, name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE, seg, file->typed[s], &ignored[0], &ignored[1]))
 		return true;
-	return file->typed[s] && !file->part[s] &&
-	       tpd_ingest_names_find_other(names, name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE, seg, &ignored[0], &ignored[1]);
+	if (!file->typed[s] || file->part[s])
+		return false;
+	return tpd_ingest_names_find_other(names, name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE, seg, &ignored[0], &ignored[1]) ||
+	       tpd_ingest_names_find_alike(names, renaming, name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE, seg, &other, &ignored[0], &ignored[1]);
 }
 
-/* Bytes of tensors that have a counterpart in `m`, by name and size, whatever float type it has. */
+/* Bytes of tensors that have a counterpart in `m`, by name and size, whatever float type it has, and whatever its name begins with. */
 static enum tpd_status find_common(const struct tpd_ingest_job *job, const struct tpd_manifest *m, uint64_t *out_bytes, struct tpd_err *err)
 {
 	struct tpd_ingest_directories directories = {0};
 	struct tpd_ingest_names names = {0};
+	struct tpd_ingest_renaming renaming = {0};
 	enum tpd_status status = tpd_ingest_directories_make(m, &directories, err);
 
 	*out_bytes = 0;
@@ -156,7 +161,7 @@ static enum tpd_status find_common(const struct tpd_ingest_job *job, const struc
 		const struct tpd_file_work *file = &job->files[f];
 
 		for (uint32_t s = 1; s < file->entry->segment_count; s++)
-			if (has_counterpart(&names, file, s))
+			if (has_counterpart(&names, &renaming, file, s))
 				*out_bytes += file->entry->segments[s].length;
 	}
 	tpd_ingest_names_release(&names);

@@ -221,6 +221,7 @@ struct earlier {
 	struct tpd_ingest_names names;
 	struct tpd_ingest_boxes *boxes; /* made when they are first asked for */
 	uint64_t derived;               /* of tpd_ingest_cost(); 0: not asked for yet */
+	struct tpd_ingest_renaming renaming;
 	/* of the file in work */
 	const struct tpd_entry *entry; /* of the same role; NULL: none */
 	uint32_t file, directory;      /* TPD_INGEST_NOWHERE: none */
@@ -382,18 +383,30 @@ static enum tpd_status match_cut(struct tpd_ingest_job *job, struct tpd_file_wor
 }
 
 /*
- * The tensor of the same name and elements, of another float type. Only where no chunk there is derived from several: such a step may be on
- * the way down here as well, and there may be one.
+ * The tensor of the same name and elements, of another float type; of another run, also of a name that only begins otherwise. Another
+ * type only where no chunk there is derived from several: such a step may be on the way down here as well, and there may be one.
  */
 static enum tpd_status match_other(struct tpd_ingest_job *job, struct tpd_file_work *file, uint32_t s, struct earlier *ref,
 				   struct tpd_err *err)
 {
 	struct tpd_segment *seg = &file->entry->segments[s];
 	struct tpd_slab slab = {.count = 1, .block = seg->length / tpd_dtype_width(seg->dtype)};
+	const char *name = file->entry->about[s].name;
+	bool found, other = true;
 	enum tpd_status status;
 
-	if (!ref->chain || s == 0 || seg->has_ref || !file->typed[s] || file->part[s] ||
-	    !tpd_ingest_names_find_other(&ref->names, file->entry->about[s].name, ref->file, ref->directory, seg, &slab.file, &slab.segment))
+	if (!ref->chain || s == 0 || seg->has_ref || !file->typed[s] || file->part[s])
+		return TPD_OK;
+	found = tpd_ingest_names_find_other(&ref->names, name, ref->file, ref->directory, seg, &slab.file, &slab.segment);
+	if (!found && strcmp(tpd_chain_manifest(ref->chain)->run, job->manifest.run) != 0)
+		found = tpd_ingest_names_find_alike(&ref->names, &ref->renaming, name, ref->file, ref->directory, seg, &other, &slab.file,
+						    &slab.segment);
+	if (found && !other) {
+		seg->has_ref = true;
+		seg->ref_file = slab.file;
+		seg->ref_segment = slab.segment;
+	}
+	if (!found || !other)
 		return TPD_OK;
 	if (ref->derived == 0)
 		ref->derived = tpd_ingest_cost(ref->chain).derived;

@@ -11,6 +11,7 @@
 #include "store/ingest_internal.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,6 +53,11 @@ static size_t directory_len(const struct tpd_manifest *m, uint32_t file)
 
 	return slash && m->kind == TPD_CHECKPOINT_DIR ? (size_t)(slash - path) : 0;
 }
+
+#define PREFIX_MAX 64u /* bytes of a first part of names */
+#define PARTS_MAX 3u   /* that are taken away from the front of a name */
+#define ALIKE_KEY (PREFIX_MAX + TPD_FORMAT_MAX_NAME + 1)
+#define ALIKE_MISSES 4096u /* of names, before no more are tried: each takes a fraction of a millisecond */
 
 struct tpd_ingest_directory {
 	char *path, *role; /* owned */
@@ -184,6 +190,28 @@ static int compare(const void *a, const void *b)
 	return order ? order : (x->segment > y->segment) - (x->segment < y->segment);
 }
 
+/* The names are sorted, so those of one first part stand together. */
+static void find_prefixes(struct tpd_ingest_names *names)
+{
+	for (size_t from = 0, to; from < names->count; from = to) {
+		const char *text = names->items[from].name, *dot = strchr(text, '.');
+		size_t len = dot ? (size_t)(dot + 1 - text) : 0, at = TPD_INGEST_PREFIXES;
+
+		for (to = from + 1; to < names->count && len > 0 && strncmp(names->items[to].name, text, len) == 0;)
+			to++;
+		if (len == 0 || len > PREFIX_MAX)
+			continue;
+		while (at > 0 && to - from > names->prefixes[at - 1].count)
+			at--;
+		if (at == TPD_INGEST_PREFIXES)
+			continue;
+		memmove(&names->prefixes[at + 1], &names->prefixes[at], (TPD_INGEST_PREFIXES - 1 - at) * sizeof(names->prefixes[0]));
+		names->prefixes[at].text = text;
+		names->prefixes[at].len = len;
+		names->prefixes[at].count = to - from;
+	}
+}
+
 enum tpd_status tpd_ingest_names_make(const struct tpd_manifest *m, const struct tpd_ingest_directories *directories,
 				      struct tpd_ingest_names *out, struct tpd_err *err)
 {
@@ -206,6 +234,7 @@ enum tpd_status tpd_ingest_names_make(const struct tpd_manifest *m, const struct
 									      .segment = s};
 	}
 	qsort(names.items, names.count, sizeof(*names.items), compare);
+	find_prefixes(&names);
 	*out = names;
 	return TPD_OK;
 }
@@ -291,5 +320,45 @@ bool tpd_ingest_names_find_other(const struct tpd_ingest_names *names, const cha
 		if (tpd_ingest_names_find(names, name, file, directory, &other, true, out_file, out_segment))
 			return true;
 	}
+	return false;
+}
+
+/* Without its first `taken` parts and behind that prefix (0: none); false: that is no name. */
+static bool rename_to(const struct tpd_ingest_names *names, const char *name, unsigned taken, size_t prefix, char key[ALIKE_KEY])
+{
+	size_t len = prefix > 0 ? names->prefixes[prefix - 1].len : 0;
+
+	for (unsigned i = 0; i < taken; i++) {
+		name = strchr(name, '.');
+		if (!name || !strchr(++name, '.')) /* "weight" alone is everybody's */
+			return false;
+	}
+	if (len == 0 && (prefix > 0 || taken == 0))
+		return false;
+	snprintf(key, ALIKE_KEY, "%.*s%s", (int)len, len ? names->prefixes[prefix - 1].text : "", name);
+	return true;
+}
+
+bool tpd_ingest_names_find_alike(const struct tpd_ingest_names *names, struct tpd_ingest_renaming *last, const char *name, uint32_t file,
+				 uint32_t directory, const struct tpd_segment *seg, bool *out_other, uint32_t *out_file,
+				 uint32_t *out_segment)
+{
+	const unsigned ways = (PARTS_MAX + 1) * (TPD_INGEST_PREFIXES + 1);
+	char key[ALIKE_KEY];
+
+	if (!names->items || last->misses >= ALIKE_MISSES)
+		return false;
+	for (unsigned i = 0; i < ways; i++) { /* as it was the last time first: most names of a file differ in the same way */
+		unsigned way = (last->way + i) % ways;
+
+		if (!rename_to(names, name, way / (TPD_INGEST_PREFIXES + 1), way % (TPD_INGEST_PREFIXES + 1), key))
+			continue;
+		*out_other = !tpd_ingest_names_find(names, key, file, directory, seg, true, out_file, out_segment);
+		if (!*out_other || tpd_ingest_names_find_other(names, key, file, directory, seg, out_file, out_segment)) {
+			last->way = way;
+			return true;
+		}
+	}
+	last->misses++;
 	return false;
 }
