@@ -244,13 +244,17 @@ static void of_the_same_type(struct tpd_manifest *m)
 
 static void from_behind_its_end(struct tpd_manifest *m)
 {
-	OK(tpd_entry_refer(&m->entries[0], 1, &(struct tpd_slab){.segment = 1, .ref_start = 1, .block = 150000, .count = 1}, 1, false, &err));
+	const struct tpd_slab slab = {.segment = 1, .ref_start = 1, .block = 150000, .count = 1};
+
+	OK(tpd_entry_refer(&m->entries[0], 1, &slab, 1, false, &err));
 	m->entries[0].segments[1].converted = true;
 }
 
 static void from_elsewhere(struct tpd_manifest *m)
 {
-	OK(tpd_entry_refer(&m->entries[0], 1, &(struct tpd_slab){.segment = 1, .ref_start = 1, .block = 149999, .count = 1}, 1, false, &err));
+	const struct tpd_slab slab = {.segment = 1, .ref_start = 1, .block = 149999, .count = 1};
+
+	OK(tpd_entry_refer(&m->entries[0], 1, &slab, 1, false, &err));
 	m->entries[0].segments[1].converted = true;
 }
 

@@ -76,7 +76,7 @@ static enum tpd_status store_path(struct tpd_archive *archive, const char *path,
 	if (!name)
 		return tpd_fail_nomem(err);
 	if (!tpd_text_is_run_name(name) || strcmp(name, run) == 0)
-		return tpd_fail(err, TPD_USAGE, "no run can be called '%s', after '%s', for a base: store it under a name of its own", name, path);
+		return tpd_fail(err, TPD_USAGE, "no run can be called '%s', after '%s': store the base under a name of its own", name, path);
 	status = tpd_capture_open(path, &capture, err);
 	if (!status)
 		status = tpd_archive_ingest(archive, name, 0, capture, progress, &result, NULL, err);

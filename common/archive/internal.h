@@ -36,8 +36,8 @@ char *tpd_tip_path(const struct tpd_archive *archive, const char *run); /* fresh
 void tpd_tip_put(struct tpd_archive *archive, const char *run, const struct tpd_id *id, const struct tpd_capture *capture);
 
 /*
- * What `base` (as archive.h has it) means for this step of a run, into options->base and base_id; a model that is a path is stored. TPD_CANCELLED
- * and TPD_NOMEM as they are; whatever else is wrong with it, only *out_fault tells.
+ * What `base` (as archive.h has it) means for this step of a run, into options->base and base_id; a model that is a path is stored.
+ * TPD_CANCELLED and TPD_NOMEM as they are; whatever else is wrong with it, only *out_fault tells.
  */
 enum tpd_status tpd_base_choose(struct tpd_archive *archive, const char *base, const char *run, uint64_t step,
 				const struct tpd_progress *progress, struct tpd_ingest_options *options, struct tpd_err *out_fault);

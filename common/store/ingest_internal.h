@@ -184,7 +184,7 @@ bool tpd_ingest_names_find_alike(const struct tpd_ingest_names *names, struct tp
 
 struct tpd_ingest_cost {
 	uint64_t width;   /* chunks of its last link that one of its checkpoint may need */
-	/* Chunks of its own checkpoint that one of a derived tensor may need. There is one such step on any way down, but for copies' (of one). */
+	/* Chunks of its own checkpoint that one of a derived tensor may need; there is one such step on any way down, copies' (of one) aside. */
 	uint64_t derived;
 	uint32_t links;
 	double replay;  /* chunks that are decoded for one of its checkpoint, on the average */

@@ -135,15 +135,16 @@ static bool has_counterpart(const struct tpd_ingest_names *names, struct tpd_ing
 {
 	const struct tpd_segment *seg = &file->entry->segments[s];
 	const char *name = file->entry->about[s].name;
+	const uint32_t any = TPD_INGEST_NOWHERE;
 	uint32_t ignored[2];
 	bool other;
 
-	if (tpd_ingest_names_find(names, name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE, seg, file->typed[s], &ignored[0], &ignored[1]))
+	if (tpd_ingest_names_find(names, name, any, any, seg, file->typed[s], &ignored[0], &ignored[1]))
 		return true;
 	if (!file->typed[s] || file->part[s])
 		return false;
-	return tpd_ingest_names_find_other(names, name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE, seg, &ignored[0], &ignored[1]) ||
-	       tpd_ingest_names_find_alike(names, renaming, name, TPD_INGEST_NOWHERE, TPD_INGEST_NOWHERE, seg, &other, &ignored[0], &ignored[1]);
+	return tpd_ingest_names_find_other(names, name, any, any, seg, &ignored[0], &ignored[1]) ||
+	       tpd_ingest_names_find_alike(names, renaming, name, any, any, seg, &other, &ignored[0], &ignored[1]);
 }
 
 /* Bytes of tensors that have a counterpart in `m`, by name and size, whatever float type it has, and whatever its name begins with. */

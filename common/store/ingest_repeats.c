@@ -83,7 +83,7 @@ static enum tpd_status take_print(struct tpd_ingest_job *job, struct print *prin
 	return TPD_OK;
 }
 
-/* How much it matters that it stays as it is: others need it, it is derived from a master, it may be predicted or predict, it has a reference. */
+/* How much it matters that it stays as it is: others are derived from it, it is derived, it may be predicted or predict, it has a reference. */
 static unsigned rank_of(const struct tpd_ingest_job *job, const struct print *print)
 {
 	const struct tpd_segment_work *work = &job->files[print->file].segments[print->segment];
