@@ -297,6 +297,97 @@ START_TEST(rans)
 }
 END_TEST
 
+/* Pieces whose symbols have the tables of several classes, one of them with a single symbol; honest, and not. */
+static void check_mixed(unsigned k, bool honest)
+{
+	enum { CLASSES = 5, PIECES = 3 };
+	const size_t n = rnd(rnd(4) ? 300 : 5000), all = PIECES * n;
+	uint8_t *symbols = memory(all), *classes = memory(all), *back = memory(all), *buffer = memory(2 * all + TPD_WORDS_SLACK);
+	uint8_t *first = memory(2 * all + 2), *exact;
+	uint32_t states[64] = {0}, first_states[64] = {0}, *tables = memory(CLASSES * TPD_RANS_SUM * sizeof *tables);
+	uint32_t *steps = memory(CLASSES * 256 * sizeof *steps);
+	size_t first_len = 0, cut = 2 * rnd(4);
+	bool verdict = false;
+
+	for (unsigned c = 0; c < CLASSES; c++) {
+		uint16_t freq[256] = {0};
+		uint32_t cum = 0;
+
+		if (c == 3)
+			freq[rnd(256)] = TPD_RANS_SUM;
+		else
+			random_frequencies(freq);
+		tpd_rans_mixed_table(freq, tables + c * TPD_RANS_SUM);
+		for (unsigned s = 0; s < 256; s++) {
+			steps[c << 8 | s] = freq[s] | cum << 16;
+			cum += freq[s];
+		}
+	}
+	for (size_t i = 0; i < all; i++) {
+		classes[i] = (uint8_t)rnd(CLASSES);
+		symbols[i] = (uint8_t)tables[classes[i] * TPD_RANS_SUM + (rnd(8) ? rnd(TPD_RANS_SUM) : 0)];
+	}
+	for (size_t f = 0; f < form_count; f++) {
+		uint8_t *end = buffer + 2 * all + TPD_WORDS_SLACK, *words = end;
+		size_t len;
+
+		for (unsigned lane = 0; lane < 1u << k; lane++)
+			states[lane] = TPD_RANS_LOW;
+		for (size_t piece = PIECES; piece-- > 0;)
+			words = forms[f]->rans_encode_mixed(symbols + piece * n, classes + piece * n, n, k, steps, words, states);
+		ck_assert(words >= buffer);
+		len = (size_t)(end - words);
+		if (f == 0) {
+			first_len = len;
+			memcpy(first, words, len);
+			memcpy(first_states, states, sizeof states);
+		}
+		ck_assert_uint_eq(len, first_len);
+		ck_assert_mem_eq(words, first, len);
+		ck_assert_mem_eq(states, first_states, sizeof(states[0]) << k);
+	}
+	if (!honest && first_len > 0) {
+		first[rnd(first_len)] ^= (uint8_t)(1 + rnd(255));
+		first_len -= TPD_MIN(first_len, cut);
+	}
+	exact = memory(first_len);
+	memcpy(exact, first, first_len);
+	for (size_t f = 0; f < form_count; f++) {
+		const uint8_t *words = exact, *end = exact + first_len;
+		bool good;
+
+		memcpy(states, first_states, sizeof states);
+		for (size_t piece = 0; piece < PIECES && words; piece++)
+			words = forms[f]->rans_decode_mixed(words, end, k, tables, states, classes + piece * n, back + piece * n, n);
+		good = words && tpd_rans_is_end(words, end, states, (size_t)1 << k);
+		if (f == 0)
+			verdict = good;
+		ck_assert_int_eq(good, verdict);
+		if (honest)
+			ck_assert(good && memcmp(back, symbols, all) == 0);
+	}
+	free(exact);
+	free(symbols);
+	free(classes);
+	free(back);
+	free(buffer);
+	free(first);
+	free(tables);
+	free(steps);
+}
+
+START_TEST(rans_mixed)
+{
+	static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+
+	for (int round = 0; round < 800; round++) {
+		fesetround(modes[round % 4]);
+		check_mixed(round % 3 ? 4 : (unsigned)rnd(7), rnd(2));
+		fesetround(FE_TONEAREST);
+	}
+}
+END_TEST
+
 /* --- bytes --- */
 
 START_TEST(bytes)
@@ -420,6 +511,7 @@ int main(void)
 	tcase_add_test(tests, garbage_in_the_grid);
 	tcase_add_test(tests, pieces_of_one_stream);
 	tcase_add_test(tests, rans);
+	tcase_add_test(tests, rans_mixed);
 	tcase_add_test(tests, bytes);
 	tcase_add_test(tests, predictions);
 	srunner_run_all(runner, CK_ENV);

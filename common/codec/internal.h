@@ -56,6 +56,8 @@ const char *tpd_rans_read_states(struct tpd_rd *rd, unsigned k, uint32_t *states
 uint8_t *tpd_rans_encode_more(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words, uint32_t *states);
 const uint8_t *tpd_rans_decode_more(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *table, uint32_t *states,
 				    uint8_t *out, size_t n);
+/* For kernels' rans_decode_mixed(): frequencies with the sum 4096. An entry is (slot - cum) << 20 | (f - 1) << 8 | symbol. */
+void tpd_rans_mixed_table(const uint16_t freq[256], uint32_t table[TPD_RANS_SUM]);
 /* After the last part: is all used up, and every lane where it began? */
 bool tpd_rans_is_end(const uint8_t *words, const uint8_t *end, const uint32_t *states, size_t lanes);
 

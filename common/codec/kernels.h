@@ -59,6 +59,16 @@ struct tpd_kernels {
 	bool (*rans_decode)(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
 			    size_t n);
 
+	/*
+	 * The same where each symbol has the table of its class; a row piece at a time, of which element i is in lane i mod 2^k. States are taken
+	 * over from the piece behind it (encoding: steps[class << 8 | symbol] is f | cum << 16, and words are filled downwards) or before it
+	 * (decoding: tables of tpd_rans_mixed_table(), 4096 entries a class; NULL: words run out). Frequencies may be 4096.
+	 */
+	uint8_t *(*rans_encode_mixed)(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps,
+				      uint8_t *words, uint32_t *states);
+	const uint8_t *(*rans_decode_mixed)(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *tables, uint32_t *states,
+					    const uint8_t *classes, uint8_t *out, size_t n);
+
 	/* --- bytes --- */
 
 	/* How often each byte value occurs. */

@@ -527,6 +527,69 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 	return tpd_rans_decode_rest(words, end, TPD_RANS_LANES_MAX, table, states, out, i, n);
 }
 
+/* --- rANS with mixed classes: 16 lanes in two registers --- */
+
+static uint8_t *rans_encode_mixed(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps, uint8_t *words,
+				  uint32_t *states)
+{
+	size_t i = n / TPD_LANES * TPD_LANES;
+	__m256i state[2];
+
+	if (k != 4)
+		return tpd_scalar_rans_encode_mixed(symbols, classes, n, k, steps, words, states);
+	words = tpd_rans_mixed_put(symbols, classes, n, i, TPD_LANES, steps, words, states);
+	for (unsigned v = 0; v < 2; v++)
+		state[v] = load_256(states + HALF * v);
+	while (i > 0) {
+		i -= TPD_LANES;
+#pragma GCC unroll 2
+		for (unsigned v = 2; v-- > 0;) {
+			__m256i place = _mm256_or_si256(left(permutation(classes + i + HALF * v), 8), permutation(symbols + i + HALF * v));
+
+			state[v] = rans_step(state[v], _mm256_i32gather_epi32((const int *)(const void *)steps, place, 4), &words);
+		}
+	}
+	for (unsigned v = 0; v < 2; v++)
+		store_256(states + HALF * v, state[v]);
+	return words;
+}
+
+static const uint8_t *rans_decode_mixed(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *tables_of, uint32_t *states,
+					const uint8_t *classes, uint8_t *out, size_t n)
+{
+	size_t i = 0;
+	__m256i state[2];
+
+	if (k != 4)
+		return tpd_scalar_rans_decode_mixed(words, end, k, tables_of, states, classes, out, n);
+	for (unsigned v = 0; v < 2; v++)
+		state[v] = load_256(states + HALF * v);
+	for (; i + TPD_LANES <= n && (size_t)(end - words) >= 2 * TPD_LANES; i += TPD_LANES) {
+		__m256i entry[2];
+
+#pragma GCC unroll 2
+		for (unsigned v = 0; v < 2; v++) {
+			__m256i place = _mm256_or_si256(left(permutation(classes + i + HALF * v), TPD_RANS_BITS),
+							_mm256_and_si256(state[v], set(TPD_RANS_SUM - 1))), x, need, more;
+			unsigned mask;
+
+			entry[v] = _mm256_i32gather_epi32((const int *)(const void *)tables_of, place, 4);
+			x = _mm256_add_epi32(_mm256_and_si256(right(entry[v], 8), set(0xfff)), set(1));
+			x = _mm256_add_epi32(_mm256_mullo_epi32(x, right(state[v], TPD_RANS_BITS)), right(entry[v], 20));
+			need = _mm256_cmpgt_epi32(set(TPD_RANS_LOW), x);
+			mask = mask_of(need);
+			more = _mm256_cvtepu16_epi32(_mm_shuffle_epi8(load_128(words), load_128(tables.words_expand[mask])));
+			state[v] = choose_lanes(x, _mm256_or_si256(left(x, 16), more), need);
+			words += 2 * (size_t)__builtin_popcount(mask);
+		}
+		_mm_storeu_si128((__m128i *)(void *)(out + i),
+				 narrow(_mm256_and_si256(entry[0], set(255)), _mm256_and_si256(entry[1], set(255))));
+	}
+	for (unsigned v = 0; v < 2; v++)
+		store_256(states + HALF * v, state[v]);
+	return tpd_rans_mixed_rest(words, end, TPD_LANES, tables_of, states, classes, out, i, n);
+}
+
 /* --- bytes --- */
 
 static size_t find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places)
@@ -546,6 +609,8 @@ const struct tpd_kernels tpd_kernels_avx2 = {
 	.predict_products = predict_products,
 	.rans_encode = rans_encode,
 	.rans_decode = rans_decode,
+	.rans_encode_mixed = rans_encode_mixed,
+	.rans_decode_mixed = rans_decode_mixed,
 	.count_bytes = tpd_count_bytes,
 	.planes_split = planes_split,
 	.planes_join = planes_join,

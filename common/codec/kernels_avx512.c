@@ -446,6 +446,64 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 	return tpd_rans_decode_rest(words, end, TPD_RANS_LANES_MAX, table, states, out, i, n);
 }
 
+/* --- rANS with mixed classes: 16 lanes in one register --- */
+
+static uint8_t *rans_encode_mixed(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps, uint8_t *words,
+				  uint32_t *states)
+{
+	size_t i = n / TPD_LANES * TPD_LANES;
+	__m512i state;
+
+	if (k != 4)
+		return tpd_scalar_rans_encode_mixed(symbols, classes, n, k, steps, words, states);
+	words = tpd_rans_mixed_put(symbols, classes, n, i, TPD_LANES, steps, words, states);
+	state = _mm512_loadu_si512(states);
+	while (i > 0) {
+		__m512i symbol, step;
+		__m512 reciprocal;
+
+		i -= TPD_LANES;
+		symbol = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(symbols + i)));
+		step = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(classes + i)));
+		step = _mm512_i32gather_epi32(_mm512_or_si512(_mm512_slli_epi32(step, 8), symbol), steps, 4);
+		reciprocal = _mm512_cvt_roundepi32_ps(_mm512_and_si512(step, set(0xffff)), NEAREST);
+		reciprocal = _mm512_div_round_ps(_mm512_set1_ps(1), reciprocal, NEAREST);
+		reciprocal = _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_castps_si512(reciprocal), set(3)));
+		state = rans_step(state, step, reciprocal, &words);
+	}
+	_mm512_storeu_si512(states, state);
+	return words;
+}
+
+static const uint8_t *rans_decode_mixed(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *tables, uint32_t *states,
+					const uint8_t *classes, uint8_t *out, size_t n)
+{
+	size_t i = 0;
+	__m512i state;
+
+	if (k != 4)
+		return tpd_scalar_rans_decode_mixed(words, end, k, tables, states, classes, out, n);
+	state = _mm512_loadu_si512(states);
+	for (; i + TPD_LANES <= n && (size_t)(end - words) >= 2 * TPD_LANES; i += TPD_LANES) {
+		__m512i entry = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(classes + i))), x, more;
+		__mmask16 need;
+
+		entry = _mm512_or_si512(_mm512_slli_epi32(entry, TPD_RANS_BITS), _mm512_and_si512(state, set(TPD_RANS_SUM - 1)));
+		entry = _mm512_i32gather_epi32(entry, tables, 4);
+		_mm_storeu_si128((__m128i *)(void *)(out + i), _mm512_cvtepi32_epi8(entry));
+		x = _mm512_add_epi32(_mm512_and_si512(_mm512_srli_epi32(entry, 8), set(0xfff)), set(1));
+		x = _mm512_mullo_epi32(x, _mm512_srli_epi32(state, TPD_RANS_BITS));
+		x = _mm512_add_epi32(x, _mm512_srli_epi32(entry, 20));
+		need = _mm512_cmplt_epu32_mask(x, set(TPD_RANS_LOW));
+		more = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)words));
+		more = _mm512_maskz_expand_epi32(need, more);
+		state = _mm512_or_si512(_mm512_mask_slli_epi32(x, need, x, 16), more);
+		words += 2 * (size_t)_mm_popcnt_u32(need);
+	}
+	_mm512_storeu_si512(states, state);
+	return tpd_rans_mixed_rest(words, end, TPD_LANES, tables, states, classes, out, i, n);
+}
+
 /* --- bytes --- */
 
 /* 16 places of which the mask says which. */
@@ -485,6 +543,8 @@ const struct tpd_kernels tpd_kernels_avx512 = {
 	.predict_products = predict_products,
 	.rans_encode = rans_encode,
 	.rans_decode = rans_decode,
+	.rans_encode_mixed = rans_encode_mixed,
+	.rans_decode_mixed = rans_decode_mixed,
 	.count_bytes = tpd_count_bytes,
 	.planes_split = planes_split,
 	.planes_join = planes_join,

@@ -34,6 +34,15 @@ uint8_t *tpd_scalar_rans_encode(const uint8_t *symbols, size_t n, unsigned k, co
 				uint32_t *states);
 bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
 			    size_t n);
+uint8_t *tpd_scalar_rans_encode_mixed(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps,
+				      uint8_t *words, uint32_t *states);
+const uint8_t *tpd_scalar_rans_decode_mixed(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *tables, uint32_t *states,
+					    const uint8_t *classes, uint8_t *out, size_t n);
+/* Symbols n - 1 down to `end`; and i .. n - 1, each word counted, NULL: they run out. */
+uint8_t *tpd_rans_mixed_put(const uint8_t *symbols, const uint8_t *classes, size_t n, size_t end, size_t lanes, const uint32_t *steps,
+			    uint8_t *words, uint32_t *states);
+const uint8_t *tpd_rans_mixed_rest(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *tables, uint32_t *states,
+				   const uint8_t *classes, uint8_t *out, size_t i, size_t n);
 /* One symbol of frequency f; returns where the words begin now. */
 uint8_t *tpd_rans_encode_one(uint32_t *state, uint32_t f, uint32_t cum, uint8_t *words);
 /* Symbols i .. n - 1, each word counted; and is the end as it must be? */

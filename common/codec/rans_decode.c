@@ -90,6 +90,65 @@ const uint8_t *tpd_rans_decode_more(const uint8_t *words, const uint8_t *end, un
 	return decode_lanes(words, end, (size_t)1 << k, table, states, out, n);
 }
 
+void tpd_rans_mixed_table(const uint16_t freq[256], uint32_t table[TPD_RANS_SUM])
+{
+	uint32_t slot = 0;
+
+	for (unsigned s = 0; s < 256; s++)
+		for (uint32_t offset = 0; offset < freq[s]; offset++)
+			table[slot++] = offset << 20 | (uint32_t)(freq[s] - 1) << 8 | s;
+}
+
+const uint8_t *tpd_rans_mixed_rest(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *tables, uint32_t *states,
+				   const uint8_t *classes, uint8_t *out, size_t i, size_t n)
+{
+	for (; i < n; i++) {
+		uint32_t *state = &states[i & (lanes - 1)], x = *state;
+		uint32_t entry = tables[(size_t)classes[i] << TPD_RANS_BITS | (x & (TPD_RANS_SUM - 1))], more;
+
+		x = ((entry >> 8 & 0xfff) + 1) * (x >> TPD_RANS_BITS) + (entry >> 20);
+		more = (x - TPD_RANS_LOW) >> 31;
+		out[i] = (uint8_t)entry;
+		if (more && words == end)
+			return NULL;
+		*state = more ? x << 16 | tpd_get_u16(words) : x;
+		words += (size_t)more << 1;
+	}
+	return words;
+}
+
+static inline __attribute__((always_inline)) const uint8_t *decode_mixed(const uint8_t *words, const uint8_t *end, const size_t lanes,
+									 const uint32_t *tables, uint32_t *states, const uint8_t *classes,
+									 uint8_t *out, size_t n)
+{
+	size_t i = 0;
+
+	while (i + lanes <= n && (size_t)(end - words) >= 2 * lanes) {
+		for (size_t lane = 0; lane < lanes; lane++) {
+			uint32_t x = states[lane];
+			uint32_t entry = tables[(size_t)classes[i + lane] << TPD_RANS_BITS | (x & (TPD_RANS_SUM - 1))], more;
+
+			x = ((entry >> 8 & 0xfff) + 1) * (x >> TPD_RANS_BITS) + (entry >> 20);
+			more = (x - TPD_RANS_LOW) >> 31;
+			states[lane] = x << (more << 4) | (tpd_get_u16(words) & (0u - more));
+			words += (size_t)more << 1;
+			out[i + lane] = (uint8_t)entry;
+		}
+		i += lanes;
+	}
+	return tpd_rans_mixed_rest(words, end, lanes, tables, states, classes, out, i, n);
+}
+
+const uint8_t *tpd_scalar_rans_decode_mixed(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *tables, uint32_t *states,
+					    const uint8_t *classes, uint8_t *out, size_t n)
+{
+	if (k == 4)
+		return decode_mixed(words, end, 16, tables, states, classes, out, n);
+	if (k == 2)
+		return decode_mixed(words, end, 4, tables, states, classes, out, n);
+	return decode_mixed(words, end, (size_t)1 << k, tables, states, classes, out, n);
+}
+
 bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
 			    size_t n)
 {

@@ -76,6 +76,29 @@ uint8_t *tpd_rans_encode_one(uint32_t *state, uint32_t f, uint32_t cum, uint8_t 
 	return encode_one(state, &step, words);
 }
 
+uint8_t *tpd_rans_mixed_put(const uint8_t *symbols, const uint8_t *classes, size_t n, size_t end, size_t lanes, const uint32_t *steps,
+			    uint8_t *words, uint32_t *states)
+{
+	while (n > end) {
+		uint32_t step = steps[(size_t)classes[n - 1] << 8 | symbols[n - 1]], f = step & 0xffff, x, out;
+		uint32_t *state = &states[--n & (lanes - 1)];
+
+		x = *state;
+		out = ((f << (31 - TPD_RANS_BITS)) - 1 - x) >> 31;
+		tpd_put_u16(words - 2, (uint16_t)x);
+		words -= (size_t)out << 1;
+		x >>= out << 4;
+		*state = (x / f << TPD_RANS_BITS) + x % f + (step >> 16);
+	}
+	return words;
+}
+
+uint8_t *tpd_scalar_rans_encode_mixed(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps,
+				      uint8_t *words, uint32_t *states)
+{
+	return tpd_rans_mixed_put(symbols, classes, n, 0, (size_t)1 << k, steps, words, states);
+}
+
 uint8_t *tpd_rans_encode_more(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words, uint32_t *states)
 {
 	struct rans_step table[256];
