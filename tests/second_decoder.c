@@ -17,79 +17,11 @@
 #include <string.h>
 #include <zstd.h>
 
+#include "second_reader.h"
+
 enum { DTYPE_F32 = 1, DTYPE_F16 = 2, DTYPE_BF16 = 3, DTYPE_F64 = 4, DTYPES = 23 };
 
 static const uint8_t width_of[DTYPES] = {1, 4, 2, 2, 8, 1, 1, 2, 2, 4, 4, 8, 8, 1, 1, 1, 1, 1, 1, 8, 1, 1, 1};
-
-/* How the patterns of an element are laid out; mantissa is 0 for what is not F32, F16 or BF16 (Q is the pattern). */
-struct layout {
-	unsigned width, mantissa, tmax; /* width and mantissa in bits */
-};
-
-struct reader {
-	const uint8_t *at;
-	uint64_t left;
-	int *status;
-};
-
-static void fail(int *status, int why)
-{
-	if (*status == SECOND_OK)
-		*status = why;
-}
-
-static void need(int *status, bool rule)
-{
-	if (!rule)
-		fail(status, SECOND_CORRUPT);
-}
-
-/* The next n bytes as a reader of their own; an empty one when there are fewer. */
-static struct reader take(struct reader *in, uint64_t n)
-{
-	struct reader part = {.at = in->at, .left = n <= in->left ? n : 0, .status = in->status};
-
-	need(in->status, n <= in->left);
-	if (part.left > 0)
-		in->at += part.left;
-	in->left -= part.left;
-	return part;
-}
-
-static uint64_t load(const uint8_t *at, unsigned bytes)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < bytes; i++)
-		v |= (uint64_t)at[i] << (8 * i);
-	return v;
-}
-
-static void store(uint8_t *at, unsigned bytes, uint64_t v)
-{
-	for (unsigned i = 0; i < bytes; i++)
-		at[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t integer(struct reader *in, unsigned bytes)
-{
-	struct reader part = take(in, bytes);
-
-	return load(part.at, (unsigned)part.left);
-}
-
-/* LEB128 of 64 bits in its shortest form: the last byte of several is not 0. */
-static uint64_t varint(struct reader *in)
-{
-	uint64_t v = 0, byte = 128;
-
-	for (unsigned i = 0; i < 10 && byte >= 128; i++) {
-		byte = integer(in, 1);
-		need(in->status, (i == 0 || byte > 0) && (i < 9 || byte == 1));
-		v |= (byte & 127) << (7 * i);
-	}
-	return v;
-}
 
 /* Section 2: all that `in` holds is one frame, of exactly n bytes, with a window of at most 2^23. */
 static void zstd_frame(struct reader in, const uint8_t *ref, size_t ref_len, uint8_t *out, size_t n)
@@ -385,22 +317,61 @@ static void sparse(struct reader *in, const struct layout *l, uint8_t *out, size
 	need(in->status, 8 * gaps.left - at < 8 && bits(&gaps, &at, (unsigned)(8 * gaps.left - at)) == 0);
 }
 
-/* Section 9: a mirrored table of that many magnitudes. */
+/* Section 9: from weights to frequencies. */
+static void weighted(int *status, const uint64_t weight[256], struct table *t)
+{
+	uint64_t sum = 0, most = 0;
+	unsigned occur = 0, largest = 0;
+	int left = 4096;
+
+	for (unsigned s = 0; s < 256; s++) {
+		sum += weight[s];
+		occur += weight[s] > 0;
+		if (weight[s] > most) {
+			most = weight[s];
+			largest = s;
+		}
+	}
+	need(status, occur >= 2);
+	for (unsigned s = 0; s < 256 && !*status; s++) {
+		t->f[s] = (uint32_t)(weight[s] * 4096 / sum);
+		if (t->f[s] == 0 && weight[s] > 0)
+			t->f[s] = 1;
+		left -= (int)t->f[s];
+	}
+	left += (int)t->f[largest];
+	need(status, left >= 1);
+	if (*status)
+		return;
+	t->f[largest] = (uint32_t)left;
+	for (unsigned s = 0, at = 0; s < 256; s++) {
+		t->cum[s] = at;
+		memset(t->byte_at + at, (int)s, t->f[s]);
+		at += t->f[s];
+	}
+}
+
+static uint64_t level_weight(uint64_t v)
+{
+	static const unsigned quarter[4] = {16, 19, 23, 27};
+
+	return v == 0 ? 0 : (uint64_t)quarter[(v - 1) % 4] << ((v - 1) / 4);
+}
+
+/* A mirrored table of that many magnitudes. */
 static void mirrored(struct reader *in, unsigned magnitudes, struct table *t)
 {
 	static const int steps[16] = {-28, -20, -14, -10, -7, -5, -4, -3, -2, -1, 0, 1, 2, 4, 8, 16};
-	static const unsigned quarter[4] = {16, 19, 23, 27}, special[4] = {0, 1, 2, 129};
-	uint64_t weight[256] = {0}, sum = 0, most = 0, pair = 0;
-	int level = 0, left = 4096;
-	unsigned occur = 0, largest = 0;
+	static const unsigned special[4] = {0, 1, 2, 129};
+	uint64_t weight[256] = {0}, pair = 0;
+	int level = 0;
 
-	memset(t, 0, sizeof *t);
 	for (unsigned i = 0; i < 4; i++) {
 		uint64_t v = integer(in, 1);
 
 		need(in->status, v <= 64);
-		if (v > 0 && !*in->status)
-			weight[special[i]] = (uint64_t)quarter[(v - 1) % 4] << ((v - 1) / 4);
+		if (!*in->status)
+			weight[special[i]] = level_weight(v);
 	}
 	for (unsigned m = 1; m <= magnitudes && !*in->status; m++) {
 		if (m == 1) {
@@ -412,113 +383,166 @@ static void mirrored(struct reader *in, unsigned magnitudes, struct table *t)
 		}
 		need(in->status, level >= 1 && level <= 64);
 		if (!*in->status)
-			weight[129 - m] = weight[129 + m] = (uint64_t)quarter[(level - 1) % 4] << ((level - 1) / 4);
+			weight[129 - m] = weight[129 + m] = level_weight((uint64_t)level);
 	}
 	need(in->status, magnitudes == 0 || magnitudes % 2 == 1 || pair / 16 == 0);
-	for (unsigned s = 0; s < 256; s++) {
-		sum += weight[s];
-		occur += weight[s] > 0;
-		if (weight[s] > most) {
-			most = weight[s];
-			largest = s;
-		}
-	}
-	need(in->status, occur >= 2);
-	for (unsigned s = 0; s < 256 && !*in->status; s++) {
-		t->f[s] = (uint32_t)(weight[s] * 4096 / sum);
-		if (t->f[s] == 0 && weight[s] > 0)
-			t->f[s] = 1;
-		left -= (int)t->f[s];
-	}
-	left += (int)t->f[largest];
-	need(in->status, left >= 1);
-	if (*in->status)
-		return;
-	t->f[largest] = (uint32_t)left;
-	for (unsigned s = 0, at = 0; s < 256; s++) {
-		t->cum[s] = at;
-		memset(t->byte_at + at, (int)s, t->f[s]);
-		at += t->f[s];
-	}
+	weighted(in->status, weight, t);
 }
 
-/* Section 9: a table, or the only symbol; -1: a table. */
-static int class_table(struct reader *in, struct table *t)
+static void curve(struct reader *in, int scale, struct table *t)
+{
+	static const uint16_t r[64] = {
+		1200, 2015, 3162, 4681, 6588, 8869, 11490, 14395, 17516, 20778, 24109, 27441, 30715, 33881, 36901, 39750,
+		42407, 44866, 47121, 49177, 51039, 52718, 54225, 55571, 56770, 57835, 58779, 59613, 60348, 60996, 61565, 62065,
+		62504, 62889, 63225, 63520, 63777, 64002, 64199, 64370, 64520, 64651, 64765, 64864, 64950, 65026, 65092, 65149,
+		65199, 65243, 65280, 65314, 65342, 65367, 65389, 65408, 65425, 65439, 65452, 65463, 65472, 65480, 65488, 65494,
+	};
+	static const int offset[3] = {-5, 5, 15};
+	static const unsigned other[8] = {64, 48, 32, 24, 16, 8, 4, 1};
+	uint64_t bits = integer(in, 1), equal = integer(in, 1), magnitudes = integer(in, 1), weight[256] = {0}, sum, g = 1 << 20;
+	uint64_t q = r[scale], b = 65536, rarer;
+
+	need(in->status, equal % 128 <= 64 && magnitudes <= 126);
+	if (*in->status)
+		return;
+	if (bits % 4 < 3) {
+		int at = scale + offset[bits % 4];
+
+		b = r[at < 0 ? 0 : at > 63 ? 63 : at];
+	}
+	sum = weight[129] = bits >> 5 & 1 ? g : 0;
+	for (unsigned m = 1; m <= magnitudes; m++) {
+		g = g * q >> 16;
+		g = g < 1 ? 1 : g;
+		q = q * b >> 16;
+		rarer = g * other[bits >> 2 & 7] >> 6;
+		rarer = rarer < 1 ? 1 : rarer;
+		weight[129 + m] = equal < 128 ? g : rarer;
+		weight[129 - m] = equal < 128 ? rarer : g;
+		sum += g + rarer;
+	}
+	weight[0] = bits >> 6 & 1;
+	weight[2] = bits >> 7;
+	weight[1] = (sum > 0 ? sum : 1 << 20) * level_weight(equal % 128) >> 8;
+	weighted(in->status, weight, t);
+}
+
+/* A table of any form. */
+static void class_table(struct reader *in, struct table *t)
 {
 	unsigned form = (unsigned)integer(in, 1), first, last;
 
-	if (form == 255)
-		return (int)integer(in, 1);
-	if (form == 254) {
+	memset(t, 0, sizeof *t);
+	if (form == 255) {
+		first = (unsigned)integer(in, 1);
+		t->f[first] = 4096;
+		memset(t->byte_at, (int)first, 4096);
+	} else if (form == 254) {
 		first = (unsigned)integer(in, 1);
 		last = (unsigned)integer(in, 1);
 		need(in->status, first < last);
 		if (!*in->status)
 			frequencies(in, first, last, t);
-		return -1;
-	}
-	need(in->status, form <= 126);
-	if (!*in->status)
+	} else if (form <= 126) {
 		mirrored(in, form, t);
-	return -1;
+	} else {
+		need(in->status, form >= 128 && form < 192);
+		if (!*in->status)
+			curve(in, (int)form - 128, t);
+	}
+}
+
+/* Section 13: what is known of elements beside p. */
+struct expected {
+	const float *s;          /* NULL: this is `classes` */
+	const uint16_t *pattern; /* of the prediction */
+	const struct second_input *v1, *v2;
+};
+
+/* Section 13: the last digit of a key. */
+static uint64_t reach(const struct layout *l, const struct expected *e, unsigned by, float decay, float noise, uint64_t exponent, size_t i)
+{
+	float z = fabsf(e->s[i]);
+	int64_t u = (int64_t)(exponent > 0 ? exponent : 1) + (l->mantissa == 7 ? -7 : 102), digit;
+	uint32_t bits;
+
+	if (by == 2) {
+		float v1 = float_at(e->v1->data, e->v1->len, i), v2 = float_at(e->v2->data, e->v2->len, i), part = decay * v1, rest = v2 - part;
+
+		if (v2 > 0) {
+			float share = rest / v2;
+
+			z = z + noise * sqrtf(share > 0 ? share : 0);
+		}
+	}
+	memcpy(&bits, &z, sizeof bits);
+	digit = (bits & 0x7fffffff) >> 21;
+	digit = digit - 4 * u + 20;
+	return (uint64_t)(digit < 0 ? 0 : digit > 47 ? 47 : digit);
 }
 
 /* Section 9: C(n). p: the reference; list: 2 n bytes, of which the first n get the symbols. */
-static void class_symbols(struct reader *in, const struct layout *l, const uint8_t *p, size_t first, size_t row, uint8_t *list, size_t n)
+static void class_symbols(struct reader *in, const struct layout *l, const uint8_t *p, const struct expected *e, size_t first, size_t row,
+			  uint8_t *list, size_t n)
 {
-	uint64_t by = integer(in, 1), count, bound[64] = {0}, k;
-	size_t pieces = n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row, members[64] = {0};
-	uint8_t *level = calloc(pieces + 1, 1), *known = list + n;
+	uint64_t by = integer(in, 1), count, bound[64] = {0}, k, base;
+	size_t pieces = n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row;
+	uint8_t *level = calloc(pieces + 1, 1);
 	struct table *tables = calloc(64, sizeof *tables);
+	float decay = 0, noise = 0;
 	struct coder c;
 
 	if (!tables || !level)
 		fail(in->status, SECOND_NOMEM);
-	if (by > 0)
+	if (by > 2)
 		fail(in->status, SECOND_UNSUPPORTED);
-	if (!*in->status)
+	need(in->status, by == 0 || (e->s && (by == 1 || (e->v1 && e->v2))));
+	if (!*in->status && by < 2)
 		symbols(in, level, pieces);
+	for (size_t i = 0; i < pieces && !*in->status; i++)
+		need(in->status, level[i] <= 8);
+	if (by == 2) {
+		decay = float_of_bits(integer(in, 2) << 16);
+		noise = float_of_bits(integer(in, 2) << 16);
+	}
+	base = integer(in, 1);
 	count = integer(in, 1);
 	need(in->status, count <= 64 && (count > 0 || n == 0));
 	for (unsigned j = 1; j < count && !*in->status; j++) {
-		bound[j] = integer(in, 2);
-		need(in->status, bound[j] > bound[j - 1] && bound[j] < 512);
+		uint64_t more = varint(in);
+
+		need(in->status, more > 0 && more < 6912 - bound[j - 1]);
+		bound[j] = bound[j - 1] + more;
 	}
 	k = integer(in, 1);
 	need(in->status, k <= 6);
-	for (size_t i = 0; i < pieces && !*in->status; i++)
-		need(in->status, level[i] <= 8);
-	for (size_t i = 0; i < n && !*in->status; i++) { /* list: of which class */
-		uint64_t key = (load(p + i * (l->width / 8), l->width / 8) & ((1ull << (l->width - 1)) - 1)) >> l->mantissa;
-
-		key = 2 * key + 8 - level[i < first ? 0 : 1 + (i - first) / row];
-		list[i] = 0;
-		known[i] = 0;
-		while (list[i] + 1u < count && bound[list[i] + 1] <= (key < 511 ? key : 511))
-			list[i]++;
-		members[list[i]]++;
-	}
-	if (!*in->status) {
-		int single[64];
-
-		for (unsigned j = 0; j < count && !*in->status; j++)
-			single[j] = members[j] > 0 ? class_table(in, &tables[j]) : -1;
+	for (unsigned j = 0; j < count && !*in->status; j++)
+		class_table(in, &tables[j]);
+	if (!*in->status)
 		c = coder_open(in, (unsigned)k);
-		for (unsigned j = 0; j < count; j++)
-			for (size_t i = 0, lane = 0; i < n && !*in->status; i++)
-				if (known[i] == 0 && list[i] == j) {
-					list[i] = single[j] >= 0 ? (uint8_t)single[j] : code_back(&c, lane, &tables[j]);
-					known[i] = 1;
-					lane++;
-				}
-		coder_close(&c);
+	for (size_t i = 0, lane = 0; i < n && !*in->status; i++, lane++) {
+		uint64_t exponent = (load(p + i * (l->width / 8), l->width / 8) & ((1ull << (l->width - 1)) - 1)) >> l->mantissa, key;
+		unsigned j = 0;
+
+		if (i >= first && (i - first) % row == 0)
+			lane = 0;
+		key = exponent < base ? 0 : exponent - base > 15 ? 15 : exponent - base;
+		if (by < 2)
+			key = 9 * key + 8u - level[i < first ? 0 : 1 + (i - first) / row];
+		if (by > 0)
+			key = 48 * key + reach(l, e, (unsigned)by, decay, noise, exponent, i);
+		while (j + 1 < count && bound[j + 1] <= key)
+			j++;
+		list[i] = code_back(&c, lane, &tables[j]);
 	}
+	if (!*in->status)
+		coder_close(&c);
 	free(tables);
 	free(level);
 }
 
-/* Sections 8 and 9. */
-static void grid(struct reader *in, const struct layout *l, bool by_class, uint8_t *out, size_t n, uint8_t *list, uint8_t *ts)
+/* Sections 8, 9 and 13; e: not of `grid` itself. */
+static void grid(struct reader *in, const struct layout *l, const struct expected *e, uint8_t *out, size_t n, uint8_t *list, uint8_t *ts)
 {
 	size_t row = (size_t)integer(in, 2), first = (size_t)integer(in, 2), end = 0;
 	struct fields b;
@@ -527,8 +551,8 @@ static void grid(struct reader *in, const struct layout *l, bool by_class, uint8
 	if (*in->status)
 		return;
 	symbols(in, ts, n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row);
-	if (by_class)
-		class_symbols(in, l, out, first, row, list, n);
+	if (e)
+		class_symbols(in, l, out, e, first, row, list, n);
 	else
 		symbols(in, list, n);
 	b = fields_open(in);
@@ -539,19 +563,46 @@ static void grid(struct reader *in, const struct layout *l, bool by_class, uint8
 			lane = 0;
 			need(in->status, ts[piece] >= 1 && ts[piece] <= l->tmax);
 		}
+		if (e && e->s && list[i] != 1)
+			store(out + i * 2, 2, e->pattern[i]);
+		if (e && e->s && list[i] >= 3 && e->s[i] < 0)
+			list[i] = (uint8_t)(258 - list[i]);
 		if (!*in->status)
 			change(l, list[i], ts[piece], &b, lane, out + i * (l->width / 8));
 	}
 	fields_close(&b);
 }
 
-static float float_at(const uint8_t *data, size_t len, size_t i)
+/* Section 10: are the terms valid, and is what they need there? */
+static void check_terms(int *status, unsigned terms, const struct second_input inputs[5])
 {
-	uint32_t bits = data && (i + 1) * 4 <= len ? (uint32_t)load(data + i * 4, 4) : 0;
-	float v;
+	need(status, terms >= 1 && terms <= 15);
+	need(status, !(terms & 2) || (inputs && inputs[0].data));
+	need(status, !(terms & 4) || (inputs && inputs[1].data && inputs[2].data));
+	need(status, !(terms & 8) || (inputs && inputs[3].data && inputs[4].data));
+}
 
-	memcpy(&v, &bits, sizeof v);
-	return v;
+/* Section 10: s of element i. */
+static float sum_of_terms(unsigned terms, const float c[4], const struct second_input inputs[5], float w1, size_t i)
+{
+	float sum = 0;
+
+	for (unsigned k = 0; k < 4; k++) {
+		float f = w1;
+
+		if (!(terms >> k & 1))
+			continue;
+		if (k == 1)
+			f = w1 - float_at(inputs[0].data, inputs[0].len, i);
+		if (k >= 2) {
+			const struct second_input *m = &inputs[2 * k - 3], *v = m + 1;
+			float under = float_at(v->data, v->len, i);
+
+			f = under > 0 ? float_at(m->data, m->len, i) / sqrtf(under) : 0;
+		}
+		sum = sum + c[k] * f;
+	}
+	return sum;
 }
 
 /* Section 10: in out, which holds w1, the prediction. */
@@ -562,12 +613,9 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 	uint8_t *bytes = NULL;
 	float all[4] = {0};
 
-	need(in->status, terms >= 1 && terms <= 15);
+	check_terms(in->status, terms, inputs);
 	if (form > 1)
 		fail(in->status, SECOND_UNSUPPORTED);
-	need(in->status, !(terms & 2) || (inputs && inputs[0].data));
-	need(in->status, !(terms & 4) || (inputs && inputs[1].data && inputs[2].data));
-	need(in->status, !(terms & 8) || (inputs && inputs[3].data && inputs[4].data));
 	if (*in->status)
 		return;
 	if (form == 1) {
@@ -595,33 +643,49 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 	}
 	for (size_t i = 0; i < n && !*in->status; i++) {
 		size_t r = i < first ? 0 : 1 + (i - first) / row;
-		float w1 = float_at(out, n * 4, i), sum = 0, p;
+		float w1 = float_at(out, n * 4, i), c[4], p;
 
 		for (unsigned k = 0; k < 4; k++) {
-			float c = all[k], f = w1;
-
-			if (!(terms >> k & 1))
-				continue;
-			if (form == 1) {
-				uint32_t bits = (uint32_t)bytes[2 * k * rows + r] << 16 | (uint32_t)bytes[(2 * k + 1) * rows + r] << 24;
-
-				memcpy(&c, &bits, sizeof c);
-			}
-			if (k == 1)
-				f = w1 - float_at(inputs[0].data, inputs[0].len, i);
-			if (k >= 2) {
-				const struct second_input *m = &inputs[2 * k - 3], *v = m + 1;
-				float under = float_at(v->data, v->len, i);
-
-				f = under > 0 ? float_at(m->data, m->len, i) / sqrtf(under) : 0;
-			}
-			sum = sum + c * f;
+			c[k] = all[k];
+			if (form == 1 && (terms >> k & 1))
+				c[k] = float_of_bits((uint64_t)bytes[2 * k * rows + r] << 16 | (uint64_t)bytes[(2 * k + 1) * rows + r] << 24);
 		}
-		p = w1 + sum;
+		p = w1 + sum_of_terms(terms, c, inputs, w1, i);
 		if (isfinite(p))
 			memcpy(out + i * 4, &p, sizeof p);
 	}
 	free(bytes);
+}
+
+/* Section 13. */
+static void stepped(struct reader *in, const struct layout *l, const struct second_input inputs[5], uint8_t *out, size_t n, uint8_t *list,
+		    uint8_t *ts)
+{
+	unsigned terms = (unsigned)integer(in, 1);
+	uint16_t *pattern = calloc(n + 1, sizeof *pattern);
+	float c[4] = {0}, *s = calloc(n + 1, sizeof *s);
+	struct expected e = {.s = s, .pattern = pattern};
+
+	if (!pattern || !s)
+		fail(in->status, SECOND_NOMEM);
+	check_terms(in->status, terms, inputs);
+	for (unsigned k = 0; k < 4; k++)
+		c[k] = terms >> k & 1 ? float_of_bits(integer(in, 2) << 16) : 0;
+	for (size_t i = 0; i < n && !*in->status; i++) {
+		float w1 = widen(l, (uint32_t)load(out + 2 * i, 2));
+
+		s[i] = sum_of_terms(terms, c, inputs, w1, i);
+		s[i] = isfinite(s[i]) ? s[i] : 0;
+		pattern[i] = closest(l, w1 + s[i], (uint16_t)load(out + 2 * i, 2));
+	}
+	if ((terms & 12) == 12) {
+		e.v1 = &inputs[2];
+		e.v2 = &inputs[4];
+	}
+	if (!*in->status)
+		grid(in, l, &e, out, n, list, ts);
+	free(pattern);
+	free(s);
 }
 
 /* Section 6. */
@@ -658,7 +722,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 	uint8_t *scratch;
 	size_t n, tail;
 
-	if (encoding > 8 || dtype >= DTYPES)
+	if (encoding > 10 || encoding == 9 || dtype >= DTYPES)
 		return SECOND_UNSUPPORTED;
 	if (out_len == 0)
 		return SECOND_CORRUPT;
@@ -693,6 +757,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 				memcpy(out, ref, ref_len < out_len ? ref_len : out_len);
 		}
 		need(&status, encoding != 8 || dtype == DTYPE_F32);
+		need(&status, encoding != 10 || dtype == DTYPE_F16 || dtype == DTYPE_BF16);
 		if (encoding == 8 && !status)
 			predict(&in, inputs, out, n);
 		if (status)
@@ -701,8 +766,10 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 			planes(&in, dtype, layout.width / 8, out, n, scratch);
 		else if (encoding == 5)
 			sparse(&in, &layout, out, n, scratch);
+		else if (encoding == 10)
+			stepped(&in, &layout, inputs, out, n, scratch, scratch + 2 * out_len);
 		else
-			grid(&in, &layout, encoding == 7, out, n, scratch, scratch + 2 * out_len);
+			grid(&in, &layout, encoding == 7 ? &(struct expected){0} : NULL, out, n, scratch, scratch + 2 * out_len);
 		need(&status, in.left == tail);
 		if (!status && tail > 0)
 			memcpy(out + out_len - tail, in.at, tail);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "codec/classes.h"
 #include "codec/internal.h"
 #include "files.h"
 
@@ -26,7 +27,7 @@ static void tear_down(void)
 
 /* Encoding `classes` of one row with T = 1, as SPEC.md section 9 has it; what is counted is written as it stands here. */
 struct parts {
-	unsigned by, level, count, bounds[4], k;
+	unsigned by, level, base, count, bounds[4], k;
 	unsigned tables, form[4]; /* of each table: its bytes stand below */
 	uint8_t bytes[4][8];
 	unsigned len[4];
@@ -45,9 +46,10 @@ static void build(struct tpd_buf *buf, const struct parts *parts)
 	tpd_buf_u8(buf, (uint8_t)parts->by);
 	tpd_buf_u8(buf, TPD_CODER_RAW);
 	tpd_buf_u8(buf, (uint8_t)parts->level);
+	tpd_buf_u8(buf, (uint8_t)parts->base);
 	tpd_buf_u8(buf, (uint8_t)parts->count);
 	for (unsigned j = 0; j + 1 < parts->count && j < 4; j++)
-		tpd_buf_u16(buf, (uint16_t)parts->bounds[j]);
+		tpd_buf_varint(buf, parts->bounds[j]);
 	tpd_buf_u8(buf, (uint8_t)parts->k);
 	for (unsigned j = 0; j < parts->tables; j++) {
 		tpd_buf_u8(buf, (uint8_t)parts->form[j]);
@@ -65,17 +67,17 @@ static void build(struct tpd_buf *buf, const struct parts *parts)
 		tpd_buf_u8(buf, (uint8_t)(parts->left + i));
 }
 
-/* BF16: 1.0, 2^-20, 1.0, 2^-20, 2^-10 */
+/* BF16: 1.0, 2^-20, 1.0, 2^-20, 2^-10: exponent fields 127, 107, 127, 107 and 117 */
 static const uint16_t ref[5] = {0x3f80, 0x3580, 0x3f80, 0x3580, 0x3a80};
 
 /*
- * Three classes by keys, which are 2 F + 4: below 224 the two small ones (F = 107), both become 0; from 224 to 243 one (117) that
- * escapes to 0xbeef; from 244 on the two large ones (127), of which the second is an ulp more. Their table is mirrored: "equal" has twice the
- * weight of -1 and 1, so that the frequencies are 1024, 2048 and 1024.
+ * With the base 107 and the level 4 the keys are 139, 4, 139, 4 and 94, and bounds at 50 and 120 make three classes: the small two become
+ * 0; one escapes to 0xbeef; of the large ones the second is an ulp more. Their table is mirrored: "equal" has twice the weight of -1 and
+ * 1, so that the frequencies are 1024, 2048 and 1024.
  */
 static struct parts honest(void)
 {
-	struct parts parts = {.level = 4, .count = 3, .bounds = {224, 244}, .tables = 3, .form = {255, 255, 1},
+	struct parts parts = {.level = 4, .base = 107, .count = 3, .bounds = {50, 70}, .tables = 3, .form = {255, 255, 1},
 			      .bytes = {{2}, {0}, {0, 5, 0, 0, 1}}, .len = {1, 1, 5}, .field_words = 1, .field = {0xbeef}, .field_count = 1,
 			      .left = 0x77, .left_len = 1};
 	uint32_t x = 1u << 15;
@@ -83,6 +85,17 @@ static struct parts honest(void)
 	x = (x / 1024 << 12) + x % 1024 + 3072; /* 130, which is decoded last, of frequency 1024 behind 1 and 128 */
 	x = (x / 2048 << 12) + x % 2048;        /* and 1 before it */
 	parts.states[0] = x;
+	return parts;
+}
+
+/* The same frequencies by a curve: no more than one magnitude, and "equal" as often as all others. */
+static struct parts curved(unsigned scale)
+{
+	struct parts parts = honest();
+
+	parts.form[2] = 128 + scale;
+	parts.len[2] = 3;
+	memcpy(parts.bytes[2], (uint8_t[]){scale % 4, 17, 1}, 3);
 	return parts;
 }
 
@@ -120,21 +133,28 @@ START_TEST(fields)
 	for (unsigned i = 0; i < 5; i++)
 		ck_assert_uint_eq(tpd_get_u16(out + 2 * i), expect[i]);
 	ck_assert_uint_eq(out[10], 0x77);
-	REFUSED(by = 1, TPD_UNSUPPORTED);
+	REFUSED(by = 1, TPD_CORRUPT); /* that is for `stepped` */
+	REFUSED(by = 2, TPD_CORRUPT);
+	REFUSED(by = 3, TPD_UNSUPPORTED);
 	REFUSED(level = 9, TPD_CORRUPT);
 	REFUSED(level = 0, TPD_OK); /* keys are 4 more */
 	REFUSED(level = 8, TPD_OK); /* 4 less */
+	REFUSED(base = 111, TPD_OK); /* the one in the middle has the key 58, ... */
+	REFUSED(base = 112, TPD_CORRUPT); /* ... and 49 */
 	REFUSED(count = 0, TPD_CORRUPT);
 	REFUSED(count = 65, TPD_CORRUPT);
 	REFUSED(bounds[0] = 0, TPD_CORRUPT);
-	REFUSED(bounds[1] = 224, TPD_CORRUPT);
-	REFUSED(bounds[1] = 512, TPD_CORRUPT);
-	REFUSED(bounds[0] = 239, TPD_CORRUPT); /* two classes have elements, and there are three tables */
-	REFUSED(bounds[0] = 238, TPD_OK);
+	REFUSED(bounds[1] = 0, TPD_CORRUPT);
+	REFUSED(bounds[1] = 89, TPD_OK); /* keys below 139 */
+	REFUSED(bounds[1] = 90, TPD_CORRUPT);
+	REFUSED(bounds[1] = 6912 - 50, TPD_CORRUPT);
+	REFUSED(bounds[1] = 1u << 31, TPD_CORRUPT);
+	REFUSED(bounds[0] = 3, TPD_CORRUPT); /* all five are of two classes, and more escapes */
 	REFUSED(k = 7, TPD_CORRUPT);
 	REFUSED(k = 1, TPD_CORRUPT); /* a second state, which is 0 */
 	REFUSED(tables = 2, TPD_CORRUPT);
 	REFUSED(form[2] = 127, TPD_CORRUPT);
+	REFUSED(form[2] = 192, TPD_CORRUPT);
 	REFUSED(form[2] = 253, TPD_CORRUPT);
 	REFUSED(form[0] = 254, TPD_CORRUPT);
 	REFUSED(bytes[2][1] = 0, TPD_CORRUPT); /* other frequencies */
@@ -158,6 +178,79 @@ START_TEST(fields)
 		parts.states[0] = 1u << 15;
 		ck_assert_int_eq(decode(&parts, out), TPD_CORRUPT);
 	}
+}
+END_TEST
+
+#undef REFUSED
+#define REFUSED(change, verdict)                              \
+	do {                                                  \
+		struct parts parts = curved(7);               \
+		parts.change;                                 \
+		ck_assert_int_eq(decode(&parts, out), verdict); \
+	} while (0)
+
+START_TEST(curves)
+{
+	uint8_t out[11];
+
+	for (unsigned scale = 0; scale < 64; scale++) {
+		struct parts good = curved(scale);
+
+		ck_assert_int_eq(decode(&good, out), TPD_OK);
+		ck_assert_uint_eq(tpd_get_u16(out + 4), 0x3f81);
+	}
+	REFUSED(bytes[2][0] |= 1 << 2, TPD_CORRUPT); /* a side that is rarer: other frequencies */
+	REFUSED(bytes[2][1] |= 128, TPD_OK); /* which side does not matter where both are alike */
+	REFUSED(bytes[2][1] = 128 + 65, TPD_CORRUPT);
+	REFUSED(bytes[2][0] |= 1 << 5, TPD_CORRUPT); /* and with 129, 0, 2 */
+	REFUSED(bytes[2][0] |= 1 << 6, TPD_CORRUPT);
+	REFUSED(bytes[2][0] |= 1 << 7, TPD_CORRUPT);
+	REFUSED(bytes[2][1] = 18, TPD_CORRUPT);
+	REFUSED(bytes[2][1] = 65, TPD_CORRUPT);
+	REFUSED(bytes[2][2] = 2, TPD_CORRUPT);
+	REFUSED(bytes[2][2] = 127, TPD_CORRUPT);
+	REFUSED(bytes[2][2] = 0, TPD_CORRUPT); /* one symbol is no table */
+	REFUSED(len[2] = 2, TPD_CORRUPT);
+}
+END_TEST
+
+/* What the text of the format says of some curves. */
+START_TEST(weights)
+{
+	uint32_t g[TPD_TABLE_MAGNITUDES_MAX + 1];
+	struct tpd_class_curve curve = {.scale = 20, .shape = 3, .equal = 64, .count = 126,
+					.has_middle = true, .has_escape = true, .has_zero = true};
+	uint16_t freq[256];
+	unsigned sum = 0;
+
+	tpd_class_curve_weights(20, 3, 126, g); /* R(20) = 51039: a tent */
+	ck_assert_uint_eq(g[0], 1u << 20);
+	ck_assert_uint_eq(g[1], 51039u << 4);
+	ck_assert_uint_eq(g[2], (uint32_t)((uint64_t)(51039u << 4) * 51039 >> 16));
+	tpd_class_curve_weights(20, 0, 126, g); /* b = R(15) = 39750: a bell */
+	ck_assert_uint_eq(g[1], 51039u << 4);
+	ck_assert_uint_eq(g[2], (uint32_t)((uint64_t)(51039u << 4) * ((uint64_t)51039 * 39750 >> 16) >> 16));
+	ck_assert_uint_eq(g[126], 1);
+	ck_assert(tpd_class_curve_frequencies(&curve, freq));
+	for (unsigned s = 0; s < 256; s++) {
+		ck_assert_uint_gt(freq[s], 0);
+		sum += freq[s];
+	}
+	ck_assert_uint_eq(sum, 4096);
+	ck_assert_uint_eq(freq[TPD_SYMBOL_ESCAPE], 1);
+	curve = (struct tpd_class_curve){.scale = 20, .shape = 3, .skew = 2, .count = 1}; /* the rarer side has half */
+	ck_assert(tpd_class_curve_frequencies(&curve, freq));
+	ck_assert_uint_eq(freq[TPD_SYMBOL_MIDDLE + 1], 2731);
+	ck_assert_uint_eq(freq[TPD_SYMBOL_MIDDLE - 1], 1365);
+	curve.is_down = true;
+	ck_assert(tpd_class_curve_frequencies(&curve, freq));
+	ck_assert_uint_eq(freq[TPD_SYMBOL_MIDDLE + 1], 1365);
+	ck_assert_uint_eq(freq[TPD_SYMBOL_MIDDLE - 1], 2731);
+	curve = (struct tpd_class_curve){.equal = 1};
+	ck_assert(!tpd_class_curve_frequencies(&curve, freq));
+	curve.has_zero = true;
+	ck_assert(tpd_class_curve_frequencies(&curve, freq));
+	ck_assert_uint_eq(freq[TPD_SYMBOL_EQUAL], 4095);
 }
 END_TEST
 
@@ -259,6 +352,8 @@ int main(void)
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, fields);
+	tcase_add_test(tests, curves);
+	tcase_add_test(tests, weights);
 	tcase_add_test(tests, types);
 	tcase_add_test(tests, close_to_the_entropy);
 	srunner_run_all(runner, CK_ENV);

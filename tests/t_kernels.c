@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/classes.h"
 #include "codec/fields.h"
 #include "codec/grid.h"
 #include "codec/internal.h"
@@ -492,6 +493,51 @@ START_TEST(predictions)
 }
 END_TEST
 
+/* Keys from anything: the same from all forms, and below their number. */
+START_TEST(keys)
+{
+	enum { MOST = 900 };
+	float *steps = memory(MOST * 4), *v1 = memory(MOST * 4), *v2 = memory(MOST * 4);
+	uint16_t *first = memory(MOST * 2), *other = memory(MOST * 2);
+	uint8_t *p = memory(MOST * 4), *levels = memory(MOST);
+
+	for (unsigned round = 0; round < 2000; round++) {
+		const enum tpd_dtype dtype = types[round % 3];
+		const size_t n = 1 + rnd(MOST), row = 1 + rnd(rnd(2) ? 20 : MOST);
+		const struct tpd_pieces pieces = {.first = 1 + rnd(row), .row = row, .n = n};
+		struct tpd_class_rule rule = {.by = dtype == TPD_DTYPE_F32 ? 0 : (unsigned)rnd(3), .base = (unsigned)rnd(256), .levels = levels,
+					      .steps = steps, .v1 = v1, .v2 = v2};
+
+		fill_floats_of_all_kinds(steps, n);
+		fill_floats_of_all_kinds(v1, n);
+		fill_floats_of_all_kinds(v2, n);
+		fill_floats_of_all_kinds(&rule.decay, 1);
+		fill_floats_of_all_kinds(&rule.noise, 1);
+		for (size_t i = 0; i < n * 4; i++)
+			p[i] = (uint8_t)next_random();
+		for (size_t i = 0; i < n; i++) {
+			levels[i] = (uint8_t)rnd(TPD_KEY_LEVELS);
+			if (rnd(2))
+				v2[i] = v1[i];
+		}
+		for (size_t f = 0; f < form_count; f++) {
+			forms[f]->class_keys(dtype, &rule, p, &pieces, f ? other : first);
+			if (f > 0)
+				ck_assert_mem_eq(first, other, n * 2);
+		}
+		for (size_t i = 0; i < n; i++)
+			ck_assert_uint_lt(first[i], rule.by ? TPD_KEYS : TPD_KEY_EXPONENTS * TPD_KEY_LEVELS);
+	}
+	free(steps);
+	free(v1);
+	free(v2);
+	free(first);
+	free(other);
+	free(p);
+	free(levels);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("kernels");
@@ -514,6 +560,7 @@ int main(void)
 	tcase_add_test(tests, rans_mixed);
 	tcase_add_test(tests, bytes);
 	tcase_add_test(tests, predictions);
+	tcase_add_test(tests, keys);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -1,5 +1,6 @@
 /*
- * classes.h - which class an element of encoding `classes` is of, and the tables of classes, as both directions see them (SPEC.md section 9).
+ * classes.h - which class an element of encoding `classes` or `stepped` is of, and the tables of classes, as both directions see them
+ * (SPEC.md section 9).
  */
 #ifndef TPD_CODEC_CLASSES_H
 #define TPD_CODEC_CLASSES_H
@@ -9,28 +10,29 @@
 #include "codec/grid_kernel.h"
 #include "codec/internal.h"
 
-#define TPD_CLASSES_BY_EXPONENT 0u /* how they are told */
-#define TPD_CLASS_KEYS 512u
-#define TPD_CLASS_LEVELS 9u        /* of a row piece; the middle one says that it changed as much as others */
-#define TPD_CLASS_LEVEL_MIDDLE 4u
+/* Digits of a key: exponent, level of the row piece, reach. */
+#define TPD_KEY_EXPONENTS 16u
+#define TPD_KEY_LEVELS 9u
+#define TPD_KEY_LEVEL_MIDDLE 4u /* of a row piece that changed as much as others */
+#define TPD_KEY_REACHES 48u
+#define TPD_KEYS (TPD_KEY_EXPONENTS * TPD_KEY_LEVELS * TPD_KEY_REACHES)
 
-/* The exponent field of element i. width and mantissa: of a type of 2 or 4 bytes, constants. */
-TPD_INLINE unsigned classes_exponent(const uint8_t *p, size_t i, const unsigned width, const unsigned mantissa)
-{
-	uint32_t bits = width == 4 ? tpd_get_u32(p + i * 4) : tpd_get_u16(p + i * 2);
-
-	return bits >> mantissa & ((1u << (8 * width - 1 - mantissa)) - 1);
-}
-
-TPD_INLINE unsigned classes_key(unsigned exponent, unsigned level)
-{
-	return TPD_MIN(2 * exponent + TPD_CLASS_LEVELS - 1 - level, TPD_CLASS_KEYS - 1);
-}
+/* What keys are made from: tpd_class_rule_* of a payload, and arrays of the chunk. */
+struct tpd_class_rule {
+	unsigned by;            /* TPD_BY_* */
+	unsigned base;          /* exponent field with the first digit 0 */
+	float decay;            /* of v from v1 to v2; only for TPD_BY_INNOVATION */
+	float noise;            /* likewise: how far an element whose v is all new may go beside its step */
+	const uint8_t *levels;  /* a byte a piece; not for TPD_BY_INNOVATION */
+	const float *steps;     /* an element each; not for TPD_BY_LEVEL */
+	const float *v1, *v2;   /* likewise; only for TPD_BY_INNOVATION */
+};
 
 /* --- tables --- */
 
 #define TPD_TABLE_FREQUENCIES 254u
 #define TPD_TABLE_SINGLE 255u
+#define TPD_TABLE_CURVE 128u       /* + scale */
 #define TPD_TABLE_MAGNITUDES_MAX 126u
 #define TPD_WEIGHT_LEVELS 64u /* 0: does not occur */
 
@@ -39,6 +41,18 @@ struct tpd_class_levels {
 	uint8_t special[4];
 	uint8_t count; /* of magnitudes */
 	uint8_t magnitude[TPD_TABLE_MAGNITUDES_MAX];
+};
+
+/* Frequencies that fall as a curve does. */
+#define TPD_CURVE_SCALES 64u
+#define TPD_CURVE_SHAPES 4u
+#define TPD_CURVE_SKEWS 8u
+struct tpd_class_curve {
+	uint8_t scale, shape, skew;
+	bool is_down; /* the side above is the rarer one */
+	bool has_middle, has_escape, has_zero;
+	uint8_t equal; /* level */
+	uint8_t count; /* of magnitudes */
 };
 
 /* Quarter octaves. level: 1 .. TPD_WEIGHT_LEVELS. */
@@ -51,8 +65,13 @@ TPD_INLINE uint32_t tpd_class_weight(unsigned level)
 
 /* How the level changes from one magnitude to the next, by four bits. */
 extern const int8_t tpd_class_steps[16];
+/* How much of a curve's weight the rarer side has, in 64ths. */
+extern const uint8_t tpd_class_skews[TPD_CURVE_SKEWS];
 
 /* The frequencies that levels say; false: they say none, since fewer than two symbols occur, or too many. */
 bool tpd_class_frequencies(const struct tpd_class_levels *levels, uint16_t freq[256]);
+bool tpd_class_curve_frequencies(const struct tpd_class_curve *curve, uint16_t freq[256]);
+/* Weights of magnitudes 0 .. count of a curve. */
+void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uint32_t weights[TPD_TABLE_MAGNITUDES_MAX + 1]);
 
 #endif

@@ -1,28 +1,52 @@
 /*
- * classes_decode.c - the way back from classes_encode.c. Reference and levels say which class each element is of, and how many each has; so
- * the classes are decoded one behind the other, and then dealt out to the elements in order.
+ * classes_decode.c - the way back from classes_encode.c. What is known says which class each element is of; so symbols are decoded in the
+ * order of the elements, each with the table of its class, a row piece at a time.
  */
 #include "base/tpd.h"
 
+#include <fenv.h>
 #include <string.h>
 
 #include "codec/classes.h"
+#include "codec/kernels.h"
 
 struct classes {
 	unsigned count, k;
-	uint8_t of[TPD_CLASS_KEYS];
-	size_t n[TPD_CLASSES_MAX];
-};
-
-/* Of a class; single: its only symbol, or -1. */
-struct table {
-	int single;
-	uint16_t freq[256];
+	uint8_t of[TPD_KEYS];
 };
 
 static enum tpd_status corrupt(struct tpd_err *err, const char *what)
 {
 	return tpd_fail(err, TPD_CORRUPT, "classes: %s", what);
+}
+
+/* Levels, or what takes their place, and the base; levels: room for them. */
+static enum tpd_status read_rule(struct tpd_codec *codec, struct tpd_rd *rd, const struct tpd_class_given *given, size_t pieces,
+				 uint8_t *levels, struct tpd_class_rule *rule, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	*rule = (struct tpd_class_rule){.by = tpd_rd_u8(rd), .levels = levels};
+	if (tpd_rd_ok(rd) && rule->by > TPD_BY_INNOVATION)
+		return tpd_fail(err, TPD_UNSUPPORTED, "classes: told by an unknown rule %u", rule->by);
+	if (rule->by != TPD_BY_LEVEL) {
+		if (!given || (rule->by == TPD_BY_INNOVATION && (!given->v1 || !given->v2)))
+			return corrupt(err, "told by what there is not");
+		rule->steps = given->steps;
+		rule->v1 = given->v1;
+		rule->v2 = given->v2;
+	}
+	if (rule->by == TPD_BY_INNOVATION) {
+		rule->decay = float_of((uint32_t)tpd_rd_u16(rd) << 16);
+		rule->noise = float_of((uint32_t)tpd_rd_u16(rd) << 16);
+	} else {
+		status = tpd_symbols_decode(codec, rd, levels, pieces, err);
+		for (size_t i = 0; status == TPD_OK && i < pieces; i++)
+			if (levels[i] >= TPD_KEY_LEVELS)
+				status = corrupt(err, "an unknown level");
+	}
+	rule->base = tpd_rd_u8(rd);
+	return status;
 }
 
 static enum tpd_status read_bounds(struct tpd_rd *rd, struct classes *classes, struct tpd_err *err)
@@ -33,15 +57,14 @@ static enum tpd_status read_bounds(struct tpd_rd *rd, struct classes *classes, s
 	if (classes->count > TPD_CLASSES_MAX)
 		return corrupt(err, "too many");
 	for (unsigned c = 1; c < classes->count; c++) {
-		unsigned bound = tpd_rd_u16(rd);
+		uint64_t more = tpd_rd_varint(rd);
 
-		if (bound <= key || bound >= TPD_CLASS_KEYS)
-			return corrupt(err, "bounds that do not ascend");
-		while (key < bound)
-			classes->of[key++] = (uint8_t)(c - 1);
+		if (more == 0 || more >= TPD_KEYS - key)
+			return corrupt(err, "bounds that are no keys");
+		memset(classes->of + key, (int)c - 1, (size_t)more);
+		key += (unsigned)more;
 	}
-	while (key < TPD_CLASS_KEYS)
-		classes->of[key++] = (uint8_t)(classes->count > 0 ? classes->count - 1 : 0); /* of nothing: never asked */
+	memset(classes->of + key, classes->count > 0 ? (int)classes->count - 1 : 0, TPD_KEYS - key);
 	classes->k = tpd_rd_u8(rd);
 	return tpd_rd_ok(rd) && classes->k <= 6 ? TPD_OK : corrupt(err, "bad header");
 }
@@ -72,14 +95,26 @@ static bool read_levels(struct tpd_rd *rd, unsigned magnitudes, struct tpd_class
 	return magnitudes < 2 || magnitudes % 2 == 1 || pair >> 4 == 0;
 }
 
-static enum tpd_status read_table(struct tpd_rd *rd, struct table *table, struct tpd_err *err)
+static bool read_curve(struct tpd_rd *rd, unsigned scale, struct tpd_class_curve *curve)
+{
+	unsigned bits = tpd_rd_u8(rd), equal = tpd_rd_u8(rd);
+
+	*curve = (struct tpd_class_curve){.scale = (uint8_t)scale, .shape = bits & 3, .skew = bits >> 2 & 7, .has_middle = bits >> 5 & 1,
+					  .has_escape = bits >> 6 & 1, .has_zero = bits >> 7, .is_down = equal >> 7,
+					  .equal = equal & 127, .count = tpd_rd_u8(rd)};
+	return curve->equal <= TPD_WEIGHT_LEVELS && curve->count <= TPD_TABLE_MAGNITUDES_MAX;
+}
+
+static enum tpd_status read_table(struct tpd_rd *rd, uint16_t freq[256], struct tpd_err *err)
 {
 	struct tpd_class_levels levels;
+	struct tpd_class_curve curve;
 	unsigned form = tpd_rd_u8(rd), first, last;
+	bool good;
 
-	table->single = -1;
 	if (form == TPD_TABLE_SINGLE) {
-		table->single = tpd_rd_u8(rd);
+		memset(freq, 0, 256 * sizeof(freq[0]));
+		freq[tpd_rd_u8(rd)] = TPD_RANS_SUM;
 		return tpd_rd_ok(rd) ? TPD_OK : corrupt(err, "ends inside a table");
 	}
 	if (form == TPD_TABLE_FREQUENCIES) {
@@ -87,117 +122,84 @@ static enum tpd_status read_table(struct tpd_rd *rd, struct table *table, struct
 		last = tpd_rd_u8(rd);
 		if (!tpd_rd_ok(rd) || first >= last)
 			return corrupt(err, "bad symbols");
-		return tpd_rans_read_frequencies(rd, first, last, table->freq, err);
+		return tpd_rans_read_frequencies(rd, first, last, freq, err);
 	}
-	if (form > TPD_TABLE_MAGNITUDES_MAX)
+	if (form <= TPD_TABLE_MAGNITUDES_MAX)
+		good = read_levels(rd, form, &levels) && tpd_rd_ok(rd) && tpd_class_frequencies(&levels, freq);
+	else if (form - TPD_TABLE_CURVE < TPD_CURVE_SCALES)
+		good = read_curve(rd, form - TPD_TABLE_CURVE, &curve) && tpd_rd_ok(rd) && tpd_class_curve_frequencies(&curve, freq);
+	else
 		return corrupt(err, "a table of an unknown form");
-	if (!read_levels(rd, form, &levels) || !tpd_rd_ok(rd) || !tpd_class_frequencies(&levels, table->freq))
-		return corrupt(err, "levels that are none");
-	return TPD_OK;
+	return good ? TPD_OK : corrupt(err, "a table that says nothing");
 }
 
-TPD_INLINE void count_elements(struct classes *classes, const uint8_t *levels, const uint8_t *p, const struct tpd_pieces *pieces,
-			       const unsigned width, const unsigned mantissa)
+/* Tables, states and words. */
+static enum tpd_status read_symbols(struct tpd_codec *codec, struct tpd_rd *rd, const struct classes *classes,
+				    const struct tpd_pieces *pieces, const uint8_t *class_of, uint8_t *out, struct tpd_err *err)
 {
-	uint32_t counts[TPD_CLASS_KEYS] = {0};
-
-	for (size_t i = 0, at = 0; at < pieces->n; i++)
-		for (size_t end = tpd_piece_start(pieces, i + 1); at < end; at++)
-			counts[classes_key(classes_exponent(p, at, width, mantissa), levels[i])]++;
-	for (unsigned key = 0; key < TPD_CLASS_KEYS; key++)
-		classes->n[classes->of[key]] += counts[key];
-}
-
-/* The symbols of all classes, class by class. */
-static enum tpd_status read_symbols(struct tpd_codec *codec, struct tpd_rd *rd, const struct classes *classes, uint8_t *out,
-				    struct tpd_err *err)
-{
-	struct table tables[TPD_CLASSES_MAX];
-	uint32_t states[TPD_RANS_LANES_MAX], count;
+	uint32_t *tables, states[TPD_RANS_LANES_MAX], count;
+	const size_t piece_count = tpd_piece_count(pieces);
 	const uint8_t *words, *end;
 	const char *wrong;
+	enum tpd_status status = tpd_scratch_need(&codec->tables, TPD_CLASSES_MAX * TPD_RANS_SUM * sizeof(*tables), err);
 
+	if (status != TPD_OK)
+		return status;
+	tables = (uint32_t *)(void *)codec->tables.data;
 	for (unsigned c = 0; c < classes->count; c++) {
-		enum tpd_status status = classes->n[c] > 0 ? read_table(rd, &tables[c], err) : TPD_OK;
+		uint16_t freq[256];
 
-		if (status)
+		status = read_table(rd, freq, err);
+		if (status != TPD_OK)
 			return status;
+		tpd_rans_mixed_table(freq, tables + c * TPD_RANS_SUM);
 	}
 	wrong = tpd_rans_read_states(rd, classes->k, states, &words, &count);
 	if (wrong)
 		return corrupt(err, wrong);
 	end = words + (size_t)count * 2;
-	for (unsigned c = 0; c < classes->count; c++) {
-		if (classes->n[c] == 0)
-			continue;
-		if (tables[c].single >= 0) {
-			memset(out, tables[c].single, classes->n[c]);
-		} else {
-			tpd_rans_decode_table(tables[c].freq, codec->rans_decode);
-			words = tpd_rans_decode_more(words, end, classes->k, codec->rans_decode, states, out, classes->n[c]);
-			if (!words)
-				return corrupt(err, "the rANS words run out");
-		}
-		out += classes->n[c];
+	for (size_t i = 0; i < piece_count; i++) {
+		size_t start = tpd_piece_start(pieces, i);
+
+		words = codec->kernels->rans_decode_mixed(words, end, classes->k, tables, states, class_of + start, out + start,
+							  tpd_piece_start(pieces, i + 1) - start);
+		if (!words)
+			return corrupt(err, "the rANS words run out");
 	}
 	if (!tpd_rans_is_end(words, end, states, (size_t)1 << classes->k))
 		return corrupt(err, "the rANS words do not end where they must");
 	return TPD_OK;
 }
 
-TPD_INLINE void deal_out(const struct classes *classes, const uint8_t *levels, const uint8_t *sorted, const uint8_t *p,
-			 const struct tpd_pieces *pieces, const unsigned width, const unsigned mantissa, uint8_t *symbols)
+enum tpd_status tpd_class_symbols_decode(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
+					 const struct tpd_class_given *given, uint8_t *symbols, const struct tpd_pieces *pieces,
+					 struct tpd_err *err)
 {
-	const uint8_t *next[TPD_CLASSES_MAX];
-
-	for (unsigned c = 0; c < classes->count; c++) {
-		next[c] = sorted;
-		sorted += classes->n[c];
-	}
-	for (size_t i = 0, at = 0; at < pieces->n; i++)
-		for (size_t end = tpd_piece_start(pieces, i + 1); at < end; at++)
-			symbols[at] = *next[classes->of[classes_key(classes_exponent(p, at, width, mantissa), levels[i])]]++;
-}
-
-enum tpd_status tpd_class_symbols_decode(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p, uint8_t *symbols,
-					 const struct tpd_pieces *pieces, struct tpd_err *err)
-{
-	const size_t count = tpd_piece_count(pieces);
-	struct classes classes = {.count = 0};
-	unsigned by = tpd_rd_u8(rd);
-	uint8_t *sorted, *levels;
-	enum tpd_status status = tpd_scratch_need(&codec->classes, pieces->n + count + 1, err);
+	const size_t n = pieces->n, count = tpd_piece_count(pieces);
+	struct tpd_class_rule rule;
+	struct classes classes;
+	uint8_t *class_of, *levels;
+	uint16_t *keys;
+	fenv_t caller;
+	enum tpd_status status = tpd_scratch_need(&codec->classes, n * sizeof(*keys) + n + count + 1, err);
 
 	if (status != TPD_OK)
 		return status;
-	sorted = codec->classes.data;
-	levels = sorted + pieces->n;
-	if (tpd_rd_ok(rd) && by != TPD_CLASSES_BY_EXPONENT)
-		return tpd_fail(err, TPD_UNSUPPORTED, "classes: told by an unknown rule %u", by);
-	status = tpd_symbols_decode(codec, rd, levels, count, err);
-	for (size_t i = 0; status == TPD_OK && i < count; i++)
-		if (levels[i] >= TPD_CLASS_LEVELS)
-			status = corrupt(err, "an unknown level");
+	keys = (uint16_t *)(void *)codec->classes.data;
+	class_of = (uint8_t *)(keys + n);
+	levels = class_of + n;
+	status = read_rule(codec, rd, given, count, levels, &rule, err);
 	if (status == TPD_OK)
 		status = read_bounds(rd, &classes, err);
-	if (status == TPD_OK && classes.count == 0 && pieces->n > 0)
+	if (status == TPD_OK && classes.count == 0 && n > 0)
 		status = corrupt(err, "there are none");
 	if (status != TPD_OK)
 		return status;
-	if (dtype == TPD_DTYPE_F32)
-		count_elements(&classes, levels, p, pieces, 4, 23);
-	else if (dtype == TPD_DTYPE_BF16)
-		count_elements(&classes, levels, p, pieces, 2, 7);
-	else
-		count_elements(&classes, levels, p, pieces, 2, 10);
-	status = read_symbols(codec, rd, &classes, sorted, err);
-	if (status != TPD_OK)
-		return status;
-	if (dtype == TPD_DTYPE_F32)
-		deal_out(&classes, levels, sorted, p, pieces, 4, 23, symbols);
-	else if (dtype == TPD_DTYPE_BF16)
-		deal_out(&classes, levels, sorted, p, pieces, 2, 7, symbols);
-	else
-		deal_out(&classes, levels, sorted, p, pieces, 2, 10, symbols);
-	return TPD_OK;
+	fegetenv(&caller);
+	fesetenv(FE_DFL_ENV);
+	codec->kernels->class_keys(dtype, &rule, p, pieces, keys);
+	fesetenv(&caller);
+	for (size_t i = 0; i < n; i++)
+		class_of[i] = classes.of[keys[i]];
+	return read_symbols(codec, rd, &classes, pieces, class_of, symbols, err);
 }

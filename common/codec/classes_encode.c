@@ -1,184 +1,123 @@
 /*
- * classes_encode.c - symbols of a grid, coded by how far apart the values around each element lie. SPEC.md section 9.
+ * classes_encode.c - symbols of a grid, coded by what is known of each element. SPEC.md section 9.
  *
  * An optimizer moves all weights of a row by about as much, so where ulps are small nearly all of them change, and where they are large
- * nearly none do. Each row piece has a level that says how much it changed against others, in half octaves; exponent field of the
- * reference and level together are an element's key, a class is a range of keys. Symbols are taken class by class, and all of them,
- * those that say "unchanged" too, go through rANS with frequencies of the class's own. So no positions are coded, and what is left is
- * close to the entropy given the key:
+ * nearly none do. Exponent of the reference, level of the row, and how far the element may go (for `stepped`) make its key, a class is a
+ * range of keys. All symbols, those that say "unchanged" too, go through rANS in the order of the elements, each with the frequencies
+ * of its class. So no positions are coded, and what is left is close to the entropy given the key:
  *
- *     element    0  1  2  3  4  5 ...           class 0 (small)    1  3  4 ...     frequencies of their own,
- *     class      2  0  1  0  0  2 ...    ──►    class 1            2 ...           one coder, whose lanes go on
- *     symbol     =  +1 =  -2 =  =               class 2 (large)    0  5 ...        from one class to the next
+ *     element    0  1  2  3  4  5 ...           class 0 (small)    frequencies of its own,
+ *     class      2  0  1  0  0  2 ...    ──►    class 1            one coder, which takes those of
+ *     symbol     =  +1 =  -2 =  =               class 2 (large)    2, 0, 1, 0, 0, 2, ...
  *
  * Neighbouring keys become one class where that saves more in tables than it costs. Rejected: Rice codes of gaps within a class (longer, no
- * faster); adaptive binary contexts (ten times slower); levels per column, too (2 % shorter).
+ * faster); symbols sorted by class (to deal them out again takes as long as to decode them); what changed beside and above an element
+ * as a digit of its key, and levels of rows and columns that follow what was decoded (longer); levels per column, too (no shorter);
+ * adaptive binary contexts (ten times slower).
  */
 #include "base/tpd.h"
 
+#include <fenv.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "codec/classes.h"
+#include "codec/classes_fit.h"
 #include "codec/kernels.h"
+#include "codec/rounding.h"
 
-#define K_BITS (1u << 18) /* a chunk of fewer has 4 lanes, others 16: a state is 4 bytes */
+#define K_BITS (1u << 16)     /* a chunk of fewer has 4 lanes, others 16: each costs two bytes */
 #define LEVEL_SHIFT 16u
 #define CHANCE 4u
+#define BELOW_T 5u
+#define SLOTS_MAX 600u        /* ranges of keys before they are joined */
+#define SLOT_CHANGES 16u      /* a slot ends when it has so many, ... */
+#define SLOT_SHARE 256u       /* ... and at least this part of all; or this part of all elements */
+#define CLASS_BITS 72u        /* what a class costs beside its symbols, about */
+#define LEVELS_BITS 128u      /* of their stream, beside them, about */
+#define NOISE 2.0             /* of what is left, squared, to how far an element may go */
+#define FAR 1e30
+#define DECAY_RANK 256u       /* so many have a smaller v2 / v1 */
 
-/* A run of keys, how often each symbol follows one of them, and the table. */
-struct class {
-	uint32_t counts[256];
-	uint32_t n;
-	unsigned first_key, first, last; /* symbols */
-	unsigned form;                   /* as it is written */
-	struct tpd_class_levels levels;  /* form: a number of magnitudes */
-	uint16_t freq[256];              /* not for TPD_TABLE_SINGLE */
-	uint64_t cost;                   /* bits: of the symbols, and of the table */
+/* What is worked on. */
+struct work {
+	const struct tpd_codec *codec;
+	enum tpd_dtype dtype;
+	const uint8_t *p, *symbols;
+	const struct tpd_pieces *pieces;
+	uint16_t *keys;
+	uint8_t *class_of, *levels;
+	uint64_t level_bits;                    /* what levels take, about */
+	uint32_t *places;                       /* of changes */
+	size_t changes;
+	uint32_t (*totals)[2];                  /* of each key: all, changed */
+	uint16_t *slot_of;                      /* of each key */
+	struct tpd_class *slots;                /* SLOTS_MAX + 1 */
 };
 
-static void find_range(struct class *class)
+/* One way of telling classes apart, and what came of it. */
+struct attempt {
+	struct tpd_class_rule rule;
+	size_t count;
+	uint64_t bits;
+	struct tpd_class classes[TPD_CLASSES_MAX];
+};
+
+/* --- joining --- */
+
+/* n log2 n, in 1/4096 bit. */
+static uint64_t n_log_n(const struct tpd_codec *codec, uint32_t n)
 {
-	class->first = 0;
-	class->last = 255;
-	while (class->counts[class->first] == 0)
-		class->first++;
-	while (class->counts[class->last] == 0)
-		class->last--;
+	unsigned shift = 0;
+
+	if (n < 2)
+		return 0;
+	while (n >> shift >= TPD_RANS_SUM)
+		shift++;
+	return (uint64_t)n * (((TPD_RANS_BITS + shift) << TPD_RANS_BITS) - codec->cost[n >> shift]);
 }
 
-/* The level whose weight is closest to count on a scale where `most` is the largest weight; at least 1. */
-static unsigned level_of(uint64_t count, uint64_t most)
+/* Bits of two slots as one class, or of one (b NULL), in 1/4096. */
+static uint64_t entropy(const struct tpd_codec *codec, const struct tpd_class *a, const struct tpd_class *b)
 {
-	uint64_t value = count * tpd_class_weight(TPD_WEIGHT_LEVELS) / most;
-	unsigned octave = 0, level;
+	unsigned first = b ? TPD_MIN(a->first, b->first) : a->first, last = b ? TPD_MAX(a->last, b->last) : a->last;
+	uint64_t bits = n_log_n(codec, a->n + (b ? b->n : 0)), parts = 0;
 
-	if (value < 16)
-		return 1;
-	while (value >> octave >= 32)
-		octave++;
-	level = 4 * octave + 1;
-	while (level < TPD_WEIGHT_LEVELS && (uint64_t)tpd_class_weight(level) + tpd_class_weight(level + 1) <= 2 * value)
-		level++;
-	return level;
-}
+	for (unsigned s = first; s <= last; s++) {
+		uint32_t count = a->counts[s] + (b ? b->counts[s] : 0);
 
-/* From one level to the closest that a step can say; the step's number. */
-static unsigned step_to(unsigned from, unsigned to, unsigned *out_level)
-{
-	unsigned best = 0, distance = UINT32_MAX;
-
-	for (unsigned i = 0; i < 16; i++) {
-		int level = (int)from + tpd_class_steps[i], off = level - (int)to;
-
-		if (level < 1 || level > (int)TPD_WEIGHT_LEVELS)
-			continue;
-		off = off < 0 ? -off : off;
-		if ((unsigned)off < distance) {
-			distance = (unsigned)off;
-			best = i;
-			*out_level = (unsigned)level;
-		}
+		if (count > 1)
+			parts += n_log_n(codec, count);
 	}
-	return best;
+	return bits - TPD_MIN(bits, parts);
 }
 
-/* Bytes of a mirrored table. */
-static unsigned mirrored_len(unsigned magnitudes)
+static int64_t gain_of(const struct tpd_codec *codec, const struct tpd_class *a, const struct tpd_class *b)
 {
-	return 1 + 4 + (magnitudes > 0 ? 1 + magnitudes / 2 : 0);
+	return (int64_t)(a->cost + b->cost + (CLASS_BITS << TPD_RANS_BITS)) - (int64_t)entropy(codec, a, b);
 }
 
-static void make_levels(const struct class *class, struct tpd_class_levels *levels)
+static void add_slot(struct tpd_class *to, const struct tpd_class *from)
 {
-	static const uint8_t special[4] = {TPD_SYMBOL_ESCAPE, TPD_SYMBOL_EQUAL, TPD_SYMBOL_ZERO, TPD_SYMBOL_MIDDLE};
-	const uint32_t *counts = class->counts;
-	uint64_t most = 0; /* twice */
-	unsigned count = 0, level = 0;
+	to->first = TPD_MIN(to->first, from->first);
+	to->last = TPD_MAX(to->last, from->last);
+	to->n += from->n;
+	for (unsigned s = from->first; s <= from->last; s++)
+		to->counts[s] += from->counts[s];
+}
 
-	for (unsigned m = 1; m <= TPD_TABLE_MAGNITUDES_MAX; m++) {
-		uint64_t both = (uint64_t)counts[TPD_SYMBOL_MIDDLE - m] + counts[TPD_SYMBOL_MIDDLE + m];
+/* Join neighbours, whichever two save most first, until none do and there are few enough. Returns how many are left, first in order[]. */
+static size_t join_slots(const struct tpd_codec *codec, struct tpd_class *slots, size_t count, uint16_t *order)
+{
+	int64_t gain[SLOTS_MAX + 1];
 
-		if (both > 0)
-			count = m;
-		most = TPD_MAX(most, both);
+	for (size_t i = 0; i < count; i++) {
+		order[i] = (uint16_t)i;
+		slots[i].cost = entropy(codec, &slots[i], NULL);
 	}
-	for (unsigned i = 0; i < 4; i++)
-		most = TPD_MAX(most, 2 * (uint64_t)counts[special[i]]);
-	levels->count = (uint8_t)count;
-	for (unsigned i = 0; i < 4; i++)
-		levels->special[i] = counts[special[i]] ? (uint8_t)level_of(2 * (uint64_t)counts[special[i]], most) : 0;
-	for (unsigned m = 1; m <= count; m++) {
-		unsigned want = level_of((uint64_t)counts[TPD_SYMBOL_MIDDLE - m] + counts[TPD_SYMBOL_MIDDLE + m], most);
-
-		if (m == 1)
-			level = want;
-		else
-			step_to(level, want, &level);
-		levels->magnitude[m - 1] = (uint8_t)level;
-	}
-}
-
-/* Bits of the symbols under these frequencies, in 1/4096. */
-static uint64_t symbol_bits(const struct tpd_codec *codec, const struct class *class, const uint16_t freq[256])
-{
-	uint64_t bits = 0;
-
-	for (unsigned s = class->first; s <= class->last; s++)
-		bits += (uint64_t)class->counts[s] * codec->cost[freq[s]];
-	return bits;
-}
-
-/* Range, table and cost of a class with elements. */
-static void finish(const struct tpd_codec *codec, struct class *class)
-{
-	uint64_t mirrored = UINT64_MAX, plain;
-	unsigned table = 3; /* bytes */
-	uint16_t freq[256];
-
-	find_range(class);
-	if (class->first == class->last) {
-		class->form = TPD_TABLE_SINGLE;
-		class->cost = 8 * 4;
-		return;
-	}
-	tpd_rans_quantise(class->counts, class->n, class->first, class->last, freq);
-	for (unsigned s = class->first; s <= class->last; s++)
-		table += freq[s] == 0 ? freq[s - 1] != 0 ? 2 : 0 : freq[s] < 128 ? 1 : 2;
-	plain = (symbol_bits(codec, class, freq) >> TPD_RANS_BITS) + 8 * table;
-	make_levels(class, &class->levels);
-	if (tpd_class_frequencies(&class->levels, class->freq))
-		mirrored = (symbol_bits(codec, class, class->freq) >> TPD_RANS_BITS) + 8 * mirrored_len(class->levels.count);
-	class->form = mirrored <= plain ? class->levels.count : TPD_TABLE_FREQUENCIES;
-	class->cost = 16 + TPD_MIN(mirrored, plain); /* its bound */
-	if (class->form == TPD_TABLE_FREQUENCIES)
-		memcpy(class->freq, freq, sizeof(freq));
-}
-
-static void join(const struct tpd_codec *codec, const struct class *a, const struct class *b, struct class *out)
-{
-	for (unsigned s = 0; s < 256; s++)
-		out->counts[s] = a->counts[s] + b->counts[s];
-	out->n = a->n + b->n;
-	out->first_key = a->first_key;
-	finish(codec, out);
-}
-
-/* What joining class i with the next one saves, in bits. */
-static int64_t gain_of(const struct tpd_codec *codec, const struct class *classes, size_t i)
-{
-	struct class both;
-
-	join(codec, &classes[i], &classes[i + 1], &both);
-	return (int64_t)(classes[i].cost + classes[i + 1].cost) - (int64_t)both.cost;
-}
-
-/* Join neighbours, whichever two save most first, until none do and there are few enough. Returns how many are left. */
-static size_t join_classes(const struct tpd_codec *codec, struct class *classes, size_t count)
-{
-	int64_t gain[TPD_CLASS_KEYS];
-
 	for (size_t i = 0; i + 1 < count; i++)
-		gain[i] = gain_of(codec, classes, i);
+		gain[i] = gain_of(codec, &slots[i], &slots[i + 1]);
 	while (count > 1) {
 		size_t best = 0;
 
@@ -187,16 +126,80 @@ static size_t join_classes(const struct tpd_codec *codec, struct class *classes,
 				best = i;
 		if (gain[best] <= 0 && count <= TPD_CLASSES_MAX)
 			break;
-		join(codec, &classes[best], &classes[best + 1], &classes[best]);
+		add_slot(&slots[order[best]], &slots[order[best + 1]]);
+		slots[order[best]].cost = entropy(codec, &slots[order[best]], NULL);
 		count--;
-		memmove(&classes[best + 1], &classes[best + 2], (count - best - 1) * sizeof(*classes));
+		memmove(&order[best + 1], &order[best + 2], (count - best - 1) * sizeof(*order));
 		memmove(&gain[best], &gain[best + 1], (count - best - 1) * sizeof(*gain));
 		if (best + 1 < count)
-			gain[best] = gain_of(codec, classes, best);
+			gain[best] = gain_of(codec, &slots[order[best]], &slots[order[best + 1]]);
 		if (best > 0)
-			gain[best - 1] = gain_of(codec, classes, best - 1);
+			gain[best - 1] = gain_of(codec, &slots[order[best - 1]], &slots[order[best]]);
 	}
 	return count;
+}
+
+/* --- slots --- */
+
+static void open_slot(struct tpd_class *slot, unsigned key)
+{
+	memset(slot->counts, 0, sizeof(slot->counts));
+	slot->n = 0;
+	slot->first_key = key;
+	slot->first = slot->last = TPD_SYMBOL_EQUAL;
+}
+
+/* Runs of keys that have enough elements to say something. */
+static size_t make_slots(const struct work *work)
+{
+	const uint32_t changes = TPD_MAX(SLOT_CHANGES, (uint32_t)(work->changes / SLOT_SHARE));
+	const uint32_t all = TPD_MAX(SLOT_CHANGES, (uint32_t)(work->pieces->n / SLOT_SHARE));
+	size_t count = 0;
+	uint32_t changed = 0;
+
+	memset(work->totals, 0, TPD_KEYS * sizeof(*work->totals));
+	for (size_t i = 0; i < work->pieces->n; i++)
+		work->totals[work->keys[i]][0]++;
+	for (size_t i = 0; i < work->changes; i++)
+		work->totals[work->keys[work->places[i]]][1]++;
+	open_slot(&work->slots[0], 0);
+	for (unsigned key = 0; key < TPD_KEYS; key++) {
+		struct tpd_class *slot = &work->slots[count];
+
+		work->slot_of[key] = (uint16_t)count;
+		slot->n += work->totals[key][0];
+		changed += work->totals[key][1];
+		slot->counts[TPD_SYMBOL_EQUAL] += work->totals[key][0] - work->totals[key][1];
+		if (changed < changes && slot->n < all)
+			continue;
+		changed = 0;
+		open_slot(&work->slots[++count], key + 1);
+	}
+	if (work->slots[count].n > 0)
+		count++;
+	for (size_t i = 0; i < work->changes; i++) {
+		struct tpd_class *slot = &work->slots[work->slot_of[work->keys[work->places[i]]]];
+		unsigned symbol = work->symbols[work->places[i]];
+
+		slot->counts[symbol]++;
+		slot->first = TPD_MIN(slot->first, symbol);
+		slot->last = TPD_MAX(slot->last, symbol);
+	}
+	return count;
+}
+
+/* Classes by a rule whose keys are made, without their tables; bits: about. */
+static void make_classes(const struct work *work, struct attempt *attempt)
+{
+	uint16_t order[SLOTS_MAX + 1];
+	size_t slots = make_slots(work);
+
+	attempt->bits = attempt->rule.by == TPD_BY_INNOVATION ? 32 : work->level_bits;
+	attempt->count = join_slots(work->codec, work->slots, slots, order);
+	for (size_t c = 0; c < attempt->count; c++) {
+		attempt->classes[c] = work->slots[order[c]];
+		attempt->bits += (attempt->classes[c].cost >> TPD_RANS_BITS) + CLASS_BITS;
+	}
 }
 
 /* --- levels --- */
@@ -205,205 +208,273 @@ struct rates {
 	uint32_t all[256], changed[256]; /* by exponent field */
 };
 
-TPD_INLINE void count_changes(const uint8_t *p, const uint8_t *symbols, size_t n, const unsigned width, const unsigned mantissa,
-			      uint8_t *exponents, struct rates *rates)
+TPD_INLINE unsigned exponent_of(enum tpd_dtype dtype, const uint8_t *p, size_t i)
 {
-	memset(rates, 0, sizeof(*rates));
-	for (size_t i = 0; i < n; i++) {
-		unsigned exponent = classes_exponent(p, i, width, mantissa);
-
-		exponents[i] = (uint8_t)exponent;
-		rates->all[exponent]++;
-		rates->changed[exponent] += symbols[i] != TPD_SYMBOL_EQUAL;
-	}
+	if (dtype == TPD_DTYPE_F32)
+		return tpd_get_u32(p + 4 * i) >> 23 & 255;
+	return dtype == TPD_DTYPE_BF16 ? tpd_get_u16(p + 2 * i) >> 7 & 255u : tpd_get_u16(p + 2 * i) >> 10 & 31u;
 }
 
 /*
- * By how much a piece changed against what its exponents let expect: in half octaves, from a quarter below to a quarter above. Few changes say
- * little: what may be chance (variance of a Poisson distribution) is not worth a level. expected counts 2^-LEVEL_SHIFT.
+ * By how much a piece changed against what its exponents let expect: in half octaves, from a quarter below to a quarter above. Few changes
+ * say little: what may be chance (variance of a Poisson distribution) is not worth a level. expected counts 2^-LEVEL_SHIFT.
  */
 static unsigned choose_level(uint64_t changed, uint64_t expected)
 {
 	/* 2^(k/2 - 1/4) for k = -3 .. 4, in 1/4096 */
-	static const uint32_t bounds[TPD_CLASS_LEVELS - 1] = {1218, 1722, 2435, 3444, 4871, 6889, 9742, 13777};
+	static const uint32_t bounds[TPD_KEY_LEVELS - 1] = {1218, 1722, 2435, 3444, 4871, 6889, 9742, 13777};
 	const int64_t off = (int64_t)(changed << LEVEL_SHIFT) - (int64_t)expected;
 	unsigned level = 0;
 
 	if ((uint64_t)(off * off) <= CHANCE * (expected << LEVEL_SHIFT))
-		return TPD_CLASS_LEVEL_MIDDLE;
-	while (level < TPD_CLASS_LEVELS - 1 && changed << LEVEL_SHIFT << 12 >= expected * bounds[level])
+		return TPD_KEY_LEVEL_MIDDLE;
+	while (level < TPD_KEY_LEVELS - 1 && changed << LEVEL_SHIFT << 12 >= expected * bounds[level])
 		level++;
 	return level;
 }
 
 /* One byte a piece into levels. */
-static void choose_levels(const struct rates *rates, const uint8_t *exponents, const uint8_t *symbols, const struct tpd_pieces *pieces,
-			  uint8_t *levels)
+static void choose_levels(struct work *work)
 {
+	const struct tpd_pieces *pieces = work->pieces;
 	const size_t count = tpd_piece_count(pieces);
 	uint32_t expected[256];
+	uint32_t counts[TPD_KEY_LEVELS] = {0};
+	struct rates rates = {{0}, {0}};
+	size_t place = 0;
 
+	for (size_t i = 0; i < pieces->n; i++)
+		rates.all[exponent_of(work->dtype, work->p, i)]++;
+	for (size_t i = 0; i < work->changes; i++)
+		rates.changed[exponent_of(work->dtype, work->p, work->places[i])]++;
 	for (unsigned e = 0; e < 256; e++)
-		expected[e] = rates->all[e] ? (uint32_t)(((uint64_t)rates->changed[e] << LEVEL_SHIFT) / rates->all[e]) : 0;
+		expected[e] = rates.all[e] ? (uint32_t)(((uint64_t)rates.changed[e] << LEVEL_SHIFT) / rates.all[e]) : 0;
 	for (size_t i = 0; i < count; i++) {
-		size_t end = tpd_piece_start(pieces, i + 1);
-		uint64_t sum = 0, changed = 0;
+		size_t end = tpd_piece_start(pieces, i + 1), before = place;
+		uint64_t sum = 0;
 
-		for (size_t j = tpd_piece_start(pieces, i); j < end; j++) {
-			sum += expected[exponents[j]];
-			changed += symbols[j] != TPD_SYMBOL_EQUAL;
-		}
-		levels[i] = (uint8_t)choose_level(changed, sum);
+		for (size_t j = tpd_piece_start(pieces, i); j < end; j++)
+			sum += expected[exponent_of(work->dtype, work->p, j)];
+		while (place < work->changes && work->places[place] < end)
+			place++;
+		work->levels[i] = (uint8_t)choose_level(place - before, sum);
+		counts[work->levels[i]]++;
 	}
+	work->level_bits = n_log_n(work->codec, (uint32_t)count);
+	for (unsigned l = 0; l < TPD_KEY_LEVELS; l++)
+		work->level_bits -= n_log_n(work->codec, counts[l]);
+	work->level_bits = (work->level_bits >> TPD_RANS_BITS) + LEVELS_BITS;
+}
+
+/* --- innovation --- */
+
+/*
+ * From v2 / v1 as BF16: what nearly none is below is how much v decays. Then, from elements with small ulps, how far they were from
+ * where they were expected, for what share of v was new.
+ */
+static void choose_innovation(const struct work *work, const struct tpd_class_given *given, struct tpd_class_rule *rule)
+{
+	enum { SHIFT = 16, FIRST = 0x3e800000 >> SHIFT, RATIOS = (0x3f800000 >> SHIFT) - FIRST }; /* 1/4 .. 1 */
+	const unsigned most = rule->base + BELOW_T;
+	uint32_t ratios[RATIOS + 1] = {0}, live = 0, below = 0;
+	double off = 0, shares = 0;
+	unsigned at = 0;
+
+	for (size_t i = 0; i < work->changes; i++) {
+		float before = rule->v1[work->places[i]], after = rule->v2[work->places[i]], ratio = before > 0 && after > 0 ? after / before : 0;
+		int32_t place = (int32_t)(bits_of(ratio) >> SHIFT) - FIRST;
+
+		if (!(ratio > 0))
+			continue;
+		ratios[place < 0 ? 0 : place > RATIOS ? RATIOS : place]++;
+		live++;
+	}
+	while (at < RATIOS && (below += ratios[at]) * DECAY_RANK < live)
+		at++;
+	rule->decay = float_of((uint32_t)(FIRST + at) << SHIFT);
+	for (size_t i = 0; i < work->changes; i++) {
+		size_t place = work->places[i];
+		float after = rule->v2[place], whole = after > 0 ? after : 1, part = rule->decay * rule->v1[place], share = (whole - part) / whole;
+		double rest = (double)given->rests[place];
+
+		if (exponent_of(work->dtype, work->p, place) > most || !(after > 0 && share > 0 && rest * rest < FAR))
+			continue;
+		off += rest * rest;
+		shares += (double)share;
+	}
+	rule->noise = shares > 0 ? (float)(NOISE * sqrt(off / shares)) : 0;
+	rule->noise = rule->noise < FAR ? float_of((uint32_t)tpd_round_bf16(bits_of(rule->noise)) << 16) : 0;
 }
 
 /* --- the stream --- */
 
-/* The lowest and the highest key that may occur. n > 0. */
-static void key_range(const struct rates *rates, unsigned *out_low, unsigned *out_high)
+/* Where symbols say that something changed. */
+static size_t find_places(const uint8_t *symbols, size_t n, uint32_t *places)
 {
-	unsigned low = 0, high = 255;
+	const uint64_t all_equal = UINT64_C(0x0101010101010101) * TPD_SYMBOL_EQUAL;
+	size_t count = 0, i = 0;
 
-	while (low < high && rates->all[low] == 0)
-		low++;
-	while (high > low && rates->all[high] == 0)
-		high--;
-	*out_low = classes_key(low, TPD_CLASS_LEVELS - 1);
-	*out_high = classes_key(high, 0);
-}
-
-static size_t make_classes(const struct tpd_codec *codec, uint32_t counts[TPD_CLASS_KEYS][256], unsigned low, unsigned high,
-			   struct class *classes)
-{
-	size_t count = 0;
-
-	for (unsigned key = low; key <= high; key++) {
-		struct class *class = &classes[count];
-
-		class->n = 0;
-		for (unsigned s = 0; s < 256; s++)
-			class->n += counts[key][s];
-		if (class->n == 0)
+	for (; i + 8 <= n; i += 8) {
+		if (tpd_get_u64(symbols + i) == all_equal)
 			continue;
-		memcpy(class->counts, counts[key], sizeof(class->counts));
-		class->first_key = key;
-		finish(codec, class);
-		count++;
-	}
-	return join_classes(codec, classes, count);
-}
-
-static uint8_t *put_table(uint8_t *out, const struct class *class)
-{
-	unsigned level = 0;
-
-	*out++ = (uint8_t)class->form;
-	if (class->form == TPD_TABLE_SINGLE) {
-		*out++ = (uint8_t)class->first;
-		return out;
-	}
-	if (class->form == TPD_TABLE_FREQUENCIES) {
-		*out++ = (uint8_t)class->first;
-		*out++ = (uint8_t)class->last;
-		return tpd_rans_put_frequencies(out, class->freq, class->first, class->last);
-	}
-	memcpy(out, class->levels.special, sizeof(class->levels.special));
-	out += sizeof(class->levels.special);
-	for (unsigned m = 0; m < class->form; m++) {
-		unsigned step;
-
-		if (m == 0) {
-			level = *out++ = class->levels.magnitude[0];
-			continue;
+		for (size_t j = i; j < i + 8; j++) {
+			places[count] = (uint32_t)j;
+			count += symbols[j] != TPD_SYMBOL_EQUAL;
 		}
-		step = step_to(level, class->levels.magnitude[m], &level);
-		if (m % 2 == 1)
-			*out++ = (uint8_t)step;
-		else
-			out[-1] |= (uint8_t)(step << 4);
 	}
-	return out;
+	for (; i < n; i++)
+		if (symbols[i] != TPD_SYMBOL_EQUAL)
+			places[count++] = (uint32_t)i;
+	return count;
 }
 
-/* The symbols in the order of their classes; starts[c] gets where class c begins. */
-static void sort_symbols(const struct class *classes, size_t count, const uint8_t *symbols, const uint8_t *exponents, const uint8_t *levels,
-			 const struct tpd_pieces *pieces, uint8_t *sorted, size_t starts[TPD_CLASSES_MAX])
+/* Memory for it all, in one piece. */
+static enum tpd_status lay_out(struct tpd_codec *codec, struct work *work, struct tpd_err *err)
 {
-	uint8_t class_of[TPD_CLASS_KEYS];
-	size_t next[TPD_CLASSES_MAX], start = 0;
+	const size_t n = work->pieces->n;
+	size_t slots = (SLOTS_MAX + 1) * sizeof(*work->slots), totals = TPD_KEYS * sizeof(*work->totals);
+	enum tpd_status status = tpd_scratch_need(&codec->classes, slots + totals + (n + 8) * sizeof(*work->places) + n * sizeof(*work->keys) +
+							  TPD_KEYS * sizeof(*work->slot_of) + n + tpd_piece_count(work->pieces), err);
 
-	for (size_t c = 0; c < count; c++) {
-		unsigned end = c + 1 < count ? classes[c + 1].first_key : TPD_CLASS_KEYS;
-
-		for (unsigned key = c > 0 ? classes[c].first_key : 0; key < end; key++)
-			class_of[key] = (uint8_t)c;
-		starts[c] = next[c] = start;
-		start += classes[c].n;
-	}
-	for (size_t i = 0, at = 0; at < pieces->n; i++)
-		for (size_t end = tpd_piece_start(pieces, i + 1); at < end; at++)
-			sorted[next[class_of[classes_key(exponents[at], levels[i])]]++] = symbols[at];
+	if (status != TPD_OK)
+		return status;
+	work->slots = (struct tpd_class *)(void *)codec->classes.data;
+	work->totals = (uint32_t(*)[2])(void *)(codec->classes.data + slots);
+	work->places = (uint32_t *)(void *)(codec->classes.data + slots + totals);
+	work->keys = (uint16_t *)(work->places + n + 8);
+	work->slot_of = work->keys + n;
+	work->class_of = (uint8_t *)(work->slot_of + TPD_KEYS);
+	work->levels = work->class_of + n;
+	return TPD_OK;
 }
 
-enum tpd_status tpd_class_symbols_encode(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *p, const uint8_t *symbols,
-					 const struct tpd_pieces *pieces, uint8_t *out, size_t *out_len, struct tpd_err *err)
+/* The best rule: that of levels and steps also where innovations are to be had. Its keys are made. */
+static void choose_rule(struct work *work, const struct tpd_class_given *given, unsigned base, struct attempt *best, struct attempt *other)
 {
-	const size_t n = pieces->n, piece_count = tpd_piece_count(pieces), words_max = 2 * n + TPD_WORDS_SLACK;
-	uint32_t(*counts)[256], states[TPD_RANS_LANES_MAX];
-	size_t count, starts[TPD_CLASSES_MAX], part;
-	struct class *classes;
-	uint8_t *words, *words_end, *exponents, *sorted, *levels, *begin = out;
-	struct rates rates;
-	uint64_t bits = 0;
-	unsigned k, low, high;
+	struct tpd_class_rule rule = {.by = given ? TPD_BY_STEP : TPD_BY_LEVEL, .base = base, .levels = work->levels};
+
+	if (given) {
+		rule.steps = given->steps;
+		rule.v1 = given->v1;
+		rule.v2 = given->v2;
+	}
+	choose_levels(work);
+	best->rule = rule;
+	work->codec->kernels->class_keys(work->dtype, &rule, work->p, work->pieces, work->keys);
+	make_classes(work, best);
+	if (!given || !given->v1 || !given->v2)
+		return;
+	rule.by = TPD_BY_INNOVATION;
+	choose_innovation(work, given, &rule);
+	other->rule = rule;
+	work->codec->kernels->class_keys(work->dtype, &rule, work->p, work->pieces, work->keys);
+	make_classes(work, other);
+	if (other->bits < best->bits)
+		*best = *other;
+	else
+		work->codec->kernels->class_keys(work->dtype, &best->rule, work->p, work->pieces, work->keys);
+}
+
+static enum tpd_status put_rule(struct tpd_codec *codec, const struct work *work, const struct attempt *attempt, unsigned k, uint8_t **out,
+				struct tpd_err *err)
+{
+	const struct tpd_class_rule *rule = &attempt->rule;
+	uint8_t *to = *out;
+	size_t part;
+
+	*to++ = (uint8_t)rule->by;
+	if (rule->by == TPD_BY_INNOVATION) {
+		tpd_put_u16(to, (uint16_t)(bits_of(rule->decay) >> 16));
+		tpd_put_u16(to + 2, (uint16_t)(bits_of(rule->noise) >> 16));
+		to += 4;
+	} else {
+		enum tpd_status status = tpd_symbols_encode(codec, work->levels, tpd_piece_count(work->pieces), to, &part, err);
+
+		if (status != TPD_OK)
+			return status;
+		to += part;
+	}
+	*to++ = (uint8_t)rule->base;
+	*to++ = (uint8_t)attempt->count;
+	for (size_t c = 1; c < attempt->count; c++) {
+		unsigned more = attempt->classes[c].first_key - (c > 1 ? attempt->classes[c - 1].first_key : 0);
+
+		while (more >= 128) {
+			*to++ = (uint8_t)(more | 128);
+			more >>= 7;
+		}
+		*to++ = (uint8_t)more;
+	}
+	*to++ = (uint8_t)k;
+	for (size_t c = 0; c < attempt->count; c++)
+		to = tpd_class_put_table(to, &attempt->classes[c]);
+	*out = to;
+	return TPD_OK;
+}
+
+/* The words, from the last piece to the first; states get what is written before them. */
+static uint8_t *put_words(const struct work *work, const struct attempt *attempt, unsigned k, uint32_t *steps, uint8_t *words,
+			  uint32_t *states)
+{
+	uint8_t class_of_key[TPD_KEYS];
+
+	for (size_t c = 0; c < attempt->count; c++) {
+		unsigned begin = c > 0 ? attempt->classes[c].first_key : 0;
+		unsigned end = c + 1 < attempt->count ? attempt->classes[c + 1].first_key : TPD_KEYS;
+		uint32_t cum = 0;
+
+		memset(class_of_key + begin, (int)c, end - begin);
+		for (unsigned s = 0; s < 256; s++) {
+			steps[c << 8 | s] = attempt->classes[c].freq[s] | cum << 16;
+			cum += attempt->classes[c].freq[s];
+		}
+	}
+	for (size_t i = 0; i < work->pieces->n; i++)
+		work->class_of[i] = class_of_key[work->keys[i]];
+	for (unsigned lane = 0; lane < 1u << k; lane++)
+		states[lane] = TPD_RANS_LOW;
+	for (size_t i = tpd_piece_count(work->pieces); i-- > 0;) { /* what is coded last is decoded first */
+		size_t start = tpd_piece_start(work->pieces, i);
+
+		words = work->codec->kernels->rans_encode_mixed(work->symbols + start, work->class_of + start,
+								tpd_piece_start(work->pieces, i + 1) - start, k, steps, words, states);
+	}
+	return words;
+}
+
+enum tpd_status tpd_class_symbols_encode(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned t, const uint8_t *p,
+					 const struct tpd_class_given *given, const uint8_t *symbols, const struct tpd_pieces *pieces,
+					 uint8_t *out, size_t *out_len, struct tpd_err *err)
+{
+	const size_t n = pieces->n, words_max = 2 * n + TPD_WORDS_SLACK;
+	struct work work = {.codec = codec, .dtype = dtype, .p = p, .symbols = symbols, .pieces = pieces};
+	uint32_t states[TPD_RANS_LANES_MAX];
+	uint8_t *words, *words_end, *begin = out;
+	struct attempt *attempts;
+	fenv_t caller;
+	unsigned k;
 	enum tpd_status status = tpd_scratch_need(&codec->words, words_max, err);
 
 	if (status == TPD_OK)
-		status = tpd_scratch_need(&codec->classes,
-					  TPD_CLASS_KEYS * sizeof(*counts) + (TPD_CLASS_KEYS + 1) * sizeof(*classes) + 2 * n + piece_count, err);
+		status = lay_out(codec, &work, err);
+	if (status == TPD_OK)
+		status = tpd_scratch_need(&codec->tables, 2 * sizeof(*attempts) + TPD_CLASSES_MAX * 256 * sizeof(uint32_t), err);
 	if (status != TPD_OK)
 		return status;
-	counts = (uint32_t(*)[256])(void *)codec->classes.data;
-	classes = (struct class *)(void *)(codec->classes.data + TPD_CLASS_KEYS * sizeof(*counts));
-	exponents = (uint8_t *)(classes + TPD_CLASS_KEYS + 1);
-	sorted = exponents + n;
-	levels = sorted + n;
-
-	if (dtype == TPD_DTYPE_F32)
-		count_changes(p, symbols, n, 4, 23, exponents, &rates);
-	else if (dtype == TPD_DTYPE_BF16)
-		count_changes(p, symbols, n, 2, 7, exponents, &rates);
-	else
-		count_changes(p, symbols, n, 2, 10, exponents, &rates);
-	choose_levels(&rates, exponents, symbols, pieces, levels);
-	key_range(&rates, &low, &high);
-	memset(counts[low], 0, (high - low + 1) * sizeof(*counts));
-	for (size_t i = 0, at = 0; at < n; i++)
-		for (size_t end = tpd_piece_start(pieces, i + 1); at < end; at++)
-			counts[classes_key(exponents[at], levels[i])][symbols[at]]++;
-	count = make_classes(codec, counts, low, high, classes);
-	sort_symbols(classes, count, symbols, exponents, levels, pieces, sorted, starts);
-
-	for (size_t c = 0; c < count; c++)
-		bits += classes[c].cost;
-	k = bits >= K_BITS ? 4 : 2;
-	*out++ = TPD_CLASSES_BY_EXPONENT;
-	status = tpd_symbols_encode(codec, levels, piece_count, out, &part, err);
+	attempts = (struct attempt *)(void *)codec->tables.data;
+	work.changes = find_places(symbols, n, work.places);
+	fegetenv(&caller);
+	fesetenv(FE_DFL_ENV);
+	choose_rule(&work, given, t > BELOW_T ? t - BELOW_T : 0, &attempts[0], &attempts[1]);
+	fesetenv(&caller);
+	for (size_t c = 0; c < attempts[0].count; c++)
+		tpd_class_fit(codec, &attempts[0].classes[c]);
+	k = attempts[0].bits >= K_BITS ? 4 : 2;
+	status = put_rule(codec, &work, &attempts[0], k, &out, err);
 	if (status != TPD_OK)
 		return status;
-	out += part;
-	*out++ = (uint8_t)count;
-	for (size_t c = 1; c < count; c++, out += 2)
-		tpd_put_u16(out, (uint16_t)classes[c].first_key);
-	*out++ = (uint8_t)k;
-	for (size_t c = 0; c < count; c++)
-		out = put_table(out, &classes[c]);
-	words = words_end = codec->words.data + words_max;
-	for (unsigned lane = 0; lane < 1u << k; lane++)
-		states[lane] = TPD_RANS_LOW;
-	for (size_t c = count; c-- > 0;) /* what is coded last is decoded first */
-		if (classes[c].form != TPD_TABLE_SINGLE)
-			words = tpd_rans_encode_more(sorted + starts[c], classes[c].n, k, classes[c].freq, words, states);
+	words_end = codec->words.data + words_max;
+	words = put_words(&work, &attempts[0], k, (uint32_t *)(void *)(attempts + 2), words_end, states);
 	out = tpd_rans_put_states(out, (size_t)(words_end - words) / 2, k, states);
 	memcpy(out, words, (size_t)(words_end - words));
 	*out_len = (size_t)(out - begin) + (size_t)(words_end - words);

@@ -1,6 +1,8 @@
 /*
  * classes_table.c - frequencies from few bytes: changes up and down are as likely, and a few per cent of error in a frequency cost next to
  * nothing. SPEC.md section 9.
+ *
+ * Most classes are described by a curve: what an update leaves behind falls off like a bell or like a tent, or as something between them.
  */
 #include "base/tpd.h"
 
@@ -8,22 +10,27 @@
 
 #include "codec/classes.h"
 
-const int8_t tpd_class_steps[16] = {-28, -20, -14, -10, -7, -5, -4, -3, -2, -1, 0, 1, 2, 4, 8, 16};
+#define WEIGHT_ONE (1u << 20) /* of a curve at 0 */
 
-bool tpd_class_frequencies(const struct tpd_class_levels *levels, uint16_t freq[256])
+const int8_t tpd_class_steps[16] = {-28, -20, -14, -10, -7, -5, -4, -3, -2, -1, 0, 1, 2, 4, 8, 16};
+const uint8_t tpd_class_skews[TPD_CURVE_SKEWS] = {64, 48, 32, 24, 16, 8, 4, 1};
+
+/* exp(-4 * 2^(-scale / 5)), in 1/65536 */
+static const uint16_t ratios[TPD_CURVE_SCALES] = {
+	1200, 2015, 3162, 4681, 6588, 8869, 11490, 14395, 17516, 20778, 24109, 27441, 30715, 33881, 36901, 39750,
+	42407, 44866, 47121, 49177, 51039, 52718, 54225, 55571, 56770, 57835, 58779, 59613, 60348, 60996, 61565, 62065,
+	62504, 62889, 63225, 63520, 63777, 64002, 64199, 64370, 64520, 64651, 64765, 64864, 64950, 65026, 65092, 65149,
+	65199, 65243, 65280, 65314, 65342, 65367, 65389, 65408, 65425, 65439, 65452, 65463, 65472, 65480, 65488, 65494,
+};
+
+/* Weights of symbols into frequencies: SPEC.md section 9. */
+static bool normalise(const uint64_t weights[256], uint16_t freq[256])
 {
-	uint32_t weights[256] = {0}, most = 0;
-	uint64_t sum = 0;
-	unsigned first = TPD_SYMBOL_MIDDLE - levels->count, last = TPD_SYMBOL_MIDDLE + levels->count, largest = 0, occur = 0;
+	uint64_t sum = 0, most = 0;
+	unsigned largest = 0, occur = 0;
 	int32_t left = TPD_RANS_SUM;
 
-	memset(freq, 0, 256 * sizeof(freq[0]));
-	for (unsigned s = 0; s < 3; s++)
-		weights[s] = tpd_class_weight(levels->special[s]);
-	weights[TPD_SYMBOL_MIDDLE] = tpd_class_weight(levels->special[3]);
-	for (unsigned m = 1; m <= levels->count; m++)
-		weights[TPD_SYMBOL_MIDDLE - m] = weights[TPD_SYMBOL_MIDDLE + m] = tpd_class_weight(levels->magnitude[m - 1]);
-	for (unsigned s = 0; s <= last; s = s == 2 ? first : s + 1) {
+	for (unsigned s = 0; s < 256; s++) {
 		sum += weights[s];
 		occur += weights[s] > 0;
 		if (weights[s] > most) {
@@ -31,13 +38,16 @@ bool tpd_class_frequencies(const struct tpd_class_levels *levels, uint16_t freq[
 			largest = s;
 		}
 	}
+	memset(freq, 0, 256 * sizeof(freq[0]));
 	if (occur < 2)
 		return false;
-	for (unsigned s = 0; s <= last; s = s == 2 ? first : s + 1) {
-		uint32_t f = (uint32_t)(((uint64_t)weights[s] << TPD_RANS_BITS) / sum);
+	for (unsigned s = 0; s < 256; s++) {
+		uint32_t f;
 
-		if (f == 0 && weights[s] > 0)
-			f = 1;
+		if (weights[s] == 0)
+			continue;
+		f = (uint32_t)((weights[s] << TPD_RANS_BITS) / sum);
+		f = TPD_MAX(f, 1u);
 		freq[s] = (uint16_t)f;
 		left -= (int32_t)f;
 	}
@@ -46,4 +56,53 @@ bool tpd_class_frequencies(const struct tpd_class_levels *levels, uint16_t freq[
 		return false;
 	freq[largest] = (uint16_t)left;
 	return true;
+}
+
+bool tpd_class_frequencies(const struct tpd_class_levels *levels, uint16_t freq[256])
+{
+	uint64_t weights[256] = {0};
+
+	for (unsigned s = 0; s < 3; s++)
+		weights[s] = tpd_class_weight(levels->special[s]);
+	weights[TPD_SYMBOL_MIDDLE] = tpd_class_weight(levels->special[3]);
+	for (unsigned m = 1; m <= levels->count; m++)
+		weights[TPD_SYMBOL_MIDDLE - m] = weights[TPD_SYMBOL_MIDDLE + m] = tpd_class_weight(levels->magnitude[m - 1]);
+	return normalise(weights, freq);
+}
+
+void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uint32_t weights[TPD_TABLE_MAGNITUDES_MAX + 1])
+{
+	static const int8_t bends[TPD_CURVE_SHAPES - 1] = {-5, 5, 15};
+	uint32_t ratio = ratios[scale], bend = 65536;
+
+	if (shape < TPD_CURVE_SHAPES - 1)
+		bend = ratios[TPD_MIN((unsigned)TPD_MAX((int)scale + bends[shape], 0), TPD_CURVE_SCALES - 1)];
+	weights[0] = WEIGHT_ONE;
+	for (unsigned m = 1; m <= count; m++) {
+		weights[m] = (uint32_t)((uint64_t)weights[m - 1] * ratio >> 16);
+		ratio = (uint32_t)((uint64_t)ratio * bend >> 16);
+		weights[m] = TPD_MAX(weights[m], 1u);
+	}
+}
+
+bool tpd_class_curve_frequencies(const struct tpd_class_curve *curve, uint16_t freq[256])
+{
+	uint32_t sides[TPD_TABLE_MAGNITUDES_MAX + 1];
+	uint64_t weights[256] = {0}, sum;
+
+	tpd_class_curve_weights(curve->scale, curve->shape, curve->count, sides);
+	sum = weights[TPD_SYMBOL_MIDDLE] = curve->has_middle ? WEIGHT_ONE : 0;
+	for (unsigned m = 1; m <= curve->count; m++) {
+		uint32_t rarer = (uint32_t)((uint64_t)sides[m] * tpd_class_skews[curve->skew] >> 6);
+
+		rarer = TPD_MAX(rarer, 1u);
+		weights[TPD_SYMBOL_MIDDLE + m] = curve->is_down ? rarer : sides[m];
+		weights[TPD_SYMBOL_MIDDLE - m] = curve->is_down ? sides[m] : rarer;
+		sum += sides[m] + rarer;
+	}
+	sum = sum > 0 ? sum : WEIGHT_ONE;
+	weights[TPD_SYMBOL_ESCAPE] = curve->has_escape;
+	weights[TPD_SYMBOL_ZERO] = curve->has_zero;
+	weights[TPD_SYMBOL_EQUAL] = sum * tpd_class_weight(curve->equal) >> 8;
+	return normalise(weights, freq);
 }

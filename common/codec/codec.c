@@ -13,9 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/classes_fit.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
+#include "codec/step.h"
 
 const char *tpd_encoding_name(enum tpd_encoding encoding)
 {
@@ -33,17 +35,24 @@ const char *tpd_encoding_name(enum tpd_encoding encoding)
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
-	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_PREDICTED;
+	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || tpd_encoding_needs_inputs(encoding);
+}
+
+bool tpd_encoding_needs_inputs(enum tpd_encoding encoding)
+{
+	return encoding == TPD_ENCODING_PREDICTED || encoding == TPD_ENCODING_STEPPED;
 }
 
 bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 {
 	struct tpd_grid_type type;
 
-	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)dtype >= TPD_DTYPE_COUNT)
+	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)encoding == 9 /* nobody's yet */ || (unsigned)dtype >= TPD_DTYPE_COUNT)
 		return false;
 	if (encoding == TPD_ENCODING_PREDICTED)
 		return dtype == TPD_DTYPE_F32;
+	if (encoding == TPD_ENCODING_STEPPED)
+		return dtype == TPD_DTYPE_BF16 || dtype == TPD_DTYPE_F16;
 	return (encoding != TPD_ENCODING_GRID && encoding != TPD_ENCODING_CLASSES) || tpd_grid_type(dtype, &type);
 }
 
@@ -113,6 +122,7 @@ enum tpd_status tpd_codec_new(struct tpd_codec **out_codec, struct tpd_err *err)
 	}
 	for (uint32_t f = 1; f < TPD_RANS_SUM; f++)
 		codec->cost[f] = cost_of(f);
+	tpd_class_curve_means(codec->curve_means);
 	*out_codec = codec;
 	return TPD_OK;
 }
@@ -132,9 +142,11 @@ void tpd_codec_free(struct tpd_codec *codec)
 	free(codec->values.data);
 	free(codec->heat.data);
 	free(codec->inputs.data);
+	free(codec->towards.data);
 	free(codec->predicted.data);
 	free(codec->fit.data);
 	free(codec->classes.data);
+	free(codec->tables.data);
 	free(codec->places.data);
 	free(codec);
 }
@@ -222,7 +234,7 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 		return tpd_fail(err, TPD_USAGE, "a chunk of %zu bytes cannot be encoded as %s of %s", chunk->len,
 				tpd_dtype_name(plan->dtype), tpd_encoding_name(plan->encoding));
 	if ((plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES ||
-	     plan->encoding == TPD_ENCODING_PREDICTED) && (plan->row == 0 || plan->row > TPD_ROW_MAX))
+	     tpd_encoding_needs_inputs(plan->encoding)) && (plan->row == 0 || plan->row > TPD_ROW_MAX))
 		return tpd_fail(err, TPD_USAGE, "a row of %u elements", plan->row);
 	if (chunk->p && chunk->ref_len == chunk->len && memcmp(chunk->x, chunk->p, chunk->len) == 0) {
 		*out_encoding = TPD_ENCODING_COPY;
@@ -231,8 +243,8 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	}
 	if (tpd_encoding_needs_reference(use.encoding) && (!chunk->p || chunk->ref_len == 0))
 		use.encoding = use.encoding == TPD_ENCODING_ZSTD_REF ? TPD_ENCODING_ZSTD : TPD_ENCODING_PLANES;
-	if (use.encoding == TPD_ENCODING_PREDICTED && (use.terms == 0 || !tpd_terms_have(use.terms, chunk->inputs)))
-		use.encoding = TPD_ENCODING_GRID;
+	if (tpd_encoding_needs_inputs(use.encoding) && (use.terms == 0 || !tpd_terms_have(use.terms, chunk->inputs)))
+		use.encoding = use.encoding == TPD_ENCODING_PREDICTED ? TPD_ENCODING_GRID : TPD_ENCODING_CLASSES;
 	status = tpd_encode_with(codec, &use, chunk, 0, &payload_len, err);
 	if (status == TPD_OK && use.encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
 		status = try_sparse_bytes(codec, chunk, &use, &payload_len, err);
@@ -270,6 +282,7 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 	const size_t ref_len = references->len;
 	struct tpd_rd rd = tpd_rd_make(payload, payload_len);
 	const uint8_t *p = NULL;
+	struct tpd_steps steps = {0};
 	enum tpd_status status;
 
 	if ((unsigned)encoding >= TPD_ENCODING_COUNT)
@@ -312,5 +325,10 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 		if (status != TPD_OK)
 			return status;
 	}
-	return tpd_decode_grid(codec, encoding, dtype, &rd, p, out, out_len, err);
+	if (encoding == TPD_ENCODING_STEPPED) {
+		status = tpd_step_decode(codec, dtype, &rd, p, references->inputs, out_len / tpd_dtype_width(dtype), &steps, err);
+		if (status != TPD_OK)
+			return status;
+	}
+	return tpd_decode_grid(codec, encoding, dtype, &rd, p, &steps, out, out_len, err);
 }

@@ -40,7 +40,8 @@
 	X(SPARSE, 5, "sparse") \
 	X(GRID, 6, "grid") \
 	X(CLASSES, 7, "classes") \
-	X(PREDICTED, 8, "predicted")
+	X(PREDICTED, 8, "predicted") \
+	X(STEPPED, 10, "stepped")
 
 enum tpd_encoding {
 #define TPD_ENCODING_X(sym, num, name) TPD_ENCODING_##sym = (num),
@@ -51,6 +52,7 @@ enum tpd_encoding {
 
 const char *tpd_encoding_name(enum tpd_encoding encoding); /* "grid"; "?" when unknown */
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding);
+bool tpd_encoding_needs_inputs(enum tpd_encoding encoding); /* struct tpd_inputs, beside the reference */
 
 /* Bytes of a full chunk of a type: 2^17 elements, or 2^22 bytes for BYTES; sub-byte types count 2^17 bytes. */
 uint32_t tpd_chunk_bytes(enum tpd_dtype dtype);
@@ -76,7 +78,7 @@ struct tpd_bytes {
 	size_t len;
 };
 
-/* Chunks of F32 at the same place as the chunk itself; what is shorter is continued with zeros. */
+/* Chunks of F32, whatever type the chunk itself has, of the elements at its place; what is shorter is continued with zeros. */
 struct tpd_inputs {
 	struct tpd_bytes of[TPD_INPUT_COUNT];
 };
@@ -93,7 +95,7 @@ struct tpd_plan {
 	enum tpd_dtype dtype;
 	uint32_t row;               /* row length in elements, 1..TPD_ROW_MAX; grid only */
 	uint8_t grid_bias;          /* T = median exponent + M - grid_bias; 2 or 3 */
-	uint8_t terms;              /* predicted only */
+	uint8_t terms;              /* predicted and stepped only */
 };
 
 /*
@@ -114,10 +116,11 @@ struct tpd_sample {
 						  floor(i * (elements - 1024) / 31) */
 
 /*
- * Choose by trying every encoding that the type allows on the sample, or on an eighth of it when it is far behind there.  out_bytes:
- * what the sample costs under the plan; out_bytes_alone: under the best encoding without a reference (equal when p is NULL),
- * estimated from that eighth when it was not tried on more.  Ties go to the lower encoding number. A prediction is tried where
- * `grid` is the best of the others, and must save 3 % of it: it makes reading dearer.
+ * Choose by trying every encoding that the type allows on the sample, or on an eighth of it when it is far behind there.  out_bytes: what
+ * the sample costs under the plan; out_bytes_alone: under the best encoding without a reference (equal when p is NULL), estimated from
+ * that eighth when it was not tried on more.  Ties go to the lower encoding number. A prediction is tried where `grid` is the best of the
+ * others (16-bit types: or `classes`, or `sparse`), and must save 3 % of it: it makes reading dearer. TPD_TERM_DECAY is not used for
+ * 16-bit types.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
 				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,
@@ -138,7 +141,7 @@ struct tpd_chunk {
 	const uint8_t *p;   /* reference, ref_len bytes; NULL: none */
 	size_t ref_len;
 	uint64_t element;   /* number in its storage of the chunk's first element: rows are counted from 0 */
-	const struct tpd_inputs *inputs; /* for `predicted`: those that the plan's terms need, or NULL */
+	const struct tpd_inputs *inputs; /* for `predicted` and `stepped`: those that the plan's terms need, or NULL */
 };
 
 /*
@@ -157,7 +160,7 @@ enum tpd_status tpd_decode_chunk(struct tpd_codec *codec, enum tpd_encoding enco
 				 const uint8_t *payload, size_t payload_len, const uint8_t *ref, size_t ref_len,
 				 uint8_t *out, size_t out_len, struct tpd_err *err);
 
-/* The same where a chunk may be `predicted`: with what it was predicted from. */
+/* The same where a chunk may be `predicted` or `stepped`: with what it was predicted from. */
 struct tpd_references {
 	const uint8_t *p;
 	size_t len;

@@ -7,6 +7,7 @@
 
 #include "codec/internal.h"
 #include "codec/kernels.h"
+#include "codec/step.h"
 
 enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, uint8_t *out,
 				  size_t len, struct tpd_err *err)
@@ -31,7 +32,7 @@ enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype,
 }
 
 enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,
-				const uint8_t *p, uint8_t *out, size_t len, struct tpd_err *err)
+				const uint8_t *p, const struct tpd_steps *steps, uint8_t *out, size_t len, struct tpd_err *err)
 {
 	const unsigned width = tpd_element_width(TPD_ENCODING_GRID, dtype);
 	const size_t n = len / width, left = len % width;
@@ -51,10 +52,13 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);
 	if (status == TPD_OK)
 		status = tpd_symbols_decode(codec, rd, codec->steps.data, count, err);
-	if (status == TPD_OK && encoding == TPD_ENCODING_CLASSES)
-		status = tpd_class_symbols_decode(codec, dtype, rd, p, codec->symbols.data, &(struct tpd_pieces){first, row, n}, err);
+	if (status == TPD_OK && (encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_STEPPED))
+		status = tpd_class_symbols_decode(codec, dtype, rd, p, encoding == TPD_ENCODING_STEPPED ? &steps->given : NULL,
+						  codec->symbols.data, &(struct tpd_pieces){first, row, n}, err);
 	else if (status == TPD_OK)
 		status = tpd_symbols_decode(codec, rd, codec->symbols.data, n, err);
+	if (status == TPD_OK && encoding == TPD_ENCODING_STEPPED)
+		status = tpd_step_towards(codec, steps, &p, n, err);
 	if (status != TPD_OK)
 		return status;
 	for (size_t i = 0; i < count; i++)

@@ -10,9 +10,11 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "codec/grid_kernel.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
+#include "codec/step.h"
 
 #define ZSTD_LEVEL 3
 
@@ -65,6 +67,11 @@ static size_t piece_lanes(const struct tpd_pieces *pieces, size_t count)
 	return lanes;
 }
 
+static bool has_one_t(enum tpd_encoding encoding)
+{
+	return encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_STEPPED;
+}
+
 /* One T for all of a chunk: the lower median of what pieces of the largest length would have. */
 static unsigned choose_chunk_t(const struct tpd_kernels *kernels, const struct tpd_plan *plan, const uint8_t *x, const uint8_t *p, size_t n)
 {
@@ -94,7 +101,7 @@ static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_pl
 	/* T comes from differences in single precision: somebody else in this process may have changed the mode. */
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
-	if (force_t == 0 && plan->encoding == TPD_ENCODING_CLASSES)
+	if (force_t == 0 && has_one_t(plan->encoding))
 		force_t = choose_chunk_t(kernels, plan, x, p, pieces->n);
 	for (size_t i = 0; i < count; i++) {
 		size_t start = tpd_piece_start(pieces, i), n = tpd_piece_start(pieces, i + 1) - start;
@@ -110,6 +117,51 @@ static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_pl
 	fesetenv(&caller);
 }
 
+/* What stands before the grid, and what each element is coded against, of a chunk that is `stepped`. */
+static enum tpd_status encode_steps(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk, const uint8_t **p,
+				    size_t n, uint8_t *out, size_t *out_len, struct tpd_steps *steps, struct tpd_err *err)
+{
+	enum tpd_status status;
+	fenv_t caller;
+	unsigned t;
+
+	fegetenv(&caller);
+	fesetenv(FE_DFL_ENV);
+	t = choose_chunk_t(codec->kernels, plan, chunk->x, *p, n);
+	fesetenv(&caller);
+	status = tpd_step_encode(codec, plan, chunk, *p, n, t, out, out_len, steps, err);
+	return status == TPD_OK ? tpd_step_away(codec, steps, chunk->x, p, n, err) : status;
+}
+
+/* An element that is where it was expected, and not where it was, is no "equal" one. */
+static void settle_steps(enum tpd_dtype dtype, const struct tpd_pieces *pieces, const uint8_t *x, const uint8_t *old, const uint8_t *steps,
+			 uint8_t *symbols, uint32_t *values, uint8_t *bits)
+{
+	const size_t count = tpd_piece_count(pieces);
+	struct tpd_grid_type type = {0};
+
+	tpd_grid_type(dtype, &type);
+	for (size_t r = 0; r < count; r++) {
+		const size_t start = tpd_piece_start(pieces, r), n = tpd_piece_start(pieces, r + 1) - start;
+
+		for (size_t i = 0; i < n; i++) {
+			uint32_t new = tpd_get_u16(x + 2 * (start + i));
+			unsigned field_bits = 0;
+
+			if (symbols[start + i] != TPD_SYMBOL_EQUAL || new == tpd_get_u16(old + 2 * (start + i)))
+				continue;
+			symbols[start + i] = TPD_SYMBOL_ZERO;
+			if (new == 0)
+				continue;
+			symbols[start + i] = TPD_SYMBOL_MIDDLE;
+			tpd_grid_q(&type, new, steps[r], &values[i], &field_bits);
+			bits[i] = (uint8_t)field_bits;
+		}
+		values += tpd_whole_rounds(n);
+		bits += tpd_whole_rounds(n);
+	}
+}
+
 static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
 				   const uint8_t *p, unsigned force_t, size_t *out_len, struct tpd_err *err)
 {
@@ -121,12 +173,15 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 				      .n = n};
 	const size_t count = tpd_piece_count(&pieces), lanes = piece_lanes(&pieces, count);
 	const size_t fields_max = n * width + TPD_FIELDS_SLACK; /* no element has more than its width */
+	const bool stepped = plan->encoding == TPD_ENCODING_STEPPED;
+	const uint8_t *old = p;
+	struct tpd_steps expected = {0};
 	uint8_t *out, *fields, *fields_end;
 	uint32_t *values;
 	size_t part;
 	enum tpd_status status =
 		tpd_scratch_need(&codec->payload,
-				 TPD_PREDICT_BOUND(count) + 4 + TPD_SYMBOLS_BOUND(count) + TPD_CLASS_SYMBOLS_BOUND(n, count) + fields_max + left, err);
+				 TPD_PREDICT_BOUND(count) + TPD_STEP_BOUND + 4 + TPD_SYMBOLS_BOUND(count) + TPD_CLASS_SYMBOLS_BOUND(n, count) + fields_max + left, err);
 
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);
@@ -145,9 +200,19 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 			return status;
 		out += part;
 	}
+	if (stepped) {
+		status = encode_steps(codec, plan, chunk, &p, n, out, &part, &expected, err);
+		if (status != TPD_OK)
+			return status;
+		out += part;
+	}
 	values = (uint32_t *)(void *)codec->values.data;
 	encode_pieces(codec->kernels, plan, &pieces, count, chunk->x, p, force_t, codec->steps.data, codec->symbols.data, values,
 		      (uint8_t *)(values + lanes));
+	if (stepped) {
+		settle_steps(plan->dtype, &pieces, chunk->x, old, codec->steps.data, codec->symbols.data, values, (uint8_t *)(values + lanes));
+		codec->kernels->step_mirror(expected.steps, n, codec->symbols.data);
+	}
 	fields_end = codec->fields.data + fields_max;
 	fields = codec->kernels->fields_pack(values, (uint8_t *)(values + lanes), lanes / TPD_LANES, fields_end);
 
@@ -158,8 +223,9 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	if (status != TPD_OK)
 		return status;
 	out += part;
-	if (plan->encoding == TPD_ENCODING_CLASSES)
-		status = tpd_class_symbols_encode(codec, plan->dtype, p, codec->symbols.data, &pieces, out, &part, err);
+	if (has_one_t(plan->encoding))
+		status = tpd_class_symbols_encode(codec, plan->dtype, count > 0 ? codec->steps.data[0] : 1, old,
+						  stepped ? &expected.given : NULL, codec->symbols.data, &pieces, out, &part, err);
 	else
 		status = tpd_symbols_encode(codec, codec->symbols.data, n, out, &part, err);
 	if (status != TPD_OK)
@@ -181,7 +247,7 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 
 	assert(tpd_encoding_allows(plan->encoding, plan->dtype));
 	if (plan->encoding == TPD_ENCODING_SPARSE || plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES ||
-	    plan->encoding == TPD_ENCODING_PREDICTED) {
+	    tpd_encoding_needs_inputs(plan->encoding)) {
 		status = tpd_padded_reference(codec, chunk->p, chunk->ref_len, chunk->len, &p, err);
 		if (status != TPD_OK)
 			return status;
@@ -198,6 +264,7 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 	case TPD_ENCODING_GRID:
 	case TPD_ENCODING_CLASSES:
 	case TPD_ENCODING_PREDICTED:
+	case TPD_ENCODING_STEPPED:
 		return encode_grid(codec, plan, chunk, p, force_t, out_len, err);
 	default: /* raw, copy: nothing to make */
 		*out_len = SIZE_MAX;

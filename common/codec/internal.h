@@ -49,13 +49,6 @@ uint8_t *tpd_rans_put_states(uint8_t *out, size_t word_count, unsigned k, const 
 /* The same, and where the words are. Returns what is wrong with them, or NULL. */
 const char *tpd_rans_read_states(struct tpd_rd *rd, unsigned k, uint32_t *states, const uint8_t **out_words, uint32_t *out_count);
 
-/*
- * One of several parts, each with frequencies of its own, that share lanes and words: as the kernels do it, but the states are taken
- * over from the part behind (encoding) or before it, and nothing is checked at the end. Each part begins in lane 0. NULL: words run out.
- */
-uint8_t *tpd_rans_encode_more(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words, uint32_t *states);
-const uint8_t *tpd_rans_decode_more(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *table, uint32_t *states,
-				    uint8_t *out, size_t n);
 /* For kernels' rans_decode_mixed(): frequencies with the sum 4096. An entry is (slot - cum) << 20 | (f - 1) << 8 | symbol. */
 void tpd_rans_mixed_table(const uint16_t freq[256], uint32_t table[TPD_RANS_SUM]);
 /* After the last part: is all used up, and every lane where it began? */
@@ -81,12 +74,15 @@ struct tpd_codec {
 	struct tpd_scratch values;  /* fields before they are packed: uint32_t each, then a byte each for their bits */
 	struct tpd_scratch heat;    /* a part of a sample */
 	struct tpd_scratch inputs;  /* what a prediction is made from, as floats */
+	struct tpd_scratch towards; /* `stepped`: what each element is coded against */
 	struct tpd_scratch predicted, fit; /* the prediction; its coefficients while they are found or read */
-	struct tpd_scratch classes; /* symbols by class, and what tells classes apart */
+	struct tpd_scratch classes; /* what tells classes apart */
+	struct tpd_scratch tables;  /* of all classes */
 	struct tpd_scratch places;  /* changed positions, uint32_t */
 	uint64_t mismatches;
 	uint16_t cost[TPD_RANS_SUM]; /* cost[f]: log2(4096 / f) in 1/4096 bit, rounded down; f > 0 */
 	uint32_t rans_decode[TPD_RANS_SUM];
+	uint32_t curve_means[4][64][2]; /* classes_fit.h */
 };
 
 /* ---- symbol streams, SPEC.md section 3 (symbols_encode.c, symbols_decode.c) ---- */
@@ -119,17 +115,26 @@ static inline size_t tpd_piece_start(const struct tpd_pieces *pieces, size_t i)
 	return i == 0 ? 0 : TPD_MIN(pieces->first + (i - 1) * pieces->row, pieces->n);
 }
 
-/* ---- symbols by classes, SPEC.md section 9 (classes_encode.c, classes_decode.c) ---- */
+/* ---- symbols by classes, SPEC.md section 9 (classes_encode.c, classes_decode.c, classes_keys.c, classes_table.c) ---- */
 
 #define TPD_CLASSES_MAX 64u
-/* Bytes of C(n) at most: levels, header and tables, words, states. */
-#define TPD_CLASS_SYMBOLS_BOUND(n, pieces) (2 * (n) + TPD_SYMBOLS_BOUND(pieces) + TPD_CLASSES_MAX * 516u + 4u * TPD_RANS_LANES_MAX + 8u)
+enum { TPD_BY_LEVEL = 0, TPD_BY_STEP = 1, TPD_BY_INNOVATION = 2 }; /* how they are told */
 
-/* The reference p has pieces->n elements of a type that the grid knows. */
-enum tpd_status tpd_class_symbols_encode(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *p, const uint8_t *symbols,
-					 const struct tpd_pieces *pieces, uint8_t *out, size_t *out_len, struct tpd_err *err);
-enum tpd_status tpd_class_symbols_decode(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p, uint8_t *symbols,
-					 const struct tpd_pieces *pieces, struct tpd_err *err);
+/* Beside the reference: steps that are expected, an element each, and v1 and v2, or NULL; and for encoding what steps left over. */
+struct tpd_class_given {
+	const float *steps, *v1, *v2, *rests;
+};
+
+/* Bytes of C(n) at most: levels, header and tables, words, states. */
+#define TPD_CLASS_SYMBOLS_BOUND(n, pieces) (2 * (n) + TPD_SYMBOLS_BOUND(pieces) + TPD_CLASSES_MAX * 517u + 4u * TPD_RANS_LANES_MAX + 16u)
+
+/* The reference p has pieces->n elements of a type that the grid knows. t: the chunk's T. given may be NULL. */
+enum tpd_status tpd_class_symbols_encode(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned t, const uint8_t *p,
+					 const struct tpd_class_given *given, const uint8_t *symbols, const struct tpd_pieces *pieces,
+					 uint8_t *out, size_t *out_len, struct tpd_err *err);
+enum tpd_status tpd_class_symbols_decode(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
+					 const struct tpd_class_given *given, uint8_t *symbols, const struct tpd_pieces *pieces,
+					 struct tpd_err *err);
 
 /* ---- gaps, SPEC.md section 7 (gaps_encode.c, gaps_decode.c) ---- */
 
@@ -170,9 +175,10 @@ enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype,
 				  size_t len, struct tpd_err *err);
 enum tpd_status tpd_decode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
 				  uint8_t *out, size_t len, struct tpd_err *err);
-/* `grid`, or `classes`. */
+/* `grid`, `classes`, or what is left of `predicted` and `stepped`; steps: of the latter. */
+struct tpd_steps;
 enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,
-				const uint8_t *p, uint8_t *out, size_t len, struct tpd_err *err);
+				const uint8_t *p, const struct tpd_steps *steps, uint8_t *out, size_t len, struct tpd_err *err);
 
 /* ---- Zstandard (zstd.c) ---- */
 

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/digest.h"
+#include "codec/classes.h"
 #include "codec/fields.h"
 #include "codec/grid_kernel.h"
 #include "codec/internal.h"
@@ -40,9 +41,9 @@ static const struct answer {
 	enum tpd_dtype dtype;
 	uint64_t digest; /* of all that the kernels make of the piece of this type */
 } answers[] = {
-	{TPD_DTYPE_F32, UINT64_C(0x18355729fd469a26)},
-	{TPD_DTYPE_BF16, UINT64_C(0xeb48de733e653288)},
-	{TPD_DTYPE_F16, UINT64_C(0x7761605e2345c569)},
+	{TPD_DTYPE_F32, UINT64_C(0x3254fec2a12de83c)},
+	{TPD_DTYPE_BF16, UINT64_C(0xcb5656d98eb61080)},
+	{TPD_DTYPE_F16, UINT64_C(0x8ac8cb55a132479e)},
 };
 
 static uint64_t next_random(uint64_t *random)
@@ -87,6 +88,8 @@ struct trial {
 	uint32_t table[TPD_RANS_SUM], steps[3 * 256], tables[3 * TPD_RANS_SUM];
 	uint8_t bits[ROUNDS * TPD_LANES], symbols[ELEMENTS], classes[ELEMENTS], decoded[ELEMENTS];
 	uint8_t planes[4 * ELEMENTS], fields[4 * ROUNDS * TPD_LANES + TPD_FIELDS_SLACK], words[2 * ELEMENTS + TPD_WORDS_SLACK];
+	uint8_t levels[ELEMENTS];
+	uint16_t keys[ELEMENTS];
 	float w1[ELEMENTS], terms[2][ELEMENTS], predicted[ELEMENTS];
 	struct tpd_buf made;
 };
@@ -213,6 +216,26 @@ static void try_predict(const struct tpd_kernels *kernels, struct trial *trial)
 		tpd_buf_f64(&trial->made, sums[i]);
 }
 
+/* Keys of the reference by all rules; steps are about as far as some ulps. */
+static void try_keys(const struct tpd_kernels *kernels, enum tpd_dtype dtype, struct trial *trial)
+{
+	const struct tpd_pieces pieces = {.first = 100, .row = 300, .n = ELEMENTS};
+	struct tpd_class_rule rule = {.base = dtype == TPD_DTYPE_F16 ? 7 : 118, .decay = 0.98f, .noise = 1e-4f, .levels = trial->levels,
+				      .steps = trial->w1, .v1 = trial->terms[0], .v2 = trial->terms[1]};
+
+	for (size_t i = 0; i < ELEMENTS; i++) {
+		trial->levels[i] = (uint8_t)(i % TPD_KEY_LEVELS);
+		trial->w1[i] = (float)(int)(i % 29) * 3e-5f - 4e-4f;
+		trial->terms[0][i] = (float)(i % 17) * 1e-9f;
+		trial->terms[1][i] = trial->terms[0][i] * (0.97f + (float)(i % 11) * 0.01f);
+	}
+	for (rule.by = TPD_BY_LEVEL; rule.by <= (dtype == TPD_DTYPE_F32 ? TPD_BY_LEVEL : TPD_BY_INNOVATION); rule.by++) {
+		kernels->class_keys(dtype, &rule, trial->p, &pieces, trial->keys);
+		for (size_t i = 0; i < ELEMENTS; i++)
+			tpd_buf_u16(&trial->made, trial->keys[i]);
+	}
+}
+
 bool tpd_kernels_test(const struct tpd_kernels *kernels)
 {
 	struct trial *trial = calloc(1, sizeof *trial);
@@ -228,6 +251,7 @@ bool tpd_kernels_test(const struct tpd_kernels *kernels)
 		       try_bytes(kernels, answers[i].dtype, trial);
 		if (answers[i].dtype == TPD_DTYPE_F32)
 			try_predict(kernels, trial);
+		try_keys(kernels, answers[i].dtype, trial);
 		good = good && !trial->made.failed && tpd_xxh64(trial->made.data, trial->made.len) == answers[i].digest;
 	}
 	fesetenv(&caller);

@@ -11,7 +11,9 @@
 #include "base/dtype.h"
 #include "base/tpd.h"
 
+struct tpd_class_rule;
 struct tpd_fields_in;
+struct tpd_pieces;
 
 #define TPD_FIELDS_SLACK 128u /* bytes: the count, a word that each lane begins, and a register that is stored whole */
 #define TPD_WORDS_SLACK 32u   /* bytes: likewise */
@@ -46,6 +48,22 @@ struct tpd_kernels {
 	void (*predict_apply)(const float *w1, const float *const terms[4], const float coefficients[4], size_t n, float *out);
 	/* count (count + 1) / 2 sums. */
 	void (*predict_products)(const float *const *arrays, unsigned count, size_t n, double *out);
+
+	/* --- classes, section 9 (classes_kernel.h) --- */
+
+	/* The keys of all elements. The caller has set the floating-point mode. */
+	void (*class_keys)(enum tpd_dtype dtype, const struct tpd_class_rule *rule, const uint8_t *p, const struct tpd_pieces *pieces,
+			   uint16_t *keys);
+
+	/* --- steps of 16-bit types, section 13 (step_kernel.h) --- */
+
+	void (*step_widen)(enum tpd_dtype dtype, const uint8_t *p, size_t n, float *out);
+	/* w1 + steps, rounded to the type; p where that is not finite. */
+	void (*step_target)(enum tpd_dtype dtype, const float *w1, const float *steps, const uint8_t *p, size_t n, uint8_t *out);
+	/* Symbols 3 .. 255 of elements that are expected to go down, mirrored: both ways. */
+	void (*step_mirror)(const float *steps, size_t n, uint8_t *symbols);
+	/* p where the symbol is "equal", else what is predicted. */
+	void (*step_choose)(const uint8_t *symbols, const uint8_t *p, const uint8_t *predicted, size_t n, uint8_t *out);
 
 	/* --- rANS, section 3 --- */
 

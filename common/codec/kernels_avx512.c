@@ -23,10 +23,12 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "codec/classes_kernel.h"
 #include "codec/grid_kernel.h"
 #include "codec/internal.h"
 #include "codec/planes_kernel.h"
 #include "codec/predict_kernel.h"
+#include "codec/step_kernel.h"
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
 
@@ -448,8 +450,8 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 
 /* --- rANS with mixed classes: 16 lanes in one register --- */
 
-static uint8_t *rans_encode_mixed(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps, uint8_t *words,
-				  uint32_t *states)
+static uint8_t *rans_encode_mixed(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps,
+				  uint8_t *words, uint32_t *states)
 {
 	size_t i = n / TPD_LANES * TPD_LANES;
 	__m512i state;
@@ -541,6 +543,11 @@ const struct tpd_kernels tpd_kernels_avx512 = {
 	.predict_difference = predict_difference,
 	.predict_apply = predict_apply,
 	.predict_products = predict_products,
+	.class_keys = class_keys,
+	.step_widen = step_widen,
+	.step_target = step_target,
+	.step_mirror = step_mirror,
+	.step_choose = step_choose,
 	.rans_encode = rans_encode,
 	.rans_decode = rans_decode,
 	.rans_encode_mixed = rans_encode_mixed,

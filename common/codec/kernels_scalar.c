@@ -7,11 +7,13 @@
 
 #include <string.h>
 
+#include "codec/classes_kernel.h"
 #include "codec/fields.h"
 #include "codec/internal.h"
 #include "codec/kernels_internal.h"
 #include "codec/planes_kernel.h"
 #include "codec/predict_kernel.h"
+#include "codec/step_kernel.h"
 #include "codec/sparse.h"
 
 #define SCAN_GROUP 32u /* bytes */
@@ -109,6 +111,11 @@ const struct tpd_kernels tpd_kernels_scalar = {
 	.predict_difference = predict_difference,
 	.predict_apply = predict_apply,
 	.predict_products = predict_products,
+	.class_keys = class_keys,
+	.step_widen = step_widen,
+	.step_target = step_target,
+	.step_mirror = step_mirror,
+	.step_choose = step_choose,
 	.rans_encode = tpd_scalar_rans_encode,
 	.rans_decode = tpd_scalar_rans_decode,
 	.rans_encode_mixed = tpd_scalar_rans_encode_mixed,

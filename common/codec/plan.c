@@ -41,7 +41,7 @@ static enum tpd_status try_plan(struct tpd_codec *codec, const struct tpd_plan *
 
 static bool worth_trying(enum tpd_encoding encoding, enum tpd_dtype dtype, bool with_reference)
 {
-	if (encoding == TPD_ENCODING_PREDICTED)
+	if (tpd_encoding_needs_inputs(encoding))
 		return false;
 	if (encoding == TPD_ENCODING_RAW || encoding == TPD_ENCODING_COPY || !tpd_encoding_allows(encoding, dtype))
 		return false;
@@ -124,26 +124,46 @@ static enum tpd_status run_heat(struct tpd_codec *codec, struct tpd_plan *plan, 
 	return status;
 }
 
+/* What a tensor may be predicted with, if it is best coded so without; TPD_ENCODING_RAW: nothing. */
+static enum tpd_encoding prediction_of(enum tpd_encoding best, enum tpd_dtype dtype)
+{
+	if (dtype == TPD_DTYPE_F32)
+		return best == TPD_ENCODING_GRID ? TPD_ENCODING_PREDICTED : TPD_ENCODING_RAW;
+	if (!tpd_encoding_allows(TPD_ENCODING_STEPPED, dtype))
+		return TPD_ENCODING_RAW;
+	return best == TPD_ENCODING_CLASSES || best == TPD_ENCODING_GRID || best == TPD_ENCODING_SPARSE ? TPD_ENCODING_STEPPED : TPD_ENCODING_RAW;
+}
+
 /* The predictions that are offered, against the plan that is best without. */
 static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd_plan *best, uint32_t row, const struct tpd_sample *sample,
 				       struct tpd_plan *out_plan, uint64_t *out_bytes, struct tpd_err *err)
 {
+	const enum tpd_encoding encoding = prediction_of(best->encoding, best->dtype);
+	const unsigned last = encoding == TPD_ENCODING_STEPPED ? GRID_BIAS_MAX : GRID_BIAS_MIN;
 	uint64_t limit = *out_bytes * PREDICTED_PERCENT / 100, bytes = 0;
 	enum tpd_status status = TPD_OK;
 
-	for (size_t i = 0; status == TPD_OK && i < sample->term_set_count; i++) {
-		struct tpd_plan plan = *best;
+	for (size_t i = 0; status == TPD_OK && i < sample->term_set_count && encoding != TPD_ENCODING_RAW; i++)
+		for (unsigned bias = GRID_BIAS_MIN; status == TPD_OK && bias <= last; bias++) {
+			struct tpd_plan plan = *best;
 
-		plan.encoding = TPD_ENCODING_PREDICTED;
-		plan.terms = sample->term_sets[i];
-		plan.row = row;
-		status = try_plan(codec, &plan, sample, &bytes, err);
-		if (status != TPD_OK || bytes >= limit)
-			continue;
-		limit = *out_bytes = bytes;
-		out_plan->encoding = plan.encoding;
-		out_plan->terms = plan.terms;
-	}
+			plan.encoding = encoding;
+			plan.terms = sample->term_sets[i];
+			plan.row = row;
+			if (encoding == TPD_ENCODING_STEPPED) {
+				plan.grid_bias = (uint8_t)bias;
+				plan.terms &= (uint8_t)~TPD_TERM_DECAY; /* far below an ulp */
+			}
+			if (plan.terms == 0)
+				continue;
+			status = try_plan(codec, &plan, sample, &bytes, err);
+			if (status != TPD_OK || bytes >= limit)
+				continue;
+			limit = *out_bytes = bytes;
+			out_plan->encoding = plan.encoding;
+			out_plan->terms = plan.terms;
+			out_plan->grid_bias = plan.grid_bias;
+		}
 	return status;
 }
 
@@ -188,7 +208,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 	}
 	if (status != TPD_OK)
 		return status;
-	if (sample->inputs && sample->p && best.encoding == TPD_ENCODING_GRID && dtype == TPD_DTYPE_F32)
+	if (sample->inputs && sample->p)
 		status = try_predictions(codec, &best, plan.row, sample, &best, &best_bytes, err);
 	if (status != TPD_OK)
 		return status;

@@ -77,17 +77,8 @@ bool tpd_rans_is_end(const uint8_t *words, const uint8_t *end, const uint32_t *s
 bool tpd_rans_decode_rest(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *table, uint32_t *states, uint8_t *out,
 			  size_t i, size_t n)
 {
-	return tpd_rans_is_end(decode_counted(words, end, lanes, table, states, out, i, n), end, states, lanes);
-}
-
-const uint8_t *tpd_rans_decode_more(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *table, uint32_t *states,
-				    uint8_t *out, size_t n)
-{
-	if (k == 6)
-		return decode_lanes(words, end, 64, table, states, out, n);
-	if (k == 4)
-		return decode_lanes(words, end, 16, table, states, out, n);
-	return decode_lanes(words, end, (size_t)1 << k, table, states, out, n);
+	words = decode_counted(words, end, lanes, table, states, out, i, n);
+	return words && tpd_rans_is_end(words, end, states, lanes);
 }
 
 void tpd_rans_mixed_table(const uint16_t freq[256], uint32_t table[TPD_RANS_SUM])
@@ -121,21 +112,26 @@ static inline __attribute__((always_inline)) const uint8_t *decode_mixed(const u
 									 const uint32_t *tables, uint32_t *states, const uint8_t *classes,
 									 uint8_t *out, size_t n)
 {
+	uint32_t x[TPD_RANS_LANES_MAX]; /* in registers, where there are few: bytes that are stored could be anybody's */
 	size_t i = 0;
 
+	for (size_t lane = 0; lane < lanes; lane++)
+		x[lane] = states[lane];
 	while (i + lanes <= n && (size_t)(end - words) >= 2 * lanes) {
+#pragma GCC unroll 4
 		for (size_t lane = 0; lane < lanes; lane++) {
-			uint32_t x = states[lane];
-			uint32_t entry = tables[(size_t)classes[i + lane] << TPD_RANS_BITS | (x & (TPD_RANS_SUM - 1))], more;
+			uint32_t entry = tables[(size_t)classes[i + lane] << TPD_RANS_BITS | (x[lane] & (TPD_RANS_SUM - 1))], next, more;
 
-			x = ((entry >> 8 & 0xfff) + 1) * (x >> TPD_RANS_BITS) + (entry >> 20);
-			more = (x - TPD_RANS_LOW) >> 31;
-			states[lane] = x << (more << 4) | (tpd_get_u16(words) & (0u - more));
+			next = ((entry >> 8 & 0xfff) + 1) * (x[lane] >> TPD_RANS_BITS) + (entry >> 20);
+			more = (next - TPD_RANS_LOW) >> 31;
+			x[lane] = next << (more << 4) | (tpd_get_u16(words) & (0u - more));
 			words += (size_t)more << 1;
 			out[i + lane] = (uint8_t)entry;
 		}
 		i += lanes;
 	}
+	for (size_t lane = 0; lane < lanes; lane++)
+		states[lane] = x[lane];
 	return tpd_rans_mixed_rest(words, end, lanes, tables, states, classes, out, i, n);
 }
 
@@ -153,6 +149,13 @@ bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, cons
 			    size_t n)
 {
 	const uint8_t *end = words + 2 * count;
+	const size_t lanes = (size_t)1 << k;
 
-	return tpd_rans_is_end(tpd_rans_decode_more(words, end, k, table, states, out, n), end, states, (size_t)1 << k);
+	if (k == 6)
+		words = decode_lanes(words, end, 64, table, states, out, n);
+	else if (k == 4)
+		words = decode_lanes(words, end, 16, table, states, out, n);
+	else
+		words = decode_lanes(words, end, lanes, table, states, out, n);
+	return words && tpd_rans_is_end(words, end, states, lanes);
 }

@@ -99,22 +99,17 @@ uint8_t *tpd_scalar_rans_encode_mixed(const uint8_t *symbols, const uint8_t *cla
 	return tpd_rans_mixed_put(symbols, classes, n, 0, (size_t)1 << k, steps, words, states);
 }
 
-uint8_t *tpd_rans_encode_more(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words, uint32_t *states)
+uint8_t *tpd_scalar_rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
+				uint32_t *states)
 {
 	struct rans_step table[256];
 
 	make_table(freq, table);
-	if (k == 6)
-		return encode_lanes(symbols, n, 64, table, words, states);
-	if (k == 4)
-		return encode_lanes(symbols, n, 16, table, words, states);
-	return encode_lanes(symbols, n, (size_t)1 << k, table, words, states);
-}
-
-uint8_t *tpd_scalar_rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
-				uint32_t *states)
-{
 	for (unsigned lane = 0; lane < 1u << k; lane++)
 		states[lane] = TPD_RANS_LOW;
-	return tpd_rans_encode_more(symbols, n, k, freq, words_end, states);
+	if (k == 6)
+		return encode_lanes(symbols, n, 64, table, words_end, states);
+	if (k == 4)
+		return encode_lanes(symbols, n, 16, table, words_end, states);
+	return encode_lanes(symbols, n, (size_t)1 << k, table, words_end, states);
 }
