@@ -86,6 +86,8 @@ SRC_COMMON := $(wildcard common/*/*.c)
 SRC_DAEMON := $(wildcard daemon/*.c)
 SRC_TOOLS  := $(wildcard tools/*.c)
 SRC_BENCH  := $(wildcard tools/bench/*.c)
+# Parts of codec_speed; every other file there is a program.
+SPEED_PARTS := $(filter tools/bench/speed_%,$(SRC_BENCH))
 SRC_TESTS  := $(wildcard tests/*.c)
 MAIN_TESTS := $(filter tests/t_%,$(SRC_TESTS))
 # Programs of their own; every other file in tests/ is shared by the tests.
@@ -111,7 +113,7 @@ TOOLS_PARTS  := $(BUILD)/obj/tools.a
 TEST_PARTS   := $(BUILD)/obj/tests.a
 PROGRAMS := $(if $(wildcard daemon/main.c),$(BUILD)/tpded) $(if $(wildcard tools/tpdectl.c),$(BUILD)/tpdectl)
 TESTS    := $(call prog,$(MAIN_TESTS))
-BENCHES  := $(patsubst tools/bench/%.c,$(BUILD)/bench/%,$(SRC_BENCH))
+BENCHES  := $(patsubst tools/bench/%.c,$(BUILD)/bench/%,$(filter-out $(SPEED_PARTS),$(SRC_BENCH)))
 SCRIPTS  := $(sort $(wildcard tests/sh/*.sh))
 UNIT     := $(BUILD)/systemd/tpded.service
 
@@ -190,10 +192,11 @@ $(FUZZ_CORPUS): $(call obj,$(SRC_FUZZ)) $(LIB)
 	echo '  LINK    $@'
 	$(LINK) -o $@ $^ $(CORE_LDLIBS)
 
+$(BUILD)/bench/codec_speed: $(call obj,$(SPEED_PARTS))
 $(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tools/bench/%.o $(LIB)
 	mkdir -p $(@D)
 	echo '  LINK    $@'
-	$(LINK) -o $@ $^ $(CORE_LDLIBS)
+	$(LINK) -o $@ $(filter %.o,$^) $(LIB) $(CORE_LDLIBS)
 
 # Objects are kept, also those that only an implicit rule knows.
 .SECONDARY:

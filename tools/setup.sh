@@ -4,7 +4,7 @@
 #   build   compiler, make, pkg-config and the libraries (always)
 #   check   libcheck, the sqlite3 shell, Btrfs      demo    the sqlite3 shell
 #   clang   the second compiler                     python  python3 with venv (benchmarks, frameworks)
-#   bench   as python                               fuzz    clang with libFuzzer, and llvm's coverage tools
+#   bench   as python; the peers xdelta3 and zstd   fuzz    clang with libFuzzer, and llvm's coverage tools
 #   arches  a compiler and C library for aarch64, and qemu to run what they make
 #
 # It asks for the things themselves (a command, a pkg-config module), not for packages: a library installed in another
@@ -57,7 +57,8 @@ for group in "$@"; do
 	fuzz) need_fuzz ;;
 	arches) need_arches ;;
 	python | bench)
-		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv) ;;
+		python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
+		[ "$group" = python ] || { need_command xdelta3 xdelta3; need_command zstd zstd; } ;;
 	*) fail "unknown group '$group' (build, check, demo, clang, fuzz, arches, python, bench)" ;;
 	esac
 done

@@ -1,84 +1,24 @@
 #!/usr/bin/env python3
-"""The tables and the claims that follow from bench.py's results.
+"""The tables that follow from bench.py's results.
 
     report.py results.json       prints them again; status 1 when a claim does not hold
 
-A ratio is the file's size over what is stored for it: for tpded the bytes on disk of the file's parts, index and all,
-as the real program wrote them (the manifest, one a checkpoint, stands in the table of whole programs). Medians are over
-adjacent pairs of checkpoints. A claim is judged for every run by that run's own median, and the worst one counts.
+Contenders are rows, kinds of runs are columns; a figure is the median over adjacent pairs of checkpoints, of all runs of the kind.
+A ratio is the tensors' bytes over what is stored for them: for tpded payloads and their part of the index, for a peer its output.
+GB are 10^9 bytes.
 """
 import json
-import statistics
 import sys
 
-FP32, BF16 = "float32", "bfloat16"
-METHODS = ("tpded", "zstd", "zipnn", "zipnn_xor")
-WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.pt"
+import claims
+import peers
+import runs
+import store
+from claims import median
 
+KINDS = ("pretrain", "finetune", "bf16", "master", "lora")
+CONFIGURATIONS = tuple(f"{effort}/{depend}" for effort in store.EFFORTS for depend in store.DEPENDS)
 
-def select(results, file, kind=None, dtype=None, keyframe=False):
-    """[(run name, [records])]: what there is of a file, run by run."""
-    found = []
-    for run in results["runs"]:
-        records = [r for r in run["files"] if r["file"] == file and (dtype is None or r["dtype"] == dtype)
-                   and (r["reference"] is None) == keyframe]
-        if records and kind in (None, run["kind"]):
-            found.append((run["name"], records))
-    return found
-
-
-def ratio(record, method):
-    if method == "tpded":
-        return record["bytes"] / record["stored"]
-    return record[method]["ratio"] if record[method] else None
-
-
-def median(values):
-    values = [value for value in values if value is not None]
-    return statistics.median(values) if values else None
-
-
-def over(groups, figure):
-    """Median of a figure over all records of all runs."""
-    return median(figure(record) for _, records in groups for record in records)
-
-
-# --- claims ---
-
-def claim(text, groups, bound):
-    """At least `bound` in every run; a bound of None: more than ZipNN on XOR."""
-    result = {"claim": text, "holds": None, "figure": "not measured", "runs": {}}
-    for name, records in groups:
-        ours = median(ratio(r, "tpded") for r in records)
-        other = bound if bound is not None else median(ratio(r, "zipnn_xor") for r in records)
-        result["runs"][name] = {"ratio": ours, "bound": other}
-    if result["runs"]:
-        worst = min(result["runs"].values(), key=lambda run: run["ratio"] / run["bound"])
-        result["holds"] = all(run["ratio"] > run["bound"] if bound is None else run["ratio"] >= bound
-                              for run in result["runs"].values())
-        result["figure"] = f"{worst['ratio']:.3f}" + (f" against {worst['bound']:.3f}" if bound is None else "")
-    return result
-
-
-def claims(results):
-    finetune = select(results, WEIGHTS, "finetune", FP32)
-    return [
-        claim("fine-tune weights, fp32: at least 1.7", finetune, 1.7),
-        claim("fine-tune weights, fp32: smaller than ZipNN on XOR", finetune, None),
-        claim("weights, bf16: at least 11", select(results, WEIGHTS, "bf16", BF16), 11),
-        *(claim(f"optimizer.pt, {kind}: at least 1.2", select(results, OPTIMIZER, kind), 1.2)
-          for kind in ("pretrain", "finetune", "bf16")),
-        claim("keyframe's weights, fp32: at least 1.18", select(results, WEIGHTS, None, FP32, True), 1.18),
-        claim("keyframe's weights, bf16: at least 1.48", select(results, WEIGHTS, None, BF16, True), 1.48),
-    ]
-
-
-def hold(all_claims):
-    measured = [c["holds"] for c in all_claims if c["holds"] is not None]
-    return bool(measured) and all(measured)
-
-
-# --- tables ---
 
 def table(titles, rows):
     lines = ["| " + " | ".join(titles) + " |", "|" + "|".join("---:" if i else "---" for i in range(len(titles))) + "|"]
@@ -89,111 +29,230 @@ def number(value, digits=0):
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def speeds_of(peer):
-    return peer and (peer["encode_MBps"], peer["decode_MBps"])
+def ratio(value):
+    """Three digits that count."""
+    return number(value, 3 if value is not None and value < 10 else 1)
 
 
-def codec_speed(record, what):
-    return record["codec"]["cpu"][f"{what}_MBps"]
+def kinds_of(results):
+    found = dict.fromkeys(run["kind"] for run in results["runs"])
+    return [*(kind for kind in KINDS if kind in found), *(kind for kind in found if kind not in KINDS)]
 
 
-def both(groups, get):
-    """'encode / decode' of a method, medians."""
-    speeds = [over(groups, lambda r, i=i: (get(r) or (None, None))[i]) for i in (0, 1)]
-    return f"{number(speeds[0])} / {number(speeds[1])}" if speeds[0] else "–"
+def rows_by_contender(results, ours, theirs, show=ratio):
+    """ours(run, configuration) and theirs(run, peer) give the figures of a run; a row each that has any."""
+    kinds = kinds_of(results)
+    contenders = [(f"tpded, {configuration.replace('/', ', depend ')}", ours, configuration) for configuration in CONFIGURATIONS]
+    contenders += [(peers.TEXT[name], theirs, name) for name in peers.TEXT if name != "memcpy"]
+    for title, figures, key in contenders:
+        values = [median(v for run in claims.of_kind(results, kind) for v in figures(run, key)) for kind in kinds]
+        if any(value is not None for value in values):
+            yield [title, *map(show, values)]
 
 
-def rows_of(results):
-    """(title, [(run, records)]) for each kind of run, file and whether it is a keyframe."""
-    for kind in dict.fromkeys(run["kind"] for run in results["runs"]):
-        for file in (WEIGHTS, OPTIMIZER):
-            for keyframe in (False, True):
-                groups = select(results, file, kind, keyframe=keyframe)
-                if groups:
-                    dtype = groups[0][1][0]["dtype"]
-                    title = f"{kind}, {dtype}: {file}" + (", keyframe" if keyframe else "")
-                    yield title, groups
+# --- ratios ---
 
-
-def encodings(groups):
-    """The share of the bytes that each encoding has."""
-    total, shares = 0, {}
-    for _, records in groups:
+def ours_of(roles, keyframe=False):
+    def figures(run, configuration):
+        records = run["configurations"].get(configuration, [])
+        records = [records[0]] if keyframe else [stored for _, stored in claims.adjacent(run, configuration)]
         for record in records:
-            total += record["bytes"]
-            for name, encoding in record["codec"]["encodings"].items():
-                shares[name] = shares.get(name, 0) + encoding["bytes_in"]
-    shown = sorted(((size / total, name) for name, size in shares.items() if size), reverse=True)
-    return ", ".join(f"{name} {100 * share:.1f} %" for share, name in shown)
+            found = [record["roles"][role] for role in roles if role in record["roles"]]
+            if found:
+                yield sum(role["raw"] for role in found) / max(sum(role["stored"] for role in found), 1)
+    return figures
 
 
-def per_encoding(results):
-    """Speeds of each encoding by itself, over all files in which it has at least 1 % of the bytes."""
-    speeds = {}
+def theirs_of(roles, keyframe=False):
+    def figures(run, name):
+        for record in run["checkpoints"][:1] if keyframe else run["checkpoints"][1:]:
+            found = [record["roles"][role] for role in roles if role in record["roles"]]
+            if found and all(name in role["peers"] for role in found):
+                yield sum(role["bytes"] for role in found) / sum(role["peers"][name]["bytes"] for role in found)
+    return figures
+
+
+def peer_checkpoint(record, name):
+    """Bytes of a whole checkpoint by a peer: its roles, and what is in none as it is. None: not all measured."""
+    names = [role["peers"].get(name) for role in record["roles"].values()]
+    return record["rest"] + sum(found["bytes"] for found in names) if names and all(names) else None
+
+
+def peer_chain(run, name):
+    """Bytes of each checkpoint of a run by a peer, the first one as a keyframe; None: not all measured."""
+    found = [peer_checkpoint(run["checkpoints"][0], peers.KEYFRAME.get(name, name))]
+    found += [peer_checkpoint(record, name) for record in run["checkpoints"][1:]]
+    return None if None in found else found
+
+
+def whole_ours(run, configuration):
+    return [stored["bytes"] / stored["stored"] for _, stored in claims.adjacent(run, configuration)]
+
+
+def whole_theirs(run, name):
+    found = [(record["bytes"], peer_checkpoint(record, name)) for record in run["checkpoints"][1:]]
+    return [size / stored for size, stored in found if stored]
+
+
+def chain_ours(run, configuration):
+    records = run["configurations"][configuration]
+    return [sum(record["bytes"] for record in records) / sum(record["stored"] for record in records)]
+
+
+def chain_theirs(run, name):
+    chain = peer_chain(run, name)
+    return [sum(record["bytes"] for record in run["checkpoints"]) / sum(chain)] if chain else []
+
+
+def ratio_tables(results):
+    kinds = kinds_of(results)
+    for title, ours, theirs in (
+            ("Weights", ours_of((runs.WEIGHTS,)), theirs_of((runs.WEIGHTS,))),
+            ("Moments, both", ours_of(runs.MOMENTS), theirs_of(runs.MOMENTS)),
+            ("exp_avg", ours_of((runs.EXP_AVG,)), theirs_of((runs.EXP_AVG,))),
+            ("exp_avg_sq", ours_of((runs.EXP_AVG_SQ,)), theirs_of((runs.EXP_AVG_SQ,))),
+            ("Keyframe: weights", ours_of((runs.WEIGHTS,), True), theirs_of((runs.WEIGHTS,), True)),
+            ("Keyframe: moments", ours_of(runs.MOMENTS, True), theirs_of(runs.MOMENTS, True)),
+            ("Whole checkpoints (deltas)", whole_ours, whole_theirs),
+            ("Whole chains, keyframe and anchors included", chain_ours, chain_theirs)):
+        yield f"### {title}: ratio\n"
+        yield table(["contender", *kinds], rows_by_contender(results, ours, theirs))
+
+
+# --- speeds ---
+
+def gigabytes(value):
+    return number(value and value / 1000, 2)
+
+
+def both(figures, encode, decode):
+    found = [median(f[key] for f in figures) for key in (encode, decode)]
+    return f"{gigabytes(found[0])} / {gigabytes(found[1])}" if found[0] else "–"
+
+
+def speed_table(results):
+    """Weights, encode / decode, of one thread and of all; memory."""
+    groups = [("fp32", ("pretrain", "finetune")), ("bf16", ("bf16",))]
+    rows = []
+    for variant, title in (("plain", "tpded, nothing predicted"), ("predicted", "tpded, predicted from moments"),
+                           ("plain, avx2", "tpded, nothing predicted, AVX2"), ("predicted, avx2", "tpded, predicted, AVX2")):
+        row = [title]
+        for _, kinds in groups:
+            found = [c for run in claims.of_kind(results, *kinds) for c in claims.codecs(run, variant)]
+            threads = [c["wall_by_threads"] for c in found if "wall_by_threads" in c]
+            row += [both([c["cpu"] for c in found], "encode_unchecked_MBps", "decode_MBps"),
+                    both(threads, "all_encode_MBps", "all_decode_MBps")]
+        rows.append([*row, "–"])
+    for name, title in peers.TEXT.items():
+        row, memory = [title], []
+        for _, kinds in groups:
+            places = [record["roles"][runs.WEIGHTS] for run in claims.of_kind(results, *kinds) for record in run["checkpoints"][1:]]
+            found = [place["peers"][name] for place in places if name in place["peers"]]
+            threads = [place["all_threads"][name] for place in places if name in place.get("all_threads", {})]
+            memory += [f["memory"] for f in found]
+            row += [both(found, "encode_MBps", "decode_MBps"), both(threads, "encode_MBps", "decode_MBps")]
+        rows.append([*row, number(median(memory) / 1e6 if median(memory) is not None else None)])
+    titles = [f"{group} {threads}" for group, _ in groups for threads in ("one thread", f"{results['threads']} threads")]
+    return table(["encode / decode, GB/s", *titles, "memory, MB"], rows)
+
+
+BESIDE = (("encode_unchecked_MBps", "encode"), ("encode_MBps", "encode, verified"), ("choose_and_encode_MBps", "and chosen"),
+          ("decode_MBps", "decode"), ("statistics_MBps", "statistics"), ("chunk_digests_MBps", "chunk digests"),
+          ("sha256_MBps", "SHA-256"), ("zstd3_encode_MBps", "zstd -3"), ("zstd3_decode_MBps", "zstd -3, decode"), ("memcpy_MBps", "memcpy"))
+
+
+def beside_table(results):
+    rows = []
+    for kind in kinds_of(results):
+        for variant in ("keyframe", "plain", "predicted", "plain, avx2", "predicted, avx2", "optimizer"):
+            found = [c for run in claims.of_kind(results, kind) for c in claims.codecs(run, variant)]
+            if found:
+                rows.append([f"{kind}: {variant}", *(gigabytes(median(c["cpu"][key] for c in found)) for key, _ in BESIDE)])
+    return table(["one thread, GB/s of CPU time", *(title for _, title in BESIDE)], rows)
+
+
+def programs_table(results):
+    rows = []
+    for kind in kinds_of(results):
+        for configuration in CONFIGURATIONS:
+            records = [r for run in claims.of_kind(results, kind) for r in run["configurations"][configuration]]
+            rows.append([f"{kind}: {configuration}", str(len(records)),
+                         *(number(median(r["bytes"] / 1e9 / r[f"{what}_seconds"] for r in records), 2) for what in ("ingest", "restore")),
+                         *(number(median(r[f"{what}_cpu"] / (r["bytes"] / 1e9) for r in records), 1) for what in ("ingest", "restore")),
+                         *(number(max(r[f"{what}_memory"] for r in records) / 1e6) for what in ("ingest", "restore")),
+                         number(median(r["manifest"] / r["tensors"] for r in records)), str(max(r["depth"] for r in records))])
+    return table(["run: effort/depend", "checkpoints", "ingest GB/s", "restore GB/s", "ingest CPU s/GB", "restore CPU s/GB",
+                  "ingest MB", "restore MB", "manifest B/tensor", "depth"], rows)
+
+
+# --- encodings ---
+
+def encodings_table(results):
+    totals = {}
     for run in results["runs"]:
-        for record in run["files"]:
-            for name, e in record["codec"]["encodings"].items():
-                if e["share"] >= 0.01:
-                    key = f"{name}, {record['dtype']}"
-                    speeds.setdefault(key, []).append((e["bytes_in"] / max(e["bytes_out"], 1), e["cpu"]))
-    for key, found in sorted(speeds.items()):
-        figures = [median(cpu[f"{what}_MBps"] for _, cpu in found) for what in ("encode", "encode_unchecked", "decode")]
-        yield [key, str(len(found)), number(median(r for r, _ in found), 3), *map(number, figures)]
+        for record in run["checkpoints"]:
+            for variant, coded in record["codec"].items():
+                for name, e in coded["encodings"].items():
+                    if e["share"] >= claims.IDEAL_SHARE:
+                        key = (name, "keyframe" if variant == "keyframe" else "optimizer" if variant == "optimizer" else "weights",
+                               record["roles"][runs.WEIGHTS]["dtype"])
+                        totals.setdefault(key, []).append(e)
+    rows = []
+    for (name, what, dtype), found in sorted(totals.items()):
+        known = [e for e in found if e["ideal"] is not None]
+        actual, ideal = sum(e["bytes_out"] for e in known), sum(e["ideal"] for e in known)
+        rows.append([name, f"{what}, {dtype}", str(len(found)),
+                     ratio(median(e["bytes_in"] / max(e["bytes_out"], 1) for e in found)),
+                     ratio(median(e["bytes_in"] / e["ideal"] for e in known)), number(actual / ideal if ideal else None, 4),
+                     *(gigabytes(median(e["cpu"][key] for e in found)) for key in ("encode_unchecked_MBps", "decode_MBps"))])
+    return table(["encoding", "of", "files", "ratio", "ideal", "bytes / ideal", "encode GB/s", "decode GB/s"], rows)
 
 
-def whole(results):
-    for kind in dict.fromkeys(run["kind"] for run in results["runs"]):
-        records = [c for run in results["runs"] if run["kind"] == kind for c in run["checkpoints"]]
-        rates = [median(c["bytes"] / 1e6 / c[f"{what}_seconds"] for c in records) for what in ("ingest", "restore")]
-        deltas = [c for c in records if c["depth"] > 0]
-        size = sum(c["bytes"] for c in records)
-        yield [kind, str(len(records)), number(median(c["bytes"] / c["stored"] for c in deltas), 3),
-               number(size / sum(c["stored"] for c in records), 3),
-               number(median(c["manifest"] / 1e3 for c in records), 1), *map(number, rates),
-               str(max(c["depth"] for c in records))]
+def base_table(results):
+    rows = []
+    for run in results["runs"]:
+        if run["base"]:
+            raw = run["checkpoints"][0]["roles"][runs.WEIGHTS]["bytes"]
+            rows.append([run["name"], ratio(raw / claims.best_peer(run["checkpoints"][0], runs.WEIGHTS, alone=True)),
+                         *(ratio(raw / max(record["roles"][runs.WEIGHTS]["stored"], 1)) for record in run["base"].values())])
+    return table(["run", "best peer alone", *(f"tpded, depend {depend}" for depend in store.DEPENDS)], rows) if rows else ""
 
 
 def text(results):
-    rows = list(rows_of(results))
     machine = results["machine"]
-    out = ["### Ratio (size of the file / bytes stored for it; medians)\n"]
-    out.append(table(
-        ["run, type: file", "files", "tpded", "zstd -3", "ZipNN", "ZipNN on XOR", "encodings of tpded"],
-        [[title, str(sum(len(records) for _, records in groups)),
-          *(number(over(groups, lambda r, m=method: ratio(r, m)), 3) for method in METHODS),
-          encodings(groups)] for title, groups in rows]))
-    out.append("### Speed in memory, one thread (MB/s of CPU time, encode / decode; medians)\n")
-    out.append("tpded's first column is all that it does to a file: trying encodings on samples, encoding, decoding "
-               "again and comparing. The second leaves out the samples, the third is the bare encoding.\n")
-    out.append(table(
-        ["run, type: file", "tpded, all", "chunks", "bare", "zstd -3", "ZipNN", "ZipNN on XOR"],
-        [[title, both(groups, lambda r: (codec_speed(r, "choose_and_encode"), codec_speed(r, "decode"))),
-          number(over(groups, lambda r: codec_speed(r, "encode"))),
-          number(over(groups, lambda r: codec_speed(r, "encode_unchecked"))),
-          *(both(groups, lambda r, m=method: speeds_of(r[m])) for method in METHODS[1:])]
-         for title, groups in rows]))
-    out.append("### Each encoding by itself (MB/s of CPU time)\n")
-    out.append(table(["encoding, type of the file", "files", "ratio", "encode", "bare", "decode"],
-                     per_encoding(results)))
-    out.append(f"### Whole programs, {results['threads']} threads (wall time, with fsync and SHA-256)\n")
-    out.append(table(
-        ["run", "checkpoints", "ratio of deltas", "ratio of the run", "manifest kB", "ingest MB/s", "restore MB/s",
-         "depth"], whole(results)))
-    out.append(f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, load {machine['load']:.1f} at "
-               "the start. " + ", ".join(f"{name}: {version}" for name, version in machine["versions"].items())
-               + f". Times are medians of {results['passes']} passes.\n")
-    out.append("### Claims (the worst run's median)\n")
-    words = {True: "yes", False: "**no**", None: "not measured"}
-    out.append(table(
-        ["claim", "holds", "figure", "each run"],
-        [[c["claim"], words[c["holds"]], c["figure"],
-          ", ".join(f"{name} {run['ratio']:.3f}" for name, run in c["runs"].items())] for c in results["claims"]]))
+    words = {True: "holds", False: "**does not hold**", None: "not measured"}
+    out = [f"## tpded and its peers on {machine['cpu']}\n",
+           f"{machine['cpu']}, {machine['cpus']} CPUs, codec forms {', '.join(results['forms']) or 'scalar only'}, Linux "
+           f"{machine['kernel']}, load {machine['load']:.1f} at the start. "
+           + ", ".join(f"{name}: {version}" for name, version in machine["versions"].items())
+           + f". Times are medians of {results['passes']} passes, those of {', '.join(peers.TEXT[n] for n in peers.SLOW)} of one; these "
+           f"were measured for {results['slow']} of the checkpoints.\n",
+           *ratio_tables(results)]
+    base = base_table(results)
+    if base:
+        out += ["### A fine-tune's first checkpoint, with the model that it began from: ratio of weights\n", base]
+    out += ["### Speed in memory, weights\n",
+            "Of tpded the bare codec: neither trial on samples, nor verification, statistics, digests and I/O, which stand in the next "
+            "table. With one thread CPU time, with several wall time. Memory of a peer: what it took beyond its input, of programs all.\n",
+            speed_table(results), "### Beside the codec\n", beside_table(results),
+            "### Whole programs (wall time, with fsync and SHA-256)\n", programs_table(results),
+            "### Each encoding, and its ideal: the entropy that its own model assigns\n", encodings_table(results),
+            "### Claims (the worst run counts)\n",
+            table(["claim", "", "figure", "each"],
+                  [[c["claim"], words[c["holds"]], c["figure"], "; ".join(c["each"])] for c in results["claims"]])]
     return "\n".join(out)
 
 
+def main():
+    if len(sys.argv) != 2:
+        print("usage: report.py results.json", file=sys.stderr)
+        return 2
+    with open(sys.argv[1], encoding="utf-8") as file:
+        results = json.load(file)
+    results["claims"] = claims.of(results)
+    print(text(results))
+    return 0 if claims.hold(results["claims"]) else 1
+
+
 if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as results_file:
-        stored = json.load(results_file)
-    stored["claims"] = claims(stored)
-    print(text(stored))
-    sys.exit(0 if hold(stored["claims"]) else 1)
+    sys.exit(main())
