@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure tpded and its peers on training runs; run.sh brings what this needs and calls it.
 
-    bench.py --build DIR [--passes N] [--slow all|some|none] [--results FILE] RUNS...
+    bench.py --build DIR [--passes N] [--slow all|some|none] [--efforts EFFORT...] [--results FILE] -- RUNS...
 
 For each run: the real programs store it and give it back, with every effort and dependence (store.py); the codec alone is timed in
 memory (speed.py); and the peers get the same tensors (peers.py). Each row's contenders are measured one after the other on the same
@@ -55,11 +55,13 @@ def measure_run(args, forms, scratch, name, run):
     program = args.build / "bench" / "codec_speed"
     result = {"name": name, "kind": run.name, "configurations": {}, "checkpoints": [], "base": None}
     ties = {}
-    for effort in store.EFFORTS:
+    for effort in args.efforts:
         for depend in store.DEPENDS:
             records, ties = store.all_of_run(args.build, scratch, name, checkpoints, effort, depend, args.threads)
             result["configurations"][f"{effort}/{depend}"] = records
         print(f"  {name}: stored and restored, {effort}", file=sys.stderr, flush=True)
+    records, _ = store.all_of_run(args.build, scratch, name, checkpoints, "max", "optimizer", args.threads, store.ANCHORED_DEPTH)
+    result["configurations"][store.ANCHORED] = records
     before, first = None, next(iter(checkpoints.values()))
     for index, (step, path) in enumerate(checkpoints.items()):
         checkpoint = runs.Checkpoint(path)
@@ -116,6 +118,7 @@ def main():
     parser.add_argument("--passes", type=int, default=3, help="each time is the median of so many")
     parser.add_argument("--slow", choices=("all", "some", "none"), default="some", help="zstd -19, xdelta3 and such: for every "
                         "checkpoint, for the first and the middle one of each run, or not at all")
+    parser.add_argument("--efforts", nargs="+", choices=store.EFFORTS, default=store.EFFORTS, help="`balanced` and `max` are judged")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="what \"all threads\" means")
     parser.add_argument("--results", type=pathlib.Path, help="else results.json in bench/ of the build")
     parser.add_argument("runs", nargs="+", type=pathlib.Path)

@@ -33,17 +33,18 @@ def of_kind(results, *kinds):
 # --- ratios of bytes ---
 
 def best_peer(record, role, alone=False):
-    """The fewest bytes that a peer needs for a role of a checkpoint."""
+    """The fewest bytes that a peer needs for a role of a checkpoint, and which one it is."""
     found = record["roles"][role]["peers"]
-    return min(figures["bytes"] for name, figures in found.items() if name != "memcpy" and (not alone or name in peers.ALONE))
+    return min((figures["bytes"], name) for name, figures in found.items()
+               if name != "memcpy" and (not alone or name in peers.ALONE))
 
 
 def adjacent(run, configuration):
     """(peers' record, tpded's record) of each checkpoint that tpded stored as a delta on the one before."""
-    stored = {record["step"]: record for record in run["configurations"][configuration]}
+    stored = {record["step"]: record for record in run["configurations"].get(configuration, [])}
     steps = [record["step"] for record in run["checkpoints"]]
     for before, record in zip(steps, run["checkpoints"][1:]):
-        if stored[record["step"]]["reference"] == before:
+        if stored and stored[record["step"]]["reference"] == before:
             yield record, stored[record["step"]]
 
 
@@ -53,7 +54,7 @@ def gains(run, configuration, roles):
     for record, stored in adjacent(run, configuration):
         ours = [role for role in roles if role in record["roles"] and role in stored["roles"]]
         if ours:
-            found.append(sum(best_peer(record, role) for role in ours) / max(sum(stored["roles"][role]["stored"] for role in ours), 1))
+            found.append(sum(best_peer(record, role)[0] for role in ours) / max(sum(stored["roles"][role]["stored"] for role in ours), 1))
     return found
 
 
@@ -76,7 +77,9 @@ def smaller(results, text, kind, roles, depend, bound):
     for run in of_kind(results, kind):
         figure = median(gains(run, f"{EFFORT}/{depend}", roles))
         default = median(gains(run, f"{DEFAULT_EFFORT}/{depend}", roles))
-        each.append((run["name"], figure, f" ({DEFAULT_EFFORT} {default:.3f})" if default else ""))
+        best = {peers.TEXT[best_peer(record, role)[1]] for record, _ in adjacent(run, f"{EFFORT}/{depend}")
+                for role in roles if role in record["roles"]}
+        each.append((run["name"], figure, f" ({DEFAULT_EFFORT} {default:.3f}; best peer {', '.join(sorted(best))})" if default else ""))
     return claim(text, each, bound)
 
 
@@ -95,9 +98,9 @@ def base_claim(results, text, kind, bound):
     each = []
     for run in of_kind(results, kind):
         if run["base"]:
-            peer = best_peer(run["checkpoints"][0], runs.WEIGHTS, alone=True)
+            peer, name = best_peer(run["checkpoints"][0], runs.WEIGHTS, alone=True)
             figures = {depend: peer / max(record["roles"][runs.WEIGHTS]["stored"], 1) for depend, record in run["base"].items()}
-            each.append((run["name"], figures[WITHOUT], ""))
+            each.append((run["name"], figures[WITHOUT], f" (best peer {peers.TEXT[name]})"))
     return claim(text, each, bound, missing="not measured: no `--base`, or no base model beside the run")
 
 

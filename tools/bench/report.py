@@ -17,7 +17,7 @@ import store
 from claims import median
 
 KINDS = ("pretrain", "finetune", "bf16", "master", "lora")
-CONFIGURATIONS = tuple(f"{effort}/{depend}" for effort in store.EFFORTS for depend in store.DEPENDS)
+CONFIGURATIONS = (*(f"{effort}/{depend}" for effort in store.EFFORTS for depend in store.DEPENDS), store.ANCHORED)
 
 
 def table(titles, rows):
@@ -95,8 +95,8 @@ def whole_theirs(run, name):
 
 
 def chain_ours(run, configuration):
-    records = run["configurations"][configuration]
-    return [sum(record["bytes"] for record in records) / sum(record["stored"] for record in records)]
+    records = run["configurations"].get(configuration)
+    return [sum(record["bytes"] for record in records) / sum(record["stored"] for record in records)] if records else []
 
 
 def chain_theirs(run, name):
@@ -175,7 +175,9 @@ def programs_table(results):
     rows = []
     for kind in kinds_of(results):
         for configuration in CONFIGURATIONS:
-            records = [r for run in claims.of_kind(results, kind) for r in run["configurations"][configuration]]
+            records = [r for run in claims.of_kind(results, kind) for r in run["configurations"].get(configuration, [])]
+            if not records:
+                continue
             rows.append([f"{kind}: {configuration}", str(len(records)),
                          *(number(median(r["bytes"] / 1e9 / r[f"{what}_seconds"] for r in records), 2) for what in ("ingest", "restore")),
                          *(number(median(r[f"{what}_cpu"] / (r["bytes"] / 1e9) for r in records), 1) for what in ("ingest", "restore")),
@@ -213,7 +215,7 @@ def base_table(results):
     for run in results["runs"]:
         if run["base"]:
             raw = run["checkpoints"][0]["roles"][runs.WEIGHTS]["bytes"]
-            rows.append([run["name"], ratio(raw / claims.best_peer(run["checkpoints"][0], runs.WEIGHTS, alone=True)),
+            rows.append([run["name"], ratio(raw / claims.best_peer(run["checkpoints"][0], runs.WEIGHTS, alone=True)[0]),
                          *(ratio(raw / max(record["roles"][runs.WEIGHTS]["stored"], 1)) for record in run["base"].values())])
     return table(["run", "best peer alone", *(f"tpded, depend {depend}" for depend in store.DEPENDS)], rows) if rows else ""
 

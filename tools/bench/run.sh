@@ -9,7 +9,7 @@
 #   BENCH_PASSES=N     each time is the median of N passes (3)
 #   BENCH_SLOW=WORD    zstd -19, xdelta3 and other slow peers for all checkpoints of each run, for some (the first and the
 #                      middle one), or none: minutes a checkpoint (some)
-#   BENCH_QUICK=1      one pass, and no slow peers
+#   BENCH_QUICK=1      one pass, no slow peers, and not `effort = fast`
 #
 # The tables go to standard output and $BUILD/bench/results.md, every figure to results.json there, and bytes per
 # checkpoint along each run to results.svg. The status is 0 only when every claim that the last block lists, and that
@@ -25,6 +25,8 @@ kinds=(pretrain finetune bf16 master lora)
 quick=${BENCH_QUICK:+1}
 passes=${BENCH_PASSES:-$([ -n "$quick" ] && echo 1 || echo 3)}
 slow=${BENCH_SLOW:-$([ -n "$quick" ] && echo none || echo some)}
+efforts=(balanced max)
+[ -n "$quick" ] || efforts+=(fast)
 
 # The peers' versions are part of the figures: they are pinned.
 packages=(torch zipnn==0.5.4 pcodec==1.1.0 openzl==0.3.0 zstandard==0.25.0 numpy safetensors)
@@ -60,4 +62,5 @@ for run in ${missing[@]+"${missing[@]}"}; do
 	# shellcheck disable=SC2086
 	train $run
 done
-exec "$python" -B "$root/tools/bench/bench.py" --build "$build" --passes "$passes" --slow "$slow" "$@"
+exec "$python" -B "$root/tools/bench/bench.py" --build "$build" --passes "$passes" --slow "$slow" \
+	--efforts "${efforts[@]}" -- "$@"

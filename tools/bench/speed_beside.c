@@ -21,7 +21,8 @@
 /* --- statistics --- */
 
 /* Survey and count of one tensor: stats.h. */
-static enum tpd_status tensor_statistics(const struct speed_job *job, const struct speed_tensor *tensor, double *sample, struct tpd_err *err)
+static enum tpd_status tensor_statistics(const struct speed_job *job, const struct speed_tensor *tensor, double *sample,
+					  struct tpd_err *err)
 {
 	const unsigned width = tpd_dtype_width(tensor->dtype);
 	const bool has_w1 = tensor->p && tensor->p_len == tensor->len;
@@ -40,7 +41,7 @@ static enum tpd_status tensor_statistics(const struct speed_job *job, const stru
 	}
 	if (!status)
 		tpd_stats_end_survey(stats);
-	for (size_t c = 0; !status && c < tensor->chunk_count; c++) {
+	for (size_t c = 0; !status && has_w1 && c < tensor->chunk_count; c++) {
 		const struct tpd_chunk *in = &job->chunks[tensor->first_chunk + c].in;
 		struct tpd_count count;
 

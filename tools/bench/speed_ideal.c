@@ -39,7 +39,8 @@ static double entropy_bits(const uint32_t counts[256])
 }
 
 /* A symbol stream S(n) is read; what it would take is added. */
-static enum tpd_status read_symbols(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *symbols, size_t n, double *bits, struct tpd_err *err)
+static enum tpd_status read_symbols(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *symbols, size_t n, double *bits,
+				    struct tpd_err *err)
 {
 	uint32_t counts[256] = {0};
 	enum tpd_status status = tpd_symbols_decode(codec, rd, symbols, n, err);
@@ -112,7 +113,8 @@ static enum tpd_status grid(struct tpd_codec *codec, struct tpd_rd *rd, size_t n
 }
 
 /* What stands before the grid: section 10. */
-static enum tpd_status coefficients(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, uint8_t *symbols, double *bits, struct tpd_err *err)
+static enum tpd_status coefficients(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, uint8_t *symbols, double *bits,
+				    struct tpd_err *err)
 {
 	const unsigned terms = (unsigned)__builtin_popcount(tpd_rd_u8(rd)), form = tpd_rd_u8(rd);
 	struct tpd_pieces pieces;
@@ -142,8 +144,8 @@ static void count_classes(const uint8_t of[TPD_CLASS_KEYS], const uint8_t *level
 }
 
 /* *out_known: false when classes are told in a way that is not known here. */
-static enum tpd_status classes(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p, size_t n, uint8_t *symbols,
-			       double *bits, bool *out_known, struct tpd_err *err)
+static enum tpd_status classes(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p, size_t n,
+			       uint8_t *symbols, double *bits, bool *out_known, struct tpd_err *err)
 {
 	uint32_t counts[TPD_CLASSES_MAX][256] = {{0}};
 	uint8_t of[TPD_CLASS_KEYS] = {0}, levels[TPD_CHUNK_ELEMENTS];

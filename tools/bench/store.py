@@ -15,6 +15,8 @@ from programs import Result
 
 EFFORTS = ("fast", "balanced", "max")
 DEPENDS = ("none", "weights", "optimizer")
+# One more configuration, whose chains have anchors: runs of six checkpoints have none with the default depth.
+ANCHORED, ANCHORED_DEPTH = "max/optimizer, max_depth = 3", 3
 CHUNK = 1 << 17  # elements
 WIDTHS = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "BF16": 2, "F16": 2, "I16": 2, "U16": 2}
 # "No payload is ever larger than raw by more than 0.1 % plus 64 bytes a tensor."
@@ -83,11 +85,15 @@ def look(store, shown):
 class Store:
     """A fresh one for one configuration."""
 
-    def __init__(self, build, scratch, effort, depend, threads):
+    def __init__(self, build, scratch, effort, depend, threads, max_depth=None):
         self.path = scratch / f"store-{effort}-{depend}"
         self.target = scratch / "restored"
         self.command = (build / "tpdectl", "--store", self.path, "--json", "--threads", threads)
         self.options = ("--effort", effort, "--depend", depend)
+        if max_depth:
+            config = scratch / "tpded.conf"
+            config.write_text(f"[store]\npath = {self.path}\nmax_depth = {max_depth}\n")
+            self.options += ("--config", config)
 
     def ingest(self, name, step, path, *options):
         warm(path)
@@ -117,9 +123,9 @@ def can_have_base(build):
     return "--base" in Result(build / "tpdectl", "ingest", "--help").out
 
 
-def all_of_run(build, scratch, name, checkpoints, effort, depend, threads):
+def all_of_run(build, scratch, name, checkpoints, effort, depend, threads, max_depth=None):
     """One record a checkpoint, and which tensor of the last one is the state of which: {state's name: (kind, owner's name)}."""
-    store = Store(build, scratch, effort, depend, threads)
+    store = Store(build, scratch, effort, depend, threads, max_depth)
     records = [store.ingest(name, step, path) for step, path in checkpoints.items()]
     ties = {}
     for entry in store.show(name, max(checkpoints))["files"]:
