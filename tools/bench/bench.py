@@ -66,7 +66,8 @@ def measure_run(args, forms, scratch, name, run):
     for index, (step, path) in enumerate(checkpoints.items()):
         checkpoint = runs.Checkpoint(path)
         names = [*FAST, *(peers.SLOW if slow_at(args.slow, index, len(checkpoints)) else ())]
-        record = {"step": step, "bytes": checkpoint.size, "rest": checkpoint.rest(),
+        record = {"step": step, "bytes": checkpoint.size, "others": checkpoint.others(),
+                  "around": peers.around(checkpoint.around, before.around if before else None),
                   "roles": peers_of(checkpoint, before, names, args.passes, args.threads, scratch), "codec": {}}
         if (path / speed.MODEL).is_file():
             record["codec"] = ({"keyframe": speed.of_keyframe(program, args.passes, path)} if before is None else

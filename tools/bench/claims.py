@@ -132,22 +132,27 @@ def codecs(run, variant):
     return [record["codec"][variant] for record in run["checkpoints"] if variant in record["codec"]]
 
 
-def ideal_claim(results):
-    """Actual over ideal for each encoding, over all that codec_speed coded."""
-    totals, unknown = {}, set()
+def by_encoding(results):
+    """(encoding, what it codes, type of the run's weights): what codec_speed said of it, wherever it has a share of a file."""
+    found = {}
     for run in results["runs"]:
         for record in run["checkpoints"]:
-            for coded in record["codec"].values():
+            for variant, coded in record["codec"].items():
+                what = variant if variant in ("keyframe", "optimizer") else "weights"
                 for name, e in coded["encodings"].items():
-                    if e["share"] < IDEAL_SHARE:
-                        continue
-                    if e["ideal"] is None:
-                        unknown.add(name)
-                    else:
-                        total = totals.setdefault(name, [0, 0])
-                        total[0] += e["bytes_out"]
-                        total[1] += e["ideal"]
-    each = [(name, actual / ideal, "") for name, (actual, ideal) in sorted(totals.items())]
+                    if e["share"] >= IDEAL_SHARE:
+                        found.setdefault((name, what, record["roles"][runs.WEIGHTS]["dtype"]), []).append(e)
+    return found
+
+
+def ideal_claim(results):
+    """Actual over ideal for each encoding of each kind of tensor, over all that codec_speed coded."""
+    each, unknown = [], set()
+    for (name, what, dtype), found in sorted(by_encoding(results).items()):
+        if any(e["ideal"] is None for e in found):
+            unknown.add(name)
+        else:
+            each.append((f"{name} ({what}, {dtype})", sum(e["bytes_out"] for e in found) / sum(e["ideal"] for e in found), ""))
     return claim("bytes / entropy of the model, each encoding: at most 1.02", each, IDEAL, at_most=True, digits=4,
                  note=f"no ideal known: {', '.join(sorted(unknown))}" if unknown else None)
 

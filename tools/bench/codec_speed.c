@@ -7,7 +7,7 @@
  * same types, samples, plans, chunks and references (speed_job.c), hence the same bytes, but for the 56 a chunk that
  * the store's index takes. FIRST is the file that the chain began with (else REFERENCE): storages whose format tells
  * no type have the one that they looked like there. INPUT is one of w0, m1, v1, m2, v2: what weights are predicted
- * from, in files whose tensors have the weights' names; with none of them nothing is predicted.
+ * from, as F32 in files whose tensors have the weights' names; with none of them nothing is predicted.
  *
  * Every pass does the whole work in three phases (choose, encode, decode), a fourth that makes each payload again
  * without decoding and comparing it, or trying another encoding, to show what those cost, and then what stands beside

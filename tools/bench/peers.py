@@ -266,6 +266,15 @@ def program(name, x, p, dtype, scratch):
     return {"bytes": size, **_rates(len(x), [done.cpu], [undone.cpu]), "memory": max(done.memory, undone.memory)}
 
 
+def around(data, before):
+    """What zstd -3 makes of the bytes around the tensors, alone and after the same of the checkpoint before."""
+    alone = len(zstandard.ZstdCompressor(level=3).compress(data))
+    if before is None:
+        return {"alone": alone}
+    prefix = zstandard.ZstdCompressionDict(before.tobytes(), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return {"alone": alone, "patch": len(zstandard.ZstdCompressor(level=3, dict_data=prefix).compress(data))}
+
+
 def measure(names, x, p, dtype, passes, scratch):
     """name: figures, for those that can be had (a peer that needs a checkpoint before is left out without one)."""
     found = {}

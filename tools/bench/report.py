@@ -55,7 +55,7 @@ def rows_by_contender(results, ours, theirs, show=ratio):
 def ours_of(roles, keyframe=False):
     def figures(run, configuration):
         records = run["configurations"].get(configuration, [])
-        records = [records[0]] if keyframe else [stored for _, stored in claims.adjacent(run, configuration)]
+        records = records[:1] if keyframe else [stored for _, stored in claims.adjacent(run, configuration)]
         for record in records:
             found = [record["roles"][role] for role in roles if role in record["roles"]]
             if found:
@@ -73,9 +73,13 @@ def theirs_of(roles, keyframe=False):
 
 
 def peer_checkpoint(record, name):
-    """Bytes of a whole checkpoint by a peer: its roles, and what is in none as it is. None: not all measured."""
-    names = [role["peers"].get(name) for role in record["roles"].values()]
-    return record["rest"] + sum(found["bytes"] for found in names) if names and all(names) else None
+    """Bytes of a whole checkpoint by a peer: its roles, tensors in none as they are (there are none in these runs), and what is around
+    tensors by zstd -3, after the checkpoint before where the peer has it. None: not all measured."""
+    found = [role["peers"].get(name) for role in record["roles"].values()]
+    if not found or not all(found):
+        return None
+    around = record["around"]["alone"] if name in peers.ALONE else record["around"]["patch"]
+    return record["others"] + around + sum(role["bytes"] for role in found)
 
 
 def peer_chain(run, name):
@@ -190,17 +194,8 @@ def programs_table(results):
 # --- encodings ---
 
 def encodings_table(results):
-    totals = {}
-    for run in results["runs"]:
-        for record in run["checkpoints"]:
-            for variant, coded in record["codec"].items():
-                for name, e in coded["encodings"].items():
-                    if e["share"] >= claims.IDEAL_SHARE:
-                        key = (name, "keyframe" if variant == "keyframe" else "optimizer" if variant == "optimizer" else "weights",
-                               record["roles"][runs.WEIGHTS]["dtype"])
-                        totals.setdefault(key, []).append(e)
     rows = []
-    for (name, what, dtype), found in sorted(totals.items()):
+    for (name, what, dtype), found in sorted(claims.by_encoding(results).items()):
         known = [e for e in found if e["ideal"] is not None]
         actual, ideal = sum(e["bytes_out"] for e in known), sum(e["ideal"] for e in known)
         rows.append([name, f"{what}, {dtype}", str(len(found)),

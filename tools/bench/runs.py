@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import struct
+import zipfile
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch
 WEIGHTS, EXP_AVG, EXP_AVG_SQ, COPY = "weights", "exp_avg", "exp_avg_sq", "copy"
 ROLES = (WEIGHTS, EXP_AVG, EXP_AVG_SQ, COPY)
 MOMENTS = (EXP_AVG, EXP_AVG_SQ)
+MIN_STORAGE = 64  # bytes
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 SAFETENSORS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -84,25 +86,41 @@ def _walk(value, name):
             yield from _walk(item, f"{name}.{key}" if name else str(key))
 
 
+def _without_storages(path):
+    """What torch.save() put around its tensors: the file but for all storages that hold more than a scalar."""
+    data = np.fromfile(path, np.uint8)
+    keep = np.ones(len(data), bool)
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if re.search(r"/data/\d+$", member.filename) and member.file_size >= MIN_STORAGE:
+                lengths = struct.unpack("<HH", data[member.header_offset + 26:member.header_offset + 30].tobytes())
+                begin = member.header_offset + 30 + sum(lengths)
+                keep[begin:begin + member.file_size] = False
+    return data[keep]
+
+
 class Checkpoint:
-    """by_role[role]: {name: bytes}, each role of one type; size: of all files."""
+    """by_role[role]: {name: bytes}, each role of one type; size: of all files; around: the bytes that are in no tensor."""
 
     def __init__(self, path):
         self.path = path
         self.size = sum(file.stat().st_size for file in files_of(path))
-        found = {role: {} for role in ROLES}
+        found, around = {role: {} for role in ROLES}, []
         for file in files_of(path):
             if file.name.endswith(".safetensors"):
                 tensors = _safetensors(file)
+                around.append(np.fromfile(file, np.uint8, 8 + struct.unpack("<Q", file.open("rb").read(8))[0]))
             elif file.name == "optimizer.pt" or file == path:
                 tensors = _walk(torch.load(file, map_location="cpu", weights_only=True), "")
+                around.append(_without_storages(file))
             else:
+                around.append(np.fromfile(file, np.uint8))
                 continue
             for name, dtype, data in tensors:
                 role = role_of(file.name, name)
                 if role and dtype in WIDTHS and data is not None:
                     found[role].setdefault(dtype, {})[name] = data
-        self.by_role, self.dtypes = {}, {}
+        self.around, self.by_role, self.dtypes = np.concatenate(around), {}, {}
         for role, types in found.items():
             if types:
                 dtype = max(types, key=lambda t: sum(map(len, types[t].values())))
@@ -121,6 +139,6 @@ class Checkpoint:
     def tensor_count(self, role):
         return len(self.by_role[role])
 
-    def rest(self):
-        """Bytes that are in no role."""
-        return self.size - sum(len(data) for tensors in self.by_role.values() for data in tensors.values())
+    def others(self):
+        """Bytes of tensors that are in no role."""
+        return self.size - len(self.around) - sum(len(data) for tensors in self.by_role.values() for data in tensors.values())

@@ -25,12 +25,19 @@ def _codec(program, passes, *arguments, form=None):
     return result
 
 
+def _as_floats(data, dtype):
+    if dtype == "bfloat16":
+        return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return data.view(np.float16).astype(np.float32) if dtype == "float16" else data.view(np.float32)
+
+
 def _write_moments(checkpoint, ties, prefix, scratch):
-    """Files of the moments under the weights' names: the options that name them."""
+    """Files of the moments as F32 under the weights' names: the options that name them."""
     options = []
     for letter, role in INPUTS.items():
-        named = {ties[name][1]: data.view(np.float32) for name, data in checkpoint.by_role.get(role, {}).items() if name in ties}
-        if named and checkpoint.dtypes[role] == "float32":
+        named = {ties[name][1]: _as_floats(data, checkpoint.dtypes[role])
+                 for name, data in checkpoint.by_role.get(role, {}).items() if name in ties}
+        if named:
             path = scratch / f"{letter}{prefix}.safetensors"
             save_file(named, path)
             options += [f"--{letter}{prefix}", path]
@@ -56,7 +63,7 @@ def of_pair(program, passes, threads, scratch, pair, first, ties, forms):
     weights = (before.path / MODEL, now.path / MODEL)
     found = {"plain": _codec(program, passes, "--threads", threads, *weights)}
     moments = [*_write_moments(before, ties, 1, scratch), *_write_moments(now, ties, 2, scratch)]
-    if len(moments) == 8 and now.dtypes[runs.WEIGHTS] == "float32":
+    if len(moments) == 2 * 2 * len(INPUTS):
         found["predicted"] = _codec(program, passes, *moments, *weights)
     if "avx2" in forms:
         found["plain, avx2"] = _codec(program, passes, *weights, form="avx2")

@@ -20,6 +20,7 @@
 /* As in the store. */
 #define GUESS_MIN 4096u
 #define PREDICT_MIN 4096u
+#define INPUT_WIDTH 4u
 #define BYTES_STRETCHES 4u
 #define BYTES_STRETCH 32768u
 
@@ -160,16 +161,17 @@ static enum tpd_status dtype_of(struct speed_job *job, const struct speed_file *
 
 /* --- tensors and chunks --- */
 
-/* Of the weight's name and length; the same terms as store/ingest_predict.c offers. */
+/* F32, of the weight's name and with as many elements; the same terms as store/ingest_predict.c offers. */
 static void add_inputs(const struct speed_job *job, struct speed_tensor *tensor)
 {
 	struct span span;
+	const uint64_t elements = tensor->len / tpd_dtype_width(tensor->dtype);
 	unsigned have = 0;
 
-	if (!tensor->p || tensor->dtype != TPD_DTYPE_F32 || tensor->len / 4 < PREDICT_MIN)
+	if (!tensor->p || tensor->p_len != tensor->len || tpd_dtype_exponent_bits(tensor->dtype) == 0 || elements < PREDICT_MIN)
 		return;
 	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
-		if (job->input_path[i] && find_span(&job->input[i], tensor->name, &span) && span.len == tensor->len) {
+		if (job->input_path[i] && find_span(&job->input[i], tensor->name, &span) && span.len == elements * INPUT_WIDTH) {
 			tensor->inputs.of[i] = (struct tpd_bytes){span.data, span.len};
 			have |= 1u << i;
 		}
@@ -213,7 +215,7 @@ static void cut_chunks(struct speed_job *job)
 
 	for (size_t t = 0; t < job->tensor_count; t++) {
 		struct speed_tensor *tensor = &job->tensors[t];
-		uint64_t full = tpd_chunk_bytes(tensor->dtype);
+		uint64_t full = tpd_chunk_bytes(tensor->dtype), width = tpd_dtype_width(tensor->dtype);
 
 		tensor->first_chunk = job->chunk_count;
 
@@ -230,7 +232,8 @@ static void cut_chunks(struct speed_job *job)
 			}
 			for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
 				if (tensor->inputs.of[i].data)
-					chunk->inputs.of[i] = (struct tpd_bytes){tensor->inputs.of[i].data + at, chunk->in.len};
+					chunk->inputs.of[i] = (struct tpd_bytes){tensor->inputs.of[i].data + at / width * INPUT_WIDTH,
+										 chunk->in.len / width * INPUT_WIDTH};
 			chunk->in.inputs = tensor->terms ? &chunk->inputs : NULL;
 			payload += tpd_encode_bound(chunk->in.len);
 		}
@@ -336,8 +339,10 @@ enum tpd_status speed_choose_all(struct speed_job *job, struct tpd_err *err)
 		}
 		for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
 			if (tensor->inputs.of[i].data) {
-				cut_sample(&g, tensor->inputs.of[i].data, tensor->len, job->sample_input[i]);
-				inputs.of[i] = (struct tpd_bytes){job->sample_input[i], sample.len};
+				const struct geometry of = {g.stretches, g.stretch / g.width * INPUT_WIDTH, INPUT_WIDTH, g.elements};
+
+				cut_sample(&of, tensor->inputs.of[i].data, tensor->inputs.of[i].len, job->sample_input[i]);
+				inputs.of[i] = (struct tpd_bytes){job->sample_input[i], of.stretches * of.stretch};
 			}
 		if (tensor->terms) {
 			sample.inputs = &inputs;

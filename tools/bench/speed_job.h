@@ -26,7 +26,7 @@ struct speed_tensor {
 	enum tpd_dtype dtype;
 	uint32_t row;
 	struct tpd_plan plan;
-	struct tpd_inputs inputs; /* all of them, of this length; terms 0: none */
+	struct tpd_inputs inputs; /* of all its elements; terms 0: none */
 	uint8_t terms;
 	size_t first_chunk, chunk_count;
 	uint64_t out; /* payload bytes */
