@@ -28,9 +28,9 @@ def series(run):
 
 
 def round_up(value):
-    """To 1, 2, 2.5 or 5 times a power of ten."""
+    """To a number whose quarters are short."""
     power = 10.0 ** (len(str(int(value))) - 1)
-    return next(power * m for m in (1, 2, 2.5, 5, 10) if value <= power * m)
+    return next(power * m for m in (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10) if value <= power * m)
 
 
 def text(x, y, words, anchor="middle", size=11):
