@@ -23,6 +23,7 @@
 #include "base/bytes.h"
 #include "codec/classes.h"
 #include "codec/internal.h"
+#include "codec/step.h"
 
 #define BITS_A_BYTE 8.0
 
@@ -132,26 +133,14 @@ static enum tpd_status coefficients(struct tpd_codec *codec, struct tpd_rd *rd, 
 	return status;
 }
 
-/* The symbols' counts for each class: section 9. */
-static void count_classes(const uint8_t of[TPD_CLASS_KEYS], const uint8_t *levels, enum tpd_dtype dtype, const uint8_t *p,
-			  const uint8_t *symbols, const struct tpd_pieces *pieces, uint32_t (*counts)[256])
-{
-	const unsigned width = tpd_dtype_width(dtype), mantissa = tpd_dtype_mantissa_bits(dtype);
-
-	for (size_t i = 0, at = 0; at < pieces->n; i++)
-		for (size_t end = tpd_piece_start(pieces, i + 1); at < end; at++)
-			counts[of[classes_key(classes_exponent(p, at, width, mantissa), levels[i])]][symbols[at]]++;
-}
-
-/* *out_known: false when classes are told in a way that is not known here. */
-static enum tpd_status classes(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p, size_t n,
-			       uint8_t *symbols, double *bits, bool *out_known, struct tpd_err *err)
+/* steps: of `stepped`, else NULL. */
+static enum tpd_status classes(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
+			       const struct tpd_steps *steps, size_t n, uint8_t *symbols, double *bits, struct tpd_err *err)
 {
 	uint32_t counts[TPD_CLASSES_MAX][256] = {{0}};
-	uint8_t of[TPD_CLASS_KEYS] = {0}, levels[TPD_CHUNK_ELEMENTS];
+	const uint8_t *class_of;
 	struct tpd_pieces pieces;
 	struct tpd_rd ahead;
-	unsigned count, key = 0;
 	enum tpd_status status;
 
 	if (!read_pieces(rd, n, &pieces))
@@ -160,25 +149,32 @@ static enum tpd_status classes(struct tpd_codec *codec, enum tpd_dtype dtype, st
 	if (status)
 		return status;
 	ahead = *rd;
-	*out_known = tpd_rd_u8(&ahead) == TPD_CLASSES_BY_EXPONENT;
-	if (!*out_known)
-		return TPD_OK;
-	status = read_symbols(codec, &ahead, levels, tpd_piece_count(&pieces), bits, err);
-	count = tpd_rd_u8(&ahead);
-	for (unsigned c = 1; !status && c < count; c++)
-		for (unsigned bound = tpd_rd_u16(&ahead); key < bound && key < TPD_CLASS_KEYS; key++)
-			of[key] = (uint8_t)(c - 1);
-	while (key < TPD_CLASS_KEYS)
-		of[key++] = (uint8_t)(count > 0 ? count - 1 : 0);
-	if (!status) /* refuses what it does not know, so that the above was right */
-		status = tpd_class_symbols_decode(codec, dtype, rd, p, symbols, &pieces, err);
+	if (tpd_rd_u8(&ahead) == TPD_BY_INNOVATION)
+		*bits += BITS_A_BYTE * 2 * sizeof(uint16_t); /* decay and noise */
+	else
+		status = read_symbols(codec, &ahead, symbols, tpd_piece_count(&pieces), bits, err);
+	if (!status)
+		status = tpd_class_symbols_decode(codec, dtype, rd, p, steps ? &steps->given : NULL, symbols, &pieces, err);
 	if (status)
 		return status;
-	count_classes(of, levels, dtype, p, symbols, &pieces, counts);
-	for (unsigned c = 0; c < count; c++)
+	class_of = codec->classes.data + n * sizeof(uint16_t); /* behind the keys: where it leaves them */
+	for (size_t i = 0; i < n; i++)
+		counts[class_of[i] % TPD_CLASSES_MAX][symbols[i]]++;
+	for (unsigned c = 0; c < TPD_CLASSES_MAX; c++)
 		*bits += entropy_bits(counts[c]);
 	*bits += verbatim_bits(rd);
 	return TPD_OK;
+}
+
+/* What stands before the grid of `stepped`: the number of terms, and coefficients. */
+static enum tpd_status steps_of(struct speed_job *job, const struct speed_chunk *chunk, enum tpd_dtype dtype, struct tpd_rd *rd,
+				const uint8_t *p, size_t n, struct tpd_steps *out_steps, double *bits, struct tpd_err *err)
+{
+	const size_t before = tpd_rd_left(rd);
+	enum tpd_status status = tpd_step_decode(job->codec, dtype, rd, p, chunk->in.inputs, n, out_steps, err);
+
+	*bits += BITS_A_BYTE * (double)(before - tpd_rd_left(rd));
+	return status;
 }
 
 static enum tpd_status ideal_of(struct speed_job *job, struct speed_chunk *chunk, uint8_t *symbols, struct tpd_err *err)
@@ -187,6 +183,7 @@ static enum tpd_status ideal_of(struct speed_job *job, struct speed_chunk *chunk
 	const size_t n = chunk->in.len / tpd_dtype_width(dtype);
 	struct tpd_rd rd = tpd_rd_make(chunk->payload, chunk->payload_len);
 	const uint8_t *p = NULL;
+	struct tpd_steps steps;
 	bool known = true;
 	double bits = 0;
 	enum tpd_status status = TPD_OK;
@@ -209,7 +206,14 @@ static enum tpd_status ideal_of(struct speed_job *job, struct speed_chunk *chunk
 	case TPD_ENCODING_CLASSES:
 		status = tpd_padded_reference(job->codec, chunk->in.p, chunk->in.ref_len, chunk->in.len, &p, err);
 		if (!status)
-			status = classes(job->codec, dtype, &rd, p, n, symbols, &bits, &known, err);
+			status = classes(job->codec, dtype, &rd, p, NULL, n, symbols, &bits, err);
+		break;
+	case TPD_ENCODING_STEPPED:
+		status = tpd_padded_reference(job->codec, chunk->in.p, chunk->in.ref_len, chunk->in.len, &p, err);
+		if (!status)
+			status = steps_of(job, chunk, dtype, &rd, p, n, &steps, &bits, err);
+		if (!status)
+			status = classes(job->codec, dtype, &rd, p, &steps, n, symbols, &bits, err);
 		break;
 	default:
 		known = false;
