@@ -39,7 +39,7 @@ def peers_of(checkpoint, before, names, passes, threads, scratch):
         x, dtype = checkpoint.blob(role), checkpoint.dtypes[role]
         p = checkpoint.like(role, before) if before else None
         found[role] = {"bytes": len(x), "dtype": dtype, "tensors": checkpoint.tensor_count(role),
-                       "peers": peers.measure(names, x, p, dtype, passes, scratch)}
+                       "peers": peers.measure(names, x, p, dtype, passes, threads, scratch)}
         if role == runs.WEIGHTS and len(x) > 1 << 22:
             found[role]["all_threads"] = peers.on_all_threads(x, p, dtype, passes, threads)
     return found

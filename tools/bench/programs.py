@@ -16,6 +16,6 @@ class Result:
             done = subprocess.run([sys.executable, "-I", "-S", MEASURED, figures.name, *words], env=env,
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             if done.returncode != 0:
-                sys.exit(f"bench: {' '.join(words)}: status {done.returncode}\n{done.stderr}")
+                raise SystemExit(f"bench: {' '.join(words)}: status {done.returncode}\n{done.stderr}")
             seconds, cpu, memory = figures.read().split()
         self.out, self.seconds, self.cpu, self.memory = done.stdout, float(seconds), float(cpu), int(memory)
