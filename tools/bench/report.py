@@ -126,7 +126,7 @@ def ratio_tables(results):
 # --- speeds ---
 
 def gigabytes(value):
-    return number(value and value / 1000, 2)
+    return number(value and value / 1000, 4 if value and value < 100 else 2)
 
 
 def both(figures, encode, decode):
