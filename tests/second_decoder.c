@@ -135,7 +135,7 @@ static void rans(struct reader *in, uint8_t *out, size_t n)
 }
 
 /* Section 3: S(n). */
-static void symbols(struct reader *in, uint8_t *out, size_t n)
+void second_symbols(struct reader *in, uint8_t *out, size_t n)
 {
 	uint64_t coder = integer(in, 1);
 	struct reader part;
@@ -158,21 +158,14 @@ static void symbols(struct reader *in, uint8_t *out, size_t n)
 	}
 }
 
-/* Section 4: B. */
-struct fields {
-	struct reader words;
-	uint64_t queue[16]; /* of each lane; its front is the least significant bit */
-	unsigned held[16];  /* bits in the queue, at most 63 */
-};
-
-static struct fields fields_open(struct reader *in)
+struct fields second_fields_open(struct reader *in)
 {
 	uint64_t w = integer(in, 4);
 
 	return (struct fields){.words = take(in, 4 * w)};
 }
 
-static uint64_t field(struct fields *b, size_t index, unsigned bits)
+uint64_t second_field(struct fields *b, size_t index, unsigned bits)
 {
 	size_t lane = index % 16;
 	uint64_t v;
@@ -187,7 +180,7 @@ static uint64_t field(struct fields *b, size_t index, unsigned bits)
 	return v;
 }
 
-static void fields_close(const struct fields *b)
+void second_fields_close(const struct fields *b)
 {
 	need(b->words.status, b->words.left == 0);
 	for (unsigned lane = 0; lane < 16; lane++)
@@ -195,7 +188,7 @@ static void fields_close(const struct fields *b)
 }
 
 /* v modulo 2^width, taken as signed. */
-static int64_t wrap(int64_t v, unsigned width)
+int64_t second_wrap(int64_t v, unsigned width)
 {
 	uint64_t u = (uint64_t)v & ((1ull << width) - 1);
 
@@ -203,13 +196,13 @@ static int64_t wrap(int64_t v, unsigned width)
 }
 
 /* Section 5: Q(x). */
-static int64_t to_grid(const struct layout *l, uint64_t x, unsigned t)
+int64_t second_to_grid(const struct layout *l, uint64_t x, unsigned t)
 {
 	uint64_t magnitude = x & ((1ull << (l->width - 1)) - 1), f, e, a, g;
 	unsigned m = l->mantissa;
 
 	if (m == 0)
-		return wrap((int64_t)x, l->width);
+		return second_wrap((int64_t)x, l->width);
 	f = magnitude >> m;
 	e = f > 1 ? f : 1;
 	a = (magnitude & ((1ull << m) - 1)) + (f > 0 ? 1ull << m : 0);
@@ -221,7 +214,7 @@ static int64_t to_grid(const struct layout *l, uint64_t x, unsigned t)
 }
 
 /* Section 5, backwards: the pattern of the element that lies at q and whose remaining bits are the next field. */
-static uint64_t from_grid(const struct layout *l, int64_t q, unsigned t, struct fields *b, size_t index)
+uint64_t second_from_grid(const struct layout *l, int64_t q, unsigned t, struct fields *b, size_t index)
 {
 	uint64_t g = (uint64_t)(q < 0 ? -1 - q : q), below, magnitude, x;
 	unsigned m = l->mantissa, k, log2 = 0, bits = 0;
@@ -234,16 +227,16 @@ static uint64_t from_grid(const struct layout *l, int64_t q, unsigned t, struct 
 		while (g >> (log2 + 1) > 0)
 			log2++;
 		k = m - log2 < t - 1 ? m - log2 : t - 1;
-		magnitude = ((uint64_t)(t - k - 1) << m) + ((g << k) | field(b, index, k));
+		magnitude = ((uint64_t)(t - k - 1) << m) + ((g << k) | second_field(b, index, k));
 	} else {
 		below = t > m ? (uint64_t)(t - m) << m : 1ull << (t - 1);
 		while ((below - 1) >> bits > 0)
 			bits++;
-		magnitude = field(b, index, bits);
+		magnitude = second_field(b, index, bits);
 		need(b->words.status, magnitude < below);
 	}
 	x = magnitude | (q < 0 ? 1ull << (l->width - 1) : 0);
-	need(b->words.status, magnitude < 1ull << (l->width - 1) && to_grid(l, x, t) == q);
+	need(b->words.status, magnitude < 1ull << (l->width - 1) && second_to_grid(l, x, t) == q);
 	return x;
 }
 
@@ -253,11 +246,11 @@ static void change(const struct layout *l, unsigned symbol, unsigned t, struct f
 	uint64_t x = load(at, l->width / 8);
 
 	if (symbol == 0)
-		x = field(b, index, l->width);
+		x = second_field(b, index, l->width);
 	else if (symbol == 2)
 		x = 0;
 	else if (symbol >= 3)
-		x = from_grid(l, wrap(to_grid(l, x, t) + (int64_t)symbol - 129, l->width), t, b, index);
+		x = second_from_grid(l, second_wrap(second_to_grid(l, x, t) + (int64_t)symbol - 129, l->width), t, b, index);
 	store(at, l->width / 8, x);
 }
 
@@ -305,15 +298,15 @@ static void sparse(struct reader *in, const struct layout *l, uint8_t *out, size
 	need(in->status, code <= 1 && k <= (code == 1 ? 31 : 0) && m <= n);
 	if (*in->status)
 		return;
-	symbols(in, list, (size_t)m);
-	b = fields_open(in);
+	second_symbols(in, list, (size_t)m);
+	b = second_fields_open(in);
 	for (size_t j = 0; j < m && !*in->status; j++) {
 		next += gap(&gaps, &at, code, k, n - next);
 		need(in->status, list[j] != 1);
 		if (!*in->status)
 			change(l, list[j], 1, &b, j, out + (next - 1) * (l->width / 8));
 	}
-	fields_close(&b);
+	second_fields_close(&b);
 	need(in->status, 8 * gaps.left - at < 8 && bits(&gaps, &at, (unsigned)(8 * gaps.left - at)) == 0);
 }
 
@@ -452,7 +445,7 @@ static void class_table(struct reader *in, struct table *t)
 	}
 }
 
-/* Section 13: what is known of elements beside p. */
+/* Section 14: what is known of elements beside p. */
 struct expected {
 	const float *s;          /* NULL: this is `classes` */
 	const uint16_t *pattern; /* of the prediction */
@@ -498,7 +491,7 @@ static void class_symbols(struct reader *in, const struct layout *l, const uint8
 		fail(in->status, SECOND_UNSUPPORTED);
 	need(in->status, by == 0 || (e->s && (by == 1 || (e->v1 && e->v2))));
 	if (!*in->status && by < 2)
-		symbols(in, level, pieces);
+		second_symbols(in, level, pieces);
 	for (size_t i = 0; i < pieces && !*in->status; i++)
 		need(in->status, level[i] <= 8);
 	if (by == 2) {
@@ -541,7 +534,7 @@ static void class_symbols(struct reader *in, const struct layout *l, const uint8
 	free(level);
 }
 
-/* Sections 8, 9 and 13; e: not of `grid` itself. */
+/* Sections 8, 9 and 14; e: not of `grid` itself. */
 static void grid(struct reader *in, const struct layout *l, const struct expected *e, uint8_t *out, size_t n, uint8_t *list, uint8_t *ts)
 {
 	size_t row = (size_t)integer(in, 2), first = (size_t)integer(in, 2), end = 0;
@@ -550,12 +543,12 @@ static void grid(struct reader *in, const struct layout *l, const struct expecte
 	need(in->status, l->mantissa > 0 && row >= 1 && row <= 8192 && first >= 1 && first <= row);
 	if (*in->status)
 		return;
-	symbols(in, ts, n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row);
+	second_symbols(in, ts, n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row);
 	if (e)
 		class_symbols(in, l, out, e, first, row, list, n);
 	else
-		symbols(in, list, n);
-	b = fields_open(in);
+		second_symbols(in, list, n);
+	b = second_fields_open(in);
 	for (size_t i = 0, lane = 0, piece = 0; i < n && !*in->status; i++, lane++) {
 		if (i == end) { /* a piece begins */
 			piece = i == 0 ? 0 : piece + 1;
@@ -570,7 +563,7 @@ static void grid(struct reader *in, const struct layout *l, const struct expecte
 		if (!*in->status)
 			change(l, list[i], ts[piece], &b, lane, out + i * (l->width / 8));
 	}
-	fields_close(&b);
+	second_fields_close(&b);
 }
 
 /* Section 10: are the terms valid, and is what they need there? */
@@ -633,8 +626,8 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 		if (!(terms >> k & 1))
 			continue;
 		if (form == 1) {
-			symbols(in, bytes + 2 * k * rows, rows);
-			symbols(in, bytes + (2 * k + 1) * rows, rows);
+			second_symbols(in, bytes + 2 * k * rows, rows);
+			second_symbols(in, bytes + (2 * k + 1) * rows, rows);
 		} else {
 			struct reader part = take(in, 4);
 
@@ -657,7 +650,7 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 	free(bytes);
 }
 
-/* Section 13. */
+/* Section 14. */
 static void stepped(struct reader *in, const struct layout *l, const struct second_input inputs[5], uint8_t *out, size_t n, uint8_t *list,
 		    uint8_t *ts)
 {
@@ -695,7 +688,7 @@ static void planes(struct reader *in, unsigned dtype, unsigned width, uint8_t *o
 
 	need(in->status, rotate == 0 || (rotate == 1 && dtype >= DTYPE_F32 && dtype <= DTYPE_F64));
 	for (unsigned b = 0; b < width && !*in->status; b++) {
-		symbols(in, plane, n);
+		second_symbols(in, plane, n);
 		for (size_t i = 0; i < n && !*in->status; i++)
 			out[i * width + b] = plane[i];
 	}
@@ -722,7 +715,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 	uint8_t *scratch;
 	size_t n, tail;
 
-	if (encoding > 10 || encoding == 9 || dtype >= DTYPES)
+	if (encoding > 10 || dtype >= DTYPES)
 		return SECOND_UNSUPPORTED;
 	if (out_len == 0)
 		return SECOND_CORRUPT;
@@ -757,6 +750,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 				memcpy(out, ref, ref_len < out_len ? ref_len : out_len);
 		}
 		need(&status, encoding != 8 || dtype == DTYPE_F32);
+		need(&status, encoding != 9 || dtype == DTYPE_F32 || dtype == DTYPE_BF16);
 		need(&status, encoding != 10 || dtype == DTYPE_F16 || dtype == DTYPE_BF16);
 		if (encoding == 8 && !status)
 			predict(&in, inputs, out, n);
@@ -766,6 +760,8 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 			planes(&in, dtype, layout.width / 8, out, n, scratch);
 		else if (encoding == 5)
 			sparse(&in, &layout, out, n, scratch);
+		else if (encoding == 9)
+			second_scaled(&in, &layout, inputs, out, n);
 		else if (encoding == 10)
 			stepped(&in, &layout, inputs, out, n, scratch, scratch + 2 * out_len);
 		else

@@ -1,5 +1,6 @@
 /*
- * second_reader.h - what the second decoder reads with: bytes, integers and numbers, checked. For second_decoder.c.
+ * second_reader.h - what the second decoder reads with: bytes, integers and numbers, checked. For second_decoder.c and second_scaled.c, and what they
+ * share.
  */
 #ifndef TESTS_SECOND_READER_H
 #define TESTS_SECOND_READER_H
@@ -128,5 +129,26 @@ static inline uint16_t closest(const struct layout *l, float v, uint16_t otherwi
 		low++;
 	return low == (l->tmax + 1) << l->mantissa ? otherwise : (uint16_t)(sign | low);
 }
+
+/* --- second_decoder.c --- */
+
+/* Section 4: B. */
+struct fields {
+	struct reader words;
+	uint64_t queue[16]; /* of each lane; its front is the least significant bit */
+	unsigned held[16];  /* bits in the queue, at most 63 */
+};
+
+void second_symbols(struct reader *in, uint8_t *out, size_t n);
+uint64_t second_field(struct fields *b, size_t index, unsigned bits);
+struct fields second_fields_open(struct reader *in);
+void second_fields_close(const struct fields *b);
+int64_t second_wrap(int64_t v, unsigned width);
+int64_t second_to_grid(const struct layout *l, uint64_t x, unsigned t);
+uint64_t second_from_grid(const struct layout *l, int64_t q, unsigned t, struct fields *b, size_t index);
+
+/* --- second_scaled.c: section 11, in out, which holds p --- */
+
+void second_scaled(struct reader *in, const struct layout *l, const struct second_input inputs[5], uint8_t *out, size_t n);
 
 #endif

@@ -345,7 +345,7 @@ START_TEST(rounding_mode_of_the_caller_does_not_matter)
 }
 END_TEST
 
-/* SPEC.md section 11 */
+/* SPEC.md section 12 */
 START_TEST(worked_example)
 {
 	static const uint8_t payload[] = {0x02, 0x00, 0x02, 0x00, 0x00, 0x7f, 0x00, 0x82, 0x80, 1, 0, 0, 0, 1, 0, 0, 0};

@@ -413,7 +413,7 @@ END_TEST
 
 /* ---- grid ---- */
 
-/* The worked example of SPEC.md section 11 with a third element, one row more, and a left-over byte. */
+/* The worked example of SPEC.md section 12 with a third element, one row more, and a left-over byte. */
 static struct grid_parts honest_grid(void)
 {
 	/* the third: p = 0x4000, x = 0x1234 escapes, 16 bits in lane 0 of the second piece; lane 1 comes first */

@@ -72,7 +72,7 @@ START_TEST(symbol_streams)
 }
 END_TEST
 
-/* SPEC.md section 12, done in the simplest way: one unit at a time. */
+/* SPEC.md section 13, done in the simplest way: one unit at a time. */
 static void expected_frequencies(const uint8_t *in, size_t n, uint32_t freq[256])
 {
 	uint64_t counts[256] = {0}, rest[256];

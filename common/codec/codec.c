@@ -17,6 +17,7 @@
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
+#include "codec/scaled.h"
 #include "codec/step.h"
 
 const char *tpd_encoding_name(enum tpd_encoding encoding)
@@ -35,7 +36,7 @@ const char *tpd_encoding_name(enum tpd_encoding encoding)
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
-	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || tpd_encoding_needs_inputs(encoding);
+	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || tpd_encoding_takes_inputs(encoding);
 }
 
 bool tpd_encoding_needs_inputs(enum tpd_encoding encoding)
@@ -43,16 +44,23 @@ bool tpd_encoding_needs_inputs(enum tpd_encoding encoding)
 	return encoding == TPD_ENCODING_PREDICTED || encoding == TPD_ENCODING_STEPPED;
 }
 
+bool tpd_encoding_takes_inputs(enum tpd_encoding encoding)
+{
+	return encoding == TPD_ENCODING_SCALED || tpd_encoding_needs_inputs(encoding);
+}
+
 bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 {
 	struct tpd_grid_type type;
 
-	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)encoding == 9 /* nobody's yet */ || (unsigned)dtype >= TPD_DTYPE_COUNT)
+	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)dtype >= TPD_DTYPE_COUNT)
 		return false;
 	if (encoding == TPD_ENCODING_PREDICTED)
 		return dtype == TPD_DTYPE_F32;
 	if (encoding == TPD_ENCODING_STEPPED)
 		return dtype == TPD_DTYPE_BF16 || dtype == TPD_DTYPE_F16;
+	if (encoding == TPD_ENCODING_SCALED)
+		return dtype == TPD_DTYPE_F32 || dtype == TPD_DTYPE_BF16;
 	return (encoding != TPD_ENCODING_GRID && encoding != TPD_ENCODING_CLASSES) || tpd_grid_type(dtype, &type);
 }
 
@@ -147,6 +155,7 @@ void tpd_codec_free(struct tpd_codec *codec)
 	free(codec->fit.data);
 	free(codec->classes.data);
 	free(codec->tables.data);
+	free(codec->scaled.data);
 	free(codec->places.data);
 	free(codec);
 }
@@ -234,7 +243,7 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 		return tpd_fail(err, TPD_USAGE, "a chunk of %zu bytes cannot be encoded as %s of %s", chunk->len,
 				tpd_dtype_name(plan->dtype), tpd_encoding_name(plan->encoding));
 	if ((plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES ||
-	     tpd_encoding_needs_inputs(plan->encoding)) && (plan->row == 0 || plan->row > TPD_ROW_MAX))
+	     tpd_encoding_takes_inputs(plan->encoding)) && (plan->row == 0 || plan->row > TPD_ROW_MAX))
 		return tpd_fail(err, TPD_USAGE, "a row of %u elements", plan->row);
 	if (chunk->p && chunk->ref_len == chunk->len && memcmp(chunk->x, chunk->p, chunk->len) == 0) {
 		*out_encoding = TPD_ENCODING_COPY;
@@ -243,8 +252,9 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	}
 	if (tpd_encoding_needs_reference(use.encoding) && (!chunk->p || chunk->ref_len == 0))
 		use.encoding = use.encoding == TPD_ENCODING_ZSTD_REF ? TPD_ENCODING_ZSTD : TPD_ENCODING_PLANES;
-	if (tpd_encoding_needs_inputs(use.encoding) && (use.terms == 0 || !tpd_terms_have(use.terms, chunk->inputs)))
-		use.encoding = use.encoding == TPD_ENCODING_PREDICTED ? TPD_ENCODING_GRID : TPD_ENCODING_CLASSES;
+	if (tpd_encoding_takes_inputs(use.encoding) &&
+	    ((tpd_encoding_needs_inputs(use.encoding) && use.terms == 0) || !tpd_terms_have(use.terms, chunk->inputs)))
+		use.encoding = use.encoding == TPD_ENCODING_STEPPED ? TPD_ENCODING_CLASSES : TPD_ENCODING_GRID;
 	status = tpd_encode_with(codec, &use, chunk, 0, &payload_len, err);
 	if (status == TPD_OK && use.encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
 		status = try_sparse_bytes(codec, chunk, &use, &payload_len, err);
@@ -320,6 +330,8 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 		return status;
 	if (encoding == TPD_ENCODING_SPARSE)
 		return tpd_decode_sparse(codec, dtype, &rd, p, out, out_len, err);
+	if (encoding == TPD_ENCODING_SCALED)
+		return tpd_decode_scaled(codec, dtype, &rd, p, references->inputs, out, out_len, err);
 	if (encoding == TPD_ENCODING_PREDICTED) {
 		status = tpd_predict_decode(codec, &rd, p, references->inputs, out_len / tpd_dtype_width(dtype), &p, err);
 		if (status != TPD_OK)

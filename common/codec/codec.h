@@ -41,6 +41,7 @@
 	X(GRID, 6, "grid") \
 	X(CLASSES, 7, "classes") \
 	X(PREDICTED, 8, "predicted") \
+	X(SCALED, 9, "scaled") \
 	X(STEPPED, 10, "stepped")
 
 enum tpd_encoding {
@@ -53,6 +54,7 @@ enum tpd_encoding {
 const char *tpd_encoding_name(enum tpd_encoding encoding); /* "grid"; "?" when unknown */
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding);
 bool tpd_encoding_needs_inputs(enum tpd_encoding encoding); /* struct tpd_inputs, beside the reference */
+bool tpd_encoding_takes_inputs(enum tpd_encoding encoding); /* those, and what may do without */
 
 /* Bytes of a full chunk of a type: 2^17 elements, or 2^22 bytes for BYTES; sub-byte types count 2^17 bytes. */
 uint32_t tpd_chunk_bytes(enum tpd_dtype dtype);
@@ -85,6 +87,8 @@ struct tpd_inputs {
 
 /* Terms of a prediction (SPEC.md section 10): w1, w1 - w0, m1 / sqrt(v1), m2 / sqrt(v2). */
 enum { TPD_TERM_DECAY = 1, TPD_TERM_STEP = 2, TPD_TERM_BEFORE = 4, TPD_TERM_NOW = 8, TPD_TERM_COUNT = 4 };
+/* For `scaled` (section 11), alone: exp_avg's size by v2, and by what came in since v1. */
+enum { TPD_TERM_SCALE = 16, TPD_TERM_CAME_IN = 32 };
 /* Which inputs they need: bit i for input i. */
 unsigned tpd_terms_need(unsigned terms);
 bool tpd_terms_have(unsigned terms, const struct tpd_inputs *inputs); /* are they all there? inputs may be NULL */
@@ -95,7 +99,7 @@ struct tpd_plan {
 	enum tpd_dtype dtype;
 	uint32_t row;               /* row length in elements, 1..TPD_ROW_MAX; grid only */
 	uint8_t grid_bias;          /* T = median exponent + M - grid_bias; 2 or 3 */
-	uint8_t terms;              /* predicted and stepped only */
+	uint8_t terms;              /* predicted, stepped and scaled only */
 };
 
 /*
@@ -108,6 +112,8 @@ struct tpd_sample {
 	const struct tpd_inputs *inputs; /* of the same stretches, or NULL */
 	const uint8_t *term_sets;        /* with inputs: predictions to try, TPD_TERM_* each */
 	size_t term_set_count;
+	bool try_scaled;                 /* it is a moment, or may be like one */
+	uint8_t scaled_terms;            /* of TPD_TERM_SCALE and TPD_TERM_CAME_IN */
 };
 
 #define TPD_SAMPLE_ELEMENTS (1u << 15)         /* a tensor of at most so many is its own sample (one stretch) */
@@ -120,7 +126,7 @@ struct tpd_sample {
  * the sample costs under the plan; out_bytes_alone: under the best encoding without a reference (equal when p is NULL), estimated from
  * that eighth when it was not tried on more.  Ties go to the lower encoding number. A prediction is tried where `grid` is the best of the
  * others (16-bit types: or `classes`, or `sparse`), and must save 3 % of it: it makes reading dearer. TPD_TERM_DECAY is not used for
- * 16-bit types.
+ * 16-bit types. `scaled` must save 1 % of the best, 3 % with inputs.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
 				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,

@@ -14,6 +14,7 @@
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
+#include "codec/scaled.h"
 #include "codec/step.h"
 
 #define ZSTD_LEVEL 3
@@ -247,7 +248,7 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 
 	assert(tpd_encoding_allows(plan->encoding, plan->dtype));
 	if (plan->encoding == TPD_ENCODING_SPARSE || plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES ||
-	    tpd_encoding_needs_inputs(plan->encoding)) {
+	    tpd_encoding_takes_inputs(plan->encoding)) {
 		status = tpd_padded_reference(codec, chunk->p, chunk->ref_len, chunk->len, &p, err);
 		if (status != TPD_OK)
 			return status;
@@ -261,6 +262,8 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 		return encode_planes(codec, plan->dtype, chunk, out_len, err);
 	case TPD_ENCODING_SPARSE:
 		return tpd_encode_sparse(codec, plan->dtype, chunk->x, p, chunk->len, out_len, err);
+	case TPD_ENCODING_SCALED:
+		return tpd_encode_scaled(codec, plan, chunk, p, out_len, err);
 	case TPD_ENCODING_GRID:
 	case TPD_ENCODING_CLASSES:
 	case TPD_ENCODING_PREDICTED:

@@ -78,6 +78,7 @@ struct tpd_codec {
 	struct tpd_scratch predicted, fit; /* the prediction; its coefficients while they are found or read */
 	struct tpd_scratch classes; /* what tells classes apart */
 	struct tpd_scratch tables;  /* of all classes */
+	struct tpd_scratch scaled;  /* all that `scaled` makes of a header */
 	struct tpd_scratch places;  /* changed positions, uint32_t */
 	uint64_t mismatches;
 	uint16_t cost[TPD_RANS_SUM]; /* cost[f]: log2(4096 / f) in 1/4096 bit, rounded down; f > 0 */

@@ -24,7 +24,7 @@ struct tpd_kernels {
 
 	/* --- grid, SPEC.md section 8: pieces of 1 .. TPD_ROW_MAX elements --- */
 
-	/* T of a piece, SPEC.md section 12. bias: 2 or 3. The caller has set the floating-point mode. */
+	/* T of a piece, SPEC.md section 13. bias: 2 or 3. The caller has set the floating-point mode. */
 	unsigned (*choose_t)(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
 	/*
 	 * n symbols, and for each round of TPD_LANES elements the fields that follow, bits[i] of values[i], which has no others. Lanes behind
@@ -49,13 +49,25 @@ struct tpd_kernels {
 	/* count (count + 1) / 2 sums. */
 	void (*predict_products)(const float *const *arrays, unsigned count, size_t n, double *out);
 
+	/* --- scale, section 11 (scaled_kernel.h): F32 and BF16 --- */
+
+	void (*scaled_scale)(const float *v2, const float *v1, float share, size_t n, int16_t *out);
+	void (*scaled_predict)(enum tpd_dtype dtype, const uint8_t *p, float factor, size_t n, uint8_t *out);
+	void (*scaled_steps)(enum tpd_dtype dtype, int base, const int16_t *scale, const uint8_t *columns, size_t n, uint8_t *steps,
+			     uint8_t *classes);
+	/* As the grid's, for elements with a T each; values and bits have room for whole rounds. */
+	void (*scaled_encode)(enum tpd_dtype dtype, const uint8_t *steps, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
+			      uint32_t *values, uint8_t *bits);
+	bool (*scaled_decode)(enum tpd_dtype dtype, const uint8_t *steps, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
+			      struct tpd_fields_in *fields);
+
 	/* --- classes, section 9 (classes_kernel.h) --- */
 
 	/* The keys of all elements. The caller has set the floating-point mode. */
 	void (*class_keys)(enum tpd_dtype dtype, const struct tpd_class_rule *rule, const uint8_t *p, const struct tpd_pieces *pieces,
 			   uint16_t *keys);
 
-	/* --- steps of 16-bit types, section 13 (step_kernel.h) --- */
+	/* --- steps of 16-bit types, section 14 (step_kernel.h) --- */
 
 	void (*step_widen)(enum tpd_dtype dtype, const uint8_t *p, size_t n, float *out);
 	/* w1 + steps, rounded to the type; p where that is not finite. */

@@ -21,6 +21,7 @@
 #include "codec/internal.h"
 #include "codec/planes_kernel.h"
 #include "codec/predict_kernel.h"
+#include "codec/scaled_kernel.h"
 #include "codec/step_kernel.h"
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
@@ -609,6 +610,11 @@ const struct tpd_kernels tpd_kernels_avx2 = {
 	.predict_difference = predict_difference,
 	.predict_apply = predict_apply,
 	.predict_products = predict_products,
+	.scaled_scale = scaled_scale,
+	.scaled_predict = scaled_predict,
+	.scaled_steps = scaled_steps,
+	.scaled_encode = scaled_encode,
+	.scaled_decode = scaled_decode,
 	.class_keys = class_keys,
 	.step_widen = step_widen,
 	.step_target = step_target,

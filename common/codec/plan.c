@@ -22,6 +22,7 @@
 #define HEAT_PERCENT 125u /* of the best in it: what takes more is out */
 #define GUESS_PERCENT 98u /* a type's byte planes must cost less than this share of what plain bytes cost */
 #define PREDICTED_PERCENT 97u /* of what `grid` takes: less than that it must be */
+#define SCALED_PERCENT 99u    /* of what the best takes: likewise, without inputs */
 #define FLOAT_SPREAD 64u  /* exponents; see looks_float() */
 
 /* Not larger than raw.  Without sample->p, encodings that need a reference are left out. */
@@ -41,7 +42,7 @@ static enum tpd_status try_plan(struct tpd_codec *codec, const struct tpd_plan *
 
 static bool worth_trying(enum tpd_encoding encoding, enum tpd_dtype dtype, bool with_reference)
 {
-	if (tpd_encoding_needs_inputs(encoding))
+	if (tpd_encoding_takes_inputs(encoding)) /* when the others are known */
 		return false;
 	if (encoding == TPD_ENCODING_RAW || encoding == TPD_ENCODING_COPY || !tpd_encoding_allows(encoding, dtype))
 		return false;
@@ -167,6 +168,30 @@ static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd
 	return status;
 }
 
+/* How far each element may be off, said by others, against the plan that is best without. */
+static enum tpd_status try_scaled(struct tpd_codec *codec, uint32_t row, const struct tpd_sample *sample, struct tpd_plan *in_out_plan,
+				  uint64_t *in_out_bytes, struct tpd_err *err)
+{
+	const uint64_t before = *in_out_bytes;
+	enum tpd_status status = TPD_OK;
+
+	for (unsigned with = 0; status == TPD_OK && with < (sample->scaled_terms ? 2 : 1); with++) {
+		struct tpd_plan plan = *in_out_plan;
+		uint64_t bytes = 0;
+
+		plan.encoding = TPD_ENCODING_SCALED;
+		plan.terms = with ? sample->scaled_terms : 0;
+		plan.row = row;
+		status = try_plan(codec, &plan, sample, &bytes, err);
+		if (status != TPD_OK || bytes * 100 >= *in_out_bytes * (with && *in_out_bytes < before ? PREDICTED_PERCENT : SCALED_PERCENT))
+			continue;
+		*in_out_bytes = bytes;
+		in_out_plan->encoding = plan.encoding;
+		in_out_plan->terms = plan.terms;
+	}
+	return status;
+}
+
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row,
 				const struct tpd_sample *sample, struct tpd_plan *out_plan, uint64_t *out_bytes,
 				uint64_t *out_bytes_alone, struct tpd_err *err)
@@ -210,6 +235,8 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		return status;
 	if (sample->inputs && sample->p)
 		status = try_predictions(codec, &best, plan.row, sample, &best, &best_bytes, err);
+	if (status == TPD_OK && sample->try_scaled && sample->p && tpd_encoding_allows(TPD_ENCODING_SCALED, dtype))
+		status = try_scaled(codec, plan.row, sample, &best, &best_bytes, err);
 	if (status != TPD_OK)
 		return status;
 	if (dtype == TPD_DTYPE_BYTES && sample->p)

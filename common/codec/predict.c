@@ -21,6 +21,10 @@ unsigned tpd_terms_need(unsigned terms)
 		need |= 1u << TPD_INPUT_W0;
 	if (terms & TPD_TERM_BEFORE)
 		need |= 1u << TPD_INPUT_M1 | 1u << TPD_INPUT_V1;
+	if (terms & TPD_TERM_SCALE)
+		need |= 1u << TPD_INPUT_V2;
+	if (terms & TPD_TERM_CAME_IN)
+		need |= 1u << TPD_INPUT_V1;
 	if (terms & TPD_TERM_NOW)
 		need |= 1u << TPD_INPUT_M2 | 1u << TPD_INPUT_V2;
 	return need;

@@ -6,7 +6,8 @@
  * need memory by their size; so each chunk is replayed alone, in two phases and without recursion. First the graph of chunks
  * that it depends on is walked, depth first, with nothing but index entries; each chunk is in it once, and knows how many others need
  * it. Then they are decoded, those that are needed before those that need them, and what nobody needs any more gives its buffer back:
- * along a plain chain two buffers change places. Predicted weights need up to five chunks instead of one, of this link and the two below.
+ * along a plain chain two buffers change places. Predicted weights need up to five chunks instead of one, of this link and the two below; or,
+ * where tensors were cut anew, what each of the five is put together from.
  *
  *      link 0 (wanted)   grid ──────┐                  out
  *      link 1            copy ──┬── ┤  down: entries    ▲
@@ -27,6 +28,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "codec/rounding.h"
 #include "store/chain_internal.h"
 
 /*
@@ -34,7 +36,7 @@
  * or are derived from pieces, at most TPD_INGEST_SLAB_CHUNKS go on from there.
  */
 #define NODES_MAX (32 * TPD_CHAIN_MAX)
-#define HELD_MAX (256u << 20) /* bytes of chunks at a time */
+#define HELD_MAX (384u << 20) /* bytes of chunks at a time */
 #define SPARES 4u             /* buffers that a worker keeps from one read to the next */
 #define NONE UINT32_MAX
 
@@ -63,6 +65,7 @@ struct node {
 struct tpd_chain_worker {
 	struct tpd_codec *codec;
 	struct buffer payload, reference;
+	struct buffer inputs[TPD_INPUT_COUNT]; /* put together from several chunks */
 	struct buffer *spare; /* buffers that no node has */
 	uint32_t spare_count, spare_cap;
 	struct node *nodes;
@@ -98,6 +101,8 @@ void tpd_chain_worker_free(struct tpd_chain_worker *worker)
 	tpd_codec_free(worker->codec);
 	free(worker->payload.data);
 	free(worker->reference.data);
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+		free(worker->inputs[i].data);
 	for (uint32_t i = 0; i < worker->spare_count; i++)
 		free(worker->spare[i].data);
 	free(worker->spare);
@@ -345,63 +350,85 @@ static enum tpd_status need_same(struct tpd_chain_worker *worker, uint32_t numbe
 	return add_need(worker, number, &key, false, err);
 }
 
-/* The same chunk of what that segment refers to, one link below. */
-static enum tpd_status need_below(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, uint32_t link, uint32_t file,
-				  uint32_t segment, struct tpd_err *err)
+static uint32_t link_of_reference(uint32_t link, const struct tpd_segment *seg)
 {
-	const struct tpd_segment seg = tpd_chain_segment(chain, link, file, segment);
-
-	if (!seg.has_ref || seg.in_slabs || link + 1 >= chain->count)
-		return tpd_fail(err, TPD_CORRUPT, "it is predicted from what there is not");
-	return need_same(worker, number, link + 1, seg.ref_file, seg.ref_segment, err);
+	return seg->derived ? link : link + 1;
 }
 
-/* In the order of enum tpd_input, behind the reference. */
+/* What a chunk of that segment refers to, which lies where the node's own does: one chunk, or those that it is put together from. */
+static enum tpd_status need_reference_of(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, uint32_t link, uint32_t file,
+					 const struct tpd_segment *seg, struct tpd_err *err)
+{
+	const struct tpd_manifest *m = &chain->links[link].manifest;
+	const uint32_t below = link_of_reference(link, seg);
+
+	if (!seg->has_ref || below >= chain->count)
+		return tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
+	if (!seg->in_slabs)
+		return need_same(worker, number, below, seg->ref_file, seg->ref_segment, err);
+	return need_slabs(worker, number, below, m->entries[m->files[file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype, err);
+}
+
+/* Where a prediction's input comes from. */
+struct input_place {
+	bool is_reference; /* what the segment refers to, not the segment itself */
+	uint32_t link, file;
+	uint32_t segment;
+};
+
+static struct input_place place_of_input(const struct tpd_predictor *p, uint32_t link, const struct tpd_segment *seg, enum tpd_input input)
+{
+	if (input == TPD_INPUT_W0)
+		return (struct input_place){true, link + 1, seg->ref_file, seg->ref_segment};
+	if (input == TPD_INPUT_M1 || input == TPD_INPUT_M2)
+		return (struct input_place){input == TPD_INPUT_M1, link, p->m_file, p->m_segment};
+	return (struct input_place){input == TPD_INPUT_V1, link, p->v_file, p->v_segment};
+}
+
 static enum tpd_status need_inputs(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, const struct tpd_segment *seg,
 				   struct tpd_err *err)
 {
 	const struct tpd_chunk_key key = worker->nodes[number].key;
-	const uint32_t link = key.link;
-	const struct tpd_predictor *p = tpd_chain_predictor(chain, link, key.file, key.segment);
-	const unsigned need = p ? tpd_terms_need(p->terms) : 0;
-	enum tpd_status status = p ? TPD_OK : tpd_fail(err, TPD_CORRUPT, "it is predicted, and its segment is not");
+	const struct tpd_predictor *p = tpd_chain_predictor(chain, key.link, key.file, key.segment);
+	enum tpd_status status = TPD_OK;
 
-	if (!status && need >> TPD_INPUT_W0 & 1)
-		status = need_below(chain, worker, number, link + 1, seg->ref_file, seg->ref_segment, err);
-	if (!status && need >> TPD_INPUT_M1 & 1)
-		status = need_below(chain, worker, number, link, p->m_file, p->m_segment, err);
-	if (!status && need >> TPD_INPUT_V1 & 1)
-		status = need_below(chain, worker, number, link, p->v_file, p->v_segment, err);
-	if (!status && need >> TPD_INPUT_M2 & 1)
-		status = need_same(worker, number, link, p->m_file, p->m_segment, err);
-	if (!status && need >> TPD_INPUT_V2 & 1)
-		status = need_same(worker, number, link, p->v_file, p->v_segment, err);
+	if (!p && worker->nodes[number].entry.encoding != TPD_ENCODING_PREDICTED) /* it may do without */
+		return TPD_OK;
+	if (!p)
+		return tpd_fail(err, TPD_CORRUPT, "it is predicted, and its segment is not");
+	/* What a reference put together from several refers to is not one thing. */
+	if (p->terms & TPD_TERM_STEP && (seg->in_slabs || key.link + 1 >= chain->count))
+		return tpd_fail(err, TPD_CORRUPT, "it is predicted from what there is not");
+	for (unsigned i = 0; !status && i < TPD_INPUT_COUNT; i++) {
+		struct input_place at;
+		struct tpd_segment from;
+
+		if (!(tpd_terms_need(p->terms) >> i & 1))
+			continue;
+		at = place_of_input(p, key.link, seg, (enum tpd_input)i);
+		if (!at.is_reference) {
+			status = need_same(worker, number, at.link, at.file, at.segment, err);
+			continue;
+		}
+		from = tpd_chain_segment(chain, at.link, at.file, at.segment);
+		/* Derived ones are not moments, and w0 is one chunk (FORMAT.md). */
+		if (from.derived || (i == TPD_INPUT_W0 && from.in_slabs))
+			return tpd_fail(err, TPD_CORRUPT, "it is predicted from what there is not");
+		status = need_reference_of(chain, worker, number, at.link, at.file, &from, err);
+	}
 	return status;
-}
-
-static uint32_t link_of_reference(const struct node *node, const struct tpd_segment *seg)
-{
-	return seg->derived ? node->key.link : node->key.link + 1;
 }
 
 static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number,
 				      const struct tpd_segment *seg, struct tpd_err *err)
 {
-	const struct node *node = &worker->nodes[number];
-	const struct tpd_manifest *m = &chain->links[node->key.link].manifest;
-	uint32_t link = link_of_reference(node, seg);
+	const struct tpd_chunk_key key = worker->nodes[number].key;
+	const enum tpd_encoding encoding = worker->nodes[number].entry.encoding;
+	enum tpd_status status;
 
-	if (!seg->has_ref || link >= chain->count)
-		return tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
 	worker->nodes[number].first_need = worker->need_count;
-	if (!seg->in_slabs) {
-		bool predicted = node->entry.encoding == TPD_ENCODING_PREDICTED;
-		enum tpd_status status = need_same(worker, number, link, seg->ref_file, seg->ref_segment, err);
-
-		return status || !predicted ? status : need_inputs(chain, worker, number, seg, err);
-	}
-	return need_slabs(worker, number, link, m->entries[m->files[node->key.file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype,
-			  err);
+	status = need_reference_of(chain, worker, number, key.link, key.file, seg, err);
+	return status || !tpd_encoding_takes_inputs(encoding) ? status : need_inputs(chain, worker, number, seg, err);
 }
 
 /* Its index entry, its bytes if they lie somewhere as they are, else what it needs. */
@@ -485,57 +512,83 @@ static enum tpd_status chunk_of_need(void *arg, uint32_t file, uint32_t segment,
 	return TPD_OK;
 }
 
-/* What a node's payload is decoded against: the bytes of the chunk that it needs, or what is put together from several. */
-static enum tpd_status find_reference(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct node *node,
-				      const struct tpd_segment *seg, const uint8_t **out_ref, size_t *out_len, struct tpd_err *err)
+/* What a chunk of a segment refers to, as long as the node's bytes and from the chunks that the node needs: one of them, or put together in `buffer`. */
+static enum tpd_status find_reference_of(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct node *node, uint32_t link,
+					 uint32_t file, const struct tpd_segment *seg, struct buffer *buffer, struct tpd_bytes *out,
+					 struct tpd_err *err)
 {
-	const struct tpd_manifest *m = &chain->links[node->key.link].manifest;
-	struct needed needed = {.worker = worker, .link = link_of_reference(node, seg)};
-	const struct node *below;
+	const struct tpd_manifest *m = &chain->links[link].manifest;
+	struct needed needed = {.worker = worker, .link = link_of_reference(link, seg)};
+	const unsigned width = tpd_dtype_width(seg->dtype);
 	const struct tpd_slab *slabs;
-	unsigned width = tpd_dtype_width(seg->dtype);
 	enum tpd_dtype dtype = seg->dtype; /* of what is put together */
 	enum tpd_status status;
 
-	*out_ref = NULL;
-	*out_len = 0;
-	if (!tpd_encoding_needs_reference(node->entry.encoding))
-		return TPD_OK;
 	if (!seg->in_slabs) {
-		below = &worker->nodes[worker->needs[node->first_need]];
-		*out_len = below->entry.decoded_len;
-		*out_ref = *out_len ? below->buffer.data : NULL;
-		return TPD_OK;
+		status = chunk_of_need(&needed, seg->ref_file, seg->ref_segment, node->key.chunk, &out->data, &out->len, err);
+		if (out->len == 0)
+			out->data = NULL;
+		return status;
 	}
-	*out_len = node->entry.decoded_len;
-	slabs = m->entries[m->files[node->key.file]].slabs + seg->ref_file;
+	slabs = m->entries[m->files[file]].slabs + seg->ref_file;
 	if (seg->derived || seg->converted)
 		dtype = tpd_chain_segment(chain, needed.link, slabs->file, slabs->segment).dtype;
-	status = buffer_room(&worker->reference, *out_len / width * TPD_MAX(width, tpd_dtype_width(dtype)), err);
-	*out_ref = worker->reference.data;
+	out->len = node->entry.decoded_len;
+	status = buffer_room(buffer, out->len / width * 4, err); /* for widen() */
+	out->data = buffer->data;
 	if (!status)
 		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, seg->dtype, node->key.chunk * (tpd_chunk_bytes(seg->dtype) / width),
-					 *out_len / width, chunk_of_need, &needed, worker->reference.data, err);
+					 out->len / width, chunk_of_need, &needed, buffer->data, err);
 	return status;
 }
 
-/* What a predicted node's other needs are; those that are not there, or have no such chunk, are empty. */
-static void find_inputs(struct tpd_chain *chain, const struct tpd_chain_worker *worker, const struct node *node, struct tpd_inputs *out)
+/* BF16 as F32, in `buffer`, where they are already if they were put together. */
+static enum tpd_status widen(struct buffer *buffer, struct tpd_bytes *bytes, struct tpd_err *err)
+{
+	const size_t n = bytes->len / 2;
+	enum tpd_status status = TPD_OK;
+
+	if (bytes->data != buffer->data) {
+		status = buffer_room(buffer, 4 * n, err);
+		if (status)
+			return status;
+		if (n > 0)
+			memcpy(buffer->data, bytes->data, 2 * n);
+	}
+	tpd_widen_in_place(buffer->data, n, true);
+	*bytes = (struct tpd_bytes){buffer->data, 4 * n};
+	return TPD_OK;
+}
+
+/* A predicted node's other needs; what has no such chunk is empty. */
+static enum tpd_status find_inputs(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct node *node,
+				   const struct tpd_segment *seg, struct tpd_inputs *out, struct tpd_err *err)
 {
 	static const uint8_t nothing[1];
 	const struct tpd_predictor *p = tpd_chain_predictor(chain, node->key.link, node->key.file, node->key.segment);
-	const uint32_t *needs = worker->needs + node->first_need + 1;
+	enum tpd_status status = TPD_OK;
 
 	*out = (struct tpd_inputs){0};
-	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++) {
-		const struct node *from;
+	for (unsigned i = 0; p && !status && i < TPD_INPUT_COUNT; i++) {
+		struct needed here = {.worker = worker, .link = node->key.link};
+		struct input_place at;
+		struct tpd_segment from;
 
 		if (!(tpd_terms_need(p->terms) >> i & 1))
 			continue;
-		from = &worker->nodes[*needs++];
-		out->of[i].len = from->entry.decoded_len;
-		out->of[i].data = out->of[i].len ? from->buffer.data : nothing;
+		at = place_of_input(p, node->key.link, seg, (enum tpd_input)i);
+		from = tpd_chain_segment(chain, at.link, at.file, at.segment);
+		if (at.is_reference) {
+			status = find_reference_of(chain, worker, node, at.link, at.file, &from, &worker->inputs[i], &out->of[i], err);
+		} else {
+			status = chunk_of_need(&here, at.file, at.segment, node->key.chunk, &out->of[i].data, &out->of[i].len, err);
+		}
+		if (!status && from.dtype == TPD_DTYPE_BF16)
+			status = widen(&worker->inputs[i], &out->of[i], err);
+		if (out->of[i].len == 0)
+			out->of[i].data = nothing;
 	}
+	return status;
 }
 
 static enum tpd_status read_payload(struct tpd_chain *chain, const struct node *node, uint64_t number, uint8_t *out,
@@ -555,6 +608,7 @@ static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *
 	const struct tpd_segment seg = tpd_chain_segment(chain, node->key.link, node->key.file, node->key.segment);
 	const struct tpd_part_entry *entry = &node->entry;
 	struct tpd_references references = {0};
+	struct tpd_bytes reference = {0};
 	struct tpd_inputs inputs;
 	uint8_t digest[TPD_XXH_LEN];
 	enum tpd_status status = take_buffer(worker, node, err);
@@ -563,10 +617,12 @@ static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *
 		status = buffer_room(&worker->payload, entry->payload_len, err);
 	if (!status)
 		status = read_payload(chain, node, seg.first_chunk + node->key.chunk, worker->payload.data, err);
-	if (!status)
-		status = find_reference(chain, worker, node, &seg, &references.p, &references.len, err);
-	if (!status && entry->encoding == TPD_ENCODING_PREDICTED && !seg.in_slabs) {
-		find_inputs(chain, worker, node, &inputs);
+	if (!status && tpd_encoding_needs_reference(entry->encoding))
+		status = find_reference_of(chain, worker, node, node->key.link, node->key.file, &seg, &worker->reference, &reference, err);
+	references.p = reference.data;
+	references.len = reference.len;
+	if (!status && tpd_encoding_takes_inputs(entry->encoding)) {
+		status = find_inputs(chain, worker, node, &seg, &inputs, err);
 		references.inputs = &inputs;
 	}
 	if (!status)

@@ -180,16 +180,15 @@ static enum tpd_status derive(struct tpd_ingest_job *job, const struct tpd_segme
 	return status;
 }
 
-static enum tpd_status read_reference(struct tpd_ingest_job *job, const struct tpd_segment *seg, struct tpd_slot *slot,
-				      unsigned worker, struct tpd_err *err)
+enum tpd_status tpd_ingest_read_before(struct tpd_ingest_job *job, uint32_t file, uint32_t segment, uint64_t chunk, unsigned worker,
+				       uint8_t *out, size_t *out_len, struct tpd_err *err)
 {
-	if (seg->derived)
-		return derive(job, seg, slot, err);
+	const struct tpd_entry *entry = job->files[file].entry;
+	const struct tpd_segment *seg = &entry->segments[segment];
+
 	if (seg->in_slabs)
-		return gather(job, job->ref, seg, job->file->entry->slabs + seg->ref_file, seg->ref_segment, slot->chunk, worker,
-			      slot->p, &slot->p_len, err);
-	return tpd_chain_read(job->ref, job->chain_workers[worker], seg->ref_file, seg->ref_segment, slot->chunk, slot->p,
-			      &slot->p_len, err);
+		return gather(job, job->ref, seg, entry->slabs + seg->ref_file, seg->ref_segment, chunk, worker, out, out_len, err);
+	return tpd_chain_read(job->ref, job->chain_workers[worker], seg->ref_file, seg->ref_segment, chunk, out, out_len, err);
 }
 
 /* Does the segment have the same in w1 as in the reference? */
@@ -215,8 +214,11 @@ enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot
 	slot->w1 = NULL;
 	if (seg->has_ref) {
 		status = tpd_room(&slot->p, &slot->p_cap, room, err);
-		if (!status)
-			status = read_reference(job, seg, slot, worker, err);
+		if (!status && seg->derived)
+			status = derive(job, seg, slot, err);
+		else if (!status)
+			status = tpd_ingest_read_before(job, (uint32_t)(job->file - job->files), slot->segment, slot->chunk, worker, slot->p,
+							&slot->p_len, err);
 	}
 	if (status || !work->has_w1)
 		return status;

@@ -10,7 +10,7 @@
 #include "store/ingest_internal.h"
 
 #define WIDTH_LINKS_MAX (1u << 15)   /* chunks that one may need, where it is not predicted: then three times as many */
-#define WIDTH_BYTES_MAX (128u << 20) /* of them at a time */
+#define WIDTH_BYTES_MAX (128u << 20) /* of them at a time, likewise */
 
 static struct tpd_slab_cost weigh(const struct tpd_entry *entry, const struct tpd_segment *seg, uint64_t *budget)
 {
@@ -90,7 +90,7 @@ double tpd_ingest_replay(const struct tpd_ingest_cost *below, uint64_t reads, ui
 
 /*
  * Below its first cut a chunk needs at most `width` chunks of each link, and those that wait at all cuts are less than twice as many: each
- * cut has at least twice as many as the one above it, or no more than that. A reader's limits (chain_replay.c) are higher, twice and four times.
+ * cut has at least twice as many as the one above it, or no more than that. A reader's limits (chain_replay.c) are higher, four times and three times.
  */
 bool tpd_ingest_cost_fits(const struct tpd_ingest_cost *below, uint64_t most, uint32_t chunk_bytes)
 {

@@ -54,7 +54,7 @@ static enum tpd_status encode_slot(void *ctx, size_t item, unsigned worker, stru
 	if (job->adopt)
 		return TPD_OK;
 	slot->inputs = (struct tpd_inputs){0};
-	if (work->plan.encoding == TPD_ENCODING_PREDICTED)
+	if (tpd_encoding_takes_inputs(work->plan.encoding))
 		status = tpd_ingest_read_inputs(job, slot, work->plan.terms, worker, err);
 	if (!status)
 		status = tpd_room(&slot->payload, &slot->payload_cap, tpd_encode_bound(slot->len), err);
@@ -172,11 +172,11 @@ static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, str
 	if (slot->entry.decoded_len != slot->len || memcmp(digest, slot->entry.decoded_digest, sizeof(digest)) != 0 ||
 	    slot->entry.payload_len > slot->len ||
 	    (tpd_encoding_needs_reference(slot->entry.encoding) && !seg->has_ref) ||
-	    (slot->entry.encoding == TPD_ENCODING_PREDICTED && plan->encoding != TPD_ENCODING_PREDICTED))
+	    (tpd_encoding_takes_inputs(slot->entry.encoding) && plan->encoding != slot->entry.encoding))
 		return tpd_fail(err, TPD_CORRUPT, "not this part");
 	/* It must decode against what the manifest is going to name, not against what it was made with. */
 	status = tpd_ingest_read_refs(job, slot, worker, err);
-	if (!status && slot->entry.encoding == TPD_ENCODING_PREDICTED)
+	if (!status && tpd_encoding_takes_inputs(slot->entry.encoding))
 		status = tpd_ingest_read_inputs(job, slot, plan->terms, worker, err);
 	references.p = slot->p_len ? slot->p : NULL;
 	references.len = slot->p_len;

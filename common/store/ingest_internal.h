@@ -38,6 +38,7 @@ struct tpd_segment_work {
 	bool has_twin, takes_twin;        /* a tensor of this checkpoint may be the same; and is cheaper to refer to */
 	uint32_t twin_file, twin_segment;
 	struct tpd_plan twin_plan;        /* then */
+	bool may_be_scaled;               /* `scaled` may be tried on it */
 };
 
 struct tpd_file_work {
@@ -294,6 +295,9 @@ enum tpd_status tpd_ingest_read_refs(struct tpd_ingest_job *job, struct tpd_slot
 /* Chunk `chunk` of a segment as it was in w1 (has_w1), which has its length: room for a chunk of its type in out. */
 enum tpd_status tpd_ingest_read_w1(struct tpd_ingest_job *job, const struct tpd_segment *seg, const struct tpd_segment_work *work,
 				   uint64_t chunk, unsigned worker, uint8_t *out, struct tpd_err *err);
+/* What that chunk of a segment, which is not derived, refers to in job->ref: room for a chunk of its type in out. */
+enum tpd_status tpd_ingest_read_before(struct tpd_ingest_job *job, uint32_t file, uint32_t segment, uint64_t chunk, unsigned worker,
+				       uint8_t *out, size_t *out_len, struct tpd_err *err);
 /* A chunk of this checkpoint itself; in the second pass it must be what the first one saw, as everything that is read. */
 enum tpd_status tpd_ingest_read_own(struct tpd_ingest_job *job, uint32_t file, uint32_t segment, uint64_t chunk, uint8_t *out,
 				    struct tpd_err *err);

@@ -1,5 +1,5 @@
 /*
- * ingest_predict.c - which weights may be predicted, and from what.
+ * ingest_predict.c - which weights may be predicted, which moments have a scale, and from what.
  *
  * Ties (ingest_ties.c) say which segments are exp_avg and exp_avg_sq of which weights; references say where all of these were in the last
  * checkpoint. What is to be had is offered to the planner, which tries it on a sample (codec/plan.c): a tie that is wrong predicts nothing
@@ -11,42 +11,67 @@
 #include "store/manifest_internal.h"
 
 #include <assert.h>
+#include <stdlib.h>
 
 #include "base/bytes.h"
+#include "codec/rounding.h"
 
 /* Tensors of fewer elements are all header. */
 #define PREDICT_MIN 4096u
 
-/* The whole of a segment, and the whole of its owner. */
-static bool is_whole(const struct tpd_manifest *m, const struct tpd_tie *tie)
-{
-	const struct tpd_segment *state = &m->entries[m->files[tie->state.file]].segments[tie->state.segment];
-	const struct tpd_segment *owner = &m->entries[m->files[tie->owner.file]].segments[tie->owner.segment];
-
-	return tie->state.first == 0 && tie->owner.first == 0 && state->dtype == TPD_DTYPE_F32 && owner->dtype == TPD_DTYPE_F32 &&
-	       state->length == owner->length && tie->elements == owner->length / 4;
-}
-
-/* Has it a reference to a whole segment, in the checkpoint before? */
-static bool has_before(const struct tpd_segment *seg)
-{
-	return seg->has_ref && !seg->in_slabs;
-}
+enum { HAS_M = 1, HAS_V = 2 };
 
 static const struct tpd_segment *segment_of(const struct tpd_ingest_job *job, uint32_t file, uint32_t segment)
 {
 	return &job->files[file].entry->segments[segment];
 }
 
+static struct tpd_segment_work *work_of(const struct tpd_ingest_job *job, const struct tpd_tie_end *end)
+{
+	return &job->files[end->file].segments[end->segment];
+}
+
+static uint64_t elements_of(const struct tpd_segment *seg)
+{
+	return seg->length / tpd_dtype_width(seg->dtype);
+}
+
+/* Has it a reference in the checkpoint before? */
+static bool has_before(const struct tpd_segment *seg)
+{
+	return seg->has_ref && !seg->derived;
+}
+
+static bool is_float(const struct tpd_segment *seg)
+{
+	return seg->dtype == TPD_DTYPE_F32 || seg->dtype == TPD_DTYPE_BF16;
+}
+
+/* What may be coded with others' help at all. */
+static bool is_worth_it(const struct tpd_segment *seg)
+{
+	return is_float(seg) && elements_of(seg) >= PREDICT_MIN && has_before(seg);
+}
+
+/* The whole of a moment, and the whole of its owner. */
+static bool is_whole(const struct tpd_ingest_job *job, const struct tpd_tie *tie)
+{
+	const struct tpd_segment *state = segment_of(job, tie->state.file, tie->state.segment);
+	const struct tpd_segment *owner = segment_of(job, tie->owner.file, tie->owner.segment);
+
+	return tie->state.first == 0 && tie->owner.first == 0 && is_float(state) && elements_of(state) == tie->elements &&
+	       elements_of(owner) == tie->elements;
+}
+
 /*
- * Which terms may the segment's prediction have? TPD_TERM_STEP is not offered: w0 is what the reference refers to, and a reference that was
+ * Which terms may the weights' prediction have? TPD_TERM_STEP is not offered: w0 is what the reference refers to, and a reference that was
  * damaged and is stored again refers to nothing, though its content is the same.
  */
-static unsigned terms_of(const struct tpd_ingest_job *job, const struct tpd_predictor *p, bool has_m, bool has_v)
+static unsigned terms_of(const struct tpd_ingest_job *job, const struct tpd_predictor *p, unsigned moments)
 {
 	unsigned terms = TPD_TERM_DECAY;
 
-	if (job->options->depend == TPD_DEPEND_WEIGHTS || !has_m || !has_v)
+	if (job->options->depend != TPD_DEPEND_OPTIMIZER || moments != (HAS_M | HAS_V))
 		return terms;
 	terms |= TPD_TERM_NOW;
 	if (has_before(segment_of(job, p->m_file, p->m_segment)) && has_before(segment_of(job, p->v_file, p->v_segment)))
@@ -54,29 +79,111 @@ static unsigned terms_of(const struct tpd_ingest_job *job, const struct tpd_pred
 	return terms;
 }
 
-enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *err TPD_UNUSED)
+/* --- exp_avg, by the exp_avg_sq of the same weights, whole or a flat partition of several --- */
+
+static int compare_owners(const struct tpd_tie *a, const struct tpd_tie *b)
 {
-	enum { HAS_M = 1, HAS_V = 2 };
+	const struct tpd_tie_end *x = &a->owner, *y = &b->owner;
+
+	if (x->file != y->file)
+		return x->file < y->file ? -1 : 1;
+	if (x->segment != y->segment)
+		return x->segment < y->segment ? -1 : 1;
+	return x->first < y->first ? -1 : x->first > y->first;
+}
+
+static int compare_ties(const void *a, const void *b)
+{
+	return compare_owners(*(const struct tpd_tie *const *)a, *(const struct tpd_tie *const *)b);
+}
+
+static void offer_scale(struct tpd_ingest_job *job, const struct tpd_tie *m, const struct tpd_tie *v)
+{
+	const struct tpd_segment *avg = segment_of(job, m->state.file, m->state.segment), *sq = segment_of(job, v->state.file, v->state.segment);
+	struct tpd_predictor *p = &work_of(job, &m->state)->predictor;
+
+	if (!is_float(sq) || elements_of(avg) != elements_of(sq) || avg->derived || sq->derived || m->elements != v->elements ||
+	    !tpd_ingest_has_room_for(job, TPD_MANIFEST_WEIGHT_PREDICTOR))
+		return;
+	*p = (struct tpd_predictor){.segment = m->state.segment, .v_file = v->state.file, .v_segment = v->state.segment};
+	p->terms = has_before(sq) ? TPD_TERM_SCALE | TPD_TERM_CAME_IN : TPD_TERM_SCALE;
+}
+
+static bool is_first_of(const struct tpd_tie *tie, enum tpd_state_kind kind)
+{
+	return tie->kind == kind && tie->state.first == 0;
+}
+
+static enum tpd_status offer_scales(struct tpd_ingest_job *job, struct tpd_err *err)
+{
+	const struct tpd_manifest *m = &job->manifest;
+	TPD_AUTO_FREE const struct tpd_tie **squares = calloc(m->tie_count + 1u, sizeof(*squares));
+	size_t count = 0;
+
+	if (!squares)
+		return tpd_fail_nomem(err);
+	for (uint32_t t = 0; t < m->tie_count; t++)
+		if (is_first_of(&m->ties[t], TPD_STATE_EXP_AVG_SQ))
+			squares[count++] = &m->ties[t];
+	qsort(squares, count, sizeof(*squares), compare_ties);
+	for (uint32_t t = 0; t < m->tie_count; t++) {
+		const struct tpd_tie *tie = &m->ties[t], *const *found;
+
+		if (!is_first_of(tie, TPD_STATE_EXP_AVG) || !is_worth_it(segment_of(job, tie->state.file, tie->state.segment)))
+			continue;
+		found = bsearch(&tie, squares, count, sizeof(*squares), compare_ties);
+		if (found)
+			offer_scale(job, tie, *found);
+	}
+	return TPD_OK;
+}
+
+/* --- all of them --- */
+
+/* Moments are not predicted as weights are; a master copy is a weight. */
+static bool is_state(const struct tpd_manifest *m, uint32_t file, uint32_t segment)
+{
+	uint32_t count = 0;
+	const struct tpd_tie *ties = tpd_manifest_ties(m, file, segment, &count);
+
+	for (uint32_t i = 0; i < count; i++)
+		if (ties[i].kind != TPD_STATE_MASTER)
+			return true;
+	return false;
+}
+
+static void note_moments(struct tpd_ingest_job *job)
+{
+	const struct tpd_manifest *m = &job->manifest;
+
+	for (uint32_t t = 0; t < m->tie_count; t++) {
+		const struct tpd_tie *tie = &m->ties[t];
+		struct tpd_segment_work *owner = work_of(job, &tie->owner);
+
+		if (tie->kind != TPD_STATE_EXP_AVG && tie->kind != TPD_STATE_EXP_AVG_SQ)
+			continue;
+		work_of(job, &tie->state)->may_be_scaled = is_worth_it(segment_of(job, tie->state.file, tie->state.segment));
+		if (!is_whole(job, tie))
+			continue;
+		if (tie->kind == TPD_STATE_EXP_AVG) {
+			owner->predictor.m_file = tie->state.file;
+			owner->predictor.m_segment = tie->state.segment;
+			owner->moments |= HAS_M;
+		} else {
+			owner->predictor.v_file = tie->state.file;
+			owner->predictor.v_segment = tie->state.segment;
+			owner->moments |= HAS_V;
+		}
+	}
+}
+
+enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *err)
+{
 	const struct tpd_manifest *m = &job->manifest;
 
 	if (!job->ref || job->options->depend == TPD_DEPEND_NONE || job->options->effort == TPD_EFFORT_FAST)
 		return TPD_OK;
-	for (uint32_t t = 0; t < m->tie_count; t++) {
-		const struct tpd_tie *tie = &m->ties[t];
-		struct tpd_segment_work *work = &job->files[tie->owner.file].segments[tie->owner.segment];
-
-		if (!is_whole(m, tie))
-			continue;
-		if (tie->kind == TPD_STATE_EXP_AVG) {
-			work->predictor.m_file = tie->state.file;
-			work->predictor.m_segment = tie->state.segment;
-			work->moments |= HAS_M;
-		} else if (tie->kind == TPD_STATE_EXP_AVG_SQ) {
-			work->predictor.v_file = tie->state.file;
-			work->predictor.v_segment = tie->state.segment;
-			work->moments |= HAS_V;
-		}
-	}
+	note_moments(job);
 	for (uint32_t f = 0; f < m->file_count; f++) {
 		const struct tpd_entry *entry = job->files[f].entry;
 
@@ -84,16 +191,14 @@ enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *e
 			const struct tpd_segment *seg = &entry->segments[s];
 			struct tpd_segment_work *work = &job->files[f].segments[s];
 
+			if (seg->dtype != TPD_DTYPE_F32 || !is_worth_it(seg) || is_state(m, f, s) ||
+			    !tpd_ingest_has_room_for(job, TPD_MANIFEST_WEIGHT_PREDICTOR))
+				continue;
 			work->predictor.segment = s;
-			/* A moment is not predicted itself: nothing could be in a circle then. */
-			if (seg->dtype != TPD_DTYPE_F32 || seg->length / 4 < PREDICT_MIN || !has_before(seg) || tpd_manifest_ties(m, f, s, &(uint32_t){0}))
-				continue;
-			if (!tpd_ingest_has_room_for(job, TPD_MANIFEST_WEIGHT_PREDICTOR))
-				continue;
-			work->predictor.terms = (uint8_t)terms_of(job, &work->predictor, work->moments & HAS_M, work->moments & HAS_V);
+			work->predictor.terms = (uint8_t)terms_of(job, &work->predictor, work->moments);
 		}
 	}
-	return TPD_OK;
+	return job->options->depend == TPD_DEPEND_OPTIMIZER ? offer_scales(job, err) : TPD_OK;
 }
 
 size_t tpd_ingest_term_sets(const struct tpd_ingest_job *job, const struct tpd_segment_work *work, uint8_t sets[TPD_INGEST_TERM_SETS])
@@ -119,15 +224,19 @@ enum tpd_status tpd_ingest_name_predictors(struct tpd_ingest_job *job, struct tp
 			const struct tpd_segment_work *work = &file->segments[s];
 			struct tpd_predictor predictor = work->predictor;
 
-			if (work->plan.encoding != TPD_ENCODING_PREDICTED)
+			if (!tpd_encoding_takes_inputs(work->plan.encoding) || work->plan.terms == 0)
 				continue;
+			predictor.segment = s;
 			predictor.terms = work->plan.terms;
-			if (predictor.terms & TPD_TERM_BEFORE) { /* which they may have let go of, since they were coded without */
+			/* Which they may have let go of, since they were coded without. */
+			if (predictor.terms & TPD_TERM_BEFORE)
 				job->files[predictor.m_file].entry->segments[predictor.m_segment].has_ref = true;
+			if (predictor.terms & (TPD_TERM_BEFORE | TPD_TERM_CAME_IN))
 				job->files[predictor.v_file].entry->segments[predictor.v_segment].has_ref = true;
-			}
 			if (!(predictor.terms & (TPD_TERM_BEFORE | TPD_TERM_NOW)))
-				predictor.m_file = predictor.m_segment = predictor.v_file = predictor.v_segment = 0;
+				predictor.m_file = predictor.m_segment = 0;
+			if (!(predictor.terms & (TPD_TERM_BEFORE | TPD_TERM_NOW | TPD_TERM_SCALE)))
+				predictor.v_file = predictor.v_segment = 0;
 			status = tpd_entry_predict(file->entry, &predictor, err);
 		}
 	}
@@ -136,17 +245,25 @@ enum tpd_status tpd_ingest_name_predictors(struct tpd_ingest_job *job, struct tp
 
 /* --- reading --- */
 
-/* That of a moment of this checkpoint, or of the one before. */
+/* That of a moment of this checkpoint, or of the one before, as F32. */
 static enum tpd_status read_moment(struct tpd_ingest_job *job, struct tpd_slot *slot, uint32_t file, uint32_t segment, bool before,
 				   enum tpd_input input, unsigned worker, struct tpd_err *err)
 {
 	const struct tpd_segment *seg = segment_of(job, file, segment);
+	size_t *len = &slot->inputs.of[input].len;
+	enum tpd_status status;
 
-	if (before)
-		return tpd_chain_read(job->ref, job->chain_workers[worker], seg->ref_file, seg->ref_segment, slot->chunk,
-				      slot->input[input], &slot->inputs.of[input].len, err);
-	slot->inputs.of[input].len = tpd_segment_chunk_len(seg, slot->chunk);
-	return tpd_ingest_read_own(job, file, segment, slot->chunk, slot->input[input], err);
+	if (before) {
+		status = tpd_ingest_read_before(job, file, segment, slot->chunk, worker, slot->input[input], len, err);
+	} else {
+		*len = tpd_segment_chunk_len(seg, slot->chunk);
+		status = tpd_ingest_read_own(job, file, segment, slot->chunk, slot->input[input], err);
+	}
+	if (!status && seg->dtype == TPD_DTYPE_BF16) {
+		tpd_widen_in_place(slot->input[input], *len / 2, true);
+		*len *= 2;
+	}
+	return status;
 }
 
 enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned terms, unsigned worker,

@@ -141,10 +141,10 @@ static void mark_servants(struct tpd_ingest_job *job)
 			const struct tpd_segment *seg = &entry->segments[s];
 			const struct tpd_predictor *p = &job->files[f].segments[s].predictor;
 
-			if (p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW)) {
+			if (p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW))
 				job->files[p->m_file].segments[p->m_segment].is_moment = true;
+			if (p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW | TPD_TERM_SCALE))
 				job->files[p->v_file].segments[p->v_segment].is_moment = true;
-			}
 			for (uint32_t i = 0; seg->has_ref && seg->derived && i < seg->ref_segment; i++) {
 				const struct tpd_slab *slab = &entry->slabs[seg->ref_file + i];
 
@@ -229,7 +229,7 @@ enum tpd_status tpd_ingest_try_twin(struct tpd_ingest_job *job, uint32_t s, cons
 	return TPD_OK;
 }
 
-/* Those that weights are predicted from must not be derived. */
+/* Those that others are predicted from, or scaled by, must not be derived. */
 static void keep_moments(struct tpd_ingest_job *job)
 {
 	for (uint32_t f = 0; f < job->manifest.file_count; f++)
@@ -237,11 +237,12 @@ static void keep_moments(struct tpd_ingest_job *job)
 			const struct tpd_segment_work *work = &job->files[f].segments[s];
 			const struct tpd_predictor *p = &work->predictor;
 
-			if (work->takes_twin || work->plan.encoding != TPD_ENCODING_PREDICTED ||
-			    !(work->plan.terms & (TPD_TERM_BEFORE | TPD_TERM_NOW)))
+			if (work->takes_twin || !tpd_encoding_takes_inputs(work->plan.encoding))
 				continue;
-			job->files[p->m_file].segments[p->m_segment].takes_twin = false;
-			job->files[p->v_file].segments[p->v_segment].takes_twin = false;
+			if (work->plan.terms & (TPD_TERM_BEFORE | TPD_TERM_NOW))
+				job->files[p->m_file].segments[p->m_segment].takes_twin = false;
+			if (work->plan.terms & (TPD_TERM_BEFORE | TPD_TERM_NOW | TPD_TERM_SCALE))
+				job->files[p->v_file].segments[p->v_segment].takes_twin = false;
 		}
 }
 

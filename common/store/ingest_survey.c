@@ -33,6 +33,12 @@ static struct geometry sample_geometry(const struct tpd_segment *seg)
 	return (struct geometry){1, seg->length, width, elements};
 }
 
+/* The same elements of what it is predicted from, which is F32 whatever it is itself. */
+static struct geometry geometry_of_inputs(const struct geometry *g)
+{
+	return (struct geometry){g->stretches, g->stretch / g->width * 4, 4, g->elements};
+}
+
 /* Where stretch i begins, in bytes of the segment. */
 static uint64_t stretch_start(const struct geometry *g, uint64_t i)
 {
@@ -131,7 +137,7 @@ static enum tpd_status open_segment(const struct tpd_segment *seg, bool is_tenso
 	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++) {
 		if (!(tpd_terms_need(work->predictor.terms) >> i & 1))
 			continue;
-		work->sample_inputs[i] = malloc(work->sample_bytes);
+		work->sample_inputs[i] = malloc(work->sample_bytes / g.width * 4 + 1);
 		if (!work->sample_inputs[i])
 			return tpd_fail_nomem(err);
 	}
@@ -142,7 +148,7 @@ static enum tpd_status merge_slot(struct tpd_ingest_job *job, const struct tpd_s
 {
 	const struct tpd_segment *seg = &job->file->entry->segments[slot->segment];
 	struct tpd_segment_work *work = &job->file->segments[slot->segment];
-	struct geometry g = sample_geometry(seg);
+	const struct geometry g = sample_geometry(seg), inputs = geometry_of_inputs(&g);
 	uint64_t pos = slot->chunk * tpd_chunk_bytes(seg->dtype);
 
 	job->file->marks[slot->number] = slot->mark;
@@ -151,7 +157,8 @@ static enum tpd_status merge_slot(struct tpd_ingest_job *job, const struct tpd_s
 		cut_sample(&g, pos, slot->len, slot->p, slot->p_len, work->sample_p);
 	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
 		if (work->sample_inputs[i] && has_sample(seg, slot->chunk))
-			cut_sample(&g, pos, slot->len, slot->inputs.of[i].data, slot->inputs.of[i].len, work->sample_inputs[i]);
+			cut_sample(&inputs, pos / g.width * 4, slot->len / g.width * 4, slot->inputs.of[i].data, slot->inputs.of[i].len,
+				   work->sample_inputs[i]);
 	if (work->stats)
 		return tpd_stats_add_survey(work->stats, &slot->survey, slot->sample, slot->samples, err);
 	return TPD_OK;
@@ -178,12 +185,15 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 
 	if (work->stats)
 		tpd_stats_end_survey(work->stats);
+	sample.try_scaled = work->may_be_scaled;
 	if (work->predictor.terms) {
 		for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
-			inputs.of[i] = (struct tpd_bytes){work->sample_inputs[i], work->sample_inputs[i] ? work->sample_bytes : 0};
+			inputs.of[i] = (struct tpd_bytes){work->sample_inputs[i],
+							  work->sample_inputs[i] ? work->sample_bytes / g.width * 4 : 0};
 		sample.inputs = &inputs;
 		sample.term_sets = sets;
-		sample.term_set_count = tpd_ingest_term_sets(job, work, sets);
+		sample.term_set_count = work->may_be_scaled ? 0 : tpd_ingest_term_sets(job, work, sets);
+		sample.scaled_terms = work->may_be_scaled ? work->predictor.terms : 0;
 	}
 	status = tpd_plan_choose(job->codecs[worker], seg->dtype, row, &sample, &work->plan, &work->cost,
 				 &work->cost_alone, err);

@@ -568,31 +568,51 @@ static enum tpd_status check_derived(const struct tpd_manifest *m, const struct 
 	return TPD_OK;
 }
 
-/* A moment of a tensor: as long as it, and neither predicted nor derived itself; before: it has one in the referenced checkpoint, too. */
-static bool is_moment(const struct tpd_manifest *m, const struct tpd_segment *of, uint32_t file, uint32_t segment, bool before)
+#define SCALES (TPD_TERM_SCALE | TPD_TERM_CAME_IN)
+#define MOMENTS (TPD_TERM_BEFORE | TPD_TERM_NOW)
+
+/*
+ * A moment of a tensor: as long as it, of a float type, and not derived; before: it has one in the referenced checkpoint, too. Nothing is in a
+ * circle, since an exp_avg (scaled) may itself be read with an exp_avg_sq, and that with no other of its checkpoint.
+ */
+static bool is_moment(const struct tpd_manifest *m, const struct tpd_segment *of, uint32_t file, uint32_t segment, bool scaled, bool before)
 {
 	const struct tpd_entry *entry = file < m->file_count ? &m->entries[m->files[file]] : NULL;
+	const struct tpd_predictor *own;
 	const struct tpd_segment *seg;
 
-	if (!entry || segment < 1 || segment >= entry->segment_count || tpd_entry_predictor(entry, segment))
+	if (!entry || segment < 1 || segment >= entry->segment_count)
 		return false;
 	seg = &entry->segments[segment];
-	return seg->dtype == of->dtype && seg->length == of->length && !(seg->has_ref && seg->derived) &&
-	       (!before || (seg->has_ref && !seg->in_slabs));
+	own = tpd_entry_predictor(entry, segment);
+	if (own && !(scaled && (own->terms & ~SCALES) == 0))
+		return false;
+	return (seg->dtype == TPD_DTYPE_F32 || seg->dtype == TPD_DTYPE_BF16) &&
+	       seg->length / tpd_dtype_width(seg->dtype) == of->length / tpd_dtype_width(of->dtype) && !(seg->has_ref && seg->derived) &&
+	       (!before || seg->has_ref);
+}
+
+static bool is_predictor(const struct tpd_manifest *m, const struct tpd_segment *seg, const struct tpd_predictor *p)
+{
+	const bool before = p->terms & TPD_TERM_BEFORE;
+
+	if (p->terms == 0 || p->terms > (SCALES | ((1u << TPD_TERM_COUNT) - 1)) || !seg->has_ref || seg->derived)
+		return false;
+	if (p->terms & SCALES) /* an exp_avg */
+		return (p->terms & ~SCALES) == 0 && p->terms & TPD_TERM_SCALE && (seg->dtype == TPD_DTYPE_F32 || seg->dtype == TPD_DTYPE_BF16) &&
+		       is_moment(m, seg, p->v_file, p->v_segment, false, p->terms & TPD_TERM_CAME_IN);
+	if (seg->dtype != TPD_DTYPE_F32 || (p->terms & TPD_TERM_STEP && seg->in_slabs))
+		return false;
+	return !(p->terms & MOMENTS) ||
+	       (is_moment(m, seg, p->m_file, p->m_segment, true, before) && is_moment(m, seg, p->v_file, p->v_segment, false, before));
 }
 
 static enum tpd_status check_predictors(const struct tpd_manifest *m, const struct tpd_entry *entry, enum tpd_status class, struct tpd_err *err)
 {
-	for (uint32_t i = 0; i < entry->predictor_count; i++) {
-		const struct tpd_predictor *p = &entry->predictors[i];
-		const struct tpd_segment *seg = &entry->segments[p->segment];
-		bool before = p->terms & TPD_TERM_BEFORE;
-
-		if (p->terms == 0 || p->terms >= 1u << TPD_TERM_COUNT || seg->dtype != TPD_DTYPE_F32 || !seg->has_ref || seg->in_slabs ||
-		    (p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW) &&
-		     (!is_moment(m, seg, p->m_file, p->m_segment, before) || !is_moment(m, seg, p->v_file, p->v_segment, before))))
-			return tpd_fail(err, class, "manifest: '%s': segment %u cannot be predicted from that", entry->path, p->segment);
-	}
+	for (uint32_t i = 0; i < entry->predictor_count; i++)
+		if (!is_predictor(m, &entry->segments[entry->predictors[i].segment], &entry->predictors[i]))
+			return tpd_fail(err, class, "manifest: '%s': segment %u cannot be predicted from that", entry->path,
+					entry->predictors[i].segment);
 	return TPD_OK;
 }
 

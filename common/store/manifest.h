@@ -70,7 +70,7 @@ struct tpd_tie {
 /* What a tensor's chunks may be predicted from, beside its reference (FORMAT.md section 2): segments of this checkpoint. */
 struct tpd_predictor {
 	uint32_t segment;
-	uint32_t m_file, m_segment, v_file, v_segment; /* exp_avg and exp_avg_sq, where terms need them */
+	uint32_t m_file, m_segment, v_file, v_segment; /* exp_avg and exp_avg_sq, where terms need them: TPD_TERM_SCALE the latter only */
 	uint8_t terms;                                 /* TPD_TERM_* */
 };
 

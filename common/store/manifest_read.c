@@ -270,7 +270,7 @@ static enum tpd_status read_predictor(struct reader *r, struct tpd_entry *entry,
 {
 	struct tpd_predictor predictor = {.segment = s};
 	unsigned terms = 0;
-	enum tpd_status status = read_u8(&r->rd, "terms", 1u << TPD_TERM_COUNT, &terms, err);
+	enum tpd_status status = read_u8(&r->rd, "terms", r->version >= 5 ? 2 * TPD_TERM_CAME_IN : 1u << TPD_TERM_COUNT, &terms, err);
 
 	if (status || terms == 0)
 		return status;
@@ -279,8 +279,9 @@ static enum tpd_status read_predictor(struct reader *r, struct tpd_entry *entry,
 		status = read_u32(&r->rd, "file number", &predictor.m_file, err);
 		if (!status)
 			status = read_u32(&r->rd, "segment number", &predictor.m_segment, err);
-		if (!status)
-			status = read_u32(&r->rd, "file number", &predictor.v_file, err);
+	}
+	if (!status && terms & (TPD_TERM_BEFORE | TPD_TERM_NOW | TPD_TERM_SCALE)) {
+		status = read_u32(&r->rd, "file number", &predictor.v_file, err);
 		if (!status)
 			status = read_u32(&r->rd, "segment number", &predictor.v_segment, err);
 	}

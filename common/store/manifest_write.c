@@ -98,7 +98,9 @@ static void put_predictor(struct tpd_buf *out, const struct tpd_predictor *p)
 {
 	tpd_buf_u8(out, p ? p->terms : 0);
 	if (p && p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW))
-		put_counts(out, (const uint64_t[]){p->m_file, p->m_segment, p->v_file, p->v_segment}, 4);
+		put_counts(out, (const uint64_t[]){p->m_file, p->m_segment}, 2);
+	if (p && p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW | TPD_TERM_SCALE))
+		put_counts(out, (const uint64_t[]){p->v_file, p->v_segment}, 2);
 }
 
 static void put_segment(struct tpd_buf *out, const struct tpd_entry *entry, uint32_t s)

@@ -1,0 +1,64 @@
+/*
+ * scaled.h - encoding `scaled` (SPEC.md section 11): values that are expected to differ from their prediction by an amount of their own.
+ *
+ * Adam's moments are of this kind (Kingma and Ba, arXiv:1412.6980): exp_avg lies around a fraction of what it was, as far away as the root of
+ * exp_avg_sq says; exp_avg_sq is what it was, less a constant part, plus what came in, which has a size for each row and each column.
+ */
+#ifndef TPD_CODEC_SCALED_H
+#define TPD_CODEC_SCALED_H
+
+#include "base/tpd.h"
+#include "codec/codec.h"
+#include "codec/internal.h"
+
+/* The form byte. */
+enum { TPD_SCALED_V2 = 1, TPD_SCALED_V1 = 2, TPD_SCALED_COLUMNS = 4, TPD_SCALED_ROWS = 8, TPD_SCALED_FORMS = 16 };
+
+#define TPD_SCALED_CLASSES 3u /* K / 4 even, odd; rows in own ulps */
+#define TPD_SCALED_OWN_ULPS 2u
+#define TPD_SCALED_COLUMN_MIDDLE 128
+
+/* What stands before the symbols, and so do arrays made from it; all in codec->scaled. */
+struct tpd_scaled {
+	enum tpd_dtype dtype;
+	size_t width, n, count; /* bytes of an element; elements, row pieces */
+	struct tpd_pieces pieces;
+	unsigned form;
+	float factor;          /* of the reference, in rows without one of their own */
+	float share;           /* of v1, in what came in */
+	int base;              /* of K */
+	float *row_factors;    /* one a piece; form TPD_SCALED_ROWS */
+	uint8_t *levels;       /* one a piece; 0: in own ulps */
+	uint8_t *columns;      /* pieces.row of them, and as many again; form TPD_SCALED_COLUMNS */
+	int16_t *scale;        /* one an element; form TPD_SCALED_V2 */
+	uint8_t *predicted;    /* one of width bytes an element */
+	uint8_t *steps, *classes, *sorted; /* a byte an element */
+	float *v1, *v2;        /* the inputs, continued with zeros */
+	double *sums;          /* for the encoder: some a piece and a column */
+	float *a, *b, *c;      /* for the encoder: one an element */
+};
+
+/* Memory for a chunk of n elements in these pieces; dtype is F32 or BF16. */
+enum tpd_status tpd_scaled_room(struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_pieces *pieces, struct tpd_scaled *out,
+				struct tpd_err *err);
+/* n floats of an input, continued with zeros; NULL where there is none. */
+void tpd_scaled_load(const struct tpd_bytes *from, size_t n, float *out);
+/* The column of the first element of piece i. */
+static inline size_t tpd_scaled_column(const struct tpd_scaled *s, size_t i)
+{
+	return i == 0 ? s->pieces.row - s->pieces.first : 0;
+}
+/* From all of the above: the prediction. The caller has set the floating-point mode. */
+void tpd_scaled_predict(struct tpd_codec *codec, struct tpd_scaled *s, const uint8_t *p);
+/* ... and each element's T and class. */
+void tpd_scaled_steps(struct tpd_codec *codec, struct tpd_scaled *s);
+
+#define TPD_SCALED_BOUND(n, count, row, width) \
+	(64 + 3 * TPD_SYMBOLS_BOUND(count) + TPD_SYMBOLS_BOUND(row) + (n) + TPD_SCALED_CLASSES + (n) * (width) + TPD_FIELDS_SLACK + (width))
+
+enum tpd_status tpd_encode_scaled(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk, const uint8_t *p,
+				  size_t *out_len, struct tpd_err *err);
+enum tpd_status tpd_decode_scaled(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
+				  const struct tpd_inputs *inputs, uint8_t *out, size_t len, struct tpd_err *err);
+
+#endif
