@@ -406,6 +406,7 @@ static void encode_all(uint32_t number, const struct test_case *test)
 				if (has_terms && terms + 1 < TERM_SETS && bias == 3)
 					continue;
 				plan.grid_bias = (uint8_t)bias;
+				plan.nibbles = bias == 3; /* `rows` looks at this instead */
 				plan.terms = (uint8_t)terms;
 				encode_as(number, test, &plan, false);
 			}

@@ -15,148 +15,13 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zstd.h>
 
-#include "second_reader.h"
+#include "second_rows.h"
+#include "second_symbols.h"
 
 enum { DTYPE_F32 = 1, DTYPE_F16 = 2, DTYPE_BF16 = 3, DTYPE_F64 = 4, DTYPES = 23 };
 
 static const uint8_t width_of[DTYPES] = {1, 4, 2, 2, 8, 1, 1, 2, 2, 4, 4, 8, 8, 1, 1, 1, 1, 1, 1, 8, 1, 1, 1};
-
-/* Section 2: all that `in` holds is one frame, of exactly n bytes, with a window of at most 2^23. */
-static void zstd_frame(struct reader in, const uint8_t *ref, size_t ref_len, uint8_t *out, size_t n)
-{
-	size_t size = (size_t)in.left;
-	uint64_t window = n; /* a frame of a single segment: its content */
-	ZSTD_DCtx *ctx;
-
-	/* A skippable frame is no Zstandard frame, but the library would skip it: hence the magic number. */
-	need(in.status, size >= 6 && load(in.at, 4) == 0xfd2fb528);
-	if (*in.status)
-		return;
-	if (!(in.at[4] & 0x20)) {
-		window = 1ull << (10 + (in.at[5] >> 3));
-		window += window / 8 * (in.at[5] & 7);
-	}
-	need(in.status, window <= 1u << 23 && ZSTD_findFrameCompressedSize(in.at, size) == size);
-	ctx = ZSTD_createDCtx();
-	if (!ctx || (ref_len > 0 && ZSTD_isError(ZSTD_DCtx_refPrefix(ctx, ref, ref_len))))
-		fail(in.status, SECOND_NOMEM);
-	if (!*in.status)
-		need(in.status, ZSTD_decompressDCtx(ctx, out, n, in.at, size) == n);
-	ZSTD_freeDCtx(ctx);
-}
-
-/* Section 3: what a coder knows of each byte value. */
-struct table {
-	uint32_t f[256], cum[256];
-	uint8_t byte_at[4096];
-};
-
-/* From `first` to `last`, of which both occur. */
-static void frequencies(struct reader *in, unsigned first, unsigned last, struct table *t)
-{
-	uint32_t sum = 0;
-
-	memset(t, 0, sizeof *t);
-	for (unsigned s = first; s <= last && !*in->status; s++) {
-		uint64_t v = varint(in);
-
-		need(in->status, v <= 4096 - sum);
-		if (*in->status)
-			return;
-		t->f[s] = (uint32_t)v;
-		t->cum[s] = sum;
-		memset(t->byte_at + sum, (int)s, t->f[s]);
-		sum += t->f[s];
-		if (v == 0) {
-			s += (unsigned)integer(in, 1);
-			need(in->status, s < last);
-		}
-	}
-	need(in->status, sum == 4096 && t->f[first] > 0 && t->f[last] > 0);
-}
-
-/* Section 3: the lanes. */
-struct coder {
-	unsigned lanes;
-	uint32_t state[64];
-	struct reader words;
-};
-
-static struct coder coder_open(struct reader *in, unsigned k)
-{
-	struct coder c = {.lanes = 1u << k};
-	uint64_t w = integer(in, 4);
-
-	for (unsigned lane = 0; lane < c.lanes; lane++) {
-		c.state[lane] = (uint32_t)integer(in, 4);
-		need(in->status, c.state[lane] >= 1u << 15 && c.state[lane] < 1u << 31);
-	}
-	c.words = take(in, 2 * w);
-	return c;
-}
-
-static uint8_t code_back(struct coder *c, size_t i, const struct table *t)
-{
-	uint32_t *x = &c->state[i % c->lanes];
-	uint32_t slot = *x % 4096;
-	uint8_t s = t->byte_at[slot];
-
-	*x = t->f[s] * (*x >> 12) + slot - t->cum[s];
-	if (*x < 1u << 15)
-		*x = *x << 16 | (uint32_t)integer(&c->words, 2);
-	return s;
-}
-
-static void coder_close(const struct coder *c)
-{
-	need(c->words.status, c->words.left == 0);
-	for (unsigned lane = 0; lane < c->lanes; lane++)
-		need(c->words.status, c->state[lane] == 1u << 15);
-}
-
-/* Section 3, coder 3. */
-static void rans(struct reader *in, uint8_t *out, size_t n)
-{
-	unsigned k = (unsigned)integer(in, 1), first = (unsigned)integer(in, 1), last = (unsigned)integer(in, 1);
-	struct table table;
-	struct coder c;
-
-	need(in->status, k <= 6 && first < last);
-	if (!*in->status)
-		frequencies(in, first, last, &table);
-	if (*in->status)
-		return;
-	c = coder_open(in, k);
-	for (size_t i = 0; i < n && !*in->status; i++)
-		out[i] = code_back(&c, i, &table);
-	coder_close(&c);
-}
-
-/* Section 3: S(n). */
-void second_symbols(struct reader *in, uint8_t *out, size_t n)
-{
-	uint64_t coder = integer(in, 1);
-	struct reader part;
-
-	if (coder > 3)
-		fail(in->status, SECOND_UNSUPPORTED);
-	need(in->status, n > 0 || coder == 0);
-	if (n == 0 || *in->status)
-		return;
-	if (coder == 0) {
-		part = take(in, n);
-		memcpy(out, part.at, (size_t)part.left);
-	} else if (coder == 1) {
-		memset(out, (int)integer(in, 1), n);
-	} else if (coder == 2) {
-		part = take(in, integer(in, 4));
-		zstd_frame(part, NULL, 0, out, n);
-	} else {
-		rans(in, out, n);
-	}
-}
 
 struct fields second_fields_open(struct reader *in)
 {
@@ -298,7 +163,7 @@ static void sparse(struct reader *in, const struct layout *l, uint8_t *out, size
 	need(in->status, code <= 1 && k <= (code == 1 ? 31 : 0) && m <= n);
 	if (*in->status)
 		return;
-	second_symbols(in, list, (size_t)m);
+	symbols(in, list, (size_t)m);
 	b = second_fields_open(in);
 	for (size_t j = 0; j < m && !*in->status; j++) {
 		next += gap(&gaps, &at, code, k, n - next);
@@ -491,7 +356,7 @@ static void class_symbols(struct reader *in, const struct layout *l, const uint8
 		fail(in->status, SECOND_UNSUPPORTED);
 	need(in->status, by == 0 || (e->s && (by == 1 || (e->v1 && e->v2))));
 	if (!*in->status && by < 2)
-		second_symbols(in, level, pieces);
+		symbols(in, level, pieces);
 	for (size_t i = 0; i < pieces && !*in->status; i++)
 		need(in->status, level[i] <= 8);
 	if (by == 2) {
@@ -543,11 +408,11 @@ static void grid(struct reader *in, const struct layout *l, const struct expecte
 	need(in->status, l->mantissa > 0 && row >= 1 && row <= 8192 && first >= 1 && first <= row);
 	if (*in->status)
 		return;
-	second_symbols(in, ts, n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row);
+	symbols(in, ts, n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row);
 	if (e)
 		class_symbols(in, l, out, e, first, row, list, n);
 	else
-		second_symbols(in, list, n);
+		symbols(in, list, n);
 	b = second_fields_open(in);
 	for (size_t i = 0, lane = 0, piece = 0; i < n && !*in->status; i++, lane++) {
 		if (i == end) { /* a piece begins */
@@ -626,8 +491,8 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 		if (!(terms >> k & 1))
 			continue;
 		if (form == 1) {
-			second_symbols(in, bytes + 2 * k * rows, rows);
-			second_symbols(in, bytes + (2 * k + 1) * rows, rows);
+			symbols(in, bytes + 2 * k * rows, rows);
+			symbols(in, bytes + (2 * k + 1) * rows, rows);
 		} else {
 			struct reader part = take(in, 4);
 
@@ -688,7 +553,7 @@ static void planes(struct reader *in, unsigned dtype, unsigned width, uint8_t *o
 
 	need(in->status, rotate == 0 || (rotate == 1 && dtype >= DTYPE_F32 && dtype <= DTYPE_F64));
 	for (unsigned b = 0; b < width && !*in->status; b++) {
-		second_symbols(in, plane, n);
+		symbols(in, plane, n);
 		for (size_t i = 0; i < n && !*in->status; i++)
 			out[i * width + b] = plane[i];
 	}
@@ -715,7 +580,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 	uint8_t *scratch;
 	size_t n, tail;
 
-	if (encoding > 10 || dtype >= DTYPES)
+	if (encoding > 12 || dtype >= DTYPES)
 		return SECOND_UNSUPPORTED;
 	if (out_len == 0)
 		return SECOND_CORRUPT;
@@ -726,7 +591,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 		layout = floats[dtype];
 	n = out_len / (layout.width / 8);
 	tail = out_len % (layout.width / 8);
-	scratch = calloc(3, out_len); /* the symbols, what of them is known, and the T of the pieces: at most n each */
+	scratch = calloc(5, out_len); /* the symbols, what of them is known, and the T of the pieces: at most n each; `rows`: 2 n and 2 n */
 	if (!scratch)
 		return SECOND_NOMEM;
 
@@ -751,11 +616,14 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 		}
 		need(&status, encoding != 8 || dtype == DTYPE_F32);
 		need(&status, encoding != 9 || dtype == DTYPE_F32 || dtype == DTYPE_BF16);
+		need(&status, encoding <= 10 || (dtype != 0 && layout.width == 8));
 		need(&status, encoding != 10 || dtype == DTYPE_F16 || dtype == DTYPE_BF16);
 		if (encoding == 8 && !status)
 			predict(&in, inputs, out, n);
 		if (status)
 			; /* nothing to go on with */
+		else if (encoding > 10)
+			second_rows(&in, dtype, encoding == 12 ? out : NULL, out, n, scratch, scratch + 2 * out_len);
 		else if (encoding == 4)
 			planes(&in, dtype, layout.width / 8, out, n, scratch);
 		else if (encoding == 5)

@@ -139,7 +139,6 @@ struct fields {
 	unsigned held[16];  /* bits in the queue, at most 63 */
 };
 
-void second_symbols(struct reader *in, uint8_t *out, size_t n);
 uint64_t second_field(struct fields *b, size_t index, unsigned bits);
 struct fields second_fields_open(struct reader *in);
 void second_fields_close(const struct fields *b);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "second_reader.h"
+#include "second_symbols.h"
 
 struct header {
 	unsigned form;
@@ -59,12 +60,12 @@ static void read_header(struct reader *in, const struct second_input inputs[5], 
 	h->levels = h->high + h->pieces;
 	h->columns = h->levels + h->pieces;
 	if (h->form & 8) {
-		second_symbols(in, h->low, h->pieces);
-		second_symbols(in, h->high, h->pieces);
+		symbols(in, h->low, h->pieces);
+		symbols(in, h->high, h->pieces);
 	}
-	second_symbols(in, h->levels, h->pieces);
+	symbols(in, h->levels, h->pieces);
 	if (h->form & 4)
-		second_symbols(in, h->columns, h->row);
+		symbols(in, h->columns, h->row);
 }
 
 /* The scale, from the inputs. */
@@ -182,7 +183,7 @@ void second_scaled(struct reader *in, const struct layout *l, const struct secon
 	}
 	for (unsigned c = 0, at = 0; c < 3 && !*in->status; c++) {
 		next[c] = at;
-		second_symbols(in, sorted + at, counts[c]);
+		symbols(in, sorted + at, counts[c]);
 		at += (unsigned)counts[c];
 	}
 	b = second_fields_open(in);

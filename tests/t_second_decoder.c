@@ -426,6 +426,7 @@ static void check_case(struct tpd_codec *codec, enum tpd_dtype dtype, enum relat
 		if ((!chunk.p && tpd_encoding_needs_reference((enum tpd_encoding)e)) ||
 		    !tpd_encoding_allows((enum tpd_encoding)e, dtype))
 			continue;
+		plan.nibbles = below(2);
 		plan.terms = e == TPD_ENCODING_SCALED ? scales[below(TPD_ARRAY_LEN(scales))] : (uint8_t)(1 + below(15));
 		plan.encoding = (enum tpd_encoding)e;
 		check_chunk(codec, &plan, &chunk, count, seen);
@@ -458,7 +459,7 @@ END_TEST
 START_TEST(full_chunks_use_everything)
 {
 	static const enum tpd_dtype types[] = {TPD_DTYPE_BYTES, TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16,
-					       TPD_DTYPE_I64};
+					       TPD_DTYPE_I64, TPD_DTYPE_U8};
 	struct tpd_codec *codec;
 	struct seen seen = {0};
 

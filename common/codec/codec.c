@@ -36,7 +36,8 @@ const char *tpd_encoding_name(enum tpd_encoding encoding)
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
-	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || tpd_encoding_takes_inputs(encoding);
+	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || tpd_encoding_takes_inputs(encoding) ||
+	       encoding == TPD_ENCODING_ROWS_REF;
 }
 
 bool tpd_encoding_needs_inputs(enum tpd_encoding encoding)
@@ -49,12 +50,27 @@ bool tpd_encoding_takes_inputs(enum tpd_encoding encoding)
 	return encoding == TPD_ENCODING_SCALED || tpd_encoding_needs_inputs(encoding);
 }
 
+/* Numbers below TPD_ENCODING_COUNT may still be free. */
+static bool is_known(enum tpd_encoding encoding)
+{
+	return tpd_encoding_name(encoding)[0] != '?';
+}
+
+/* Is it coded by row pieces? */
+static bool has_rows(enum tpd_encoding encoding)
+{
+	return encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || tpd_encoding_takes_inputs(encoding) ||
+	       encoding == TPD_ENCODING_ROWS || encoding == TPD_ENCODING_ROWS_REF;
+}
+
 bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 {
 	struct tpd_grid_type type;
 
-	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)dtype >= TPD_DTYPE_COUNT)
+	if (!is_known(encoding) || (unsigned)dtype >= TPD_DTYPE_COUNT)
 		return false;
+	if (encoding == TPD_ENCODING_ROWS || encoding == TPD_ENCODING_ROWS_REF)
+		return tpd_dtype_width(dtype) == 1 && dtype != TPD_DTYPE_BYTES;
 	if (encoding == TPD_ENCODING_PREDICTED)
 		return dtype == TPD_DTYPE_F32;
 	if (encoding == TPD_ENCODING_STEPPED)
@@ -157,6 +173,7 @@ void tpd_codec_free(struct tpd_codec *codec)
 	free(codec->tables.data);
 	free(codec->scaled.data);
 	free(codec->places.data);
+	free(codec->rows.data);
 	free(codec);
 }
 
@@ -231,6 +248,14 @@ static enum tpd_status try_sparse_bytes(struct tpd_codec *codec, const struct tp
 	return status == TPD_OK ? tpd_encode_with(codec, use, chunk, 0, payload_len, err) : status;
 }
 
+/* What stands in for an encoding where there is no reference. */
+static enum tpd_encoding alone(enum tpd_encoding encoding)
+{
+	if (encoding == TPD_ENCODING_ROWS_REF)
+		return TPD_ENCODING_ROWS;
+	return encoding == TPD_ENCODING_ZSTD_REF ? TPD_ENCODING_ZSTD : TPD_ENCODING_PLANES;
+}
+
 enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
 				 uint8_t *out, enum tpd_encoding *out_encoding, size_t *out_len, struct tpd_err *err)
 {
@@ -242,8 +267,7 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	if (chunk->len == 0 || chunk->len > TPD_CHUNK_MAX_BYTES || !tpd_encoding_allows(plan->encoding, plan->dtype))
 		return tpd_fail(err, TPD_USAGE, "a chunk of %zu bytes cannot be encoded as %s of %s", chunk->len,
 				tpd_dtype_name(plan->dtype), tpd_encoding_name(plan->encoding));
-	if ((plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES ||
-	     tpd_encoding_takes_inputs(plan->encoding)) && (plan->row == 0 || plan->row > TPD_ROW_MAX))
+	if (has_rows(plan->encoding) && (plan->row == 0 || plan->row > TPD_ROW_MAX))
 		return tpd_fail(err, TPD_USAGE, "a row of %u elements", plan->row);
 	if (chunk->p && chunk->ref_len == chunk->len && memcmp(chunk->x, chunk->p, chunk->len) == 0) {
 		*out_encoding = TPD_ENCODING_COPY;
@@ -251,7 +275,7 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 		return TPD_OK;
 	}
 	if (tpd_encoding_needs_reference(use.encoding) && (!chunk->p || chunk->ref_len == 0))
-		use.encoding = use.encoding == TPD_ENCODING_ZSTD_REF ? TPD_ENCODING_ZSTD : TPD_ENCODING_PLANES;
+		use.encoding = alone(use.encoding);
 	if (tpd_encoding_takes_inputs(use.encoding) &&
 	    ((tpd_encoding_needs_inputs(use.encoding) && use.terms == 0) || !tpd_terms_have(use.terms, chunk->inputs)))
 		use.encoding = use.encoding == TPD_ENCODING_STEPPED ? TPD_ENCODING_CLASSES : TPD_ENCODING_GRID;
@@ -322,6 +346,8 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 		return tpd_zstd_decode(codec->zstd, ref, ref_len, payload, payload_len, out, out_len, err);
 	case TPD_ENCODING_PLANES:
 		return tpd_decode_planes(codec, dtype, &rd, out, out_len, err);
+	case TPD_ENCODING_ROWS:
+		return tpd_decode_rows(codec, dtype, &rd, NULL, out, out_len, err);
 	default:
 		break;
 	}
@@ -332,6 +358,8 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 		return tpd_decode_sparse(codec, dtype, &rd, p, out, out_len, err);
 	if (encoding == TPD_ENCODING_SCALED)
 		return tpd_decode_scaled(codec, dtype, &rd, p, references->inputs, out, out_len, err);
+	if (encoding == TPD_ENCODING_ROWS_REF)
+		return tpd_decode_rows(codec, dtype, &rd, p, out, out_len, err);
 	if (encoding == TPD_ENCODING_PREDICTED) {
 		status = tpd_predict_decode(codec, &rd, p, references->inputs, out_len / tpd_dtype_width(dtype), &p, err);
 		if (status != TPD_OK)

@@ -42,7 +42,9 @@
 	X(CLASSES, 7, "classes") \
 	X(PREDICTED, 8, "predicted") \
 	X(SCALED, 9, "scaled") \
-	X(STEPPED, 10, "stepped")
+	X(STEPPED, 10, "stepped") \
+	X(ROWS, 11, "rows") \
+	X(ROWS_REF, 12, "rows-ref")
 
 enum tpd_encoding {
 #define TPD_ENCODING_X(sym, num, name) TPD_ENCODING_##sym = (num),
@@ -97,9 +99,10 @@ bool tpd_terms_have(unsigned terms, const struct tpd_inputs *inputs); /* are the
 struct tpd_plan {
 	enum tpd_encoding encoding; /* what to try first */
 	enum tpd_dtype dtype;
-	uint32_t row;               /* row length in elements, 1..TPD_ROW_MAX; grid only */
+	uint32_t row;               /* row length in elements, 1..TPD_ROW_MAX */
 	uint8_t grid_bias;          /* T = median exponent + M - grid_bias; 2 or 3 */
 	uint8_t terms;              /* predicted, stepped and scaled only */
+	bool nibbles;               /* rows, rows-ref: elements are two values of 4 bits */
 };
 
 /*
@@ -120,6 +123,11 @@ struct tpd_sample {
 #define TPD_SAMPLE_STRETCHES 32u               /* otherwise: so many stretches ... */
 #define TPD_SAMPLE_STRETCH_ELEMENTS (1u << 10) /* ... of so many elements, the i-th beginning at element
 						  floor(i * (elements - 1024) / 31) */
+/* Of types of one byte both are four times as much: tables for all byte values are half of what a smaller sample takes, and little of a chunk. */
+static inline uint32_t tpd_sample_times(enum tpd_dtype dtype)
+{
+	return tpd_dtype_width(dtype) == 1 && dtype != TPD_DTYPE_BYTES ? 4 : 1;
+}
 
 /*
  * Choose by trying every encoding that the type allows on the sample, or on an eighth of it when it is far behind there.  out_bytes: what

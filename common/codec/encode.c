@@ -14,6 +14,7 @@
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
+#include "codec/rows.h"
 #include "codec/scaled.h"
 #include "codec/step.h"
 
@@ -248,7 +249,7 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 
 	assert(tpd_encoding_allows(plan->encoding, plan->dtype));
 	if (plan->encoding == TPD_ENCODING_SPARSE || plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES ||
-	    tpd_encoding_takes_inputs(plan->encoding)) {
+	    tpd_encoding_takes_inputs(plan->encoding) || plan->encoding == TPD_ENCODING_ROWS_REF) {
 		status = tpd_padded_reference(codec, chunk->p, chunk->ref_len, chunk->len, &p, err);
 		if (status != TPD_OK)
 			return status;
@@ -269,6 +270,10 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 	case TPD_ENCODING_PREDICTED:
 	case TPD_ENCODING_STEPPED:
 		return encode_grid(codec, plan, chunk, p, force_t, out_len, err);
+	case TPD_ENCODING_ROWS:
+	case TPD_ENCODING_ROWS_REF:
+		return tpd_encode_rows(codec, plan->dtype, plan->nibbles && tpd_rows_may_split(plan->dtype), chunk->x, p,
+				       &(struct tpd_pieces){plan->row - (size_t)(chunk->element % plan->row), plan->row, chunk->len}, out_len, err);
 	default: /* raw, copy: nothing to make */
 		*out_len = SIZE_MAX;
 		return TPD_OK;

@@ -80,6 +80,7 @@ struct tpd_codec {
 	struct tpd_scratch tables;  /* of all classes */
 	struct tpd_scratch scaled;  /* all that `scaled` makes of a header */
 	struct tpd_scratch places;  /* changed positions, uint32_t */
+	struct tpd_scratch rows;    /* tables, and what they are made from */
 	uint64_t mismatches;
 	uint16_t cost[TPD_RANS_SUM]; /* cost[f]: log2(4096 / f) in 1/4096 bit, rounded down; f > 0 */
 	uint32_t rans_decode[TPD_RANS_SUM];
@@ -180,6 +181,13 @@ enum tpd_status tpd_decode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype,
 struct tpd_steps;
 enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,
 				const uint8_t *p, const struct tpd_steps *steps, uint8_t *out, size_t len, struct tpd_err *err);
+
+/* ---- `rows` and `rows-ref`, SPEC.md section 14 (rows_encode.c, rows_decode.c); p: NULL for `rows`, else as long as the chunk ---- */
+
+enum tpd_status tpd_encode_rows(struct tpd_codec *codec, enum tpd_dtype dtype, bool nibbles, const uint8_t *x, const uint8_t *p,
+				const struct tpd_pieces *pieces, size_t *out_len, struct tpd_err *err);
+enum tpd_status tpd_decode_rows(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p, uint8_t *out, size_t len,
+				struct tpd_err *err);
 
 /* ---- Zstandard (zstd.c) ---- */
 

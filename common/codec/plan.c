@@ -15,6 +15,7 @@
 
 #include "codec/codec.h"
 #include "codec/internal.h"
+#include "codec/rows.h"
 
 #define GRID_BIAS_MIN 2u
 #define GRID_BIAS_MAX 3u
@@ -58,11 +59,12 @@ static bool worth_trying(enum tpd_encoding encoding, enum tpd_dtype dtype, bool 
 struct candidate {
 	enum tpd_encoding encoding;
 	uint8_t grid_bias;
+	bool nibbles;
 	uint64_t heat, bytes; /* of the heat, of all */
 	bool is_out;
 };
 
-#define CANDIDATES_MAX (TPD_ENCODING_COUNT + 2 * (GRID_BIAS_MAX - GRID_BIAS_MIN))
+#define CANDIDATES_MAX (TPD_ENCODING_COUNT + 2 * (GRID_BIAS_MAX - GRID_BIAS_MIN) + 2)
 
 static size_t list_candidates(enum tpd_dtype dtype, bool with_reference, struct candidate out[CANDIDATES_MAX])
 {
@@ -76,6 +78,10 @@ static size_t list_candidates(enum tpd_dtype dtype, bool with_reference, struct 
 			continue;
 		for (unsigned bias = GRID_BIAS_MIN; bias <= last; bias++)
 			out[count++] = (struct candidate){.encoding = (enum tpd_encoding)encoding, .grid_bias = (uint8_t)bias};
+		if ((encoding == TPD_ENCODING_ROWS || encoding == TPD_ENCODING_ROWS_REF) && tpd_rows_may_split(dtype)) {
+			out[count] = out[count - 1];
+			out[count++].nibbles = true;
+		}
 	}
 	return count;
 }
@@ -111,6 +117,7 @@ static enum tpd_status run_heat(struct tpd_codec *codec, struct tpd_plan *plan, 
 	for (size_t i = 0; status == TPD_OK && i < count; i++) {
 		plan->encoding = candidates[i].encoding;
 		plan->grid_bias = candidates[i].grid_bias;
+		plan->nibbles = candidates[i].nibbles;
 		status = try_plan(codec, plan, &heat, &candidates[i].heat, err);
 		best = TPD_MIN(best, candidates[i].heat);
 	}
@@ -221,12 +228,14 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 
 		plan.encoding = candidate->encoding;
 		plan.grid_bias = candidate->grid_bias;
+		plan.nibbles = candidate->nibbles;
 		if (!candidate->is_out && !decided)
 			status = try_plan(codec, &plan, sample, &candidate->bytes, err);
 		if (!candidate->is_out && candidate->bytes < best_bytes) {
 			best_bytes = candidate->bytes;
 			best.encoding = plan.encoding;
 			best.grid_bias = plan.grid_bias;
+			best.nibbles = plan.nibbles;
 		}
 		if (!tpd_encoding_needs_reference(plan.encoding))
 			alone = TPD_MIN(alone, candidate->bytes);

@@ -24,12 +24,12 @@ struct geometry {
 
 static struct geometry sample_geometry(const struct tpd_segment *seg)
 {
-	uint64_t width = tpd_dtype_width(seg->dtype), elements = seg->length / width;
+	uint64_t width = tpd_dtype_width(seg->dtype), elements = seg->length / width, times = tpd_sample_times(seg->dtype);
 
 	if (seg->dtype == TPD_DTYPE_BYTES && elements > BYTES_STRETCHES * BYTES_STRETCH)
 		return (struct geometry){BYTES_STRETCHES, BYTES_STRETCH, 1, elements};
-	if (seg->dtype != TPD_DTYPE_BYTES && elements > TPD_SAMPLE_ELEMENTS)
-		return (struct geometry){TPD_SAMPLE_STRETCHES, TPD_SAMPLE_STRETCH_ELEMENTS * width, width, elements};
+	if (seg->dtype != TPD_DTYPE_BYTES && elements > TPD_SAMPLE_ELEMENTS * times)
+		return (struct geometry){TPD_SAMPLE_STRETCHES, TPD_SAMPLE_STRETCH_ELEMENTS * width * times, width, elements};
 	return (struct geometry){1, seg->length, width, elements};
 }
 

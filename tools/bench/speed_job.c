@@ -104,12 +104,12 @@ struct geometry {
 
 static struct geometry geometry_of(enum tpd_dtype dtype, uint64_t len)
 {
-	uint64_t width = tpd_dtype_width(dtype), elements = len / width;
+	uint64_t width = tpd_dtype_width(dtype), elements = len / width, times = tpd_sample_times(dtype);
 
 	if (dtype == TPD_DTYPE_BYTES && elements > BYTES_STRETCHES * BYTES_STRETCH)
 		return (struct geometry){BYTES_STRETCHES, BYTES_STRETCH, 1, elements};
-	if (dtype != TPD_DTYPE_BYTES && elements > TPD_SAMPLE_ELEMENTS)
-		return (struct geometry){TPD_SAMPLE_STRETCHES, TPD_SAMPLE_STRETCH_ELEMENTS * width, width, elements};
+	if (dtype != TPD_DTYPE_BYTES && elements > TPD_SAMPLE_ELEMENTS * times)
+		return (struct geometry){TPD_SAMPLE_STRETCHES, TPD_SAMPLE_STRETCH_ELEMENTS * width * times, width, elements};
 	return (struct geometry){1, len, width, elements};
 }
 
