@@ -20,7 +20,8 @@ class Tpded:
         lines = ["[store]", f"path = {self.store}", "[daemon]", f"control_socket = {self.socket_directory.name}/sock",
                  "threads = 2", *settings]
         for name, path in watches.items():
-            lines += [f"[watch:{name}]", f"path = {path}", f"settle = {settle}"]
+            # Many of these runs train the same model: each is judged alone, not by how deep the chain of another one is.
+            lines += [f"[watch:{name}]", f"path = {path}", f"settle = {settle}", "base = none"]
         self.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
         self.process = None
 
