@@ -172,4 +172,19 @@ static TPD_UNUSED int run_tests(const char *name, const TTest *const *tests, siz
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+/* A stored manifest that was changed, in the place of what is there, as by somebody who can make checksums right; or the writer refuses it. */
+static TPD_UNUSED void forge_manifest(const struct tpd_manifest *m, enum tpd_status expect)
+{
+	struct tpd_buf out = {0};
+	char hex[TPD_ID_HEX];
+
+	tpd_id_hex(&m->id, hex);
+	ck_assert_int_eq(tpd_manifest_write(m, &out, &err), expect);
+	if (expect == TPD_OK) {
+		ck_assert_int_eq(unlink(scratch("store/objects/%.2s/%s.0/manifest", hex, hex)), 0);
+		file_write(scratch("store/objects/%.2s/%s.0/manifest", hex, hex), out.data, out.len);
+	}
+	tpd_buf_release(&out);
+}
+
 #endif

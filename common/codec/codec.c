@@ -50,10 +50,9 @@ bool tpd_encoding_takes_inputs(enum tpd_encoding encoding)
 	return encoding == TPD_ENCODING_SCALED || tpd_encoding_needs_inputs(encoding);
 }
 
-/* Numbers below TPD_ENCODING_COUNT may still be free. */
-static bool is_known(enum tpd_encoding encoding)
+bool tpd_encoding_has_classes(enum tpd_encoding encoding)
 {
-	return tpd_encoding_name(encoding)[0] != '?';
+	return encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_STEPPED;
 }
 
 /* Is it coded by row pieces? */
@@ -67,7 +66,7 @@ bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 {
 	struct tpd_grid_type type;
 
-	if (!is_known(encoding) || (unsigned)dtype >= TPD_DTYPE_COUNT)
+	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)dtype >= TPD_DTYPE_COUNT)
 		return false;
 	if (encoding == TPD_ENCODING_ROWS || encoding == TPD_ENCODING_ROWS_REF)
 		return tpd_dtype_width(dtype) == 1 && dtype != TPD_DTYPE_BYTES;

@@ -52,7 +52,7 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);
 	if (status == TPD_OK)
 		status = tpd_symbols_decode(codec, rd, codec->steps.data, count, err);
-	if (status == TPD_OK && (encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_STEPPED))
+	if (status == TPD_OK && tpd_encoding_has_classes(encoding))
 		status = tpd_class_symbols_decode(codec, dtype, rd, p, encoding == TPD_ENCODING_STEPPED ? &steps->given : NULL,
 						  codec->symbols.data, &(struct tpd_pieces){first, row, n}, err);
 	else if (status == TPD_OK)

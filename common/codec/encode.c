@@ -69,11 +69,6 @@ static size_t piece_lanes(const struct tpd_pieces *pieces, size_t count)
 	return lanes;
 }
 
-static bool has_one_t(enum tpd_encoding encoding)
-{
-	return encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_STEPPED;
-}
-
 /* One T for all of a chunk: the lower median of what pieces of the largest length would have. */
 static unsigned choose_chunk_t(const struct tpd_kernels *kernels, const struct tpd_plan *plan, const uint8_t *x, const uint8_t *p, size_t n)
 {
@@ -103,7 +98,7 @@ static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_pl
 	/* T comes from differences in single precision: somebody else in this process may have changed the mode. */
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
-	if (force_t == 0 && has_one_t(plan->encoding))
+	if (force_t == 0 && tpd_encoding_has_classes(plan->encoding))
 		force_t = choose_chunk_t(kernels, plan, x, p, pieces->n);
 	for (size_t i = 0; i < count; i++) {
 		size_t start = tpd_piece_start(pieces, i), n = tpd_piece_start(pieces, i + 1) - start;
@@ -225,7 +220,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	if (status != TPD_OK)
 		return status;
 	out += part;
-	if (has_one_t(plan->encoding))
+	if (tpd_encoding_has_classes(plan->encoding))
 		status = tpd_class_symbols_encode(codec, plan->dtype, count > 0 ? codec->steps.data[0] : 1, old,
 						  stepped ? &expected.given : NULL, codec->symbols.data, &pieces, out, &part, err);
 	else

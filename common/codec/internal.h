@@ -158,6 +158,8 @@ bool tpd_gaps_decode(const uint8_t *in, size_t len, unsigned code, unsigned k, s
 unsigned tpd_element_width(enum tpd_encoding encoding, enum tpd_dtype dtype);
 /* May `planes` rotate it? */
 bool tpd_planes_may_rotate(enum tpd_dtype dtype);
+/* `grid` whose symbols are coded by classes, with one T a chunk? */
+bool tpd_encoding_has_classes(enum tpd_encoding encoding);
 /* May this type be coded so at all? */
 bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype);
 

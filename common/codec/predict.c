@@ -48,19 +48,19 @@ static float *room(struct tpd_codec *codec, unsigned which, size_t n)
 	return (float *)(void *)codec->inputs.data + which * (n + 16);
 }
 
-/* n floats, continued with zeros. */
-static void load(const struct tpd_bytes *from, size_t n, float *out)
+void tpd_input_load(const struct tpd_bytes *from, size_t n, float *out)
 {
 	size_t have = TPD_MIN(from->len / 4, n);
 
-	memcpy(out, from->data, have * 4);
+	if (have > 0)
+		memcpy(out, from->data, have * 4);
 	memset(out + have, 0, (n - have) * 4);
 }
 
 static void make_ratio(struct tpd_codec *codec, const struct tpd_bytes *m, const struct tpd_bytes *v, size_t n, float *out)
 {
-	load(m, n, room(codec, ROOM_M, n));
-	load(v, n, room(codec, ROOM_V, n));
+	tpd_input_load(m, n, room(codec, ROOM_M, n));
+	tpd_input_load(v, n, room(codec, ROOM_V, n));
 	codec->kernels->predict_ratio(room(codec, ROOM_M, n), room(codec, ROOM_V, n), n, out);
 }
 
@@ -79,7 +79,7 @@ static enum tpd_status make_terms(struct tpd_codec *codec, unsigned terms, const
 	if (terms & TPD_TERM_DECAY)
 		out->terms[0] = out->w1;
 	if (terms & TPD_TERM_STEP) {
-		load(&inputs->of[TPD_INPUT_W0], n, room(codec, ROOM_M, n));
+		tpd_input_load(&inputs->of[TPD_INPUT_W0], n, room(codec, ROOM_M, n));
 		codec->kernels->predict_difference(out->w1, room(codec, ROOM_M, n), n, room(codec, ROOM_STEP, n));
 		out->terms[1] = room(codec, ROOM_STEP, n);
 	}

@@ -29,7 +29,22 @@ enum tpd_status tpd_predict_encode(struct tpd_codec *codec, unsigned terms, cons
 enum tpd_status tpd_predict_decode(struct tpd_codec *codec, struct tpd_rd *rd, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
 				   const uint8_t **out_p, struct tpd_err *err);
 
-/* --- for predict_fit.c --- */
+/* n floats of an input, continued with zeros; one of no bytes may have no data. */
+void tpd_input_load(const struct tpd_bytes *from, size_t n, float *out);
+
+/* --- predict_fit.c: least squares --- */
+
+/* Normal equations. g: terms by terms; h: terms by change; yy: change by change. */
+struct tpd_normal {
+	double g[TPD_TERMS][TPD_TERMS], h[TPD_TERMS], yy;
+};
+#define TPD_PRODUCTS 15u /* of up to four terms and the change */
+/* From the sums of products that the kernels make of `count` terms and the change behind them. */
+void tpd_normal_unpack(const double *products, unsigned count, struct tpd_normal *out);
+/* `count` coefficients; zeros where nothing can be said. */
+void tpd_normal_solve(const struct tpd_normal *normal, unsigned count, double c[TPD_TERMS]);
+/* A coefficient as it is stored in two bytes: rounded to BF16, 0 where that is not finite. */
+float tpd_coefficient(double c);
 
 struct tpd_prediction {
 	const float *w1, *x;              /* x: while fitting */
@@ -44,6 +59,6 @@ struct tpd_prediction {
 bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *prediction, const struct tpd_pieces *pieces, double *scratch,
 		     float (*by_piece)[TPD_TERMS], float whole[TPD_TERMS]);
 /* Doubles of scratch that it needs. */
-#define TPD_PREDICT_SCRATCH(pieces) ((pieces) * (15 + 4 + 2) + 64)
+#define TPD_PREDICT_SCRATCH(pieces) ((pieces) * (TPD_PRODUCTS + 4 + 2) + 64)
 
 #endif

@@ -19,16 +19,10 @@
 #include "codec/kernels.h"
 #include "codec/rounding.h"
 
-#define PRODUCTS 15u /* of up to four terms and the change */
 #define ROUNDS 5
 #define FLOOR 1e-3   /* of the median of what remains: no row counts for more than as if that much did */
 #define RIDGE 1e-7
 #define COEFFICIENT_BITS 12.0 /* of one of a row's, about */
-
-/* Of one piece, or of several. g: terms by terms; h: terms by change; yy: change by change. */
-struct normal {
-	double g[TPD_TERMS][TPD_TERMS], h[TPD_TERMS], yy;
-};
 
 /* log2, to some 0.01: exponent, and a parabola for the mantissa. x > 0. */
 static double log2_of(double x)
@@ -41,7 +35,7 @@ static double log2_of(double x)
 	return (double)(bits >> 52) - 1023 + mantissa + 0.344 * mantissa * (1 - mantissa);
 }
 
-static void unpack(const double *products, unsigned count, struct normal *out)
+void tpd_normal_unpack(const double *products, unsigned count, struct tpd_normal *out)
 {
 	for (unsigned a = 0; a <= count; a++)
 		for (unsigned b = a; b <= count; b++) {
@@ -61,8 +55,7 @@ static bool is_finite(double v)
 	return v - v == 0;
 }
 
-/* Solve for `count` coefficients; zeros where nothing can be said. */
-static void solve(const struct normal *normal, unsigned count, double c[TPD_TERMS])
+void tpd_normal_solve(const struct tpd_normal *normal, unsigned count, double c[TPD_TERMS])
 {
 	double a[TPD_TERMS][TPD_TERMS + 1], scale[TPD_TERMS];
 
@@ -97,7 +90,7 @@ static void solve(const struct normal *normal, unsigned count, double c[TPD_TERM
 }
 
 /* What remains of the change, squared; at least 0. */
-static double rest_of(const struct normal *n, unsigned count, const double c[TPD_TERMS])
+static double rest_of(const struct tpd_normal *n, unsigned count, const double c[TPD_TERMS])
 {
 	double rest = n->yy;
 
@@ -111,7 +104,7 @@ static double rest_of(const struct normal *n, unsigned count, const double c[TPD
 	return rest > 0 ? rest : 0;
 }
 
-static void add_weighted(const struct normal *n, unsigned count, double weight, struct normal *sum)
+static void add_weighted(const struct tpd_normal *n, unsigned count, double weight, struct tpd_normal *sum)
 {
 	for (unsigned i = 0; i < count; i++) {
 		for (unsigned j = 0; j < count; j++)
@@ -127,9 +120,9 @@ static int compare_doubles(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* To BF16, as the coefficients of a row are stored; 0 for what is not finite. */
-static float to_bf16(float v)
+float tpd_coefficient(double c)
 {
+	float v = (float)c;
 	uint32_t bits;
 
 	memcpy(&bits, &v, sizeof(bits));
@@ -138,7 +131,7 @@ static float to_bf16(float v)
 	return is_finite((double)v) ? v : 0;
 }
 
-static bool is_usable(const struct normal *n, unsigned count)
+static bool is_usable(const struct tpd_normal *n, unsigned count)
 {
 	bool good = is_finite(n->yy) && n->yy > 0;
 
@@ -154,12 +147,12 @@ bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *predi
 		     float (*by_piece)[TPD_TERMS], float whole[TPD_TERMS])
 {
 	const size_t rows = tpd_piece_count(pieces);
-	double *products = scratch, *rest = products + rows * PRODUCTS, *sorted = rest + rows, c[TPD_TERMS] = {0}, gain = 0, floor_of_rest = 0;
+	double *products = scratch, *rest = products + rows * TPD_PRODUCTS, *sorted = rest + rows, c[TPD_TERMS] = {0}, gain = 0, floor_of_rest = 0;
 	const float *arrays[TPD_TERMS + 1];
 	float change[TPD_ROW_MAX];
 	unsigned used[TPD_TERMS], count = 0;
 	size_t width;
-	struct normal normal;
+	struct tpd_normal normal;
 
 	for (unsigned k = 0; k < TPD_TERMS; k++)
 		if (prediction->terms[k])
@@ -177,11 +170,11 @@ bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *predi
 		codec->kernels->predict_difference(prediction->x + start, prediction->w1 + start, n, change);
 		arrays[count] = change;
 		codec->kernels->predict_products(arrays, count + 1, n, products + r * width);
-		unpack(products + r * width, count, &normal);
+		tpd_normal_unpack(products + r * width, count, &normal);
 		rest[r] = is_usable(&normal, count) ? normal.yy / (double)n : -1;
 	}
 	for (int round = 0; round < ROUNDS; round++) {
-		struct normal sum = {0};
+		struct tpd_normal sum = {0};
 		size_t live = 0;
 
 		for (size_t r = 0; r < rows; r++)
@@ -194,14 +187,14 @@ bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *predi
 		for (size_t r = 0; r < rows; r++) {
 			if (rest[r] < 0)
 				continue;
-			unpack(products + r * width, count, &normal);
+			tpd_normal_unpack(products + r * width, count, &normal);
 			add_weighted(&normal, count, 1 / (rest[r] + floor_of_rest), &sum);
 		}
-		solve(&sum, count, c);
+		tpd_normal_solve(&sum, count, c);
 		for (size_t r = 0; r < rows; r++) {
 			size_t n = tpd_piece_start(pieces, r + 1) - tpd_piece_start(pieces, r);
 
-			unpack(products + r * width, count, &normal);
+			tpd_normal_unpack(products + r * width, count, &normal);
 			if (rest[r] >= 0)
 				rest[r] = rest_of(&normal, count, c) / (double)n;
 		}
@@ -214,10 +207,10 @@ bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *predi
 
 		if (rest[r] < 0)
 			continue;
-		unpack(products + r * width, count, &normal);
-		solve(&normal, count, own);
+		tpd_normal_unpack(products + r * width, count, &normal);
+		tpd_normal_solve(&normal, count, own);
 		for (unsigned k = 0; k < count; k++) {
-			by_piece[r][used[k]] = to_bf16((float)own[k]);
+			by_piece[r][used[k]] = tpd_coefficient(own[k]);
 			own[k] = (double)by_piece[r][used[k]];
 		}
 		left = rest_of(&normal, count, own) / (double)n;

@@ -11,7 +11,9 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "codec/grid_kernel.h"
 #include "codec/kernels.h"
+#include "codec/predict.h"
 
 static enum tpd_status corrupt(struct tpd_err *err, const char *what)
 {
@@ -54,15 +56,6 @@ enum tpd_status tpd_scaled_room(struct tpd_codec *codec, enum tpd_dtype dtype, c
 	return tpd_scratch_need(&codec->predicted, n * out->width + 16, err);
 }
 
-void tpd_scaled_load(const struct tpd_bytes *from, size_t n, float *out)
-{
-	size_t have = TPD_MIN(from->len / 4, n);
-
-	if (have > 0)
-		memcpy(out, from->data, have * 4);
-	memset(out + have, 0, (n - have) * 4);
-}
-
 void tpd_scaled_predict(struct tpd_codec *codec, struct tpd_scaled *s, const uint8_t *p)
 {
 	s->predicted = codec->predicted.data;
@@ -92,15 +85,6 @@ void tpd_scaled_steps(struct tpd_codec *codec, struct tpd_scaled *s)
 
 /* --- the decoder --- */
 
-static float read_float(struct tpd_rd *rd)
-{
-	uint32_t bits = tpd_rd_u32(rd);
-	float f;
-
-	memcpy(&f, &bits, sizeof(f));
-	return f;
-}
-
 static enum tpd_status read_row_factors(struct tpd_codec *codec, struct tpd_rd *rd, struct tpd_scaled *s, struct tpd_err *err)
 {
 	uint8_t *planes[2] = {s->steps, s->classes}; /* not in use yet; a piece has an element */
@@ -108,11 +92,8 @@ static enum tpd_status read_row_factors(struct tpd_codec *codec, struct tpd_rd *
 
 	if (status == TPD_OK)
 		status = tpd_symbols_decode(codec, rd, planes[1], s->count, err);
-	for (size_t i = 0; status == TPD_OK && i < s->count; i++) {
-		uint32_t bits = (uint32_t)planes[0][i] << 16 | (uint32_t)planes[1][i] << 24;
-
-		memcpy(&s->row_factors[i], &bits, sizeof(bits));
-	}
+	for (size_t i = 0; status == TPD_OK && i < s->count; i++)
+		s->row_factors[i] = float_of((uint32_t)planes[0][i] << 16 | (uint32_t)planes[1][i] << 24);
 	return status;
 }
 
@@ -125,8 +106,8 @@ static enum tpd_status read_header(struct tpd_codec *codec, struct tpd_rd *rd, c
 		return corrupt(err, "it needs what there is not");
 	if (s->form & TPD_SCALED_V1 && !(inputs && inputs->of[TPD_INPUT_V1].data))
 		return corrupt(err, "it needs what there is not");
-	s->factor = read_float(rd);
-	s->share = s->form & TPD_SCALED_V1 ? read_float(rd) : 0;
+	s->factor = float_of(tpd_rd_u32(rd));
+	s->share = s->form & TPD_SCALED_V1 ? float_of(tpd_rd_u32(rd)) : 0;
 	s->base = (int16_t)tpd_rd_u16(rd);
 	if (!tpd_rd_ok(rd))
 		return corrupt(err, "ends inside its header");
@@ -190,9 +171,9 @@ enum tpd_status tpd_decode_scaled(struct tpd_codec *codec, enum tpd_dtype dtype,
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
 	if (form & TPD_SCALED_V2) {
-		tpd_scaled_load(&inputs->of[TPD_INPUT_V2], n, s.v2);
+		tpd_input_load(&inputs->of[TPD_INPUT_V2], n, s.v2);
 		if (form & TPD_SCALED_V1)
-			tpd_scaled_load(&inputs->of[TPD_INPUT_V1], n, s.v1);
+			tpd_input_load(&inputs->of[TPD_INPUT_V1], n, s.v1);
 		codec->kernels->scaled_scale(s.v2, form & TPD_SCALED_V1 ? s.v1 : NULL, s.share, n, s.scale);
 	}
 	tpd_scaled_predict(codec, &s, p);

@@ -41,8 +41,6 @@ struct tpd_scaled {
 /* Memory for a chunk of n elements in these pieces; dtype is F32 or BF16. */
 enum tpd_status tpd_scaled_room(struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_pieces *pieces, struct tpd_scaled *out,
 				struct tpd_err *err);
-/* n floats of an input, continued with zeros; NULL where there is none. */
-void tpd_scaled_load(const struct tpd_bytes *from, size_t n, float *out);
 /* The column of the first element of piece i. */
 static inline size_t tpd_scaled_column(const struct tpd_scaled *s, size_t i)
 {

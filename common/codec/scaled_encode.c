@@ -14,8 +14,9 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "codec/grid_kernel.h"
 #include "codec/kernels.h"
-#include "codec/rounding.h"
+#include "codec/predict.h"
 #include "codec/scaled.h"
 
 #define QUOTIENTS 65536u   /* of the upper halves of floats */
@@ -26,31 +27,13 @@
 #define COLUMN_BITS 6u     /* that a column's part takes, about */
 #define SPREAD 164         /* variance of one element's logarithm around the mean, in eighths of an octave: (1.6 * 8)^2 */
 
-static uint32_t bits_of_float(float f)
-{
-	uint32_t bits;
-
-	memcpy(&bits, &f, sizeof(bits));
-	return bits;
-}
-
-static float float_of_bits(uint32_t bits)
-{
-	float f;
-
-	memcpy(&f, &bits, sizeof(f));
-	return f;
-}
-
 /* Elements as floats. */
-static void widen(enum tpd_dtype dtype, const uint8_t *from, size_t n, float *out)
+static void widen(const struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *from, size_t n, float *out)
 {
-	if (dtype == TPD_DTYPE_F32) {
+	if (dtype == TPD_DTYPE_F32)
 		memcpy(out, from, 4 * n);
-		return;
-	}
-	for (size_t i = 0; i < n; i++)
-		out[i] = float_of_bits((uint32_t)tpd_get_u16(from + 2 * i) << 16);
+	else
+		codec->kernels->step_widen(dtype, from, n, out);
 }
 
 /* The first value that so many are at most; lowest: else the most frequent one, the first of several. */
@@ -90,7 +73,7 @@ static enum tpd_status find_factor(struct tpd_codec *codec, const float *x, cons
 		quotients[i] = q > 0 && q - q == 0 ? q : 0;
 	}
 	for (size_t i = 0; i < n; i++)
-		counts[bits_of_float(quotients[i]) >> 16]++;
+		counts[bits_of(quotients[i]) >> 16]++;
 	counts[0] = 0;
 	for (uint32_t i = 0; i < QUOTIENTS; i++)
 		total += counts[i];
@@ -99,9 +82,9 @@ static enum tpd_status find_factor(struct tpd_codec *codec, const float *x, cons
 	upper = pick(counts, only_grows, total);
 	memset(counts, 0, QUOTIENTS * sizeof(*counts));
 	for (size_t i = 0; i < n; i++)
-		counts[bits_of_float(quotients[i]) & 0xffff] += bits_of_float(quotients[i]) >> 16 == upper;
+		counts[bits_of(quotients[i]) & 0xffff] += bits_of(quotients[i]) >> 16 == upper;
 	lower = pick(counts, false, 0);
-	*out = float_of_bits(upper << 16 | lower);
+	*out = float_of(upper << 16 | lower);
 	return TPD_OK;
 }
 
@@ -136,7 +119,7 @@ static void find_row_factors(const struct tpd_codec *codec, const struct tpd_sca
 			factor = sums[1] / sums[0];
 		if (!(factor >= -FACTOR_MAX && factor <= FACTOR_MAX))
 			factor = 0;
-		s->row_factors[i] = float_of_bits((uint32_t)tpd_round_bf16(bits_of_float((float)factor)) << 16);
+		s->row_factors[i] = tpd_coefficient(factor);
 	}
 }
 
@@ -145,7 +128,7 @@ static void find_logs(const struct tpd_scaled *s, const float *x, const float *p
 {
 	for (size_t i = 0; i < s->n; i++) {
 		float off = x[i] - predicted[i];
-		uint32_t magnitude = bits_of_float(off) & 0x7fffffff;
+		uint32_t magnitude = bits_of(off) & 0x7fffffff;
 
 		out[i] = INT16_MIN;
 		if (magnitude > 0 && magnitude < 0x7f800000)
@@ -235,14 +218,14 @@ static enum tpd_status fit(struct tpd_codec *codec, unsigned terms, const struct
 	int64_t *column_sums = (int64_t *)(void *)s->sums + s->count + 8, *column_counts = column_sums + s->pieces.row;
 	enum tpd_status status = TPD_OK;
 
-	widen(s->dtype, x, s->n, s->a);
-	widen(s->dtype, p, s->n, s->b);
+	widen(codec, s->dtype, x, s->n, s->a);
+	widen(codec, s->dtype, p, s->n, s->b);
 	if (terms & TPD_TERM_SCALE) {
 		s->form |= TPD_SCALED_V2 | TPD_SCALED_ROWS;
-		tpd_scaled_load(&inputs->of[TPD_INPUT_V2], s->n, s->v2);
+		tpd_input_load(&inputs->of[TPD_INPUT_V2], s->n, s->v2);
 		if (terms & TPD_TERM_CAME_IN) {
 			s->form |= TPD_SCALED_V1;
-			tpd_scaled_load(&inputs->of[TPD_INPUT_V1], s->n, s->v1);
+			tpd_input_load(&inputs->of[TPD_INPUT_V1], s->n, s->v1);
 			status = find_factor(codec, s->v2, s->v1, s->n, true, s->c, &s->share, err);
 		}
 		codec->kernels->scaled_scale(s->v2, s->form & TPD_SCALED_V1 ? s->v1 : NULL, s->share, s->n, s->scale);
@@ -258,7 +241,7 @@ static enum tpd_status fit(struct tpd_codec *codec, unsigned terms, const struct
 		find_row_factors(codec, s, s->a, s->b, s->c, s->v1);
 		tpd_scaled_predict(codec, s, p);
 	}
-	widen(s->dtype, s->predicted, s->n, s->b);
+	widen(codec, s->dtype, s->predicted, s->n, s->b);
 	find_logs(s, s->a, s->b, logs);
 	find_row_means(s, logs, means);
 	if (s->form & TPD_SCALED_ROWS) /* rows that turned out to be the same */
@@ -272,7 +255,7 @@ static enum tpd_status fit(struct tpd_codec *codec, unsigned terms, const struct
 
 static uint8_t *put_float(uint8_t *out, float f)
 {
-	tpd_put_u32(out, bits_of_float(f));
+	tpd_put_u32(out, bits_of(f));
 	return out + 4;
 }
 
@@ -299,7 +282,7 @@ static enum tpd_status put_header(struct tpd_codec *codec, const struct tpd_scal
 	*out += 2;
 	for (unsigned plane = 0; status == TPD_OK && s->form & TPD_SCALED_ROWS && plane < 2; plane++) {
 		for (size_t i = 0; i < s->count; i++)
-			s->sorted[i] = (uint8_t)(bits_of_float(s->row_factors[i]) >> (16 + 8 * plane));
+			s->sorted[i] = (uint8_t)(bits_of(s->row_factors[i]) >> (16 + 8 * plane));
 		status = put_stream(codec, s->sorted, s->count, out, err);
 	}
 	if (status == TPD_OK)

@@ -10,17 +10,14 @@
 #include "codec/step.h"
 
 #include <fenv.h>
-#include <math.h>
 #include <string.h>
 
 #include "codec/grid_kernel.h"
 #include "codec/kernels.h"
-#include "codec/rounding.h"
+#include "codec/predict.h"
 
 #define TERMS ((unsigned)TPD_TERM_COUNT)
-#define PRODUCTS 15u /* of up to four terms and the change */
 #define FINE 2u /* exponents below T: what is learnt from */
-#define RIDGE 1e-7
 #define FAR_BITS 0x5d800000u /* 2^60 */
 
 /* Arrays of floats in codec->inputs. */
@@ -43,15 +40,6 @@ static float *room(struct tpd_codec *codec, unsigned which, size_t n)
 	return (float *)(void *)codec->inputs.data + which * (n + 16);
 }
 
-/* n floats, continued with zeros. */
-static void load(const struct tpd_bytes *from, size_t n, float *out)
-{
-	size_t have = TPD_MIN(from->len / 4, n);
-
-	memcpy(out, from->data, have * 4);
-	memset(out + have, 0, (n - have) * 4);
-}
-
 /* The terms that are used, and where they are; the others are NULL. */
 static enum tpd_status make_terms(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned terms, const uint8_t *p,
 				  const struct tpd_inputs *inputs, size_t n, const float *out[TERMS], struct tpd_err *err)
@@ -67,7 +55,7 @@ static enum tpd_status make_terms(struct tpd_codec *codec, enum tpd_dtype dtype,
 	kernels->step_widen(dtype, p, n, room(codec, ROOM_W1, n));
 	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
 		if (need >> i & 1)
-			load(&inputs->of[i], n, room(codec, ROOM_W0 + i, n));
+			tpd_input_load(&inputs->of[i], n, room(codec, ROOM_W0 + i, n));
 	for (unsigned k = 0; k < TERMS; k++) {
 		float *term = room(codec, ROOM_TERMS + k, n);
 
@@ -104,48 +92,6 @@ static void apply(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned terms,
 
 /* --- fitting --- */
 
-static bool is_finite(double v)
-{
-	return v - v == 0;
-}
-
-/* Solve the normal equations whose sums are given, (0,0) (0,1) .. with the change last; zeros where nothing can be said. */
-static void solve(const double *sums, unsigned count, double c[TERMS])
-{
-	double a[TERMS][TERMS + 1], g[TERMS + 1][TERMS + 1], scale[TERMS];
-
-	for (unsigned i = 0; i <= count; i++)
-		for (unsigned j = i; j <= count; j++)
-			g[i][j] = g[j][i] = *sums++;
-	for (unsigned i = 0; i < count; i++)
-		scale[i] = g[i][i] > 0 ? 1 / sqrt(g[i][i]) : 0;
-	for (unsigned i = 0; i < count; i++) {
-		for (unsigned j = 0; j < count; j++)
-			a[i][j] = g[i][j] * scale[i] * scale[j];
-		a[i][i] = a[i][i] > 0 ? a[i][i] + RIDGE : 1;
-		a[i][count] = g[i][count] * scale[i];
-	}
-	for (unsigned i = 0; i < count; i++) /* positive definite: no pivots */
-		for (unsigned r = i + 1; r < count; r++) {
-			double f = a[r][i] / a[i][i];
-
-			for (unsigned j = i; j <= count; j++)
-				a[r][j] -= f * a[i][j];
-		}
-	for (unsigned i = count; i-- > 0;) {
-		double v = a[i][count];
-
-		for (unsigned j = i + 1; j < count; j++)
-			v -= a[i][j] * c[j];
-		c[i] = v / a[i][i];
-	}
-	for (unsigned i = 0; i < count; i++) {
-		c[i] *= scale[i];
-		if (!is_finite(c[i]))
-			c[i] = 0;
-	}
-}
-
 /* All ones where it is finite, and not so large that it is no update. */
 static uint32_t near(float v)
 {
@@ -160,7 +106,8 @@ static void fit(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *x,
 	const float *w1 = room(codec, ROOM_W1, n), *fitted[TERMS + 1];
 	float *change = room(codec, ROOM_FIT + TPD_TERM_COUNT, n);
 	uint32_t *learn = (uint32_t *)(void *)room(codec, ROOM_ZERO, n); /* all ones, or nothing */
-	double sums[PRODUCTS], c[TERMS] = {0};
+	double sums[TPD_PRODUCTS], c[TERMS] = {0};
+	struct tpd_normal normal;
 	unsigned used[TERMS], count = 0;
 
 	codec->kernels->step_widen(dtype, x, n, change);
@@ -182,13 +129,11 @@ static void fit(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *x,
 	for (size_t i = 0; i < n; i++)
 		change[i] = float_of(bits_of(change[i]) & learn[i]);
 	codec->kernels->predict_products(fitted, count + 1, n, sums);
-	solve(sums, count, c);
+	tpd_normal_unpack(sums, count, &normal);
+	tpd_normal_solve(&normal, count, c);
 	memset(coefficients, 0, TERMS * sizeof(*coefficients));
-	for (unsigned k = 0; k < count; k++) {
-		float rounded = float_of((uint32_t)tpd_round_bf16(bits_of((float)c[k])) << 16);
-
-		coefficients[used[k]] = is_finite((double)rounded) ? rounded : 0;
-	}
+	for (unsigned k = 0; k < count; k++)
+		coefficients[used[k]] = tpd_coefficient(c[k]);
 }
 
 /* x - w1 - step. */

@@ -1,6 +1,6 @@
 /*
  * step_kernel.h - the loops of step.c in plain C, which every form of the kernels compiles with its own instruction sets. SPEC.md section
- * 13.
+ * 14.
  */
 #ifndef TPD_CODEC_STEP_KERNEL_H
 #define TPD_CODEC_STEP_KERNEL_H
