@@ -182,7 +182,9 @@ START_TEST(model_of_each_kind)
 		ck_assert_int_eq(layout.kind, TPD_FORMAT_GGUF);
 		ck_assert_uint_eq(layout.count, 3);
 		ck_assert_str_eq(s[0].name, "q");
-		ck_assert(s[0].typed && s[0].dtype == TPD_DTYPE_BYTES && s[0].ndim == 0);
+		ck_assert(s[0].typed && s[0].dtype == TPD_DTYPE_U8 && s[0].ndim == 2);
+		ck_assert_uint_eq(s[0].dims[0], 2);
+		ck_assert_uint_eq(s[0].dims[1], 2 * 34);
 		ck_assert_uint_eq(s[0].offset, data);
 		ck_assert_uint_eq(s[0].length, 4 * 34);
 		ck_assert_str_eq(s[1].name, "h");

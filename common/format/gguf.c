@@ -9,8 +9,8 @@
  *
  * (ggml's docs/gguf.md; types and block sizes as in gguf-py/gguf/constants.py 0.19.) Pairs are skipped, with every
  * length checked against what is left; only the alignment is looked at. ggml has the innermost dimension first.
- * Quantised tensors are bytes of the length that their blocks have. A type that we do not know has no length, and
- * makes the file opaque. So does an array of arrays, which the format allows and nobody writes: skipping it would
+ * Quantised tensors are U8 of the length that their blocks have, and a row of them is as many bytes as its blocks. A type that we do not
+ * know has no length, and makes the file opaque. So does an array of arrays, which the format allows and nobody writes: skipping it would
  * need a stack.
  *
  * A vocabulary in the pairs can have megabytes, so how long the header is shows only when it is read: a window at the
@@ -190,13 +190,15 @@ static bool describe(struct gguf *gguf, struct tpd_format_segment *out, unsigned
 		     uint32_t number)
 {
 	const struct type *type = find_type(number);
-	uint64_t blocks;
+	uint64_t blocks, row_bytes;
 
 	if (!type)
 		return doubt(gguf, "a tensor of an unknown type");
 	if ((ndim > 0 ? dims[0] : 1) % type->elements != 0)
 		return doubt(gguf, "a row that is no whole number of blocks");
 	blocks = (ndim > 0 ? dims[0] : 1) / type->elements;
+	if (TPD_MUL_OVERFLOW(blocks, (uint64_t)type->bytes, &row_bytes))
+		return doubt(gguf, "the shape's size overflows");
 	for (unsigned i = 1; i < ndim; i++) {
 		if (TPD_MUL_OVERFLOW(blocks, dims[i], &blocks))
 			return doubt(gguf, "the shape's product overflows");
@@ -204,10 +206,12 @@ static bool describe(struct gguf *gguf, struct tpd_format_segment *out, unsigned
 	if (TPD_MUL_OVERFLOW(blocks, (uint64_t)type->bytes, &out->length))
 		return doubt(gguf, "the shape's size overflows");
 	out->typed = true;
-	out->dtype = type->dtype;
-	out->ndim = type->dtype == TPD_DTYPE_BYTES ? 0 : ndim; /* its dims are not those of its bytes */
+	out->dtype = type->dtype == TPD_DTYPE_BYTES ? TPD_DTYPE_U8 : type->dtype;
+	out->ndim = ndim;
 	for (unsigned i = 0; i < out->ndim; i++)
 		out->dims[i] = dims[ndim - 1 - i];
+	if (type->dtype == TPD_DTYPE_BYTES && ndim > 0)
+		out->dims[ndim - 1] = row_bytes;
 	return true;
 }
 
