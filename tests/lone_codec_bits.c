@@ -146,7 +146,7 @@ static float odd_float(void)
 static void strew(float *values, size_t n, unsigned seldom)
 {
 	for (size_t i = 0; i < n; i++) {
-		size_t stretch = next_random() % (40 * (uint64_t)seldom) == 0 ? FLOATS_OF_A_LINE : next_random() % seldom == 0;
+		size_t stretch = next_random() % (40 * (uint64_t)seldom) == 0 ? FLOATS_OF_A_LINE : (size_t)(next_random() % seldom == 0);
 
 		for (; stretch > 0 && i < n; stretch--)
 			values[i++] = odd_float();

@@ -82,7 +82,7 @@ void second_rows(struct reader *in, unsigned dtype, const uint8_t *ref, uint8_t 
 		if (*in->status)
 			break;
 		if (of[piece] > 0) /* form 1: of the reference's bytes, the half at this place */
-			s = of[piece] < 255 ? x[i - of[piece] * row * each] : form ? (ref[i / 2] >> (i % 2 * 4)) & 15u : ref[i];
+			s = (unsigned)(of[piece] < 255 ? x[i - of[piece] * row * each] : form ? (ref[i / 2] >> (i % 2 * 4)) & 15 : ref[i]);
 		for (t = begin[of[n + piece]]; t + 1 < begin[of[n + piece] + 1] && bound[t + 1] <= rows_key(f8, dtype, form == 1, s);)
 			t++;
 		x[i] = (uint8_t)rows_element(f8, dtype, form == 1, code_back(&c, lane, &tables[t]), s);
