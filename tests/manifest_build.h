@@ -158,7 +158,7 @@ static void build_part(struct tpd_buf *out, const char *name, uint64_t first, ui
 	fill(out, digest, 16);
 }
 
-static unsigned version = 5; /* of the manifest that is built */
+static unsigned version = 6; /* of the manifest that is built */
 
 static void build_slab(struct tpd_buf *out, const char *name, const uint64_t values[8])
 {
@@ -185,6 +185,11 @@ static void build_physical(struct tpd_buf *out)
 	u8(out, "w1", 1);
 	fill(out, 0xa2, 32);
 	varint(out, "w1.step", 250);
+	if (version >= 6) {
+		u8(out, "w0", 1);
+		fill(out, 0xa3, 32);
+		varint(out, "w0.step", 150);
+	}
 	varint(out, "depth", 3);
 
 	u8(out, "0.format", 0);
@@ -239,7 +244,11 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "3.1.ref.first", 0);
 	varint(out, "3.1.ref.elements", T1_LEN / 4);
 	if (version >= 4)
-		u8(out, "3.1.terms", 3);
+		u8(out, "3.1.terms", version >= 6 ? 3 : 1);
+	if (version >= 6) {
+		varint(out, "3.1.w0.file", 7);
+		varint(out, "3.1.w0.segment", 9);
+	}
 	u8(out, "3.1.stats", 2);
 	build_stats(out, true);
 

@@ -60,6 +60,11 @@ START_TEST(honest_values)
 	ck_assert_uint_eq(w->predictor_count, 1);
 	ck_assert_uint_eq(w->predictors[0].segment, 1);
 	ck_assert_uint_eq(w->predictors[0].terms, TPD_TERM_DECAY | TPD_TERM_STEP);
+	ck_assert_uint_eq(w->predictors[0].w0_file, 7);
+	ck_assert_uint_eq(w->predictors[0].w0_segment, 9);
+	ck_assert(m.has_earlier);
+	ck_assert_uint_eq(m.earlier.bytes[31], 0xa3);
+	ck_assert_uint_eq(m.earlier_step, 150);
 	ck_assert(w->about[1].stats && w->about[1].stats->has_delta);
 	ck_assert_uint_eq(w->about[1].stats->ulps[16], 26000);
 	ck_assert_double_eq(w->about[1].stats->percentile[5], 0.005);
@@ -228,8 +233,14 @@ static const struct change changes[] = {
 	{.label = "s1.stride", .number = 101, .expect = C},
 	{.label = "s1.ref_stride", .number = 49, .expect = C},
 	{.label = "s1.ref_stride", .number = UINT64_MAX / 2, .expect = C},
-	{.label = "3.1.terms", .number = 16, .expect = U},
-	{.label = "3.1.terms", .number = 1, .expect = TPD_OK},
+	{.label = "w0", .number = 2, .expect = U},
+	{.label = "w0", .number = 0, .expect = C}, /* and yet its id */
+	{.label = "w0.step", .number = 1, .expect = TPD_OK},
+	{.label = "3.1.terms", .number = 64, .expect = U},
+	{.label = "3.1.terms", .number = 2, .expect = TPD_OK},
+	{.label = "3.1.w0.file", .number = 1ull << 32, .expect = C},
+	{.label = "3.1.w0.segment", .number = 1ull << 32, .expect = C},
+	{.label = "3.1.w0.segment", .number = 77, .expect = TPD_OK}, /* another manifest's business */
 	{.label = "3.2.terms", .number = 1, .expect = C}, /* not F32 */
 	{.label = "0.0.terms", .number = 1, .expect = C}, /* without a reference */
 	{.label = "3.1.stats", .number = 3, .expect = U},
@@ -314,6 +325,8 @@ START_TEST(fields_that_belong_together)
 	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE); /* and another run is named */
 	free(m.ref_run);
 	m.ref_run = NULL;
+	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_USAGE); /* and what was before it */
+	m.has_earlier = false;
 	ck_assert_int_eq(tpd_manifest_write(&m, &again, NULL), TPD_OK);
 	ck_assert_int_eq(verdict(again.data, again.len), TPD_OK);
 	m.has_w1 = false;
@@ -423,8 +436,8 @@ struct header_change {
 static const struct header_change header_changes[] = {
 	{0, 1, 'X', true, C},
 	{7, 1, '2', true, C},
-	{8, 4, 6, true, U},
-	{8, 4, 6, false, C}, /* a flipped bit is no newer version */
+	{8, 4, 7, true, U},
+	{8, 4, 7, false, C}, /* a flipped bit is no newer version */
 	{8, 4, 0, true, C},
 	{12, 4, 1, true, U},
 	{12, 4, 1, false, C},

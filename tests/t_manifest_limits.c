@@ -40,7 +40,7 @@ static struct tpd_buf begin_files(unsigned files, uint64_t size)
 	tpd_buf_u64(&out, 0);
 	tpd_buf_str(&out, "");
 	fill(&out, 0, 8 * files);
-	fill(&out, 0, 3); /* no references, depth 0 */
+	fill(&out, 0, 4); /* no references, depth 0 */
 	return out;
 }
 
@@ -168,7 +168,7 @@ START_TEST(version_1_stays_readable)
 END_TEST
 
 /* Version 4 is this without another run's name, version 3 without predictors, version 2 without slabs, too. */
-START_TEST(versions_2_to_4_stay_readable)
+START_TEST(versions_2_to_5_stay_readable)
 {
 	struct tpd_buf body, object;
 	struct tpd_manifest m = {0};
@@ -209,6 +209,24 @@ START_TEST(versions_2_to_4_stay_readable)
 	tpd_buf_release(&body);
 	tpd_buf_release(&object);
 	version = 5;
+	body = build_body(&logical);
+	object = wrap(body.data, body.len);
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	ck_assert(!m.has_earlier && m.ref_run);
+	tpd_manifest_release(&m);
+	object.data[8] = 6; /* which may name an earlier checkpoint */
+	reseal(&object);
+	ck_assert_int_ne(verdict(object.data, object.len), TPD_OK);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+	change = &(struct change){.label = "3.1.terms", .number = 2}; /* and of which w0 has no name */
+	body = build_body(&logical);
+	change = NULL;
+	object = wrap(body.data, body.len);
+	ck_assert_int_eq(verdict(object.data, object.len), TPD_CORRUPT);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+	version = 6;
 	object = honest_object();
 	object.data[8] = 4; /* which knows no other runs */
 	reseal(&object);
@@ -244,6 +262,11 @@ static void as_moments(struct tpd_entry *entry)
 	entry->segments[2].dtype = TPD_DTYPE_F32; /* of another length */
 }
 
+static void as_integers(struct tpd_entry *entry)
+{
+	entry->segments[2].dtype = TPD_DTYPE_I16;
+}
+
 /* What a tensor may be predicted from. */
 START_TEST(predictors_have_rules)
 {
@@ -252,14 +275,16 @@ START_TEST(predictors_have_rules)
 	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 1, .terms = 0}, NULL), TPD_USAGE);
 	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 1, .terms = 16}, NULL), TPD_USAGE);
 	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 2, .terms = 1}, NULL), TPD_USAGE); /* BF16, and slabs */
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 2, .terms = 2}, NULL), TPD_OK); /* stepped */
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 2, .terms = 2}, as_integers), TPD_USAGE);
 	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){.segment = 1, .terms = 1}, without_reference), TPD_USAGE);
 	/* Moments: no such file, no such segment, another type, another length, itself. */
-	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 3, 1, 3, 1, 8}, NULL), TPD_USAGE);
-	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 3, 1, 3, 8}, NULL), TPD_USAGE);
-	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 2, 1, 2, 8}, NULL), TPD_USAGE);
-	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 2, 1, 2, 8}, as_moments), TPD_USAGE);
-	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 1, 1, 1, 8}, NULL), TPD_USAGE);
-	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 0, 1, 0, 8}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 3, 1, 3, 1, 8, 0, 0}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 3, 1, 3, 8, 0, 0}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 2, 1, 2, 8, 0, 0}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 2, 1, 2, 8, 0, 0}, as_moments), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 1, 1, 1, 8, 0, 0}, NULL), TPD_USAGE);
+	ck_assert_int_eq(with_predictor(&(struct tpd_predictor){1, 1, 0, 1, 0, 8, 0, 0}, NULL), TPD_USAGE);
 }
 END_TEST
 
@@ -350,7 +375,7 @@ int main(void)
 	tcase_add_test(tests, all_files_have_one_limit);
 	tcase_add_test(tests, kept_in_part);
 	tcase_add_test(tests, version_1_stays_readable);
-	tcase_add_test(tests, versions_2_to_4_stay_readable);
+	tcase_add_test(tests, versions_2_to_5_stay_readable);
 	tcase_add_test(tests, slabs_have_a_limit);
 	tcase_add_test(tests, predictors_have_rules);
 	tcase_add_test(tests, ties_are_kept_with_the_names);

@@ -159,6 +159,12 @@ static void check_step(uint64_t step, bool with_state)
 	ck_assert_msg(verdict(step) == TPD_OK, "%s: %s", name, err.text);
 }
 
+static void check_step_again(uint64_t step)
+{
+	OK(tpd_io_remove_tree(tpd_io_posix(), AT_FDCWD, scratch("out-%d", (int)step), &err));
+	check_step(step, false);
+}
+
 /* What the model takes at the last of STEPS steps. */
 static uint64_t model_bytes(enum tpd_effort effort, enum tpd_depend depend, bool with_state, struct seen *out_last)
 {
@@ -182,19 +188,101 @@ START_TEST(what_is_predicted_from_what)
 
 	ck_assert_uint_eq(seen.predicted, 0);
 	ck_assert_uint_eq(model_bytes(TPD_EFFORT_FAST, TPD_DEPEND_OPTIMIZER, true, &seen), plain);
-	best = model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, true, &seen);
+	best = model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, true, &seen); /* w0 would have to be replayed */
 	ck_assert_uint_eq(seen.predicted, 2);
 	ck_assert_uint_eq(seen.terms, TPD_TERM_DECAY | TPD_TERM_BEFORE | TPD_TERM_NOW);
 	ck_assert_uint_ge(seen.scaled, 1);
 	ck_assert_uint_lt(best * 100, plain * 90);
 	ck_assert_uint_le(model_bytes(TPD_EFFORT_MAX, TPD_DEPEND_OPTIMIZER, true, &seen), best);
+	ck_assert_uint_eq(seen.terms, TPD_TERM_DECAY | TPD_TERM_STEP | TPD_TERM_BEFORE | TPD_TERM_NOW);
 	weights = model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_WEIGHTS, true, &seen);
 	ck_assert_uint_eq(seen.terms & ~(unsigned)TPD_TERM_DECAY, 0);
 	ck_assert_uint_eq(seen.scaled, 0);
 	ck_assert_uint_le(weights, plain);
 	ck_assert_uint_gt(weights, best);
 	ck_assert_uint_eq(model_bytes(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, false, &seen), weights); /* nothing else is there */
+	best = model_bytes(TPD_EFFORT_MAX, TPD_DEPEND_WEIGHTS, true, &seen);
+	ck_assert_uint_eq(seen.predicted, 2);
+	ck_assert_uint_eq(seen.terms, TPD_TERM_DECAY | TPD_TERM_STEP);
+	ck_assert_uint_lt(best * 100, weights * 98);
 	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);
+}
+END_TEST
+
+/* Where what w0 is read from lies there as it is, w0 is taken by default. */
+START_TEST(earlier_weights)
+{
+	struct seen seen = {0};
+
+	start();
+	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_WEIGHTS, 0);
+	for (uint64_t step = 0; step < STEPS; step++) {
+		train();
+		write_step(step, true);
+		OK(ingest(scratch("checkpoint-%d", (int)step), "run", step, NULL));
+		seen = look(step);
+		ck_assert_int_eq((seen.terms & TPD_TERM_STEP) != 0, step > 1); /* the one before the first two there is not */
+	}
+	for (uint64_t step = 0; step < STEPS; step++)
+		rename(scratch("checkpoint-%d", (int)step), scratch("saved-%d", (int)step));
+	for (uint64_t step = 0; step < STEPS; step++)
+		check_step(step, true);
+}
+END_TEST
+
+/* Of the model's payload. */
+static void damage(uint64_t step)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "run@%d", (int)step);
+	ck_assert_int_eq(chmod(part_path(name, 0, 0), 0644), 0);
+	file_flip(part_path(name, 0, 0), 100000);
+}
+
+static void store_again(uint64_t step, bool expect_existed)
+{
+	struct tpd_ingest_result result;
+
+	OK(ingest(scratch("saved-%d", (int)step), "run", step, &result));
+	ck_assert_int_eq(result.existed, expect_existed);
+	ck_assert_uint_eq(result.version, 1);
+}
+
+/* What w0 is read from is named by its id: it is found whatever the one between refers to by now. */
+START_TEST(earlier_weights_outlive_damage)
+{
+	start();
+	open_with(TPD_EFFORT_MAX, TPD_DEPEND_WEIGHTS, 0);
+	for (uint64_t step = 0; step < 5; step++)
+		store_step(step, false);
+	for (uint64_t step = 2; step < 5; step++)
+		ck_assert_uint_ne(look(step).terms & TPD_TERM_STEP, 0);
+	damage(2);
+	for (uint64_t step = 2; step < 5; step++)
+		ck_assert_int_eq(verdict(step), TPD_CORRUPT);
+	store_again(2, false);
+	for (uint64_t step = 0; step < 5; step++)
+		check_step_again(step);
+	store_again(2, true);
+	store_again(4, true);
+	/* 3 refers to 2, which is whole, and is predicted with 1, which is not. */
+	damage(1);
+	OK(verdict(2));
+	ck_assert_int_eq(verdict(3), TPD_CORRUPT);
+	store_again(3, false);
+	OK(verdict(3));
+	OK(verdict(4));
+	ck_assert_int_eq(verdict(1), TPD_CORRUPT);
+	store_again(1, false);
+	for (uint64_t step = 0; step < 5; step++)
+		check_step_again(step);
+	for (uint64_t step = 0; step < 5; step++)
+		store_again(step, true);
+	/* And on it goes. */
+	store_step(5, false);
+	ck_assert_uint_ne(look(5).terms & TPD_TERM_STEP, 0);
+	check_step_again(5);
 }
 END_TEST
 
@@ -342,7 +430,7 @@ START_TEST(interrupted)
 END_TEST
 
 /* The manifest of a step, changed by somebody who can make its checksums right. */
-static void forge(uint64_t step, void (*change)(struct tpd_entry *model))
+static void forge(uint64_t step, void (*change)(struct tpd_manifest *m, struct tpd_entry *model))
 {
 	struct tpd_manifest manifest;
 	struct tpd_archive_name which;
@@ -353,42 +441,37 @@ static void forge(uint64_t step, void (*change)(struct tpd_entry *model))
 	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &manifest, &err));
 	for (uint32_t f = 0; f < manifest.file_count; f++)
 		if (strcmp(manifest.entries[manifest.files[f]].path, "model.safetensors") == 0)
-			change(&manifest.entries[manifest.files[f]]);
+			change(&manifest, &manifest.entries[manifest.files[f]]);
 	forge_manifest(&manifest, TPD_OK);
 	tpd_manifest_release(&manifest);
 }
 
-static void without(struct tpd_entry *model)
+static void without(struct tpd_manifest *manifest TPD_UNUSED, struct tpd_entry *model)
 {
 	model->predictor_count = 0;
 }
 
-static void from_others(struct tpd_entry *model)
+static void from_others(struct tpd_manifest *manifest TPD_UNUSED, struct tpd_entry *model)
 {
 	model->predictors[0].m_segment = 3;
 }
 
-static void from_less(struct tpd_entry *model)
+static void from_less(struct tpd_manifest *manifest TPD_UNUSED, struct tpd_entry *model)
 {
 	model->predictors[0].terms = TPD_TERM_DECAY;
 }
 
-static void from_more(struct tpd_entry *model)
-{
-	model->predictors[0].terms |= TPD_TERM_STEP; /* of which there is none: the one before is a keyframe */
-}
-
-static void in_slabs(struct tpd_entry *model)
+static void in_slabs(struct tpd_manifest *manifest, struct tpd_entry *model)
 {
 	const struct tpd_slab slab = {.segment = 1, .block = N, .count = 1};
 
-	without(model);
+	without(manifest, model);
 	OK(tpd_entry_refer(model, 1, &slab, 1, false, &err));
 }
 
 START_TEST(forged)
 {
-	static void (*const changes[])(struct tpd_entry *) = {without, from_others, from_less, from_more, in_slabs};
+	static void (*const changes[])(struct tpd_manifest *, struct tpd_entry *) = {without, from_others, from_less, in_slabs};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(changes); i++) {
 		scratch_remove();
@@ -407,14 +490,86 @@ START_TEST(forged)
 }
 END_TEST
 
+static void of_no_segment(struct tpd_manifest *manifest TPD_UNUSED, struct tpd_entry *model)
+{
+	model->predictors[0].w0_segment = 3;
+}
+
+static void of_no_file(struct tpd_manifest *manifest TPD_UNUSED, struct tpd_entry *model)
+{
+	model->predictors[0].w0_file = 1;
+}
+
+static void of_glue(struct tpd_manifest *manifest TPD_UNUSED, struct tpd_entry *model)
+{
+	model->predictors[0].w0_segment = 0; /* of another size */
+}
+
+static void of_another(struct tpd_manifest *manifest TPD_UNUSED, struct tpd_entry *model)
+{
+	model->predictors[0].w0_segment = 2;
+}
+
+static void of_itself(struct tpd_manifest *manifest, struct tpd_entry *model TPD_UNUSED)
+{
+	manifest->earlier = manifest->id;
+}
+
+static void of_one_above(struct tpd_manifest *manifest, struct tpd_entry *model TPD_UNUSED)
+{
+	manifest->earlier = resolve("run@3").id;
+}
+
+static void of_one_that_is_gone(struct tpd_manifest *manifest, struct tpd_entry *model TPD_UNUSED)
+{
+	manifest->earlier.bytes[7] ^= 1;
+}
+
+START_TEST(forged_earlier)
+{
+	static const struct {
+		void (*change)(struct tpd_manifest *, struct tpd_entry *);
+		enum tpd_status expect;
+		const char *why;
+	} changes[] = {
+		{of_no_segment, TPD_CORRUPT, "does not have"},     {of_no_file, TPD_CORRUPT, "does not have"},
+		{of_glue, TPD_CORRUPT, "another type or size"},    {of_another, TPD_CORRUPT, ", chunk "},
+		{of_itself, TPD_CORRUPT, "cycle"},                 {of_one_above, TPD_CORRUPT, "cycle"},
+		{of_one_that_is_gone, TPD_MISSING_BASE, "run@0 "},
+	};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(changes); i++) {
+		struct tpd_archive_name which;
+
+		scratch_remove();
+		scratch_make();
+		start();
+		open_with(TPD_EFFORT_MAX, TPD_DEPEND_WEIGHTS, 0);
+		for (uint64_t step = 0; step < 4; step++)
+			store_step(step, false);
+		forge(2, changes[i].change);
+		for (uint64_t step = 2; step < 4; step++) {
+			ck_assert_msg(verdict(step) == changes[i].expect && strstr(err.text, changes[i].why), "change %zu: %s", i, err.text);
+		}
+		which = resolve("run@3");
+		ck_assert(!tpd_store_sound(tpd_archive_store(archive), &which.id) || changes[i].change == of_another);
+		archive_close();
+	}
+	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		what_is_predicted_from_what,
+		earlier_weights,
+		earlier_weights_outlive_damage,
 		copies_beside,
 		moments_that_are_the_same,
 		interrupted,
 		forged,
+		forged_earlier,
 	};
 
 	return run_tests("predict", tests, TPD_ARRAY_LEN(tests));

@@ -1,7 +1,9 @@
 /*
  * chain.h - read chunks of a stored checkpoint, whatever they refer to.
  *
- * tpd_chain_open() loads the manifests from the checkpoint down to its keyframe (at most TPD_CHAIN_MAX; a cycle is TPD_CORRUPT).
+ * tpd_chain_open() loads the manifests of all that the checkpoint refers to, down to its keyframe (at most TPD_CHAIN_MAX; a cycle is
+ * TPD_CORRUPT). Nearly always they are a list: what a checkpoint names as w0 is what its reference refers to. Where that was damaged and is
+ * stored again, it may refer to nothing, and w0 is a link of its own.
  * tpd_chain_read() replays one chunk through all links, iteratively: memory does not depend on depth or size, only on how often along
  * the chain tensors were cut anew; where they were, a chain keeps decoded chunks for a while (chain_cache.h). Chunks may be read by
  * several threads at once, each with a tpd_chain_worker of its own.
@@ -24,7 +26,11 @@ void tpd_chain_forget_names(struct tpd_chain *chain);
 void tpd_chain_close(struct tpd_chain *chain);
 /* The checkpoint's own manifest, borrowed. */
 const struct tpd_manifest *tpd_chain_manifest(const struct tpd_chain *chain);
-uint32_t tpd_chain_links(const struct tpd_chain *chain); /* manifests loaded: true depth + 1 */
+uint32_t tpd_chain_links(const struct tpd_chain *chain); /* manifests loaded */
+uint32_t tpd_chain_depth(const struct tpd_chain *chain); /* the longest way down; 0: a keyframe */
+uint32_t tpd_chain_depth_of(const struct tpd_chain *chain, uint32_t link);
+/* The link that a link refers to; false: none, it is a keyframe. */
+bool tpd_chain_below(const struct tpd_chain *chain, uint32_t link, uint32_t *out_below);
 const struct tpd_manifest *tpd_chain_link(const struct tpd_chain *chain, uint32_t link); /* 0: itself; others may lack segments */
 
 /*

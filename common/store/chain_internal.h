@@ -21,7 +21,11 @@ struct tpd_chain_shared {
 	uint8_t *has_ref; /* owned; a bit a segment: it refers to the one of the same number in that file below */
 };
 
+#define TPD_CHAIN_NONE UINT32_MAX
+
 struct tpd_chain_link {
+	uint32_t below, earlier; /* the links that it refers to: as reference, and for w0; TPD_CHAIN_NONE */
+	uint32_t depth;          /* the longest way down from it */
 	struct tpd_manifest manifest; /* segments of shared files are NULL */
 	struct tpd_chain_shared *shared; /* one a file; NULL for link 0 */
 	uint32_t generation; /* of its object: the one that the manifest was read from */

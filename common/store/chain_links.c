@@ -1,6 +1,9 @@
 /*
  * chain_links.c - the manifests of a chain, from the checkpoint down to its keyframe.
  *
+ * They are loaded in the order in which they are named, each once: a link's reference, then what it names as w0, then those of the next
+ * link. So a plain chain is in the order of its checkpoints.
+ *
  * What a link takes grows with its tensors, and a chain may have many links; but nearly always all of them have the same
  * tensors in the same order, and each refers to the one of its own number below. So a link below the first keeps, for a
  * file of which that is true, only which of its tensors have a reference (a bit each) and its glue, and uses the segments
@@ -76,58 +79,90 @@ const struct tpd_predictor *tpd_chain_predictor(const struct tpd_chain *chain, u
 	return tpd_entry_predictor(entry_of(&chain->links[link], file), segment);
 }
 
-static const struct tpd_segment *find_segment(const struct tpd_chain_link *link, uint32_t file, uint32_t segment)
+static bool find_segment(const struct tpd_chain *chain, uint32_t link, uint32_t file, uint32_t segment, struct tpd_segment *out)
 {
-	if (file >= link->manifest.file_count || segment >= entry_of(link, file)->segment_count)
-		return NULL;
-	return &entry_of(link, file)->segments[segment];
+	const struct tpd_chain_link *at = &chain->links[link];
+
+	if (file >= at->manifest.file_count || segment >= entry_of(at, file)->segment_count)
+		return false;
+	*out = tpd_chain_segment(chain, link, file, segment);
+	return true;
 }
 
-/* "not in it", "of another type or size", or NULL: what is wrong with a segment's reference to this link. */
-static const char *fault_of_reference(const struct tpd_chain_link *base, const struct tpd_entry *entry, uint32_t s,
+/* "not in it", "of another type or size", or NULL: what is wrong with a segment's reference to link `base`. */
+static const char *fault_of_reference(const struct tpd_chain *chain, uint32_t base, const struct tpd_entry *entry, uint32_t s,
 				      const struct tpd_segment *seg)
 {
 	unsigned width = tpd_dtype_width(seg->dtype);
 	enum tpd_dtype dtype = seg->dtype; /* that all of them must be of */
-	const struct tpd_segment *ref;
+	struct tpd_segment ref;
 
 	if (!seg->in_slabs) {
-		ref = find_segment(base, seg->ref_file, seg->ref_segment);
-		if (!ref)
+		if (!find_segment(chain, base, seg->ref_file, seg->ref_segment, &ref))
 			return "that it does not have";
-		return ref->dtype != seg->dtype || (s > 0 && ref->length != seg->length) ? "of another type or size" : NULL;
+		return ref.dtype != seg->dtype || (s > 0 && ref.length != seg->length) ? "of another type or size" : NULL;
 	}
 	for (uint32_t i = 0; i < seg->ref_segment; i++) {
 		const struct tpd_slab *slab = &entry->slabs[seg->ref_file + i];
 
-		ref = find_segment(base, slab->file, slab->segment);
-		if (!ref || slab->segment == 0)
+		if (slab->segment == 0 || !find_segment(chain, base, slab->file, slab->segment, &ref))
 			return "that it does not have";
-		if (seg->converted && i == 0 && tpd_dtype_converts(ref->dtype, seg->dtype))
-			dtype = ref->dtype;
-		if (ref->dtype != dtype || (seg->converted && dtype == seg->dtype) ||
-		    !tpd_slab_fits(slab, seg->length / width, ref->length / tpd_dtype_width(dtype)))
+		if (seg->converted && i == 0 && tpd_dtype_converts(ref.dtype, seg->dtype))
+			dtype = ref.dtype;
+		if (ref.dtype != dtype || (seg->converted && dtype == seg->dtype) ||
+		    !tpd_slab_fits(slab, seg->length / width, ref.length / tpd_dtype_width(dtype)))
 			return "of another type or size";
 	}
 	return NULL;
 }
 
-/* Is each reference of this link to a segment that the next one has, of the same type, and for tensors of the same size? */
+static enum tpd_status bad_reference(const struct tpd_manifest *m, const struct tpd_entry *entry, const struct tpd_manifest *base,
+				     const char *fault, struct tpd_err *err)
+{
+	return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment of %s@%llu %s", m->run, (unsigned long long)m->step, entry->path,
+			base->run, (unsigned long long)base->step, fault);
+}
+
+/* Is each reference of this link to a segment that the one below has, of the same type, and for tensors of the same size? */
 static enum tpd_status check_references(const struct tpd_chain *chain, uint32_t link, struct tpd_err *err)
 {
-	const struct tpd_manifest *m = &chain->links[link].manifest, *base = &chain->links[link + 1].manifest;
+	const uint32_t below = chain->links[link].below;
+	const struct tpd_manifest *m = &chain->links[link].manifest;
 
 	for (uint32_t f = 0; f < m->file_count; f++) {
 		const struct tpd_entry *entry = entry_of(&chain->links[link], f);
 
 		for (uint32_t s = 0; s < entry->segment_count; s++) {
 			const struct tpd_segment seg = tpd_chain_segment(chain, link, f, s);
-			const char *fault = seg.has_ref && !seg.derived ? fault_of_reference(&chain->links[link + 1], entry, s, &seg) : NULL;
+			const char *fault = seg.has_ref && !seg.derived ? fault_of_reference(chain, below, entry, s, &seg) : NULL;
 
 			if (fault)
-				return tpd_fail(err, TPD_CORRUPT, "%s@%llu: '%s' refers to a segment of %s@%llu %s", m->run,
-						(unsigned long long)m->step, entry->path, base->run, (unsigned long long)base->step,
-						fault);
+				return bad_reference(m, entry, &chain->links[below].manifest, fault, err);
+		}
+	}
+	return TPD_OK;
+}
+
+/* Likewise each w0 of this link: of the type and size of the tensor. */
+static enum tpd_status check_earlier(const struct tpd_chain *chain, uint32_t link, struct tpd_err *err)
+{
+	const uint32_t earlier = chain->links[link].earlier;
+	const struct tpd_manifest *m = &chain->links[link].manifest;
+
+	for (uint32_t f = 0; f < m->file_count; f++) {
+		const struct tpd_entry *entry = entry_of(&chain->links[link], f);
+
+		for (uint32_t i = 0; i < entry->predictor_count; i++) {
+			const struct tpd_predictor *p = &entry->predictors[i];
+			struct tpd_segment seg, w0;
+
+			if (!(p->terms & TPD_TERM_STEP))
+				continue;
+			seg = tpd_chain_segment(chain, link, f, p->segment);
+			if (!find_segment(chain, earlier, p->w0_file, p->w0_segment, &w0))
+				return bad_reference(m, entry, &chain->links[earlier].manifest, "that it does not have", err);
+			if (w0.dtype != seg.dtype || w0.length != seg.length)
+				return bad_reference(m, entry, &chain->links[earlier].manifest, "of another type or size", err);
 		}
 	}
 	return TPD_OK;
@@ -186,62 +221,127 @@ static struct tpd_chain_link *add_link(struct tpd_chain *chain)
 	if (!grown)
 		return NULL;
 	chain->links = grown;
-	grown[chain->count] = (struct tpd_chain_link){0};
+	grown[chain->count] = (struct tpd_chain_link){.below = TPD_CHAIN_NONE, .earlier = TPD_CHAIN_NONE};
 	return &grown[chain->count];
 }
 
-/* Does the last link go with those above it, and may there be another below? */
-static enum tpd_status check_link(const struct tpd_chain *chain, struct tpd_err *err)
+/* The link of that id; TPD_CHAIN_NONE: it is not loaded. */
+static uint32_t find_link(const struct tpd_chain *chain, const struct tpd_id *id)
 {
-	const struct tpd_manifest *top = &chain->links[0].manifest, *m = &chain->links[chain->count - 1].manifest;
-	enum tpd_status status = TPD_OK;
-
-	if (chain->count > 1)
-		status = check_references(chain, chain->count - 2, err);
-	if (status || !m->has_ref)
-		return status;
 	for (uint32_t i = 0; i < chain->count; i++)
-		if (tpd_id_equal(&m->ref, &chain->links[i].manifest.id))
-			return tpd_fail(err, TPD_CORRUPT, "%s@%llu: its references form a cycle", top->run,
-					(unsigned long long)top->step);
-	if (chain->count == TPD_CHAIN_MAX)
-		return tpd_fail(err, TPD_LIMIT, "%s@%llu: its chain is longer than %u", top->run,
-				(unsigned long long)top->step, TPD_CHAIN_MAX);
-	return TPD_OK;
+		if (tpd_id_equal(id, &chain->links[i].manifest.id))
+			return i;
+	return TPD_CHAIN_NONE;
+}
+
+/* run and step: as what needs it calls it. */
+static enum tpd_status missing(const struct tpd_chain *chain, const struct tpd_id *id, const char *run, uint64_t step, struct tpd_err *err)
+{
+	const struct tpd_manifest *top = &chain->links[0].manifest;
+	char hex[TPD_ID_HEX];
+
+	tpd_id_hex(id, hex);
+	return tpd_fail(err, TPD_MISSING_BASE, "%s@%llu needs %s@%llu (checkpoint %.16s), which is not in the store", top->run,
+			(unsigned long long)top->step, run, (unsigned long long)step, hex);
 }
 
 static enum tpd_status load_link(struct tpd_chain *chain, const struct tpd_id *id, bool names, struct tpd_err *err)
 {
-	const struct tpd_manifest *top, *above;
-	struct tpd_chain_link *link = add_link(chain);
-	char hex[TPD_ID_HEX];
+	struct tpd_chain_link *link;
 	enum tpd_status status;
 
+	if (chain->count == TPD_CHAIN_MAX)
+		return tpd_fail(err, TPD_LIMIT, "%s@%llu: its chain is longer than %u", chain->links[0].manifest.run,
+				(unsigned long long)chain->links[0].manifest.step, TPD_CHAIN_MAX);
+	link = add_link(chain);
 	if (!link)
 		return tpd_fail_nomem(err);
 	status = tpd_object_load(chain->store, id, names ? TPD_MANIFEST_ABOUT : TPD_MANIFEST_SEGMENTS, &link->manifest,
 				 &link->generation, err);
-	if (!status) {
+	if (!status)
 		chain->count++;
-		status = check_link(chain, err);
-		return status ? status : share_segments(chain, chain->count - 1, err);
-	}
-	if (status != TPD_NOT_FOUND || chain->count == 0)
+	return status;
+}
+
+/* The link of that id, loaded if it is not yet. */
+static enum tpd_status name_link(struct tpd_chain *chain, const struct tpd_id *id, const char *run, uint64_t step, uint32_t *out_link,
+				 struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	*out_link = find_link(chain, id);
+	if (*out_link != TPD_CHAIN_NONE)
+		return TPD_OK;
+	status = load_link(chain, id, false, err);
+	if (status == TPD_NOT_FOUND)
+		return missing(chain, id, run, step, err);
+	*out_link = status ? TPD_CHAIN_NONE : chain->count - 1;
+	return status;
+}
+
+/* What link `number` names, and whether that is as it says. */
+static enum tpd_status load_named(struct tpd_chain *chain, uint32_t number, struct tpd_err *err)
+{
+	const struct tpd_manifest m = chain->links[number].manifest; /* the array moves */
+	const char *run = m.ref_run ? m.ref_run : m.run;
+	const uint32_t loaded = chain->count;
+	uint32_t below = TPD_CHAIN_NONE, earlier = TPD_CHAIN_NONE;
+	enum tpd_status status = TPD_OK;
+
+	if (m.has_ref)
+		status = name_link(chain, &m.ref, run, m.ref_step, &below, err);
+	if (!status && m.has_earlier)
+		status = name_link(chain, &m.earlier, run, m.earlier_step, &earlier, err);
+	if (status)
 		return status;
-	top = &chain->links[0].manifest;
-	above = &chain->links[chain->count - 1].manifest;
-	tpd_id_hex(id, hex);
-	return tpd_fail(err, TPD_MISSING_BASE, "%s@%llu needs %s@%llu (checkpoint %.16s), which is not in the store", top->run,
-			(unsigned long long)top->step, above->ref_run ? above->ref_run : above->run,
-			(unsigned long long)above->ref_step, hex);
+	chain->links[number].below = below;
+	chain->links[number].earlier = earlier;
+	for (uint32_t i = loaded; !status && i < chain->count; i++)
+		status = share_segments(chain, i, err);
+	if (!status && m.has_ref)
+		status = check_references(chain, number, err);
+	if (!status && m.has_earlier)
+		status = check_earlier(chain, number, err);
+	return status;
+}
+
+/* Depths, from those that refer to nothing up. What is on a circle never gets one. */
+static enum tpd_status settle_depths(struct tpd_chain *chain, struct tpd_err *err)
+{
+	TPD_AUTO_FREE uint32_t *path = calloc(chain->count, sizeof(*path));
+	TPD_AUTO_FREE uint8_t *visits = calloc(chain->count, sizeof(*visits)); /* how many of a link's two ways were gone; 3: all */
+	uint32_t at = 1;
+
+	if (!path || !visits)
+		return tpd_fail_nomem(err);
+	while (at > 0) {
+		struct tpd_chain_link *link = &chain->links[path[at - 1]];
+		uint8_t *visit = &visits[path[at - 1]];
+		uint32_t next = *visit == 0 ? link->below : *visit == 1 ? link->earlier : TPD_CHAIN_NONE;
+
+		if (*visit == 2) {
+			const uint32_t ways[2] = {link->below, link->earlier};
+
+			for (unsigned w = 0; w < 2; w++)
+				if (ways[w] != TPD_CHAIN_NONE)
+					link->depth = TPD_MAX(link->depth, chain->links[ways[w]].depth + 1);
+			at--;
+		}
+		(*visit)++;
+		if (next == TPD_CHAIN_NONE || visits[next] == 3)
+			continue;
+		if (visits[next] != 0)
+			return tpd_fail(err, TPD_CORRUPT, "%s@%llu: its references form a cycle", chain->links[0].manifest.run,
+					(unsigned long long)chain->links[0].manifest.step);
+		path[at++] = next;
+	}
+	return TPD_OK;
 }
 
 enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id, bool names, struct tpd_chain **out_chain,
 			       struct tpd_err *err)
 {
 	struct tpd_chain *chain = calloc(1, sizeof(*chain));
-	struct tpd_id next = *id;
-	bool more = true;
 	enum tpd_status status = TPD_OK;
 
 	if (!chain)
@@ -251,19 +351,34 @@ enum tpd_status tpd_chain_open(struct tpd_store *store, const struct tpd_id *id,
 	chain->cache = tpd_chain_cache_new(CACHE_BYTES);
 	if (!chain->cache)
 		status = tpd_fail_nomem(err);
-	while (more && !status) {
-		status = load_link(chain, &next, names && chain->count == 0, err);
-		if (!status) {
-			next = chain->links[chain->count - 1].manifest.ref;
-			more = chain->links[chain->count - 1].manifest.has_ref;
-		}
-	}
+	if (!status)
+		status = load_link(chain, id, names, err);
+	for (uint32_t i = 0; !status && i < chain->count; i++)
+		status = load_named(chain, i, err);
+	if (!status)
+		status = settle_depths(chain, err);
 	if (status) {
 		tpd_chain_close(chain);
 		return status;
 	}
 	*out_chain = chain;
 	return TPD_OK;
+}
+
+uint32_t tpd_chain_depth(const struct tpd_chain *chain)
+{
+	return chain->links[0].depth;
+}
+
+uint32_t tpd_chain_depth_of(const struct tpd_chain *chain, uint32_t link)
+{
+	return chain->links[link].depth;
+}
+
+bool tpd_chain_below(const struct tpd_chain *chain, uint32_t link, uint32_t *out_below)
+{
+	*out_below = chain->links[link].below;
+	return *out_below != TPD_CHAIN_NONE;
 }
 
 void tpd_chain_forget_names(struct tpd_chain *chain)

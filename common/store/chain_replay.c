@@ -350,9 +350,9 @@ static enum tpd_status need_same(struct tpd_chain_worker *worker, uint32_t numbe
 	return add_need(worker, number, &key, false, err);
 }
 
-static uint32_t link_of_reference(uint32_t link, const struct tpd_segment *seg)
+static uint32_t link_of_reference(const struct tpd_chain *chain, uint32_t link, const struct tpd_segment *seg)
 {
-	return seg->derived ? link : link + 1;
+	return seg->derived ? link : chain->links[link].below;
 }
 
 /* What a chunk of that segment refers to, which lies where the node's own does: one chunk, or those that it is put together from. */
@@ -360,9 +360,9 @@ static enum tpd_status need_reference_of(struct tpd_chain *chain, struct tpd_cha
 					 const struct tpd_segment *seg, struct tpd_err *err)
 {
 	const struct tpd_manifest *m = &chain->links[link].manifest;
-	const uint32_t below = link_of_reference(link, seg);
+	const uint32_t below = link_of_reference(chain, link, seg);
 
-	if (!seg->has_ref || below >= chain->count)
+	if (!seg->has_ref || below == TPD_CHAIN_NONE)
 		return tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
 	if (!seg->in_slabs)
 		return need_same(worker, number, below, seg->ref_file, seg->ref_segment, err);
@@ -376,43 +376,38 @@ struct input_place {
 	uint32_t segment;
 };
 
-static struct input_place place_of_input(const struct tpd_predictor *p, uint32_t link, const struct tpd_segment *seg, enum tpd_input input)
+static struct input_place place_of_input(const struct tpd_chain *chain, const struct tpd_predictor *p, uint32_t link, enum tpd_input input)
 {
 	if (input == TPD_INPUT_W0)
-		return (struct input_place){true, link + 1, seg->ref_file, seg->ref_segment};
+		return (struct input_place){false, chain->links[link].earlier, p->w0_file, p->w0_segment};
 	if (input == TPD_INPUT_M1 || input == TPD_INPUT_M2)
 		return (struct input_place){input == TPD_INPUT_M1, link, p->m_file, p->m_segment};
 	return (struct input_place){input == TPD_INPUT_V1, link, p->v_file, p->v_segment};
 }
 
-static enum tpd_status need_inputs(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, const struct tpd_segment *seg,
-				   struct tpd_err *err)
+static enum tpd_status need_inputs(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, struct tpd_err *err)
 {
 	const struct tpd_chunk_key key = worker->nodes[number].key;
 	const struct tpd_predictor *p = tpd_chain_predictor(chain, key.link, key.file, key.segment);
 	enum tpd_status status = TPD_OK;
 
-	if (!p && worker->nodes[number].entry.encoding != TPD_ENCODING_PREDICTED) /* it may do without */
+	if (!p && !tpd_encoding_needs_inputs(worker->nodes[number].entry.encoding)) /* it may do without */
 		return TPD_OK;
 	if (!p)
 		return tpd_fail(err, TPD_CORRUPT, "it is predicted, and its segment is not");
-	/* What a reference put together from several refers to is not one thing. */
-	if (p->terms & TPD_TERM_STEP && (seg->in_slabs || key.link + 1 >= chain->count))
-		return tpd_fail(err, TPD_CORRUPT, "it is predicted from what there is not");
 	for (unsigned i = 0; !status && i < TPD_INPUT_COUNT; i++) {
 		struct input_place at;
 		struct tpd_segment from;
 
 		if (!(tpd_terms_need(p->terms) >> i & 1))
 			continue;
-		at = place_of_input(p, key.link, seg, (enum tpd_input)i);
+		at = place_of_input(chain, p, key.link, (enum tpd_input)i);
 		if (!at.is_reference) {
 			status = need_same(worker, number, at.link, at.file, at.segment, err);
 			continue;
 		}
 		from = tpd_chain_segment(chain, at.link, at.file, at.segment);
-		/* Derived ones are not moments, and w0 is one chunk (FORMAT.md). */
-		if (from.derived || (i == TPD_INPUT_W0 && from.in_slabs))
+		if (from.derived) /* then it is no moment (FORMAT.md) */
 			return tpd_fail(err, TPD_CORRUPT, "it is predicted from what there is not");
 		status = need_reference_of(chain, worker, number, at.link, at.file, &from, err);
 	}
@@ -428,7 +423,7 @@ static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_
 
 	worker->nodes[number].first_need = worker->need_count;
 	status = need_reference_of(chain, worker, number, key.link, key.file, seg, err);
-	return status || !tpd_encoding_takes_inputs(encoding) ? status : need_inputs(chain, worker, number, seg, err);
+	return status || !tpd_encoding_takes_inputs(encoding) ? status : need_inputs(chain, worker, number, err);
 }
 
 /* Its index entry, its bytes if they lie somewhere as they are, else what it needs. */
@@ -518,7 +513,7 @@ static enum tpd_status find_reference_of(struct tpd_chain *chain, struct tpd_cha
 					 struct tpd_err *err)
 {
 	const struct tpd_manifest *m = &chain->links[link].manifest;
-	struct needed needed = {.worker = worker, .link = link_of_reference(link, seg)};
+	struct needed needed = {.worker = worker, .link = link_of_reference(chain, link, seg)};
 	const unsigned width = tpd_dtype_width(seg->dtype);
 	const struct tpd_slab *slabs;
 	enum tpd_dtype dtype = seg->dtype; /* of what is put together */
@@ -542,8 +537,8 @@ static enum tpd_status find_reference_of(struct tpd_chain *chain, struct tpd_cha
 	return status;
 }
 
-/* BF16 as F32, in `buffer`, where they are already if they were put together. */
-static enum tpd_status widen(struct buffer *buffer, struct tpd_bytes *bytes, struct tpd_err *err)
+/* BF16 or F16 as F32, in `buffer`, where they are already if they were put together. */
+static enum tpd_status widen(struct buffer *buffer, struct tpd_bytes *bytes, enum tpd_dtype dtype, struct tpd_err *err)
 {
 	const size_t n = bytes->len / 2;
 	enum tpd_status status = TPD_OK;
@@ -555,14 +550,14 @@ static enum tpd_status widen(struct buffer *buffer, struct tpd_bytes *bytes, str
 		if (n > 0)
 			memcpy(buffer->data, bytes->data, 2 * n);
 	}
-	tpd_widen_in_place(buffer->data, n, true);
+	tpd_widen_in_place(buffer->data, n, dtype == TPD_DTYPE_BF16);
 	*bytes = (struct tpd_bytes){buffer->data, 4 * n};
 	return TPD_OK;
 }
 
 /* A predicted node's other needs; what has no such chunk is empty. */
 static enum tpd_status find_inputs(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct node *node,
-				   const struct tpd_segment *seg, struct tpd_inputs *out, struct tpd_err *err)
+				   struct tpd_inputs *out, struct tpd_err *err)
 {
 	static const uint8_t nothing[1];
 	const struct tpd_predictor *p = tpd_chain_predictor(chain, node->key.link, node->key.file, node->key.segment);
@@ -570,21 +565,22 @@ static enum tpd_status find_inputs(struct tpd_chain *chain, struct tpd_chain_wor
 
 	*out = (struct tpd_inputs){0};
 	for (unsigned i = 0; p && !status && i < TPD_INPUT_COUNT; i++) {
-		struct needed here = {.worker = worker, .link = node->key.link};
+		struct needed here = {.worker = worker};
 		struct input_place at;
 		struct tpd_segment from;
 
 		if (!(tpd_terms_need(p->terms) >> i & 1))
 			continue;
-		at = place_of_input(p, node->key.link, seg, (enum tpd_input)i);
+		at = place_of_input(chain, p, node->key.link, (enum tpd_input)i);
+		here.link = at.link;
 		from = tpd_chain_segment(chain, at.link, at.file, at.segment);
 		if (at.is_reference) {
 			status = find_reference_of(chain, worker, node, at.link, at.file, &from, &worker->inputs[i], &out->of[i], err);
 		} else {
 			status = chunk_of_need(&here, at.file, at.segment, node->key.chunk, &out->of[i].data, &out->of[i].len, err);
 		}
-		if (!status && from.dtype == TPD_DTYPE_BF16)
-			status = widen(&worker->inputs[i], &out->of[i], err);
+		if (!status && tpd_dtype_width(from.dtype) == 2)
+			status = widen(&worker->inputs[i], &out->of[i], from.dtype, err);
 		if (out->of[i].len == 0)
 			out->of[i].data = nothing;
 	}
@@ -622,7 +618,7 @@ static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *
 	references.p = reference.data;
 	references.len = reference.len;
 	if (!status && tpd_encoding_takes_inputs(entry->encoding)) {
-		status = find_inputs(chain, worker, node, &seg, &inputs, err);
+		status = find_inputs(chain, worker, node, &inputs, err);
 		references.inputs = &inputs;
 	}
 	if (!status)

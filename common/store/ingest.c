@@ -50,6 +50,7 @@ static void job_release(struct tpd_ingest_job *job)
 		free(file->marks);
 	}
 	free(job->files);
+	tpd_chain_close(job->earlier);
 	if (job->w1 != job->ref)
 		tpd_chain_close(job->w1);
 	tpd_chain_close(job->ref);
@@ -376,7 +377,8 @@ static enum tpd_status refer_to(struct tpd_ingest_job *job, const struct tpd_id 
  */
 static enum tpd_status limit_reading(struct tpd_ingest_job *job, struct tpd_err *err)
 {
-	uint32_t depth = tpd_chain_links(job->ref) - 1, link;
+	const uint32_t depth = tpd_chain_depth(job->ref);
+	uint32_t last = 0, link;
 	struct tpd_id anchor, keyframe;
 	bool costly = depth >= job->options->max_depth;
 	enum tpd_status status = TPD_OK;
@@ -387,12 +389,14 @@ static enum tpd_status limit_reading(struct tpd_ingest_job *job, struct tpd_err 
 		return status;
 	if (job->options->max_depth == 0)
 		return refer_to(job, NULL, err);
+	while (tpd_chain_below(job->ref, last, &link))
+		last = link;
 	link = tpd_ingest_anchor_link(job);
-	keyframe = tpd_chain_link(job->ref, depth)->id;
+	keyframe = tpd_chain_link(job->ref, last)->id;
 	anchor = tpd_chain_link(job->ref, link)->id;
 	job->anchoring = true;
 	status = refer_to(job, &anchor, err);
-	if (!status && link < depth) {
+	if (!status && link != last) {
 		status = tpd_ingest_is_costly(job, job->ref, &costly, err);
 		if (!status && costly)
 			status = refer_to(job, &keyframe, err);
@@ -511,7 +515,7 @@ static enum tpd_status name_references(struct tpd_ingest_job *job, struct tpd_er
 
 		m->ref = ref->id;
 		m->ref_step = ref->step;
-		m->depth = tpd_chain_links(job->ref);
+		m->depth = tpd_chain_depth(job->ref) + 1;
 		if (strcmp(ref->run, m->run) != 0) {
 			m->ref_run = strdup(ref->run);
 			if (!m->ref_run)

@@ -77,6 +77,7 @@ struct tpd_ingest_job {
 	struct tpd_manifest manifest;
 	struct tpd_file_work *files; /* manifest.file_count */
 	struct tpd_chain *ref, *w1;  /* NULL: none; may be the same */
+	struct tpd_chain *earlier;   /* what ref refers to, for w0; NULL: none, or it is not used */
 	uint64_t weight;             /* of the manifest, as far as it is laid out */
 	bool anchoring;              /* ref is the keyframe because it would take too much to read what refers to another */
 	bool ref_fixed;              /* an interrupted ingest began with it */
@@ -253,7 +254,7 @@ enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *er
 /* Then: which weights may be predicted. */
 enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *err);
 /* What the planner is to try for a segment; how many. */
-#define TPD_INGEST_TERM_SETS 2u
+#define TPD_INGEST_TERM_SETS 3u
 size_t tpd_ingest_term_sets(const struct tpd_ingest_job *job, const struct tpd_segment_work *work, uint8_t sets[TPD_INGEST_TERM_SETS]);
 /* The inputs of a slot that these terms need, into slot->inputs. */
 enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned terms, unsigned worker,

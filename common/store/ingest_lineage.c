@@ -303,11 +303,14 @@ static enum tpd_status open_base(struct tpd_ingest_job *job, const struct tpd_id
 {
 	struct tpd_chain *chain = NULL;
 	struct tpd_id below;
+	uint32_t link = 0, next;
 	bool costly = false;
 	enum tpd_status status = tpd_ingest_open_reference(job, id, &chain, err);
 
-	if (!status && tpd_chain_links(chain) > job->options->max_depth) {
-		below = tpd_chain_link(chain, tpd_chain_links(chain) - job->options->max_depth)->id;
+	if (!status && tpd_chain_depth(chain) >= job->options->max_depth) {
+		while (tpd_chain_depth_of(chain, link) >= job->options->max_depth && tpd_chain_below(chain, link, &next))
+			link = next;
+		below = tpd_chain_link(chain, link)->id;
 		tpd_chain_close(chain);
 		chain = NULL;
 		status = tpd_ingest_open_reference(job, &below, &chain, err);
@@ -396,10 +399,12 @@ enum tpd_status tpd_ingest_lineage(struct tpd_ingest_job *job, struct tpd_err *e
 
 uint32_t tpd_ingest_anchor_link(const struct tpd_ingest_job *job)
 {
-	const uint32_t last = tpd_chain_links(job->ref) - 1;
-	uint32_t link = last;
+	uint32_t own = 0, last = 0, next; /* own: the last of this run on the way */
 
-	while (link > 0 && strcmp(tpd_chain_link(job->ref, link)->run, job->manifest.run) != 0)
-		link--;
-	return last - link > job->options->max_depth / 2 ? last : link;
+	while (tpd_chain_below(job->ref, last, &next)) {
+		last = next;
+		if (strcmp(tpd_chain_link(job->ref, last)->run, job->manifest.run) == 0)
+			own = last;
+	}
+	return tpd_chain_depth_of(job->ref, own) > job->options->max_depth / 2 ? last : own;
 }

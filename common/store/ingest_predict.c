@@ -2,15 +2,18 @@
  * ingest_predict.c - which weights may be predicted, which moments have a scale, and from what.
  *
  * Ties (ingest_ties.c) say which segments are exp_avg and exp_avg_sq of which weights; references say where all of these were in the last
- * checkpoint. What is to be had is offered to the planner, which tries it on a sample (codec/plan.c): a tie that is wrong predicts nothing
- * and is not taken. What was taken is named in the manifest, since the chunks are decoded from it.
+ * checkpoint, and its references where the weights were before that (w0). What is to be had is offered to the planner, which tries it on a
+ * sample (codec/plan.c): a tie that is wrong predicts nothing and is not taken. What was taken is named in the manifest, since the chunks
+ * are decoded from it; w0 by its checkpoint's id, as the reference may be damaged one day, stored again, and refer to nothing then.
+ *
+ * Reading w0 must not mean to replay its chain for each checkpoint that is stored: unless `effort` is max it is offered only where its
+ * file still lies somewhere as it is.
  */
 #include "base/tpd.h"
 
 #include "store/ingest_internal.h"
 #include "store/manifest_internal.h"
 
-#include <assert.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -42,6 +45,7 @@ static bool has_before(const struct tpd_segment *seg)
 	return seg->has_ref && !seg->derived;
 }
 
+/* Which may be a moment. */
 static bool is_float(const struct tpd_segment *seg)
 {
 	return seg->dtype == TPD_DTYPE_F32 || seg->dtype == TPD_DTYPE_BF16;
@@ -50,7 +54,17 @@ static bool is_float(const struct tpd_segment *seg)
 /* What may be coded with others' help at all. */
 static bool is_worth_it(const struct tpd_segment *seg)
 {
-	return is_float(seg) && elements_of(seg) >= PREDICT_MIN && has_before(seg);
+	return elements_of(seg) >= PREDICT_MIN && has_before(seg);
+}
+
+static bool may_be_scaled(const struct tpd_segment *seg)
+{
+	return is_float(seg) && is_worth_it(seg);
+}
+
+static bool may_be_predicted(const struct tpd_segment *seg)
+{
+	return (is_float(seg) || seg->dtype == TPD_DTYPE_F16) && is_worth_it(seg);
 }
 
 /* The whole of a moment, and the whole of its owner. */
@@ -63,14 +77,42 @@ static bool is_whole(const struct tpd_ingest_job *job, const struct tpd_tie *tie
 	       elements_of(owner) == tie->elements;
 }
 
-/*
- * Which terms may the weights' prediction have? TPD_TERM_STEP is not offered: w0 is what the reference refers to, and a reference that was
- * damaged and is stored again refers to nothing, though its content is the same.
- */
-static unsigned terms_of(const struct tpd_ingest_job *job, const struct tpd_predictor *p, unsigned moments)
+/* What the reference refers to. Where it cannot be read there is none. */
+static enum tpd_status open_earlier(struct tpd_ingest_job *job, struct tpd_err *err)
 {
-	unsigned terms = TPD_TERM_DECAY;
+	const struct tpd_manifest *ref = tpd_chain_manifest(job->ref);
+	enum tpd_status status;
 
+	if (!ref->has_ref)
+		return TPD_OK;
+	status = tpd_ingest_open_reference(job, &ref->ref, &job->earlier, err);
+	return tpd_ingest_lost_reference(status) ? TPD_OK : status;
+}
+
+/* Where the tensor was in job->earlier, whole; false: nowhere that is worth reading. */
+static bool find_earlier(const struct tpd_ingest_job *job, const struct tpd_segment *seg, struct tpd_predictor *p)
+{
+	const struct tpd_manifest *ref = tpd_chain_manifest(job->ref);
+	const struct tpd_segment *before;
+
+	if (!job->earlier || seg->in_slabs)
+		return false;
+	before = &ref->entries[ref->files[seg->ref_file]].segments[seg->ref_segment];
+	if (!before->has_ref || before->derived || before->in_slabs ||
+	    !(job->options->effort == TPD_EFFORT_MAX || tpd_chain_has_raw(job->earlier, before->ref_file)))
+		return false;
+	p->w0_file = before->ref_file;
+	p->w0_segment = before->ref_segment;
+	return true;
+}
+
+/* Which terms may the weights' prediction have? */
+static unsigned terms_of(const struct tpd_ingest_job *job, const struct tpd_segment *seg, struct tpd_predictor *p, unsigned moments)
+{
+	unsigned terms = seg->dtype == TPD_DTYPE_F32 ? TPD_TERM_DECAY : 0; /* of 16 bits: far below an ulp */
+
+	if (find_earlier(job, seg, p))
+		terms |= TPD_TERM_STEP;
 	if (job->options->depend != TPD_DEPEND_OPTIMIZER || moments != (HAS_M | HAS_V))
 		return terms;
 	terms |= TPD_TERM_NOW;
@@ -129,7 +171,7 @@ static enum tpd_status offer_scales(struct tpd_ingest_job *job, struct tpd_err *
 	for (uint32_t t = 0; t < m->tie_count; t++) {
 		const struct tpd_tie *tie = &m->ties[t], *const *found;
 
-		if (!is_first_of(tie, TPD_STATE_EXP_AVG) || !is_worth_it(segment_of(job, tie->state.file, tie->state.segment)))
+		if (!is_first_of(tie, TPD_STATE_EXP_AVG) || !may_be_scaled(segment_of(job, tie->state.file, tie->state.segment)))
 			continue;
 		found = bsearch(&tie, squares, count, sizeof(*squares), compare_ties);
 		if (found)
@@ -162,7 +204,7 @@ static void note_moments(struct tpd_ingest_job *job)
 
 		if (tie->kind != TPD_STATE_EXP_AVG && tie->kind != TPD_STATE_EXP_AVG_SQ)
 			continue;
-		work_of(job, &tie->state)->may_be_scaled = is_worth_it(segment_of(job, tie->state.file, tie->state.segment));
+		work_of(job, &tie->state)->may_be_scaled = may_be_scaled(segment_of(job, tie->state.file, tie->state.segment));
 		if (!is_whole(job, tie))
 			continue;
 		if (tie->kind == TPD_STATE_EXP_AVG) {
@@ -180,10 +222,14 @@ static void note_moments(struct tpd_ingest_job *job)
 enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *err)
 {
 	const struct tpd_manifest *m = &job->manifest;
+	enum tpd_status status;
 
 	if (!job->ref || job->options->depend == TPD_DEPEND_NONE || job->options->effort == TPD_EFFORT_FAST)
 		return TPD_OK;
 	note_moments(job);
+	status = open_earlier(job, err);
+	if (status)
+		return status;
 	for (uint32_t f = 0; f < m->file_count; f++) {
 		const struct tpd_entry *entry = job->files[f].entry;
 
@@ -191,11 +237,11 @@ enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *e
 			const struct tpd_segment *seg = &entry->segments[s];
 			struct tpd_segment_work *work = &job->files[f].segments[s];
 
-			if (seg->dtype != TPD_DTYPE_F32 || !is_worth_it(seg) || is_state(m, f, s) ||
+			if (!may_be_predicted(seg) || is_state(m, f, s) ||
 			    !tpd_ingest_has_room_for(job, TPD_MANIFEST_WEIGHT_PREDICTOR))
 				continue;
 			work->predictor.segment = s;
-			work->predictor.terms = (uint8_t)terms_of(job, &work->predictor, work->moments);
+			work->predictor.terms = (uint8_t)terms_of(job, seg, &work->predictor, work->moments);
 		}
 	}
 	return job->options->depend == TPD_DEPEND_OPTIMIZER ? offer_scales(job, err) : TPD_OK;
@@ -203,14 +249,27 @@ enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *e
 
 size_t tpd_ingest_term_sets(const struct tpd_ingest_job *job, const struct tpd_segment_work *work, uint8_t sets[TPD_INGEST_TERM_SETS])
 {
-	const uint8_t terms = work->predictor.terms;
+	const uint8_t terms = work->predictor.terms, weights = terms & (TPD_TERM_DECAY | TPD_TERM_STEP);
 	size_t count = 0;
 
-	if (terms & TPD_TERM_NOW)
+	if (terms)
 		sets[count++] = terms;
-	if (terms & TPD_TERM_DECAY && (count == 0 || job->options->effort == TPD_EFFORT_MAX))
+	if (job->options->effort != TPD_EFFORT_MAX)
+		return count;
+	if (weights && weights != terms)
+		sets[count++] = weights;
+	if (terms & TPD_TERM_DECAY && weights != TPD_TERM_DECAY)
 		sets[count++] = TPD_TERM_DECAY;
 	return count;
+}
+
+static void name_earlier(struct tpd_ingest_job *job)
+{
+	const struct tpd_manifest *earlier = tpd_chain_manifest(job->earlier);
+
+	job->manifest.has_earlier = true;
+	job->manifest.earlier = earlier->id;
+	job->manifest.earlier_step = earlier->step;
 }
 
 enum tpd_status tpd_ingest_name_predictors(struct tpd_ingest_job *job, struct tpd_err *err)
@@ -233,6 +292,10 @@ enum tpd_status tpd_ingest_name_predictors(struct tpd_ingest_job *job, struct tp
 				job->files[predictor.m_file].entry->segments[predictor.m_segment].has_ref = true;
 			if (predictor.terms & (TPD_TERM_BEFORE | TPD_TERM_CAME_IN))
 				job->files[predictor.v_file].entry->segments[predictor.v_segment].has_ref = true;
+			if (predictor.terms & TPD_TERM_STEP)
+				name_earlier(job);
+			else
+				predictor.w0_file = predictor.w0_segment = 0;
 			if (!(predictor.terms & (TPD_TERM_BEFORE | TPD_TERM_NOW)))
 				predictor.m_file = predictor.m_segment = 0;
 			if (!(predictor.terms & (TPD_TERM_BEFORE | TPD_TERM_NOW | TPD_TERM_SCALE)))
@@ -245,7 +308,18 @@ enum tpd_status tpd_ingest_name_predictors(struct tpd_ingest_job *job, struct tp
 
 /* --- reading --- */
 
-/* That of a moment of this checkpoint, or of the one before, as F32. */
+/* What a slot was read as in `input`, F32 from then on. */
+static void widen(struct tpd_slot *slot, enum tpd_input input, enum tpd_dtype dtype)
+{
+	size_t *len = &slot->inputs.of[input].len;
+
+	if (tpd_dtype_width(dtype) != 2)
+		return;
+	tpd_widen_in_place(slot->input[input], *len / 2, dtype == TPD_DTYPE_BF16);
+	*len *= 2;
+}
+
+/* That of a moment of this checkpoint, or of the one before. */
 static enum tpd_status read_moment(struct tpd_ingest_job *job, struct tpd_slot *slot, uint32_t file, uint32_t segment, bool before,
 				   enum tpd_input input, unsigned worker, struct tpd_err *err)
 {
@@ -259,10 +333,19 @@ static enum tpd_status read_moment(struct tpd_ingest_job *job, struct tpd_slot *
 		*len = tpd_segment_chunk_len(seg, slot->chunk);
 		status = tpd_ingest_read_own(job, file, segment, slot->chunk, slot->input[input], err);
 	}
-	if (!status && seg->dtype == TPD_DTYPE_BF16) {
-		tpd_widen_in_place(slot->input[input], *len / 2, true);
-		*len *= 2;
-	}
+	if (!status)
+		widen(slot, input, seg->dtype);
+	return status;
+}
+
+static enum tpd_status read_earlier(struct tpd_ingest_job *job, struct tpd_slot *slot, const struct tpd_predictor *p, unsigned worker,
+				    struct tpd_err *err)
+{
+	enum tpd_status status = tpd_chain_read(job->earlier, job->chain_workers[worker], p->w0_file, p->w0_segment, slot->chunk,
+						slot->input[TPD_INPUT_W0], &slot->inputs.of[TPD_INPUT_W0].len, err);
+
+	if (!status)
+		widen(slot, TPD_INPUT_W0, job->file->entry->segments[slot->segment].dtype);
 	return status;
 }
 
@@ -273,7 +356,6 @@ enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_sl
 	const unsigned need = tpd_terms_need(terms);
 	enum tpd_status status = TPD_OK;
 
-	assert(!(need >> TPD_INPUT_W0 & 1)); /* of TPD_TERM_STEP, which is not offered */
 	slot->inputs = (struct tpd_inputs){0};
 	for (unsigned i = 0; !status && i < TPD_INPUT_COUNT; i++) {
 		const enum tpd_input input = (enum tpd_input)i;
@@ -284,7 +366,9 @@ enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_sl
 		if (status)
 			break;
 		slot->inputs.of[i].data = slot->input[i];
-		if (input == TPD_INPUT_M1 || input == TPD_INPUT_M2)
+		if (input == TPD_INPUT_W0)
+			status = read_earlier(job, slot, p, worker, err);
+		else if (input == TPD_INPUT_M1 || input == TPD_INPUT_M2)
 			status = read_moment(job, slot, p->m_file, p->m_segment, input == TPD_INPUT_M1, input, worker, err);
 		else
 			status = read_moment(job, slot, p->v_file, p->v_segment, input == TPD_INPUT_V1, input, worker, err);

@@ -512,6 +512,8 @@ enum tpd_status tpd_manifest_check_origin(const struct tpd_manifest *m, enum tpd
 		return tpd_fail(err, class, "manifest: depth %u, and %s reference", m->depth, m->has_ref ? "a" : "no");
 	if (m->ref_run && (!m->has_ref || !tpd_text_is_run_name(m->ref_run) || strcmp(m->ref_run, m->run) == 0))
 		return tpd_fail(err, class, "manifest: '%s' is not the name of another run", m->ref_run);
+	if (m->has_earlier && !m->has_ref)
+		return tpd_fail(err, class, "manifest: an earlier checkpoint, and no reference");
 	return TPD_OK;
 }
 
@@ -601,7 +603,9 @@ static bool is_predictor(const struct tpd_manifest *m, const struct tpd_segment 
 	if (p->terms & SCALES) /* an exp_avg */
 		return (p->terms & ~SCALES) == 0 && p->terms & TPD_TERM_SCALE && (seg->dtype == TPD_DTYPE_F32 || seg->dtype == TPD_DTYPE_BF16) &&
 		       is_moment(m, seg, p->v_file, p->v_segment, false, p->terms & TPD_TERM_CAME_IN);
-	if (seg->dtype != TPD_DTYPE_F32 || (p->terms & TPD_TERM_STEP && seg->in_slabs))
+	if (!(seg->dtype == TPD_DTYPE_F32 || ((seg->dtype == TPD_DTYPE_BF16 || seg->dtype == TPD_DTYPE_F16) && !(p->terms & TPD_TERM_DECAY))))
+		return false;
+	if (p->terms & TPD_TERM_STEP && !m->has_earlier)
 		return false;
 	return !(p->terms & MOMENTS) ||
 	       (is_moment(m, seg, p->m_file, p->m_segment, true, before) && is_moment(m, seg, p->v_file, p->v_segment, false, before));

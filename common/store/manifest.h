@@ -14,7 +14,7 @@
 #include "format/state_name.h"
 #include "store/slab.h"
 
-#define TPD_MANIFEST_VERSION 5
+#define TPD_MANIFEST_VERSION 6
 #define TPD_MANIFEST_MAX_BODY (1u << 30)
 #define TPD_MANIFEST_MAX_FILE ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20)) /* a body that does not compress, and the header */
 
@@ -67,11 +67,12 @@ struct tpd_tie {
 	bool checked; /* the values said so; false: names, shapes and order alone */
 };
 
-/* What a tensor's chunks may be predicted from, beside its reference (FORMAT.md section 2): segments of this checkpoint. */
+/* What a tensor's chunks may be predicted from, beside its reference (FORMAT.md section 2). */
 struct tpd_predictor {
 	uint32_t segment;
 	uint32_t m_file, m_segment, v_file, v_segment; /* exp_avg and exp_avg_sq, where terms need them: TPD_TERM_SCALE the latter only */
 	uint8_t terms;                                 /* TPD_TERM_* */
+	uint32_t w0_file, w0_segment; /* TPD_TERM_STEP: of the earlier checkpoint, where the others are of this one */
 };
 
 struct tpd_part_ref {
@@ -114,6 +115,9 @@ struct tpd_manifest {
 	bool has_w1; /* w1 of the statistics */
 	struct tpd_id w1;
 	uint64_t w1_step;
+	bool has_earlier; /* a second reference: what was before `ref` (w0) */
+	struct tpd_id earlier;
+	uint64_t earlier_step;
 	uint32_t depth;
 	struct tpd_entry *entries; /* ascending by path */
 	uint32_t entry_count;

@@ -274,8 +274,15 @@ static enum tpd_status read_predictor(struct reader *r, struct tpd_entry *entry,
 
 	if (status || terms == 0)
 		return status;
+	if (terms & TPD_TERM_STEP && r->version < 6)
+		return tpd_fail(err, TPD_CORRUPT, "manifest: an earlier value that is not named");
 	predictor.terms = (uint8_t)terms;
-	if (terms & (TPD_TERM_BEFORE | TPD_TERM_NOW)) {
+	if (terms & TPD_TERM_STEP) {
+		status = read_u32(&r->rd, "file number", &predictor.w0_file, err);
+		if (!status)
+			status = read_u32(&r->rd, "segment number", &predictor.w0_segment, err);
+	}
+	if (!status && terms & (TPD_TERM_BEFORE | TPD_TERM_NOW)) {
 		status = read_u32(&r->rd, "file number", &predictor.m_file, err);
 		if (!status)
 			status = read_u32(&r->rd, "segment number", &predictor.m_segment, err);
@@ -470,7 +477,7 @@ static enum tpd_status read_ties(struct reader *r, struct tpd_manifest *m, struc
 static enum tpd_status read_physical(struct reader *r, struct tpd_manifest *m, struct tpd_err *err)
 {
 	struct tpd_rd *rd = &r->rd;
-	unsigned ref = 0, w1 = 0;
+	unsigned ref = 0, w1 = 0, earlier = 0;
 	enum tpd_status status;
 
 	m->created_ns = (int64_t)tpd_rd_u64(rd);
@@ -483,8 +490,11 @@ static enum tpd_status read_physical(struct reader *r, struct tpd_manifest *m, s
 		status = read_str(rd, "run", &m->ref_run, err);
 	if (!status)
 		status = read_id(rd, 2, &w1, &m->w1, &m->w1_step, err);
+	if (!status && r->version >= 6)
+		status = read_id(rd, 2, &earlier, &m->earlier, &m->earlier_step, err);
 	m->has_ref = ref != 0;
 	m->has_w1 = w1 != 0;
+	m->has_earlier = earlier != 0;
 	if (!status)
 		status = read_u32(rd, "depth", &m->depth, err);
 	if (!status)

@@ -97,6 +97,8 @@ static void put_reference(struct tpd_buf *out, const struct tpd_entry *entry, co
 static void put_predictor(struct tpd_buf *out, const struct tpd_predictor *p)
 {
 	tpd_buf_u8(out, p ? p->terms : 0);
+	if (p && p->terms & TPD_TERM_STEP)
+		put_counts(out, (const uint64_t[]){p->w0_file, p->w0_segment}, 2);
 	if (p && p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW))
 		put_counts(out, (const uint64_t[]){p->m_file, p->m_segment}, 2);
 	if (p && p->terms & (TPD_TERM_BEFORE | TPD_TERM_NOW | TPD_TERM_SCALE))
@@ -168,6 +170,7 @@ static void put_physical(struct tpd_buf *out, const struct tpd_manifest *m)
 	if (m->ref_run)
 		tpd_buf_str(out, m->ref_run);
 	put_id(out, m->has_w1, &m->w1, m->w1_step);
+	put_id(out, m->has_earlier, &m->earlier, m->earlier_step);
 	tpd_buf_varint(out, m->depth);
 	for (uint32_t f = 0; f < m->file_count; f++)
 		put_file(out, &m->entries[m->files[f]]);

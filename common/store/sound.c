@@ -39,8 +39,28 @@ static bool part_is_sound(const struct tpd_io *io, int dir, uint32_t file, uint3
 	return sound;
 }
 
-/* Its own payloads; *out_ref: what it refers to, where *out_has_ref. */
-static bool object_is_sound(struct tpd_store *store, const struct tpd_id *id, bool *out_has_ref, struct tpd_id *out_ref)
+struct to_see {
+	struct tpd_id *ids; /* seen, and from `at` on still to be */
+	size_t count, at;
+};
+
+static bool add(struct to_see *ids, const struct tpd_id *id)
+{
+	struct tpd_id *grown;
+
+	for (size_t i = 0; i < ids->count; i++)
+		if (tpd_id_equal(&ids->ids[i], id))
+			return true;
+	grown = ids->count < TPD_CHAIN_MAX ? reallocarray(ids->ids, ids->count + 1, sizeof(*grown)) : NULL;
+	if (!grown)
+		return false;
+	ids->ids = grown;
+	grown[ids->count++] = *id;
+	return true;
+}
+
+/* Its own payloads; what it refers to is added to those that are still to be seen. */
+static bool object_is_sound(struct tpd_store *store, const struct tpd_id *id, struct to_see *ids)
 {
 	const struct tpd_io *io = tpd_store_io(store);
 	struct tpd_manifest m;
@@ -60,19 +80,25 @@ static bool object_is_sound(struct tpd_store *store, const struct tpd_id *id, bo
 			sound = part_is_sound(io, dir, f, p, &entry->parts[p]);
 	}
 	io->close(io, dir);
-	*out_has_ref = m.has_ref;
-	*out_ref = m.ref;
+	sound = sound && (!m.has_ref || add(ids, &m.ref)) && (!m.has_earlier || add(ids, &m.earlier));
 	tpd_manifest_release(&m);
 	return sound;
 }
 
 bool tpd_store_sound(struct tpd_store *store, const struct tpd_id *id)
 {
-	struct tpd_id next = *id;
-	bool more = true;
+	struct to_see ids = {0};
+	struct tpd_chain *chain = NULL;
+	bool sound = add(&ids, id);
 
-	for (unsigned link = 0; more && link < TPD_CHAIN_MAX; link++)
-		if (!object_is_sound(store, &next, &more, &next))
-			return false;
-	return !more; /* else a circle */
+	while (sound && ids.at < ids.count) {
+		const struct tpd_id next = ids.ids[ids.at++];
+
+		sound = object_is_sound(store, &next, &ids);
+	}
+	free(ids.ids);
+	/* Do they fit together? They may have been stored again since, or form a circle. */
+	sound = sound && tpd_chain_open(store, id, false, &chain, NULL) == TPD_OK;
+	tpd_chain_close(chain);
+	return sound;
 }
