@@ -57,6 +57,20 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err);
 
 /*
+ * The same for several chunks that are decoded from each other, or from the same ones (a weight's, and those of its moments): together they
+ * take what the dearest of them takes. All of them or none; no chunk twice.
+ */
+#define TPD_CHAIN_WANTS_MAX 4u
+struct tpd_chain_want {
+	uint32_t file, segment;
+	uint64_t chunk;
+	uint8_t *out;
+	size_t len; /* out */
+};
+enum tpd_status tpd_chain_read_together(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct tpd_chain_want *wants,
+					uint32_t count, struct tpd_err *err);
+
+/*
  * Elements [low, low + n) of a tensor that is cut differently in this checkpoint, or of another type, put together from its chunks as slabs
  * say (they must obey FORMAT.md section 2 against it) in type dtype; zeros where they say nothing. n: at most a chunk's. out: room for
  * so many of the wider type.

@@ -6,7 +6,7 @@
  * need memory by their size; so each chunk is replayed alone, in two phases and without recursion. First the graph of chunks
  * that it depends on is walked, depth first, with nothing but index entries; each chunk is in it once, and knows how many others need
  * it. Then they are decoded, those that are needed before those that need them, and what nobody needs any more gives its buffer back:
- * along a plain chain two buffers change places. Predicted weights need up to five chunks instead of one, of this link and the two below; or,
+ * along a plain chain two buffers change places. Several chunks may be wanted at once, whose graphs are one then. Predicted weights need up to five chunks instead of one, of this link and the two below; or,
  * where tensors were cut anew, what each of the five is put together from.
  *
  *      link 0 (wanted)   grid ──────┐                  out
@@ -57,7 +57,7 @@ struct node {
 	enum visit visit;
 	bool is_raw;                 /* its bytes were found as they are */
 	bool is_piece;               /* others are put together from it */
-	struct buffer buffer;        /* bytes, once they are there; of node 0: the caller's */
+	struct buffer buffer;        /* bytes, once they are there; of the wanted ones: the caller's */
 	struct tpd_cached_chunk *cached; /* then they are its, not the buffer's */
 	size_t held;                 /* what of worker->held it is */
 };
@@ -74,7 +74,9 @@ struct tpd_chain_worker {
 	uint32_t table_size;
 	uint32_t *needs;
 	uint32_t need_count, need_cap;
-	uint32_t *path, *order; /* of the walk: from node 0 to where it is; and what it has left; each has room for cap */
+	uint32_t wanted;        /* the first nodes are what is asked for */
+	uint32_t *path, *order; /* of the walk: from one of them to where it is; and what it has left; each has room for cap */
+	uint32_t ordered;
 	size_t held;
 };
 
@@ -129,7 +131,12 @@ static enum tpd_status hold(struct tpd_chain_worker *worker, struct node *node, 
 	return TPD_OK;
 }
 
-/* Room for the node's bytes. Node 0 has the caller's. */
+static bool is_wanted(const struct tpd_chain_worker *worker, const struct node *node)
+{
+	return node < worker->nodes + worker->wanted;
+}
+
+/* Room for the node's bytes. Those that are wanted have the caller's. */
 static enum tpd_status take_buffer(struct tpd_chain_worker *worker, struct node *node, struct tpd_err *err)
 {
 	enum tpd_status status;
@@ -145,7 +152,7 @@ static enum tpd_status take_buffer(struct tpd_chain_worker *worker, struct node 
 
 static void give_buffer(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct node *node)
 {
-	if (node == &worker->nodes[0])
+	if (is_wanted(worker, node))
 		return;
 	worker->held -= node->held;
 	node->held = 0;
@@ -438,7 +445,7 @@ static enum tpd_status enter(struct tpd_chain *chain, struct tpd_chain_worker *w
 	node->visit = VISIT_OPEN;
 	if (node->key.chunk >= tpd_segment_chunks(&seg)) /* an empty reference */
 		return TPD_OK;
-	if (node->is_piece) {
+	if (node->is_piece && !is_wanted(worker, node)) {
 		status = look_in_cache(chain, worker, node, err);
 		if (status || node->cached)
 			return status;
@@ -458,13 +465,13 @@ static enum tpd_status enter(struct tpd_chain *chain, struct tpd_chain_worker *w
 	return status;
 }
 
-/* From node 0 to all that it depends on: worker->order has each behind what it needs, node 0 last. */
-static enum tpd_status walk(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct tpd_err *err)
+/* From a wanted node to all that it depends on, and was not seen yet: worker->order has each behind what it needs, the wanted one last. */
+static enum tpd_status walk(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t from, struct tpd_err *err)
 {
-	uint32_t depth = 1, ordered = 0;
+	uint32_t depth = worker->nodes[from].visit == VISIT_NEW ? 1 : 0;
 	enum tpd_status status = TPD_OK;
 
-	worker->path[0] = 0;
+	worker->path[0] = from;
 	while (!status && depth > 0) {
 		uint32_t number = worker->path[depth - 1], need;
 
@@ -474,7 +481,7 @@ static enum tpd_status walk(struct tpd_chain *chain, struct tpd_chain_worker *wo
 			break;
 		if (worker->nodes[number].next_need == worker->nodes[number].needs) {
 			worker->nodes[number].visit = VISIT_DONE;
-			worker->order[ordered++] = number;
+			worker->order[worker->ordered++] = number;
 			depth--;
 			continue;
 		}
@@ -643,7 +650,7 @@ static enum tpd_status replay(struct tpd_chain *chain, struct tpd_chain_worker *
 
 		if (node->entry.decoded_len > 0 && !node->is_raw)
 			status = decode(chain, worker, node, err);
-		if (!status && node->is_piece && !node->cached && node->buffer.data)
+		if (!status && node->is_piece && !is_wanted(worker, node) && !node->cached && node->buffer.data)
 			put_into_cache(chain, node);
 		for (uint32_t n = 0; n < node->needs; n++) {
 			struct node *below = &worker->nodes[worker->needs[node->first_need + n]];
@@ -655,29 +662,52 @@ static enum tpd_status replay(struct tpd_chain *chain, struct tpd_chain_worker *
 	return status;
 }
 
-enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t file, uint32_t segment,
-			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err)
+static enum tpd_status want(struct tpd_chain_worker *worker, const struct tpd_chain_want *want, struct tpd_err *err)
 {
-	const struct tpd_chunk_key key = {.file = file, .segment = segment, .chunk = chunk};
-	uint32_t root = 0;
-	enum tpd_status status;
+	const struct tpd_chunk_key key = {.file = want->file, .segment = want->segment, .chunk = want->chunk};
+	uint32_t number = 0;
+	enum tpd_status status = find_or_add(worker, &key, &number, err);
 
-	worker->count = worker->need_count = 0;
+	if (status)
+		return status;
+	assert(number == worker->wanted);
+	worker->nodes[number].buffer.data = want->out;
+	worker->wanted++;
+	return TPD_OK;
+}
+
+enum tpd_status tpd_chain_read_together(struct tpd_chain *chain, struct tpd_chain_worker *worker, struct tpd_chain_want *wants,
+					uint32_t count, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	assert(count <= TPD_CHAIN_WANTS_MAX);
+	worker->count = worker->need_count = worker->wanted = worker->ordered = 0;
 	worker->held = 0;
 	if (worker->table)
 		memset(worker->table, 0xff, worker->table_size * sizeof(*worker->table));
-	status = find_or_add(worker, &key, &root, err);
-	if (status)
-		return status;
-	worker->nodes[root].buffer.data = out;
-	status = walk(chain, worker, err);
+	for (uint32_t i = 0; !status && i < count; i++)
+		status = want(worker, &wants[i], err);
+	for (uint32_t i = 0; !status && i < count; i++)
+		status = walk(chain, worker, i, err);
 	if (!status)
 		status = replay(chain, worker, err);
-	*out_len = worker->nodes[root].entry.decoded_len;
+	for (uint32_t i = 0; i < worker->wanted; i++)
+		wants[i].len = worker->nodes[i].entry.decoded_len;
 	for (uint32_t i = 0; i < worker->count; i++) /* after a failure */
 		give_buffer(chain, worker, &worker->nodes[i]);
 	while (worker->spare_count > SPARES)
 		free(worker->spare[--worker->spare_count].data);
+	return status;
+}
+
+enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t file, uint32_t segment,
+			       uint64_t chunk, uint8_t *out, size_t *out_len, struct tpd_err *err)
+{
+	struct tpd_chain_want want = {.file = file, .segment = segment, .chunk = chunk, .out = out};
+	enum tpd_status status = tpd_chain_read_together(chain, worker, &want, 1, err);
+
+	*out_len = want.len;
 	return status;
 }
 

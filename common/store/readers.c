@@ -1,5 +1,5 @@
 /*
- * readers.c - see readers.h. Buffers grow to the largest chunk that a thread met: 512 KiB for most, 4 MiB for untyped bytes.
+ * readers.c - see readers.h. Buffers grow to the most that a thread was asked for: a chunk is 512 KiB, or 4 MiB of untyped bytes; some are read three at a time.
  */
 #include "base/tpd.h"
 
@@ -42,10 +42,9 @@ void tpd_readers_release(struct tpd_readers *readers)
 	*readers = (struct tpd_readers){0};
 }
 
-enum tpd_status tpd_readers_room(struct tpd_readers *readers, unsigned worker, const struct tpd_segment *seg, uint8_t **out,
-				 struct tpd_err *err)
+enum tpd_status tpd_readers_room(struct tpd_readers *readers, unsigned worker, size_t bytes, uint8_t **out, struct tpd_err *err)
 {
-	enum tpd_status status = tpd_room(&readers->buffers[worker], &readers->sizes[worker], tpd_chunk_bytes(seg->dtype), err);
+	enum tpd_status status = tpd_room(&readers->buffers[worker], &readers->sizes[worker], bytes, err);
 
 	*out = readers->buffers[worker];
 	return status;

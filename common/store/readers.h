@@ -17,9 +17,8 @@ struct tpd_readers {
 
 enum tpd_status tpd_readers_init(struct tpd_readers *readers, unsigned threads, struct tpd_err *err);
 void tpd_readers_release(struct tpd_readers *readers); /* safe on a zeroed struct */
-/* The thread's buffer, large enough for any chunk of this segment. */
-enum tpd_status tpd_readers_room(struct tpd_readers *readers, unsigned worker, const struct tpd_segment *seg, uint8_t **out,
-				 struct tpd_err *err);
+/* The thread's buffer, of so many bytes at least. */
+enum tpd_status tpd_readers_room(struct tpd_readers *readers, unsigned worker, size_t bytes, uint8_t **out, struct tpd_err *err);
 /* Tell the caller, and stop when it wants that. */
 enum tpd_status tpd_readers_progress(const struct tpd_progress *progress, uint64_t done, uint64_t total, struct tpd_err *err);
 

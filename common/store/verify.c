@@ -57,7 +57,7 @@ static enum tpd_status read_glue(void *arg, uint64_t chunk, uint8_t *out, struct
 	const struct tpd_segment *seg = &v->entry->segments[0];
 	uint8_t *buffer = NULL;
 	size_t len = 0;
-	enum tpd_status status = tpd_readers_room(&v->readers, 0, seg, &buffer, err);
+	enum tpd_status status = tpd_readers_room(&v->readers, 0, tpd_chunk_bytes(seg->dtype), &buffer, err);
 
 	if (!status)
 		status = tpd_chain_read(v->chain, v->readers.workers[0], v->file, 0, chunk, buffer, &len, err);
