@@ -259,7 +259,8 @@ static void keep_newest(struct tpd_daemon *daemon, struct tpd_work *work)
 	if (tip) {
 		if (kept == work->capture)
 			work->capture = NULL;
-		tpd_intake_close_tips(daemon, old);
+		if (old)
+			tpd_intake_close_tips(daemon, tpd_tip_put_behind(tip, old));
 		keep_tip(daemon, tip);
 	} else if (old) {
 		keep_tip(daemon, old);

@@ -227,6 +227,8 @@ void tpd_intake_close_tips(struct tpd_daemon *daemon, struct tpd_tip *tips)
 	while (tips) {
 		struct tpd_tip *next = tips->next;
 
+		tpd_intake_close_tips(daemon, tips->earlier);
+		tips->earlier = NULL;
 		tpd_intake_close_capture(daemon, tips->capture);
 		tips->capture = NULL;
 		tpd_tip_free(tips);

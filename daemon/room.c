@@ -75,8 +75,9 @@ static bool tip_takes_room(void *arg, const struct tpd_tip *tip)
 {
 	const struct low *low = arg;
 
-	return is_below(tip->path, low->directory) &&
-	       tpd_capture_takes_room(tip->capture, tpd_settle_is_there(low->daemon->settle, tip->path));
+	return (is_below(tip->path, low->directory) &&
+		tpd_capture_takes_room(tip->capture, tpd_settle_is_there(low->daemon->settle, tip->path))) ||
+	       (tip->earlier && tip_takes_room(arg, tip->earlier));
 }
 
 static bool item_takes_room(const struct low *low, const struct tpd_queue_item *item)

@@ -27,15 +27,27 @@ void tpd_tip_free(struct tpd_tip *tip)
 {
 	if (!tip)
 		return;
+	tpd_tip_free(tip->earlier);
 	tpd_capture_close(tip->capture);
 	free(tip->run);
 	free(tip->path);
 	free(tip);
 }
 
+struct tpd_tip *tpd_tip_put_behind(struct tpd_tip *tip, struct tpd_tip *earlier)
+{
+	struct tpd_tip *gone = earlier->earlier;
+
+	earlier->earlier = NULL;
+	tip->earlier = earlier;
+	tpd_capture_set_held(earlier->capture, NULL, NULL);
+	tpd_capture_set_held(tip->capture, earlier->capture, &earlier->id);
+	return gone;
+}
+
 static size_t files_of(const struct tpd_tip *tip)
 {
-	return tpd_capture_source(tip->capture)->count;
+	return tpd_capture_source(tip->capture)->count + (tip->earlier ? files_of(tip->earlier) : 0);
 }
 
 static struct tpd_tip *unlink_at(struct tpd_tips *tips, struct tpd_tip **link)
@@ -69,6 +81,23 @@ struct tpd_tip *tpd_tips_take_oldest(struct tpd_tips *tips, bool (*wanted)(void 
 	return oldest ? unlink_at(tips, oldest) : NULL;
 }
 
+/* What is behind the least used tip that has something there. */
+static struct tpd_tip *take_oldest_earlier(struct tpd_tips *tips)
+{
+	struct tpd_tip *oldest = NULL, *earlier;
+
+	for (struct tpd_tip *tip = tips->first; tip; tip = tip->next)
+		if (tip->earlier)
+			oldest = tip;
+	if (!oldest)
+		return NULL;
+	earlier = oldest->earlier;
+	tpd_capture_set_held(oldest->capture, NULL, NULL);
+	oldest->earlier = NULL;
+	tips->descriptors -= files_of(earlier);
+	return earlier;
+}
+
 struct tpd_tip *tpd_tips_put(struct tpd_tips *tips, struct tpd_tip *tip, size_t max_descriptors)
 {
 	struct tpd_tip *gone = tpd_tips_take(tips, tip->run);
@@ -78,7 +107,10 @@ struct tpd_tip *tpd_tips_put(struct tpd_tips *tips, struct tpd_tip *tip, size_t 
 	tips->count++;
 	tips->descriptors += files_of(tip);
 	while (tips->count > TPD_TIPS_MAX || tips->descriptors > max_descriptors) {
-		struct tpd_tip *last = tpd_tips_take_oldest(tips, NULL, NULL);
+		struct tpd_tip *last = tips->count > TPD_TIPS_MAX ? NULL : take_oldest_earlier(tips);
+
+		if (!last)
+			last = tpd_tips_take_oldest(tips, NULL, NULL);
 
 		if (!last)
 			break;

@@ -57,6 +57,31 @@ START_TEST(one_a_run)
 }
 END_TEST
 
+/* The one before stays behind the newest, and goes first when there are too many descriptors. */
+START_TEST(two_deep)
+{
+	struct tpd_tip *first = make_tip("a"), *second = make_tip("a"), *third = make_tip("a"), *gone;
+
+	ck_assert_ptr_null(tpd_tip_put_behind(second, first));
+	ck_assert_ptr_eq(tpd_capture_source(second->capture)->held, tpd_capture_source(first->capture));
+	ck_assert_ptr_eq(tpd_tip_put_behind(third, second), first);
+	ck_assert_ptr_null(tpd_capture_source(second->capture)->held);
+	ck_assert_ptr_eq(tpd_capture_source(third->capture)->held, tpd_capture_source(second->capture));
+	tpd_tip_free(first);
+	ck_assert_ptr_null(tpd_tips_put(&tips, third, 100));
+	ck_assert_uint_eq(tips.descriptors, 4);
+	gone = tpd_tips_put(&tips, make_tip("b"), 5);
+	ck_assert_ptr_eq(gone, second);
+	ck_assert_ptr_null(third->earlier);
+	ck_assert_ptr_null(tpd_capture_source(third->capture)->held);
+	ck_assert_uint_eq(free_all(gone), 1);
+	ck_assert_uint_eq(tips.descriptors, 4);
+	ck_assert_uint_eq(tips.count, 2);
+	ck_assert_uint_eq(free_all(tpd_tips_put(&tips, make_tip("c"), 5)), 1);
+	ck_assert_uint_eq(tips.count, 2);
+}
+END_TEST
+
 static bool is_named(void *arg, const struct tpd_tip *tip)
 {
 	return strcmp(tip->run, arg) == 0;
@@ -109,6 +134,7 @@ int main(void)
 	suite_add_tcase(suite, tests);
 	tcase_add_checked_fixture(tests, make, drop);
 	tcase_add_test(tests, one_a_run);
+	tcase_add_test(tests, two_deep);
 	tcase_add_test(tests, the_least_used_goes);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -288,8 +288,9 @@ enum tpd_status tpd_ingest_open_reference(struct tpd_ingest_job *job, const stru
 		else
 			tpd_chain_use_copy(*out, copy);
 	}
-	if (!status && job->source->held && tpd_id_equal(&job->source->held_id, id))
-		status = use_held(*out, job->source->held, err);
+	for (const struct tpd_source *source = job->source; !status && source->held; source = source->held)
+		if (tpd_id_equal(&source->held_id, id))
+			status = use_held(*out, source->held, err);
 	if (status) {
 		tpd_chain_close(*out);
 		*out = NULL;

@@ -34,7 +34,10 @@ struct tpd_source {
 	/* Asked before the checkpoint is published: TPD_CONFLICT when anything changed since the files were opened. May be NULL. */
 	enum tpd_status (*check)(void *arg, struct tpd_err *err);
 	void *check_arg;
-	/* An earlier checkpoint whose files the caller still has open, perhaps deleted: read there when it is the reference. May be NULL. */
+	/*
+	 * An earlier checkpoint whose files the caller still has open, perhaps deleted: read there when it is the reference. It may have
+	 * one itself, where w0 is read. May be NULL.
+	 */
 	const struct tpd_source *held;
 	struct tpd_id held_id;
 };
