@@ -29,7 +29,7 @@ START_TEST(defaults)
 	ck_assert_str_eq(config.control_socket, TPD_CONFIG_DEFAULT_SOCKET);
 	ck_assert_ptr_null(config.catalog_path);
 	ck_assert_uint_eq(config.max_depth, 16);
-	ck_assert(config.effort == TPD_EFFORT_BALANCED && config.depend == TPD_DEPEND_NONE);
+	ck_assert(config.effort == TPD_EFFORT_BALANCED && config.depend == TPD_DEPEND_WEIGHTS);
 	ck_assert_uint_eq(config.part_size, 256u << 20);
 	ck_assert_uint_eq(config.tip_cache, 0);
 	ck_assert_uint_eq(config.threads, 0);

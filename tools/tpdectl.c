@@ -346,7 +346,7 @@ enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, st
 	archive.threads = ctl->threads ? (unsigned)ctl->threads : ctl->has_config ? ctl->config.threads : 0;
 	archive.max_depth = ctl->has_config ? ctl->config.max_depth : TPD_DEFAULT_MAX_DEPTH;
 	archive.effort = ctl->has_effort ? ctl->effort : ctl->has_config ? ctl->config.effort : TPD_EFFORT_BALANCED;
-	archive.depend = ctl->has_depend ? ctl->depend : ctl->has_config ? ctl->config.depend : TPD_DEPEND_NONE;
+	archive.depend = ctl->has_depend ? ctl->depend : ctl->has_config ? ctl->config.depend : TPD_DEPEND_WEIGHTS;
 	archive.part_size = ctl->has_config ? ctl->config.part_size : 0;
 	archive.tip_cache = ctl->has_config ? ctl->config.tip_cache : 0;
 	status = tpd_archive_open(&archive, out_archive, err);

@@ -9,7 +9,10 @@
 /* How much time: nothing beside the reference; the prediction that pays most; all that there are. */
 enum tpd_effort { TPD_EFFORT_BALANCED, TPD_EFFORT_FAST, TPD_EFFORT_MAX };
 
-/* What weights may be decoded from, beside the checkpoint before: the optimizer's state, earlier weights only, or nothing. */
+/*
+ * What a tensor may be decoded from, beside itself in the checkpoint before: nothing; its own kind (weights from earlier weights, an
+ * optimizer's moments from each other); or weights from the moments, too.
+ */
 enum tpd_depend { TPD_DEPEND_NONE, TPD_DEPEND_WEIGHTS, TPD_DEPEND_OPTIMIZER };
 
 /* "fast", "balanced", "max"; "none", "weights", "optimizer". false: another word. */

@@ -244,7 +244,7 @@ enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *e
 			work->predictor.terms = (uint8_t)terms_of(job, seg, &work->predictor, work->moments);
 		}
 	}
-	return job->options->depend == TPD_DEPEND_OPTIMIZER ? offer_scales(job, err) : TPD_OK;
+	return offer_scales(job, err);
 }
 
 size_t tpd_ingest_term_sets(const struct tpd_ingest_job *job, const struct tpd_segment_work *work, uint8_t sets[TPD_INGEST_TERM_SETS])

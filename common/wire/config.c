@@ -644,6 +644,7 @@ static enum tpd_status set_defaults(struct tpd_config *config, const char *file,
 {
 	*config = (struct tpd_config){
 		.max_depth = DEFAULT_MAX_DEPTH,
+		.depend = TPD_DEPEND_WEIGHTS,
 		.part_size = DEFAULT_PART_SIZE,
 		.scan_interval_ms = DEFAULT_SCAN_MS,
 		.low_space = DEFAULT_LOW_SPACE,
