@@ -151,7 +151,7 @@ def ideal_claim(results):
     for (name, what, dtype), found in sorted(by_encoding(results).items()):
         if any(e["ideal"] is None for e in found):
             unknown.add(name)
-        else:
+        elif any(e["bytes_out"] for e in found):  # else all of it was the reference's
             each.append((f"{name} ({what}, {dtype})", sum(e["bytes_out"] for e in found) / sum(e["ideal"] for e in found), ""))
     return claim("bytes / entropy of the model, each encoding: at most 1.02", each, IDEAL, at_most=True, digits=4,
                  note=f"no ideal known: {', '.join(sorted(unknown))}" if unknown else None)

@@ -7,7 +7,8 @@
  * same types, samples, plans, chunks and references (speed_job.c), hence the same bytes, but for the 56 a chunk that
  * the store's index takes. FIRST is the file that the chain began with (else REFERENCE): storages whose format tells
  * no type have the one that they looked like there. INPUT is one of w0, m1, v1, m2, v2: what weights are predicted
- * from, as F32 in files whose tensors have the weights' names; with none of them nothing is predicted.
+ * from, as F32 in files whose tensors have the weights' names; with none of them no weights are predicted. Moments are found by
+ * their names ("0.exp_avg" and "0.exp_avg_sq"), and exp_avg is scaled by the exp_avg_sq beside it.
  *
  * Every pass does the whole work in three phases (choose, encode, decode), a fourth that makes each payload again
  * without decoding and comparing it, or trying another encoding, to show what those cost, and then what stands beside
@@ -187,8 +188,8 @@ static void put_encodings(struct tpd_json_out *out, struct speed_job *job)
 		put_u64(out, "chunks", chunks);
 		put_u64(out, "bytes_in", in);
 		put_u64(out, "bytes_out", payload);
-		tpd_json_key(out, "ideal"); /* of bytes_out; null: it has no symbols, or we cannot read them */
-		if (ideal > 0)
+		tpd_json_key(out, "ideal"); /* of bytes_out; null: its symbols are not ours, or it never came */
+		if (ideal >= 0 && chunks > 0)
 			tpd_json_put_f64(out, ideal);
 		else
 			tpd_json_put_null(out);

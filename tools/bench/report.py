@@ -196,7 +196,7 @@ def programs_table(results):
 def encodings_table(results):
     rows = []
     for (name, what, dtype), found in sorted(claims.by_encoding(results).items()):
-        known = [e for e in found if e["ideal"] is not None]
+        known = [e for e in found if e["ideal"]]
         actual, ideal = sum(e["bytes_out"] for e in known), sum(e["ideal"] for e in known)
         rows.append([name, f"{what}, {dtype}", str(len(found)),
                      ratio(median(e["bytes_in"] / max(e["bytes_out"], 1) for e in found)),

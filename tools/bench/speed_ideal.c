@@ -1,16 +1,15 @@
 /*
  * speed_ideal.c - what the symbols of a payload would take at their entropy: the ideal beside the actual bytes.
  *
- * The model of an encoding is its symbols (SPEC.md: those of d, byte planes, T of row pieces, row coefficients) with static
+ * The model of an encoding is its symbols (SPEC.md: those of d, byte planes, T of row pieces, row coefficients, levels) with static
  * frequencies for each table, and what is verbatim. Its ideal is
  *
  *     the order-0 entropy of the symbols under each table, by the counts of the chunk itself
  *     + for `sparse` the entropy of positions as independent events of their rate: n h(m / n) bits
- *     + the bytes that are not coded: the remainder stream without its length, F32 coefficients, bytes left over
+ *     + the bytes that are not coded: the remainder stream without its length, F32 coefficients, bytes left over; all of `raw`
  *
  * with nothing for frequencies, states, lengths, bounds, headers and rounding, which is what an actual payload has on top. It is read
- * out of the payload itself. Encodings without symbols of ours (`raw`, `copy`, Zstandard's) have no ideal; nor has one that is not
- * listed here.
+ * out of the payload itself. Zstandard's own encodings have symbols that are not ours, and no ideal.
  */
 #include "base/tpd.h"
 
@@ -23,6 +22,8 @@
 #include "base/bytes.h"
 #include "codec/classes.h"
 #include "codec/internal.h"
+#include "codec/rows.h"
+#include "codec/scaled.h"
 #include "codec/step.h"
 
 #define BITS_A_BYTE 8.0
@@ -177,6 +178,175 @@ static enum tpd_status steps_of(struct speed_job *job, const struct speed_chunk 
 	return status;
 }
 
+/* --- `scaled` --- */
+
+struct scale {
+	unsigned form;
+	struct tpd_pieces pieces;
+	float share;
+	int base;
+	uint8_t levels[TPD_CHUNK_ELEMENTS], columns[TPD_ROW_MAX];
+};
+
+/* An element of an input; 0 where it ends. */
+static float input_at(const struct tpd_inputs *inputs, enum tpd_input input, size_t i)
+{
+	const struct tpd_bytes *bytes = &inputs->of[input];
+	float f = 0;
+
+	if ((i + 1) * sizeof(f) <= bytes->len)
+		memcpy(&f, bytes->data + i * sizeof(f), sizeof(f));
+	return f;
+}
+
+/* Section 11's scale of an element: eighths of octaves. */
+static int scale_of(const struct scale *s, const struct tpd_inputs *inputs, size_t i)
+{
+	float v = input_at(inputs, TPD_INPUT_V2, i), sum;
+	uint32_t pattern;
+
+	v = v > 0 ? v : 0;
+	sum = v;
+	if (s->form & TPD_SCALED_V1)
+		sum = v - s->share * input_at(inputs, TPD_INPUT_V1, i);
+	sum = (sum > 0 ? sum : 0) + v / 64;
+	if (!isfinite(sum))
+		return 0;
+	memcpy(&pattern, &sum, sizeof(pattern));
+	return (int)(pattern >> 21);
+}
+
+static int class_of(const struct scale *s, const struct tpd_inputs *inputs, size_t i)
+{
+	size_t piece = i < s->pieces.first ? 0 : 1 + (i - s->pieces.first) / s->pieces.row;
+	size_t column = (i + s->pieces.row - s->pieces.first) % s->pieces.row;
+	int k = s->base + s->levels[piece];
+
+	if (s->levels[piece] == 0)
+		return TPD_SCALED_OWN_ULPS;
+	if (s->form & TPD_SCALED_V2)
+		k += scale_of(s, inputs, i);
+	if (s->form & TPD_SCALED_COLUMNS)
+		k += s->columns[column] - TPD_SCALED_COLUMN_MIDDLE;
+	return (k + 65536) / 4 % 2; /* rounded down also below 0 */
+}
+
+static enum tpd_status scaled(struct tpd_codec *codec, struct tpd_rd *rd, const struct tpd_inputs *inputs, size_t n, uint8_t *symbols,
+			      double *bits, struct tpd_err *err)
+{
+	struct scale *s = calloc(1, sizeof(*s));
+	size_t counts[TPD_SCALED_CLASSES] = {0}, count;
+	uint32_t share;
+	enum tpd_status status = TPD_OK;
+
+	if (!s)
+		return tpd_fail_nomem(err);
+	s->form = tpd_rd_u8(rd);
+	if (!read_pieces(rd, n, &s->pieces)) {
+		free(s);
+		return tpd_fail(err, TPD_CORRUPT, "scaled: a payload of ours cannot be read");
+	}
+	count = tpd_piece_count(&s->pieces);
+	tpd_rd_u32(rd); /* factor */
+	share = s->form & TPD_SCALED_V1 ? tpd_rd_u32(rd) : 0;
+	memcpy(&s->share, &share, sizeof(share));
+	s->base = (int16_t)tpd_rd_u16(rd);
+	*bits += BITS_A_BYTE * (double)(sizeof(float) * (s->form & TPD_SCALED_V1 ? 2 : 1) + sizeof(int16_t));
+	for (unsigned plane = 0; !status && s->form & TPD_SCALED_ROWS && plane < 2; plane++)
+		status = read_symbols(codec, rd, symbols, count, bits, err);
+	if (!status)
+		status = read_symbols(codec, rd, s->levels, count, bits, err);
+	if (!status && s->form & TPD_SCALED_COLUMNS)
+		status = read_symbols(codec, rd, s->columns, s->pieces.row, bits, err);
+	for (size_t i = 0; !status && i < n; i++)
+		counts[class_of(s, inputs, i)]++;
+	for (unsigned c = 0; !status && c < TPD_SCALED_CLASSES; c++)
+		status = read_symbols(codec, rd, symbols, counts[c], bits, err);
+	if (!status)
+		*bits += verbatim_bits(rd);
+	free(s);
+	return status;
+}
+
+/* --- `rows` and `rows-ref` --- */
+
+/* How many tables have been read, and which one a key has in each group. */
+struct row_tables {
+	unsigned count;
+	uint8_t of[TPD_ROWS_GROUPS][TPD_ROWS_KEYS];
+	uint32_t symbols[TPD_ROWS_TABLES][256];
+};
+
+static enum tpd_status read_group(struct tpd_rd *rd, struct row_tables *tables, uint8_t of[TPD_ROWS_KEYS], struct tpd_err *err)
+{
+	const unsigned bounds = tpd_rd_u8(rd);
+	unsigned key = 0;
+	enum tpd_status status = TPD_OK;
+
+	for (unsigned b = 0; b <= bounds; b++)
+		for (unsigned bound = b < bounds ? tpd_rd_u8(rd) : TPD_ROWS_KEYS; key < bound && key < TPD_ROWS_KEYS; key++)
+			of[key] = (uint8_t)(tables->count + b);
+	for (unsigned b = 0; !status && b <= bounds; b++) {
+		unsigned first = tpd_rd_u8(rd), last = tpd_rd_u8(rd);
+		uint16_t freq[256];
+
+		if (first != last)
+			status = tpd_rans_read_frequencies(rd, first, last, freq, err);
+	}
+	tables->count += bounds + 1;
+	if (!status && (!tpd_rd_ok(rd) || tables->count > TPD_ROWS_TABLES))
+		status = tpd_fail(err, TPD_CORRUPT, "rows: a payload of ours cannot be read");
+	return status;
+}
+
+static enum tpd_status rows(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *x, const uint8_t *p, size_t n,
+			    double *bits, struct tpd_err *err)
+{
+	const unsigned form = tpd_rd_u8(rd);
+	struct row_tables *tables = calloc(1, sizeof(*tables));
+	uint8_t *sources = malloc(2 * n), *groups = sources + n, *split = malloc(4 * n);
+	struct tpd_rows_type type;
+	struct tpd_pieces pieces = {0};
+	unsigned group_count;
+	enum tpd_status status = TPD_OK;
+
+	if (!tables || !sources || !split)
+		status = tpd_fail_nomem(err);
+	if (!status && !read_pieces(rd, n, &pieces))
+		status = tpd_fail(err, TPD_CORRUPT, "rows: a payload of ours cannot be read");
+	group_count = tpd_rd_u8(rd);
+	if (!status)
+		status = read_symbols(codec, rd, sources, tpd_piece_count(&pieces), bits, err);
+	if (!status)
+		status = read_symbols(codec, rd, groups, tpd_piece_count(&pieces), bits, err);
+	for (unsigned g = 0; !status && g < TPD_MIN(group_count, TPD_ROWS_GROUPS); g++)
+		status = read_group(rd, tables, tables->of[g], err);
+	if (!status && form == TPD_ROWS_NIBBLES) {
+		tpd_rows_split(x, n, split);
+		if (p)
+			tpd_rows_split(p, n, split + 2 * n);
+		x = split;
+		p = p ? split + 2 * n : NULL;
+	}
+	tpd_rows_type(dtype, form == TPD_ROWS_NIBBLES, &type);
+	for (size_t i = 0; !status && i < tpd_piece_count(&pieces); i++)
+		for (size_t j = tpd_piece_start(&pieces, i) * (form + 1); j < tpd_piece_start(&pieces, i + 1) * (form + 1); j++) {
+			uint8_t s = 0;
+
+			if (sources[i] == TPD_ROWS_SOURCE_REF)
+				s = p[j];
+			else if (sources[i] != TPD_ROWS_SOURCE_NONE)
+				s = x[j - sources[i] * pieces.row * (form + 1)];
+			tables->symbols[tables->of[groups[i]][type.key[s]]][tpd_rows_symbol(&type, x[j], s)]++;
+		}
+	for (unsigned t = 0; !status && t < tables->count; t++)
+		*bits += entropy_bits(tables->symbols[t]);
+	free(tables);
+	free(sources);
+	free(split);
+	return status;
+}
+
 static enum tpd_status ideal_of(struct speed_job *job, struct speed_chunk *chunk, uint8_t *symbols, struct tpd_err *err)
 {
 	const enum tpd_dtype dtype = job->tensors[chunk->tensor].dtype;
@@ -189,6 +359,10 @@ static enum tpd_status ideal_of(struct speed_job *job, struct speed_chunk *chunk
 	enum tpd_status status = TPD_OK;
 
 	switch (chunk->encoding) {
+	case TPD_ENCODING_RAW:
+	case TPD_ENCODING_COPY:
+		bits = BITS_A_BYTE * (double)chunk->payload_len;
+		break;
 	case TPD_ENCODING_PLANES:
 		status = planes(job->codec, dtype, &rd, chunk->in.len, symbols, &bits, err);
 		break;
@@ -214,6 +388,17 @@ static enum tpd_status ideal_of(struct speed_job *job, struct speed_chunk *chunk
 			status = steps_of(job, chunk, dtype, &rd, p, n, &steps, &bits, err);
 		if (!status)
 			status = classes(job->codec, dtype, &rd, p, &steps, n, symbols, &bits, err);
+		break;
+	case TPD_ENCODING_SCALED:
+		status = scaled(job->codec, &rd, chunk->in.inputs, n, symbols, &bits, err);
+		break;
+	case TPD_ENCODING_ROWS:
+		status = rows(job->codec, dtype, &rd, chunk->in.x, NULL, n, &bits, err);
+		break;
+	case TPD_ENCODING_ROWS_REF:
+		status = tpd_padded_reference(job->codec, chunk->in.p, chunk->in.ref_len, chunk->in.len, &p, err);
+		if (!status)
+			status = rows(job->codec, dtype, &rd, chunk->in.x, p, n, &bits, err);
 		break;
 	default:
 		known = false;

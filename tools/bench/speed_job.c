@@ -2,7 +2,8 @@
  * speed_job.c - files as codec_speed takes them: tensors matched by name, samples and chunks as an ingest cuts them.
  *
  * The same types, samples, plans, chunks and references as in store/ingest_match.c, store/ingest_survey.c and
- * store/ingest_predict.c, hence the same bytes; what predictions are made from comes by the name of the weight.
+ * store/ingest_predict.c, hence the same bytes; what predictions are made from comes by the name of the weight, and exp_avg_sq by the name
+ * of its exp_avg, in the same file.
  */
 #include "base/tpd.h"
 
@@ -15,6 +16,8 @@
 #include "base/bytes.h"
 #include "base/io.h"
 #include "codec/internal.h"
+#include "codec/rounding.h"
+#include "format/state_name.h"
 
 #define FILE_MAX (UINT64_C(8) << 30)
 /* As in the store. */
@@ -183,6 +186,70 @@ static void add_inputs(const struct speed_job *job, struct speed_tensor *tensor)
 			tensor->terms |= (uint8_t)term;
 }
 
+/* The exp_avg_sq beside an exp_avg, and its type. */
+static bool find_square(const struct speed_file *file, const struct tpd_state_name *avg, struct span *out)
+{
+	struct tpd_state_name other;
+
+	for (size_t i = 1; i <= file->layout.count; i++) {
+		*out = span_of(file, i);
+		tpd_state_name(out->name, &other);
+		if (other.kind == TPD_STATE_EXP_AVG_SQ && other.length == avg->length && memcmp(other.of, avg->of, avg->length) == 0 &&
+		    strcmp(other.chunk, avg->chunk) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* As F32, of the tensor's elements; *out_found false: it is of another size or type. */
+static enum tpd_status add_square(struct speed_job *job, const struct speed_file *file, const struct span *span, enum tpd_input input,
+				  struct speed_tensor *tensor, bool *out_found, struct tpd_err *err)
+{
+	const uint64_t elements = tensor->len / tpd_dtype_width(tensor->dtype);
+	enum tpd_dtype dtype;
+	enum tpd_status status = dtype_of(job, file, span, &dtype, err);
+
+	*out_found = !status && (dtype == TPD_DTYPE_F32 || dtype == TPD_DTYPE_BF16) && span->len == elements * tpd_dtype_width(dtype);
+	if (!*out_found)
+		return status;
+	tensor->inputs.of[input] = (struct tpd_bytes){span->data, span->len};
+	if (dtype == TPD_DTYPE_F32)
+		return TPD_OK;
+	tensor->widened[input] = malloc(elements * INPUT_WIDTH);
+	if (!tensor->widened[input])
+		return tpd_fail_nomem(err);
+	memcpy(tensor->widened[input], span->data, span->len);
+	tpd_widen_in_place(tensor->widened[input], elements, true);
+	tensor->inputs.of[input] = (struct tpd_bytes){tensor->widened[input], elements * INPUT_WIDTH};
+	return TPD_OK;
+}
+
+/* A moment may be `scaled`, exp_avg by its exp_avg_sq: again as store/ingest_predict.c offers it. */
+static enum tpd_status add_scale(struct speed_job *job, struct speed_tensor *tensor, struct tpd_err *err)
+{
+	struct tpd_state_name name;
+	struct span span;
+	bool found = false;
+	enum tpd_status status = TPD_OK;
+
+	tpd_state_name(tensor->name, &name);
+	if (!tensor->p || tensor->p_len != tensor->len || (name.kind != TPD_STATE_EXP_AVG && name.kind != TPD_STATE_EXP_AVG_SQ) ||
+	    (tensor->dtype != TPD_DTYPE_F32 && tensor->dtype != TPD_DTYPE_BF16) ||
+	    tensor->len / tpd_dtype_width(tensor->dtype) < PREDICT_MIN)
+		return TPD_OK;
+	tensor->may_be_scaled = true;
+	if (name.kind == TPD_STATE_EXP_AVG && find_square(&job->x, &name, &span))
+		status = add_square(job, &job->x, &span, TPD_INPUT_V2, tensor, &found, err);
+	if (status || !found)
+		return status;
+	tensor->scaled_terms = TPD_TERM_SCALE;
+	if (find_square(&job->p, &name, &span))
+		status = add_square(job, &job->p, &span, TPD_INPUT_V1, tensor, &found, err);
+	if (!status && tensor->inputs.of[TPD_INPUT_V1].data)
+		tensor->scaled_terms |= TPD_TERM_CAME_IN;
+	return status;
+}
+
 static enum tpd_status add_tensor(struct speed_job *job, const struct span *span, struct tpd_err *err)
 {
 	struct speed_tensor *tensor = &job->tensors[job->tensor_count];
@@ -204,9 +271,9 @@ static enum tpd_status add_tensor(struct speed_job *job, const struct span *span
 		tensor->p = partner.data;
 		tensor->p_len = partner.len;
 	}
-	add_inputs(job, tensor);
 	job->tensor_count++;
-	return TPD_OK;
+	add_inputs(job, tensor);
+	return add_scale(job, tensor, err);
 }
 
 static void cut_chunks(struct speed_job *job)
@@ -234,7 +301,7 @@ static void cut_chunks(struct speed_job *job)
 				if (tensor->inputs.of[i].data)
 					chunk->inputs.of[i] = (struct tpd_bytes){tensor->inputs.of[i].data + at / width * INPUT_WIDTH,
 										 chunk->in.len / width * INPUT_WIDTH};
-			chunk->in.inputs = tensor->terms ? &chunk->inputs : NULL;
+			chunk->in.inputs = tensor->terms || tensor->scaled_terms ? &chunk->inputs : NULL;
 			payload += tpd_encode_bound(chunk->in.len);
 		}
 		tensor->chunk_count = job->chunk_count - tensor->first_chunk;
@@ -296,6 +363,9 @@ enum tpd_status speed_job_prepare(struct speed_job *job, struct tpd_err *err)
 void speed_job_release(struct speed_job *job)
 {
 	tpd_codec_free(job->codec);
+	for (size_t t = 0; t < job->tensor_count; t++)
+		for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+			free(job->tensors[t].widened[i]);
 	free(job->tensors);
 	free(job->chunks);
 	free(job->payloads);
@@ -344,11 +414,14 @@ enum tpd_status speed_choose_all(struct speed_job *job, struct tpd_err *err)
 				cut_sample(&of, tensor->inputs.of[i].data, tensor->inputs.of[i].len, job->sample_input[i]);
 				inputs.of[i] = (struct tpd_bytes){job->sample_input[i], of.stretches * of.stretch};
 			}
-		if (tensor->terms) {
+		if (tensor->terms || tensor->scaled_terms)
 			sample.inputs = &inputs;
+		if (tensor->terms) {
 			sample.term_sets = &tensor->terms;
 			sample.term_set_count = 1;
 		}
+		sample.try_scaled = tensor->may_be_scaled;
+		sample.scaled_terms = tensor->scaled_terms;
 		status = tpd_plan_choose(job->codec, tensor->dtype, tensor->row, &sample, &tensor->plan, &bytes, &bytes_alone, err);
 	}
 	return status;

@@ -26,8 +26,11 @@ struct speed_tensor {
 	enum tpd_dtype dtype;
 	uint32_t row;
 	struct tpd_plan plan;
-	struct tpd_inputs inputs; /* of all its elements; terms 0: none */
-	uint8_t terms;
+	struct tpd_inputs inputs; /* of all its elements */
+	uint8_t *widened[TPD_INPUT_COUNT]; /* owned: those of them that another type was made F32 for, or NULL */
+	uint8_t terms;            /* of weights; 0: nothing to predict them from */
+	bool may_be_scaled;       /* it is a moment */
+	uint8_t scaled_terms;     /* of exp_avg */
 	size_t first_chunk, chunk_count;
 	uint64_t out; /* payload bytes */
 };
