@@ -341,6 +341,33 @@ START_TEST(close_to_the_entropy)
 }
 END_TEST
 
+/* Few changes: gaps and values are shorter on a sample, which is told the same tables as a chunk four times as long, and that is what counts. */
+START_TEST(a_sample_is_not_a_chunk)
+{
+	static uint16_t p[N], x[N];
+	const size_t part = 2 * TPD_SAMPLE_ELEMENTS;
+	const struct tpd_sample sample = {.x = (uint8_t *)x, .p = (uint8_t *)p, .len = part, .stretch = 2 * TPD_SAMPLE_STRETCH_ELEMENTS};
+	const enum tpd_encoding encodings[2] = {TPD_ENCODING_SPARSE, TPD_ENCODING_CLASSES};
+	size_t on_sample[2], on_chunk[2];
+	uint64_t bytes, alone;
+	struct tpd_plan plan;
+
+	train(p, x, 1e-7);
+	for (unsigned i = 0; i < 2; i++) {
+		struct tpd_chunk chunk = {.x = (uint8_t *)x, .len = part, .p = (uint8_t *)p, .ref_len = part};
+
+		plan = (struct tpd_plan){.encoding = encodings[i], .dtype = TPD_DTYPE_BF16, .row = 1024, .grid_bias = 2};
+		ck_assert_int_eq(tpd_encode_with(codec, &plan, &chunk, 0, &on_sample[i], NULL), TPD_OK);
+		chunk.len = chunk.ref_len = sizeof(x);
+		ck_assert_int_eq(tpd_encode_with(codec, &plan, &chunk, 0, &on_chunk[i], NULL), TPD_OK);
+	}
+	ck_assert_msg(on_sample[0] < on_sample[1] && on_chunk[0] > on_chunk[1], "%zu %zu, %zu %zu", on_sample[0], on_sample[1], on_chunk[0],
+		      on_chunk[1]);
+	ck_assert_int_eq(tpd_plan_choose(codec, TPD_DTYPE_BF16, 1024, &sample, &plan, &bytes, &alone, NULL), TPD_OK);
+	ck_assert_int_eq(plan.encoding, TPD_ENCODING_CLASSES);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("classes");
@@ -356,6 +383,7 @@ int main(void)
 	tcase_add_test(tests, weights);
 	tcase_add_test(tests, types);
 	tcase_add_test(tests, close_to_the_entropy);
+	tcase_add_test(tests, a_sample_is_not_a_chunk);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -132,7 +132,8 @@ static inline uint32_t tpd_sample_times(enum tpd_dtype dtype)
 /*
  * Choose by trying every encoding that the type allows on the sample, or on an eighth of it when it is far behind there.  out_bytes: what
  * the sample costs under the plan; out_bytes_alone: under the best encoding without a reference (equal when p is NULL), estimated from
- * that eighth when it was not tried on more.  Ties go to the lower encoding number. A prediction is tried where `grid` is the best of the
+ * that eighth when it was not tried on more.  Types of two bytes are compared by what a whole chunk would take, told from the sample and
+ * that eighth: tables weigh less there.  Ties go to the lower encoding number. A prediction is tried where `grid` is the best of the
  * others (16-bit types: or `classes`, or `sparse`), and must save 3 % of it: it makes reading dearer. TPD_TERM_DECAY is not used for
  * 16-bit types. `scaled` must save 1 % of the best, 3 % with inputs.
  */

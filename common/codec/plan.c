@@ -20,7 +20,8 @@
 #define GRID_BIAS_MIN 2u
 #define GRID_BIAS_MAX 3u
 #define HEAT_STEP 8u      /* a heat has every so-manieth stretch of the sample */
-#define HEAT_PERCENT 125u /* of the best in it: what takes more is out */
+#define HEAT_PERCENT 125u /* of the best in it: what takes more is out ... */
+#define HEAT_HEADER 256u  /* ... by more than this, since tables take as much there as in a chunk */
 #define GUESS_PERCENT 98u /* a type's byte planes must cost less than this share of what plain bytes cost */
 #define PREDICTED_PERCENT 97u /* of what `grid` takes: less than that it must be */
 #define SCALED_PERCENT 99u    /* of what the best takes: likewise, without inputs */
@@ -107,7 +108,7 @@ static enum tpd_status cut_heat(struct tpd_codec *codec, const struct tpd_sample
 }
 
 static enum tpd_status run_heat(struct tpd_codec *codec, struct tpd_plan *plan, const struct tpd_sample *sample,
-				struct candidate *candidates, size_t count, bool *out_decided, struct tpd_err *err)
+				struct candidate *candidates, size_t count, bool *out_decided, size_t *out_len, struct tpd_err *err)
 {
 	uint64_t best = UINT64_MAX;
 	bool grids = true; /* all that is left */
@@ -122,14 +123,29 @@ static enum tpd_status run_heat(struct tpd_codec *codec, struct tpd_plan *plan, 
 		best = TPD_MIN(best, candidates[i].heat);
 	}
 	for (size_t i = 0; status == TPD_OK && i < count; i++) {
-		candidates[i].is_out = candidates[i].heat * 100 > best * HEAT_PERCENT;
+		candidates[i].is_out = candidates[i].heat * 100 > best * HEAT_PERCENT + HEAT_HEADER * 100;
 		grids &= candidates[i].is_out || candidates[i].encoding == TPD_ENCODING_GRID;
 		candidates[i].bytes = candidates[i].heat * sample->len / heat.len; /* as good as it is known of what is out */
 	}
 	for (size_t i = 0; status == TPD_OK && grids && i < count; i++)
 		candidates[i].is_out = candidates[i].heat > best;
 	*out_decided = grids;
+	*out_len = heat.len;
 	return status;
+}
+
+/*
+ * The sample's part of what a whole chunk takes. 16-bit weights change in so few places that the tables of `classes` may be most of what a
+ * sample takes: they are told from the rest by how much more the sample takes than its heat. Others have large payloads, or samples as large
+ * as a chunk.
+ */
+static uint64_t part_of_chunk(const struct candidate *candidate, enum tpd_dtype dtype, size_t sample_len, size_t heat_len)
+{
+	const uint64_t chunk = tpd_chunk_bytes(dtype), growth = candidate->bytes - TPD_MIN(candidate->bytes, candidate->heat);
+
+	if (heat_len == 0 || tpd_dtype_width(dtype) != 2 || sample_len >= chunk)
+		return candidate->bytes;
+	return (candidate->bytes + growth * (chunk - sample_len) / (sample_len - heat_len)) * sample_len / chunk;
 }
 
 /* What a tensor may be predicted with, if it is best coded so without; TPD_ENCODING_RAW: nothing. */
@@ -142,13 +158,13 @@ static enum tpd_encoding prediction_of(enum tpd_encoding best, enum tpd_dtype dt
 	return best == TPD_ENCODING_CLASSES || best == TPD_ENCODING_GRID || best == TPD_ENCODING_SPARSE ? TPD_ENCODING_STEPPED : TPD_ENCODING_RAW;
 }
 
-/* The predictions that are offered, against the plan that is best without. */
-static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd_plan *best, uint32_t row, const struct tpd_sample *sample,
-				       struct tpd_plan *out_plan, uint64_t *out_bytes, struct tpd_err *err)
+/* The predictions that are offered, against the plan that is best without; `part`: of a chunk, what that takes. */
+static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd_plan *best, uint64_t part, uint32_t row,
+				       const struct tpd_sample *sample, struct tpd_plan *out_plan, uint64_t *out_bytes, struct tpd_err *err)
 {
 	const enum tpd_encoding encoding = prediction_of(best->encoding, best->dtype);
 	const unsigned last = encoding == TPD_ENCODING_STEPPED ? GRID_BIAS_MAX : GRID_BIAS_MIN;
-	uint64_t limit = *out_bytes * PREDICTED_PERCENT / 100, bytes = 0;
+	uint64_t limit = *out_bytes - TPD_MIN(part * (100 - PREDICTED_PERCENT) / 100, *out_bytes), bytes = 0;
 	enum tpd_status status = TPD_OK;
 
 	for (size_t i = 0; status == TPD_OK && i < sample->term_set_count && encoding != TPD_ENCODING_RAW; i++)
@@ -205,10 +221,10 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 {
 	struct tpd_plan best = {.encoding = TPD_ENCODING_RAW, .dtype = dtype, .row = row, .grid_bias = GRID_BIAS_MIN},
 			plan = best;
-	uint64_t best_bytes = sample->len, alone = sample->len;
+	uint64_t best_bytes = sample->len, best_part = best_bytes, alone = sample->len;
 	struct candidate candidates[CANDIDATES_MAX] = {0};
 	bool decided = false; /* by the heat */
-	size_t count;
+	size_t count, heat_len = 0;
 	enum tpd_status status = TPD_OK;
 
 	if (row == 0 || row > TPD_ROW_MAX || sample->len == 0 || sample->len > TPD_CHUNK_MAX_BYTES ||
@@ -222,17 +238,20 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 	}
 	count = list_candidates(dtype, sample->p != NULL, candidates);
 	if (dtype != TPD_DTYPE_BYTES && sample->len / sample->stretch >= 2 * HEAT_STEP && sample->len % sample->stretch == 0)
-		status = run_heat(codec, &plan, sample, candidates, count, &decided, err);
+		status = run_heat(codec, &plan, sample, candidates, count, &decided, &heat_len, err);
 	for (size_t i = 0; status == TPD_OK && i < count; i++) {
 		struct candidate *candidate = &candidates[i];
+		uint64_t part;
 
 		plan.encoding = candidate->encoding;
 		plan.grid_bias = candidate->grid_bias;
 		plan.nibbles = candidate->nibbles;
 		if (!candidate->is_out && !decided)
 			status = try_plan(codec, &plan, sample, &candidate->bytes, err);
-		if (!candidate->is_out && candidate->bytes < best_bytes) {
+		part = part_of_chunk(candidate, dtype, sample->len, heat_len);
+		if (!candidate->is_out && candidate->bytes < sample->len && part < best_part) {
 			best_bytes = candidate->bytes;
+			best_part = part;
 			best.encoding = plan.encoding;
 			best.grid_bias = plan.grid_bias;
 			best.nibbles = plan.nibbles;
@@ -243,7 +262,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 	if (status != TPD_OK)
 		return status;
 	if (sample->inputs && sample->p)
-		status = try_predictions(codec, &best, plan.row, sample, &best, &best_bytes, err);
+		status = try_predictions(codec, &best, best_part, plan.row, sample, &best, &best_bytes, err);
 	if (status == TPD_OK && sample->try_scaled && sample->p && tpd_encoding_allows(TPD_ENCODING_SCALED, dtype))
 		status = try_scaled(codec, plan.row, sample, &best, &best_bytes, err);
 	if (status != TPD_OK)
