@@ -18,8 +18,9 @@
 
 #include "second_rows.h"
 #include "second_symbols.h"
+#include "second_wide.h"
 
-enum { DTYPE_F32 = 1, DTYPE_F16 = 2, DTYPE_BF16 = 3, DTYPE_F64 = 4, DTYPES = 23 };
+enum { DTYPE_F32 = 1, DTYPE_F16 = 2, DTYPE_BF16 = 3, DTYPE_F64 = 4, DTYPE_I16 = 7, DTYPE_U64 = 12, DTYPES = 23 };
 
 static const uint8_t width_of[DTYPES] = {1, 4, 2, 2, 8, 1, 1, 2, 2, 4, 4, 8, 8, 1, 1, 1, 1, 1, 1, 8, 1, 1, 1};
 
@@ -580,7 +581,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 	uint8_t *scratch;
 	size_t n, tail;
 
-	if (encoding > 12 || dtype >= DTYPES)
+	if (encoding > 15 || encoding == 13 || dtype >= DTYPES)
 		return SECOND_UNSUPPORTED;
 	if (out_len == 0)
 		return SECOND_CORRUPT;
@@ -611,17 +612,20 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 	} else {
 		if (encoding != 4) { /* p, in the place where x will stand */
 			memset(out, 0, out_len);
-			if (ref_len > 0)
+			if (ref_len > 0 && encoding != 14)
 				memcpy(out, ref, ref_len < out_len ? ref_len : out_len);
 		}
 		need(&status, encoding != 8 || dtype == DTYPE_F32);
 		need(&status, encoding != 9 || dtype == DTYPE_F32 || dtype == DTYPE_BF16);
-		need(&status, encoding <= 10 || (dtype != 0 && layout.width == 8));
+		need(&status, (encoding != 11 && encoding != 12) || (dtype != 0 && layout.width == 8));
+		need(&status, encoding < 14 || (dtype >= DTYPE_I16 && dtype <= DTYPE_U64));
 		need(&status, encoding != 10 || dtype == DTYPE_F16 || dtype == DTYPE_BF16);
 		if (encoding == 8 && !status)
 			predict(&in, inputs, out, n);
 		if (status)
 			; /* nothing to go on with */
+		else if (encoding >= 14)
+			second_integers(&in, layout.width / 8, out, n, tail, scratch);
 		else if (encoding > 10)
 			second_rows(&in, dtype, encoding == 12 ? out : NULL, out, n, scratch, scratch + 2 * out_len);
 		else if (encoding == 4)
@@ -632,6 +636,8 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 			second_scaled(&in, &layout, inputs, out, n);
 		else if (encoding == 10)
 			stepped(&in, &layout, inputs, out, n, scratch, scratch + 2 * out_len);
+		else if (encoding == 6 && dtype == DTYPE_F64)
+			second_grid64(&in, out, n, scratch, scratch + n);
 		else
 			grid(&in, &layout, encoding == 7 ? &(struct expected){0} : NULL, out, n, scratch, scratch + 2 * out_len);
 		need(&status, in.left == tail);

@@ -588,7 +588,7 @@ static void make_chunk(enum tpd_dtype dtype, uint8_t *x, uint8_t *p, size_t len)
 START_TEST(every_truncation)
 {
 	static const enum tpd_dtype types[] = {TPD_DTYPE_BYTES, TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16,
-					       TPD_DTYPE_F64};
+					       TPD_DTYPE_F64,   TPD_DTYPE_I16, TPD_DTYPE_I64};
 	static const size_t sizes[] = {61, 603, 2603};
 
 	for (size_t s = 0; s < TPD_ARRAY_LEN(sizes); s++) {
@@ -601,7 +601,8 @@ START_TEST(every_truncation)
 			make_chunk(types[d], x, p, size);
 			for (unsigned e = TPD_ENCODING_ZSTD; e < TPD_ENCODING_COUNT; e++) {
 				struct tpd_plan plan = {
-					.encoding = (enum tpd_encoding)e, .dtype = types[d], .row = 64, .grid_bias = 2, .terms = TPD_TERM_DECAY};
+					.encoding = (enum tpd_encoding)e, .dtype = types[d], .row = 64, .grid_bias = 2, .terms = TPD_TERM_DECAY,
+					.form = (uint8_t)(next_random() % 8)};
 
 				if (!tpd_encoding_allows(plan.encoding, types[d]))
 					continue;
@@ -635,7 +636,9 @@ END_TEST
 START_TEST(mutations)
 {
 	static const enum tpd_dtype types[] = {TPD_DTYPE_BYTES, TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16,
-					       TPD_DTYPE_F64,   TPD_DTYPE_I16, TPD_DTYPE_U8};
+					       TPD_DTYPE_F64,   TPD_DTYPE_I16, TPD_DTYPE_U8,   TPD_DTYPE_I64};
+	static const enum tpd_encoding encodings[] = {TPD_ENCODING_ZSTD,   TPD_ENCODING_ZSTD_REF, TPD_ENCODING_PLANES,      TPD_ENCODING_SPARSE,
+						      TPD_ENCODING_GRID, TPD_ENCODING_INTEGERS, TPD_ENCODING_INTEGERS_REF};
 	unsigned accepted = 0, refused = 0;
 
 	for (unsigned round = 0; round < 400; round++) {
@@ -643,14 +646,15 @@ START_TEST(mutations)
 		size_t size = 1 + next_random() % (round % 10 ? 700 : 40000), len,
 		       ref_len = round % 3 ? size : next_random() % size;
 		uint8_t *x = malloc(size), *p = malloc(size), *out = malloc(size), *payload, *ref = malloc(ref_len + 1);
-		struct tpd_plan plan = {.dtype = dtype, .row = 1 + (uint32_t)(next_random() % 300), .grid_bias = 2, .terms = TPD_TERM_DECAY};
+		struct tpd_plan plan = {.dtype = dtype, .row = 1 + (uint32_t)(next_random() % 300), .grid_bias = 2, .terms = TPD_TERM_DECAY,
+					.form = (uint8_t)(round % 8)};
 		struct tpd_chunk chunk = {.x = x, .len = size, .p = p, .ref_len = size, .element = 5};
 
 		ck_assert(x && p && out && ref);
 		make_chunk(dtype, x, p, size);
 		memcpy(ref, p, ref_len);
 		do {
-			plan.encoding = (enum tpd_encoding)(TPD_ENCODING_ZSTD + next_random() % 5);
+			plan.encoding = encodings[next_random() % TPD_ARRAY_LEN(encodings)];
 		} while (!tpd_encoding_allows(plan.encoding, dtype));
 		ck_assert_int_eq(tpd_encode_with(codec, &plan, &chunk, 0, &len, NULL), TPD_OK);
 		if (len == SIZE_MAX)
@@ -671,7 +675,7 @@ START_TEST(mutations)
 			}
 			if (next_random() % 8 == 0)
 				changed_len = next_random() % (len + 1);
-			status = decode_typed(plan.encoding, next_random() % 50 ? dtype : types[next_random() % 7],
+			status = decode_typed(plan.encoding, next_random() % 50 ? dtype : types[next_random() % TPD_ARRAY_LEN(types)],
 					      payload, changed_len, ref, ref_len, out, size);
 			if (status != TPD_OK && status != TPD_CORRUPT && status != TPD_UNSUPPORTED)
 				ck_abort_msg("status %d", status);

@@ -14,6 +14,8 @@
 #include <string.h>
 
 #include "codec/classes_fit.h"
+#include "codec/grid64.h"
+#include "codec/integers.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
@@ -33,11 +35,16 @@ const char *tpd_encoding_name(enum tpd_encoding encoding)
 	}
 }
 
+bool tpd_encoding_is_known(enum tpd_encoding encoding)
+{
+	return *tpd_encoding_name(encoding) != '?';
+}
+
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
 	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || tpd_encoding_takes_inputs(encoding) ||
-	       encoding == TPD_ENCODING_ROWS_REF;
+	       encoding == TPD_ENCODING_ROWS_REF || encoding == TPD_ENCODING_INTEGERS_REF;
 }
 
 bool tpd_encoding_needs_inputs(enum tpd_encoding encoding)
@@ -66,8 +73,10 @@ bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 {
 	struct tpd_grid_type type;
 
-	if ((unsigned)encoding >= TPD_ENCODING_COUNT || (unsigned)dtype >= TPD_DTYPE_COUNT)
+	if (!tpd_encoding_is_known(encoding) || (unsigned)dtype >= TPD_DTYPE_COUNT)
 		return false;
+	if (encoding == TPD_ENCODING_INTEGERS || encoding == TPD_ENCODING_INTEGERS_REF)
+		return tpd_integers_may(dtype);
 	if (encoding == TPD_ENCODING_ROWS || encoding == TPD_ENCODING_ROWS_REF)
 		return tpd_dtype_width(dtype) == 1 && dtype != TPD_DTYPE_BYTES;
 	if (encoding == TPD_ENCODING_PREDICTED)
@@ -76,6 +85,8 @@ bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 		return dtype == TPD_DTYPE_BF16 || dtype == TPD_DTYPE_F16;
 	if (encoding == TPD_ENCODING_SCALED)
 		return dtype == TPD_DTYPE_F32 || dtype == TPD_DTYPE_BF16;
+	if (encoding == TPD_ENCODING_GRID && dtype == TPD_DTYPE_F64)
+		return true;
 	return (encoding != TPD_ENCODING_GRID && encoding != TPD_ENCODING_CLASSES) || tpd_grid_type(dtype, &type);
 }
 
@@ -252,6 +263,8 @@ static enum tpd_encoding alone(enum tpd_encoding encoding)
 {
 	if (encoding == TPD_ENCODING_ROWS_REF)
 		return TPD_ENCODING_ROWS;
+	if (encoding == TPD_ENCODING_INTEGERS_REF)
+		return TPD_ENCODING_INTEGERS;
 	return encoding == TPD_ENCODING_ZSTD_REF ? TPD_ENCODING_ZSTD : TPD_ENCODING_PLANES;
 }
 
@@ -318,7 +331,7 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 	struct tpd_steps steps = {0};
 	enum tpd_status status;
 
-	if ((unsigned)encoding >= TPD_ENCODING_COUNT)
+	if (!tpd_encoding_is_known(encoding))
 		return tpd_fail(err, TPD_UNSUPPORTED, "unknown encoding %u", (unsigned)encoding);
 	if ((unsigned)dtype >= TPD_DTYPE_COUNT)
 		return tpd_fail(err, TPD_UNSUPPORTED, "unknown element type %u", (unsigned)dtype);
@@ -347,6 +360,8 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 		return tpd_decode_planes(codec, dtype, &rd, out, out_len, err);
 	case TPD_ENCODING_ROWS:
 		return tpd_decode_rows(codec, dtype, &rd, NULL, out, out_len, err);
+	case TPD_ENCODING_INTEGERS:
+		return tpd_decode_integers(codec, dtype, &rd, NULL, out, out_len, err);
 	default:
 		break;
 	}
@@ -359,6 +374,10 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 		return tpd_decode_scaled(codec, dtype, &rd, p, references->inputs, out, out_len, err);
 	if (encoding == TPD_ENCODING_ROWS_REF)
 		return tpd_decode_rows(codec, dtype, &rd, p, out, out_len, err);
+	if (encoding == TPD_ENCODING_INTEGERS_REF)
+		return tpd_decode_integers(codec, dtype, &rd, p, out, out_len, err);
+	if (encoding == TPD_ENCODING_GRID && dtype == TPD_DTYPE_F64)
+		return tpd_decode_grid64(codec, &rd, p, out, out_len, err);
 	if (encoding == TPD_ENCODING_PREDICTED) {
 		status = tpd_predict_decode(codec, &rd, p, references->inputs, out_len / tpd_dtype_width(dtype), &p, err);
 		if (status != TPD_OK)

@@ -44,16 +44,19 @@
 	X(SCALED, 9, "scaled") \
 	X(STEPPED, 10, "stepped") \
 	X(ROWS, 11, "rows") \
-	X(ROWS_REF, 12, "rows-ref")
+	X(ROWS_REF, 12, "rows-ref") \
+	X(INTEGERS, 14, "integers") \
+	X(INTEGERS_REF, 15, "integers-ref")
 
 enum tpd_encoding {
 #define TPD_ENCODING_X(sym, num, name) TPD_ENCODING_##sym = (num),
 	TPD_ENCODING_LIST(TPD_ENCODING_X)
 #undef TPD_ENCODING_X
-	TPD_ENCODING_COUNT
+	TPD_ENCODING_COUNT /* one more than the last */
 };
 
 const char *tpd_encoding_name(enum tpd_encoding encoding); /* "grid"; "?" when unknown */
+bool tpd_encoding_is_known(enum tpd_encoding encoding);    /* not every number below TPD_ENCODING_COUNT is one's */
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding);
 bool tpd_encoding_needs_inputs(enum tpd_encoding encoding); /* struct tpd_inputs, beside the reference */
 bool tpd_encoding_takes_inputs(enum tpd_encoding encoding); /* those, and what may do without */
@@ -103,6 +106,7 @@ struct tpd_plan {
 	uint8_t grid_bias;          /* T = median exponent + M - grid_bias; 2 or 3 */
 	uint8_t terms;              /* predicted, stepped and scaled only */
 	bool nibbles;               /* rows, rows-ref: elements are two values of 4 bits */
+	uint8_t form;               /* integers, integers-ref: section 17's */
 };
 
 /*

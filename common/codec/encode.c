@@ -10,7 +10,9 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "codec/grid64.h"
 #include "codec/grid_kernel.h"
+#include "codec/integers.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
@@ -244,7 +246,8 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 
 	assert(tpd_encoding_allows(plan->encoding, plan->dtype));
 	if (plan->encoding == TPD_ENCODING_SPARSE || plan->encoding == TPD_ENCODING_GRID || plan->encoding == TPD_ENCODING_CLASSES ||
-	    tpd_encoding_takes_inputs(plan->encoding) || plan->encoding == TPD_ENCODING_ROWS_REF) {
+	    tpd_encoding_takes_inputs(plan->encoding) || plan->encoding == TPD_ENCODING_ROWS_REF ||
+	    plan->encoding == TPD_ENCODING_INTEGERS_REF) {
 		status = tpd_padded_reference(codec, chunk->p, chunk->ref_len, chunk->len, &p, err);
 		if (status != TPD_OK)
 			return status;
@@ -260,7 +263,13 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 		return tpd_encode_sparse(codec, plan->dtype, chunk->x, p, chunk->len, out_len, err);
 	case TPD_ENCODING_SCALED:
 		return tpd_encode_scaled(codec, plan, chunk, p, out_len, err);
+	case TPD_ENCODING_INTEGERS:
+	case TPD_ENCODING_INTEGERS_REF:
+		return tpd_encode_integers(codec, plan->dtype, plan->form & (TPD_INTEGERS_FORMS - 1), chunk->x, p, chunk->len, out_len, err);
 	case TPD_ENCODING_GRID:
+		if (plan->dtype == TPD_DTYPE_F64)
+			return tpd_encode_grid64(codec, plan, chunk, p, force_t, out_len, err);
+		return encode_grid(codec, plan, chunk, p, force_t, out_len, err);
 	case TPD_ENCODING_CLASSES:
 	case TPD_ENCODING_PREDICTED:
 	case TPD_ENCODING_STEPPED:

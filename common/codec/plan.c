@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "codec/codec.h"
+#include "codec/integers.h"
 #include "codec/internal.h"
 #include "codec/rows.h"
 
@@ -61,11 +62,24 @@ struct candidate {
 	enum tpd_encoding encoding;
 	uint8_t grid_bias;
 	bool nibbles;
+	uint8_t form;
 	uint64_t heat, bytes; /* of the heat, of all */
 	bool is_out;
 };
 
-#define CANDIDATES_MAX (TPD_ENCODING_COUNT + 2 * (GRID_BIAS_MAX - GRID_BIAS_MIN) + 2)
+#define CANDIDATES_MAX (TPD_ENCODING_COUNT + 2 * (GRID_BIAS_MAX - GRID_BIAS_MIN) + 2 + 2 * TPD_INTEGERS_FORMS)
+
+/* Of integers: each transform by its symbols, and as one frame. */
+static size_t list_forms(enum tpd_encoding encoding, struct candidate *out)
+{
+	static const uint8_t forms[] = {0, TPD_INTEGERS_ZIGZAG, TPD_INTEGERS_BEFORE | TPD_INTEGERS_ZIGZAG};
+	size_t count = 0;
+
+	for (unsigned f = encoding == TPD_ENCODING_INTEGERS_REF; f < TPD_ARRAY_LEN(forms); f++)
+		for (unsigned frame = 0; frame <= TPD_INTEGERS_FRAME; frame += TPD_INTEGERS_FRAME)
+			out[count++] = (struct candidate){.encoding = encoding, .grid_bias = GRID_BIAS_MIN, .form = (uint8_t)(forms[f] | frame)};
+	return count;
+}
 
 static size_t list_candidates(enum tpd_dtype dtype, bool with_reference, struct candidate out[CANDIDATES_MAX])
 {
@@ -77,6 +91,10 @@ static size_t list_candidates(enum tpd_dtype dtype, bool with_reference, struct 
 
 		if (!worth_trying((enum tpd_encoding)encoding, dtype, with_reference))
 			continue;
+		if (encoding == TPD_ENCODING_INTEGERS || encoding == TPD_ENCODING_INTEGERS_REF) {
+			count += list_forms((enum tpd_encoding)encoding, out + count);
+			continue;
+		}
 		for (unsigned bias = GRID_BIAS_MIN; bias <= last; bias++)
 			out[count++] = (struct candidate){.encoding = (enum tpd_encoding)encoding, .grid_bias = (uint8_t)bias};
 		if ((encoding == TPD_ENCODING_ROWS || encoding == TPD_ENCODING_ROWS_REF) && tpd_rows_may_split(dtype)) {
@@ -119,6 +137,7 @@ static enum tpd_status run_heat(struct tpd_codec *codec, struct tpd_plan *plan, 
 		plan->encoding = candidates[i].encoding;
 		plan->grid_bias = candidates[i].grid_bias;
 		plan->nibbles = candidates[i].nibbles;
+		plan->form = candidates[i].form;
 		status = try_plan(codec, plan, &heat, &candidates[i].heat, err);
 		best = TPD_MIN(best, candidates[i].heat);
 	}
@@ -246,6 +265,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		plan.encoding = candidate->encoding;
 		plan.grid_bias = candidate->grid_bias;
 		plan.nibbles = candidate->nibbles;
+		plan.form = candidate->form;
 		if (!candidate->is_out && !decided)
 			status = try_plan(codec, &plan, sample, &candidate->bytes, err);
 		part = part_of_chunk(candidate, dtype, sample->len, heat_len);
@@ -255,6 +275,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 			best.encoding = plan.encoding;
 			best.grid_bias = plan.grid_bias;
 			best.nibbles = plan.nibbles;
+			best.form = plan.form;
 		}
 		if (!tpd_encoding_needs_reference(plan.encoding))
 			alone = TPD_MIN(alone, candidate->bytes);

@@ -21,6 +21,7 @@
 
 #include "base/bytes.h"
 #include "codec/classes.h"
+#include "codec/integers.h"
 #include "codec/internal.h"
 #include "codec/rows.h"
 #include "codec/scaled.h"
@@ -111,6 +112,38 @@ static enum tpd_status grid(struct tpd_codec *codec, struct tpd_rd *rd, size_t n
 		status = read_symbols(codec, rd, symbols, n, bits, err);
 	if (!status)
 		*bits += verbatim_bits(rd);
+	return status;
+}
+
+/* Of F64: section 16. */
+static enum tpd_status grid64(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, uint8_t *symbols, double *bits, struct tpd_err *err)
+{
+	struct tpd_pieces pieces;
+	enum tpd_status status = TPD_OK;
+
+	tpd_rd_u8(rd); /* cut */
+	if (!read_pieces(rd, n, &pieces))
+		return tpd_fail(err, TPD_CORRUPT, "grid: a payload of ours cannot be read");
+	for (unsigned plane = 0; !status && plane < 2; plane++)
+		status = read_symbols(codec, rd, symbols, tpd_piece_count(&pieces), bits, err);
+	if (!status)
+		status = read_symbols(codec, rd, symbols, n, bits, err);
+	if (!status)
+		*bits += verbatim_bits(rd);
+	return status;
+}
+
+/* Where the values are one Zstandard frame *out_known is false. */
+static enum tpd_status integers(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, uint8_t *symbols, double *bits, bool *out_known,
+				struct tpd_err *err)
+{
+	const unsigned form = tpd_rd_u8(rd), bytes = tpd_rd_u8(rd);
+	enum tpd_status status = TPD_OK;
+
+	*out_known = !(form & TPD_INTEGERS_FRAME);
+	for (unsigned b = 0; *out_known && !status && b < bytes; b++)
+		status = read_symbols(codec, rd, symbols, n, bits, err);
+	*bits += BITS_A_BYTE * (double)tpd_rd_left(rd);
 	return status;
 }
 
@@ -375,7 +408,11 @@ static enum tpd_status ideal_of(struct speed_job *job, struct speed_chunk *chunk
 			status = grid(job->codec, &rd, n, symbols, &bits, err);
 		break;
 	case TPD_ENCODING_GRID:
-		status = grid(job->codec, &rd, n, symbols, &bits, err);
+		status = dtype == TPD_DTYPE_F64 ? grid64(job->codec, &rd, n, symbols, &bits, err) : grid(job->codec, &rd, n, symbols, &bits, err);
+		break;
+	case TPD_ENCODING_INTEGERS:
+	case TPD_ENCODING_INTEGERS_REF:
+		status = integers(job->codec, &rd, n, symbols, &bits, &known, err);
 		break;
 	case TPD_ENCODING_CLASSES:
 		status = tpd_padded_reference(job->codec, chunk->in.p, chunk->in.ref_len, chunk->in.len, &p, err);
