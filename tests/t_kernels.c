@@ -17,6 +17,7 @@
 #include "codec/grid.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
+#include "codec/predict.h"
 #include "random_bits.h"
 
 static const struct tpd_kernels *const *forms;
@@ -578,6 +579,73 @@ START_TEST(predictions)
 }
 END_TEST
 
+/* From all that there may be, at any address: what the parts make of it, and the same bits from all forms. */
+START_TEST(predictions_of_pieces)
+{
+	const size_t len = TPD_LEARN_MAX * sizeof(float), terms_len = TPD_TERMS * TPD_TERM_ROOM * sizeof(float);
+	float *in[TPD_INPUT_COUNT + 2], *parts = memory(terms_len), *whole = memory(len + 64), *learnt = memory(terms_len);
+	float *term = memory(len), *first = memory(len);
+
+	for (unsigned k = 0; k < TPD_INPUT_COUNT + 2; k++)
+		in[k] = memory(len);
+	for (unsigned round = 0; round < 3000; round++) {
+		const unsigned terms = 1 + round % 15, shift = (unsigned)rnd(4);
+		const size_t n = 1 + rnd(rnd(2) ? 40 : TPD_LEARN_MAX);
+		const float coefficients[TPD_TERMS] = {0.5f, -0.25f, 1e-3f, -3e-5f};
+		const float *used[TPD_TERMS] = {NULL}, *arrays[TPD_TERMS + 1];
+		uint8_t *given[TPD_INPUT_COUNT + 2];
+		struct tpd_predict_from from = {.terms = terms};
+		double sums[TPD_PRODUCTS], other[TPD_PRODUCTS];
+		unsigned count = 0;
+
+		for (unsigned k = 0; k < TPD_INPUT_COUNT + 2; k++) {
+			fill_floats_of_all_kinds(in[k], n);
+			given[k] = memory(n * sizeof(float) + shift); /* to its end, and no further */
+			memcpy(given[k] + shift, in[k], n * sizeof(float));
+			if (k < TPD_INPUT_COUNT)
+				from.of[k] = given[k] + shift;
+		}
+		from.w1 = given[TPD_INPUT_COUNT] + shift;
+		memcpy(parts, in[TPD_INPUT_COUNT], n * sizeof(float));
+		forms[0]->predict_difference(parts, in[TPD_INPUT_W0], n, parts + TPD_TERM_ROOM);
+		forms[0]->predict_ratio(in[TPD_INPUT_M1], in[TPD_INPUT_V1], n, parts + 2 * TPD_TERM_ROOM);
+		forms[0]->predict_ratio(in[TPD_INPUT_M2], in[TPD_INPUT_V2], n, parts + 3 * TPD_TERM_ROOM);
+		for (unsigned k = 0; k < TPD_TERMS; k++)
+			if (terms >> k & 1)
+				arrays[count++] = used[k] = parts + k * TPD_TERM_ROOM;
+		forms[0]->predict_difference(in[TPD_INPUT_COUNT + 1], parts, n, term);
+		arrays[count++] = term;
+		forms[0]->predict_products(arrays, count, n, sums);
+		forms[0]->predict_apply(parts, used, coefficients, n, first);
+		for (size_t f = 0; f < form_count; f++) {
+			memset(whole, 0xee, len + 64);
+			forms[f]->predict(&from, coefficients, n, whole);
+			ck_assert_mem_eq(whole, first, n * sizeof(float));
+			for (size_t i = n * sizeof(float); i < len + 64; i++)
+				ck_assert_uint_eq(((const uint8_t *)whole)[i], 0xee);
+			forms[f]->predict_learn(&from, given[TPD_INPUT_COUNT + 1] + shift, n, learnt, other);
+			for (unsigned i = 0; i < count * (count + 1) / 2; i++)
+				ck_assert(memcmp(&sums[i], &other[i], 8) == 0 || (sums[i] != sums[i] && other[i] != other[i]));
+			for (unsigned k = 0; k < TPD_TERMS; k++) /* w1 is always there */
+				for (size_t i = 0; (k == 0 || terms >> k & 1) && i < n; i++) {
+					const float *a = &learnt[k * TPD_TERM_ROOM + i], *b = &parts[k * TPD_TERM_ROOM + i];
+
+					ck_assert(memcmp(a, b, 4) == 0 || (*a != *a && *b != *b));
+				}
+		}
+		for (unsigned k = 0; k < TPD_INPUT_COUNT + 2; k++)
+			free(given[k]);
+	}
+	for (unsigned k = 0; k < TPD_INPUT_COUNT + 2; k++)
+		free(in[k]);
+	free(parts);
+	free(whole);
+	free(learnt);
+	free(term);
+	free(first);
+}
+END_TEST
+
 /* Keys from anything: the same from all forms, and below their number. */
 START_TEST(keys)
 {
@@ -646,6 +714,7 @@ int main(void)
 	tcase_add_test(tests, scaled);
 	tcase_add_test(tests, bytes);
 	tcase_add_test(tests, predictions);
+	tcase_add_test(tests, predictions_of_pieces);
 	tcase_add_test(tests, keys);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

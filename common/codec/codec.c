@@ -329,6 +329,7 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 	struct tpd_rd rd = tpd_rd_make(payload, payload_len);
 	const uint8_t *p = NULL;
 	struct tpd_steps steps = {0};
+	struct tpd_prediction prediction;
 	enum tpd_status status;
 
 	if (!tpd_encoding_is_known(encoding))
@@ -379,7 +380,7 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 	if (encoding == TPD_ENCODING_GRID && dtype == TPD_DTYPE_F64)
 		return tpd_decode_grid64(codec, &rd, p, out, out_len, err);
 	if (encoding == TPD_ENCODING_PREDICTED) {
-		status = tpd_predict_decode(codec, &rd, p, references->inputs, out_len / tpd_dtype_width(dtype), &p, err);
+		status = tpd_predict_read(codec, &rd, p, references->inputs, out_len / tpd_dtype_width(dtype), &prediction, err);
 		if (status != TPD_OK)
 			return status;
 	}
@@ -388,5 +389,6 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 		if (status != TPD_OK)
 			return status;
 	}
-	return tpd_decode_grid(codec, encoding, dtype, &rd, p, &steps, out, out_len, err);
+	return tpd_decode_grid(codec, encoding, dtype, &rd, p, encoding == TPD_ENCODING_STEPPED ? &steps : NULL,
+			       encoding == TPD_ENCODING_PREDICTED ? &prediction : NULL, out, out_len, err);
 }

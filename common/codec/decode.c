@@ -3,10 +3,12 @@
  */
 #include "base/tpd.h"
 
+#include <fenv.h>
 #include <string.h>
 
 #include "codec/internal.h"
 #include "codec/kernels.h"
+#include "codec/predict.h"
 #include "codec/step.h"
 
 enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, uint8_t *out,
@@ -31,8 +33,29 @@ enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype,
 	return TPD_OK;
 }
 
+/* The grid's pieces, of which T and symbols are known; false: not valid. */
+static bool decode_pieces(const struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_pieces *pieces, size_t count, const uint8_t *p,
+			  struct tpd_prediction *prediction, uint8_t *out, struct tpd_fields_in *fields)
+{
+	const size_t width = tpd_element_width(TPD_ENCODING_GRID, dtype);
+	bool valid = true;
+	fenv_t caller;
+
+	fegetenv(&caller);
+	fesetenv(FE_DFL_ENV);
+	for (size_t i = 0; valid && i < count; i++) {
+		const size_t start = tpd_piece_start(pieces, i), n = tpd_piece_start(pieces, i + 1) - start;
+		const uint8_t *from = prediction ? tpd_predict_stretch(prediction, start, n) : p + start * width;
+
+		valid = codec->kernels->grid_decode(dtype, codec->steps.data[i], from, codec->symbols.data + start, n, out + start * width, fields);
+	}
+	fesetenv(&caller);
+	return valid;
+}
+
 enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,
-				const uint8_t *p, const struct tpd_steps *steps, uint8_t *out, size_t len, struct tpd_err *err)
+				const uint8_t *p, const struct tpd_steps *steps, struct tpd_prediction *prediction, uint8_t *out, size_t len,
+				struct tpd_err *err)
 {
 	const unsigned width = tpd_element_width(TPD_ENCODING_GRID, dtype);
 	const size_t n = len / width, left = len % width;
@@ -69,13 +92,8 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 	if (!words || tpd_rd_left(rd) != left)
 		return tpd_fail(err, TPD_CORRUPT, "grid: the payload has the wrong length");
 	tpd_fields_open(&fields, words, words_len);
-	for (size_t i = 0, start = 0, piece = first; i < count; i++) {
-		if (!codec->kernels->grid_decode(dtype, codec->steps.data[i], p + start * width, codec->symbols.data + start, piece,
-						 out + start * width, &fields))
-			return tpd_fail(err, TPD_CORRUPT, "grid: an element is not valid");
-		start += piece;
-		piece = TPD_MIN(row, n - start);
-	}
+	if (!decode_pieces(codec, dtype, &(struct tpd_pieces){first, row, n}, count, p, prediction, out, &fields))
+		return tpd_fail(err, TPD_CORRUPT, "grid: an element is not valid");
 	if (!tpd_fields_done(&fields))
 		return tpd_fail(err, TPD_CORRUPT, "grid: the fields do not end where they must");
 	memcpy(out + n * width, tpd_rd_bytes(rd, left), left);

@@ -90,9 +90,10 @@ static unsigned choose_chunk_t(const struct tpd_kernels *kernels, const struct t
 	return TPD_MAX(t, 1u);
 }
 
+/* prediction: of `predicted`, else NULL. */
 static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_plan *plan, const struct tpd_pieces *pieces, size_t count,
-			  const uint8_t *x, const uint8_t *p, unsigned force_t, uint8_t *steps, uint8_t *symbols, uint32_t *values,
-			  uint8_t *bits)
+			  const uint8_t *x, const uint8_t *p, struct tpd_prediction *prediction, unsigned force_t, uint8_t *steps,
+			  uint8_t *symbols, uint32_t *values, uint8_t *bits)
 {
 	const size_t width = tpd_dtype_width(plan->dtype);
 	fenv_t caller;
@@ -104,12 +105,13 @@ static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_pl
 		force_t = choose_chunk_t(kernels, plan, x, p, pieces->n);
 	for (size_t i = 0; i < count; i++) {
 		size_t start = tpd_piece_start(pieces, i), n = tpd_piece_start(pieces, i + 1) - start;
+		const uint8_t *from = prediction ? tpd_predict_fit_piece(prediction, i) : p + start * width;
 		unsigned t = force_t;
 
 		if (t == 0)
-			t = kernels->choose_t(plan->dtype, x + start * width, p + start * width, n, plan->grid_bias);
+			t = kernels->choose_t(plan->dtype, x + start * width, from, n, plan->grid_bias);
 		steps[i] = (uint8_t)t;
-		kernels->grid_encode(plan->dtype, t, x + start * width, p + start * width, n, symbols + start, values, bits);
+		kernels->grid_encode(plan->dtype, t, x + start * width, from, n, symbols + start, values, bits);
 		values += tpd_whole_rounds(n);
 		bits += tpd_whole_rounds(n);
 	}
@@ -175,6 +177,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	const bool stepped = plan->encoding == TPD_ENCODING_STEPPED;
 	const uint8_t *old = p;
 	struct tpd_steps expected = {0};
+	struct tpd_prediction prediction;
 	uint8_t *out, *fields, *fields_end;
 	uint32_t *values;
 	size_t part;
@@ -194,10 +197,9 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 		return status;
 	out = codec->payload.data;
 	if (predicted) {
-		status = tpd_predict_encode(codec, plan->terms, chunk, p, &pieces, out, &part, &p, err);
+		status = tpd_predict_start(codec, plan->terms, chunk, p, &pieces, &prediction, err);
 		if (status != TPD_OK)
 			return status;
-		out += part;
 	}
 	if (stepped) {
 		status = encode_steps(codec, plan, chunk, &p, n, out, &part, &expected, err);
@@ -206,8 +208,8 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 		out += part;
 	}
 	values = (uint32_t *)(void *)codec->values.data;
-	encode_pieces(codec->kernels, plan, &pieces, count, chunk->x, p, force_t, codec->steps.data, codec->symbols.data, values,
-		      (uint8_t *)(values + lanes));
+	encode_pieces(codec->kernels, plan, &pieces, count, chunk->x, p, predicted ? &prediction : NULL, force_t, codec->steps.data,
+		      codec->symbols.data, values, (uint8_t *)(values + lanes));
 	if (stepped) {
 		settle_steps(plan->dtype, &pieces, chunk->x, old, codec->steps.data, codec->symbols.data, values, (uint8_t *)(values + lanes));
 		codec->kernels->step_mirror(expected.steps, n, codec->symbols.data);
@@ -215,6 +217,12 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	fields_end = codec->fields.data + fields_max;
 	fields = codec->kernels->fields_pack(values, (uint8_t *)(values + lanes), lanes / TPD_LANES, fields_end);
 
+	if (predicted) {
+		status = tpd_predict_put(codec, &prediction, out, &part, err);
+		if (status != TPD_OK)
+			return status;
+		out += part;
+	}
 	tpd_put_u16(out, (uint16_t)pieces.row);
 	tpd_put_u16(out + 2, (uint16_t)pieces.first);
 	out += 4;

@@ -179,10 +179,12 @@ enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype,
 				  size_t len, struct tpd_err *err);
 enum tpd_status tpd_decode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
 				  uint8_t *out, size_t len, struct tpd_err *err);
-/* `grid`, `classes`, or what is left of `predicted` and `stepped`; steps: of the latter. */
+/* `grid`, `classes`, or what is left of `predicted` and `stepped`: with what was read of it, the others NULL. */
+struct tpd_prediction;
 struct tpd_steps;
 enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,
-				const uint8_t *p, const struct tpd_steps *steps, uint8_t *out, size_t len, struct tpd_err *err);
+				const uint8_t *p, const struct tpd_steps *steps, struct tpd_prediction *prediction, uint8_t *out, size_t len,
+				struct tpd_err *err);
 
 /* ---- `rows` and `rows-ref`, SPEC.md section 14 (rows_encode.c, rows_decode.c); p: NULL for `rows`, else as long as the chunk ---- */
 

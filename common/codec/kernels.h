@@ -13,6 +13,7 @@
 
 struct tpd_class_rule;
 struct tpd_fields_in;
+struct tpd_predict_from;
 struct tpd_pieces;
 
 #define TPD_FIELDS_SLACK 128u /* bytes: the count, a word that each lane begins, and a register that is stored whole */
@@ -43,6 +44,14 @@ struct tpd_kernels {
 
 	/* --- prediction, section 10 (predict_kernel.h) --- */
 
+	/* Of n elements; a float each. */
+	void (*predict)(const struct tpd_predict_from *from, const float coefficients[4], size_t n, float *out);
+	/*
+	 * Terms of at most TPD_LEARN_MAX elements, that of bit k at terms + k * TPD_TERM_ROOM, and there w1 itself in any case; and the sums that
+	 * predict_products() would make of those that are used, and of x - w1. May write whole registers.
+	 */
+	void (*predict_learn)(const struct tpd_predict_from *from, const uint8_t *x, size_t n, float *terms, double *products);
+	/* The parts of both. */
 	void (*predict_ratio)(const float *m, const float *v, size_t n, float *out);
 	void (*predict_difference)(const float *a, const float *b, size_t n, float *out);
 	void (*predict_apply)(const float *w1, const float *const terms[4], const float coefficients[4], size_t n, float *out);

@@ -1,5 +1,5 @@
 /*
- * predict.c - coefficients in a payload, and the prediction that they make, for both directions. SPEC.md section 10.
+ * predict.c - coefficients in a payload, and the prediction that they make of a piece, for both directions. SPEC.md section 10.
  */
 #include "base/tpd.h"
 
@@ -12,6 +12,8 @@
 #include "codec/kernels.h"
 
 enum { FORM_WHOLE = 0, FORM_ROWS = 1 };
+
+#define MADE (TPD_ROW_MAX + 16u) /* floats: what a prediction may be of, and a register */
 
 unsigned tpd_terms_need(unsigned terms)
 {
@@ -40,14 +42,6 @@ bool tpd_terms_have(unsigned terms, const struct tpd_inputs *inputs)
 	return true;
 }
 
-/* Arrays of floats in codec->inputs: w1, x, w0, the ratios, and two to make them from. */
-enum { ROOM_W1, ROOM_X, ROOM_STEP, ROOM_BEFORE, ROOM_NOW, ROOM_M, ROOM_V, ROOMS };
-
-static float *room(struct tpd_codec *codec, unsigned which, size_t n)
-{
-	return (float *)(void *)codec->inputs.data + which * (n + 16);
-}
-
 void tpd_input_load(const struct tpd_bytes *from, size_t n, float *out)
 {
 	size_t have = TPD_MIN(from->len / 4, n);
@@ -57,65 +51,61 @@ void tpd_input_load(const struct tpd_bytes *from, size_t n, float *out)
 	memset(out + have, 0, (n - have) * 4);
 }
 
-static void make_ratio(struct tpd_codec *codec, const struct tpd_bytes *m, const struct tpd_bytes *v, size_t n, float *out)
+/* What is needed of the inputs, where it lies; in codec->inputs what must be continued with zeros. p has n elements. */
+static enum tpd_status open_inputs(struct tpd_codec *codec, unsigned terms, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
+				   struct tpd_prediction *out, struct tpd_err *err)
 {
-	tpd_input_load(m, n, room(codec, ROOM_M, n));
-	tpd_input_load(v, n, room(codec, ROOM_V, n));
-	codec->kernels->predict_ratio(room(codec, ROOM_M, n), room(codec, ROOM_V, n), n, out);
-}
+	const unsigned need = tpd_terms_need(terms);
+	unsigned shorter = 0;
+	enum tpd_status status;
+	float *at;
 
-/* The terms of a chunk; p has n elements. */
-static enum tpd_status make_terms(struct tpd_codec *codec, unsigned terms, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
-				  struct tpd_prediction *out, struct tpd_err *err)
-{
-	enum tpd_status status = tpd_scratch_need(&codec->inputs, ROOMS * (n + 16) * sizeof(float), err);
-
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+		shorter += need >> i & 1 && inputs->of[i].len / sizeof(float) < n;
+	status = tpd_scratch_need(&codec->inputs, shorter * n * sizeof(float), err);
 	if (status == TPD_OK)
-		status = tpd_scratch_need(&codec->predicted, n * sizeof(float) + 1, err);
+		status = tpd_scratch_need(&codec->predicted, (MADE + TPD_TERMS * TPD_TERM_ROOM) * sizeof(float), err);
 	if (status != TPD_OK)
 		return status;
-	*out = (struct tpd_prediction){.w1 = room(codec, ROOM_W1, n), .n = n};
-	memcpy(room(codec, ROOM_W1, n), p, n * 4);
-	if (terms & TPD_TERM_DECAY)
-		out->terms[0] = out->w1;
-	if (terms & TPD_TERM_STEP) {
-		tpd_input_load(&inputs->of[TPD_INPUT_W0], n, room(codec, ROOM_M, n));
-		codec->kernels->predict_difference(out->w1, room(codec, ROOM_M, n), n, room(codec, ROOM_STEP, n));
-		out->terms[1] = room(codec, ROOM_STEP, n);
-	}
-	if (terms & TPD_TERM_BEFORE) {
-		make_ratio(codec, &inputs->of[TPD_INPUT_M1], &inputs->of[TPD_INPUT_V1], n, room(codec, ROOM_BEFORE, n));
-		out->terms[2] = room(codec, ROOM_BEFORE, n);
-	}
-	if (terms & TPD_TERM_NOW) {
-		make_ratio(codec, &inputs->of[TPD_INPUT_M2], &inputs->of[TPD_INPUT_V2], n, room(codec, ROOM_NOW, n));
-		out->terms[3] = room(codec, ROOM_NOW, n);
+	*out = (struct tpd_prediction){.kernels = codec->kernels, .from = {.terms = terms, .w1 = p}, .made = (float *)(void *)codec->predicted.data};
+	out->terms = out->made + MADE;
+	at = (float *)(void *)codec->inputs.data;
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++) {
+		if (!(need >> i & 1))
+			continue;
+		out->from.of[i] = inputs->of[i].data;
+		if (inputs->of[i].len / sizeof(float) >= n)
+			continue;
+		tpd_input_load(&inputs->of[i], n, at);
+		out->from.of[i] = (const uint8_t *)at;
+		at += n;
 	}
 	return TPD_OK;
 }
 
-/* by_piece NULL: coefficients[0] is everybody's. */
-static void apply(struct tpd_codec *codec, const struct tpd_prediction *prediction, const struct tpd_pieces *pieces,
-		  const float (*coefficients)[TPD_TERMS])
+struct tpd_predict_from tpd_predict_from(const struct tpd_prediction *prediction, size_t start)
 {
-	const size_t rows = tpd_piece_count(pieces);
-	float *out = (float *)(void *)codec->predicted.data;
+	struct tpd_predict_from from = prediction->from;
 
-	for (size_t r = 0; r < rows; r++) {
-		size_t start = tpd_piece_start(pieces, r), n = tpd_piece_start(pieces, r + 1) - start;
-		const float *terms[TPD_TERMS];
-
-		for (unsigned k = 0; k < TPD_TERMS; k++)
-			terms[k] = prediction->terms[k] ? prediction->terms[k] + start : NULL;
-		codec->kernels->predict_apply(prediction->w1 + start, terms, coefficients[r], n, out + start);
-	}
+	from.w1 += start * sizeof(float);
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+		if (from.of[i])
+			from.of[i] += start * sizeof(float);
+	return from;
 }
+
+static const float *coefficients_of(const struct tpd_prediction *prediction, size_t piece)
+{
+	return prediction->by_rows ? prediction->rows[piece] : prediction->whole;
+}
+
+/* --- encoding --- */
 
 static enum tpd_status put_rows(struct tpd_codec *codec, unsigned terms, const struct tpd_pieces *pieces, const float (*rows)[TPD_TERMS],
 				uint8_t **out, struct tpd_err *err)
 {
 	const size_t count = tpd_piece_count(pieces);
-	uint8_t *planes = codec->symbols.data;
+	uint8_t *planes = (uint8_t *)(codec->fit.data + count * sizeof(*rows)); /* behind them */
 
 	tpd_put_u16(*out, (uint16_t)pieces->row);
 	tpd_put_u16(*out + 2, (uint16_t)pieces->first);
@@ -142,50 +132,68 @@ static enum tpd_status put_rows(struct tpd_codec *codec, unsigned terms, const s
 	return TPD_OK;
 }
 
-enum tpd_status tpd_predict_encode(struct tpd_codec *codec, unsigned terms, const struct tpd_chunk *chunk, const uint8_t *p,
-				   const struct tpd_pieces *pieces, uint8_t *out, size_t *out_len, const uint8_t **out_p, struct tpd_err *err)
+enum tpd_status tpd_predict_start(struct tpd_codec *codec, unsigned terms, const struct tpd_chunk *chunk, const uint8_t *p,
+				  const struct tpd_pieces *pieces, struct tpd_prediction *out, struct tpd_err *err)
 {
-	const size_t n = pieces->n, rows = tpd_piece_count(pieces);
-	struct tpd_prediction prediction;
-	const struct tpd_pieces one = {.first = TPD_MAX(n, (size_t)1), .row = TPD_MAX(n, (size_t)1), .n = n};
-	float whole[1][TPD_TERMS], (*by_piece)[TPD_TERMS];
-	uint8_t *begin = out;
 	fenv_t caller;
-	bool by_rows;
-	enum tpd_status status = tpd_scratch_need(&codec->fit, TPD_PREDICT_SCRATCH(rows) * sizeof(double) + rows * sizeof(*by_piece), err);
+	enum tpd_status status = open_inputs(codec, terms, p, chunk->inputs, pieces->n, out, err);
+
 	if (status == TPD_OK)
-		status = tpd_scratch_need(&codec->symbols, TPD_MAX(n, 2 * rows) + 1, err);
+		status = tpd_scratch_need(&codec->fit, tpd_piece_count(pieces) * (sizeof(*out->rows) + 2) + 1, err);
 	if (status != TPD_OK)
 		return status;
-	by_piece = (float(*)[TPD_TERMS])(void *)((double *)(void *)codec->fit.data + TPD_PREDICT_SCRATCH(rows));
+	out->rows = (float(*)[TPD_TERMS])(void *)codec->fit.data;
+	out->x = chunk->x;
+	out->pieces = *pieces;
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
-	status = make_terms(codec, terms, p, chunk->inputs, n, &prediction, err);
-	if (status != TPD_OK) {
-		fesetenv(&caller);
-		return status;
-	}
-	memcpy(room(codec, ROOM_X, n), chunk->x, n * 4);
-	prediction.x = room(codec, ROOM_X, n);
-	by_rows = tpd_predict_fit(codec, &prediction, pieces, (double *)(void *)codec->fit.data, by_piece, whole[0]);
-	apply(codec, &prediction, by_rows ? pieces : &one, by_rows ? (const float(*)[TPD_TERMS])by_piece : (const float(*)[TPD_TERMS])whole);
+	tpd_predict_choose(out);
 	fesetenv(&caller);
-	*out++ = (uint8_t)terms;
-	*out++ = by_rows ? FORM_ROWS : FORM_WHOLE;
-	if (by_rows) {
-		status = put_rows(codec, terms, pieces, (const float(*)[TPD_TERMS])by_piece, &out, err);
+	return TPD_OK;
+}
+
+const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i)
+{
+	const size_t start = tpd_piece_start(&prediction->pieces, i), n = tpd_piece_start(&prediction->pieces, i + 1) - start;
+	const struct tpd_predict_from from = tpd_predict_from(prediction, start);
+	bool has_terms = false;
+
+	if (prediction->by_rows)
+		tpd_predict_fit_row(prediction, i, prediction->rows[i], &has_terms);
+	if (has_terms) {
+		const float *terms[TPD_TERMS];
+
+		for (unsigned k = 0; k < TPD_TERMS; k++)
+			terms[k] = from.terms >> k & 1 ? prediction->terms + k * TPD_TERM_ROOM : NULL;
+		prediction->kernels->predict_apply(prediction->terms, terms, prediction->rows[i], n, prediction->made);
 	} else {
-		for (unsigned k = 0; k < TPD_TERMS; k++) {
-			if (!(terms >> k & 1))
-				continue;
-			memcpy(out, &whole[0][k], 4);
-			out += 4;
-		}
+		prediction->kernels->predict(&from, coefficients_of(prediction, i), n, prediction->made);
+	}
+	return (const uint8_t *)prediction->made;
+}
+
+enum tpd_status tpd_predict_put(struct tpd_codec *codec, const struct tpd_prediction *prediction, uint8_t *out, size_t *out_len,
+				struct tpd_err *err)
+{
+	const unsigned terms = prediction->from.terms;
+	uint8_t *begin = out;
+	enum tpd_status status = TPD_OK;
+
+	*out++ = (uint8_t)terms;
+	*out++ = prediction->by_rows ? FORM_ROWS : FORM_WHOLE;
+	if (prediction->by_rows)
+		status = put_rows(codec, terms, &prediction->pieces, (const float(*)[TPD_TERMS])prediction->rows, &out, err);
+	for (unsigned k = 0; !prediction->by_rows && k < TPD_TERMS; k++) {
+		if (!(terms >> k & 1))
+			continue;
+		memcpy(out, &prediction->whole[k], 4);
+		out += 4;
 	}
 	*out_len = (size_t)(out - begin);
-	*out_p = codec->predicted.data;
 	return status;
 }
+
+/* --- decoding --- */
 
 static enum tpd_status corrupt(struct tpd_err *err, const char *what)
 {
@@ -228,14 +236,12 @@ static enum tpd_status read_rows(struct tpd_codec *codec, struct tpd_rd *rd, uns
 	return TPD_OK;
 }
 
-enum tpd_status tpd_predict_decode(struct tpd_codec *codec, struct tpd_rd *rd, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
-				   const uint8_t **out_p, struct tpd_err *err)
+enum tpd_status tpd_predict_read(struct tpd_codec *codec, struct tpd_rd *rd, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
+				 struct tpd_prediction *out, struct tpd_err *err)
 {
 	unsigned terms = tpd_rd_u8(rd), form = tpd_rd_u8(rd);
 	struct tpd_pieces pieces = {.first = TPD_MAX(n, (size_t)1), .row = TPD_MAX(n, (size_t)1), .n = n};
-	float whole[1][TPD_TERMS] = {{0}}, (*rows)[TPD_TERMS] = whole;
-	struct tpd_prediction prediction;
-	fenv_t caller;
+	float whole[TPD_TERMS] = {0}, (*rows)[TPD_TERMS] = NULL;
 	enum tpd_status status = TPD_OK;
 
 	if (!tpd_rd_ok(rd) || terms == 0 || terms >= 1u << TPD_TERMS)
@@ -249,18 +255,35 @@ enum tpd_status tpd_predict_decode(struct tpd_codec *codec, struct tpd_rd *rd, c
 	for (unsigned k = 0; form == FORM_WHOLE && k < TPD_TERMS; k++) {
 		uint32_t bits = terms >> k & 1 ? tpd_rd_u32(rd) : 0;
 
-		memcpy(&whole[0][k], &bits, sizeof(bits));
+		memcpy(&whole[k], &bits, sizeof(bits));
 	}
 	if (status != TPD_OK)
 		return status;
 	if (!tpd_rd_ok(rd))
 		return corrupt(err, "ends inside its coefficients");
-	fegetenv(&caller);
-	fesetenv(FE_DFL_ENV);
-	status = make_terms(codec, terms, p, inputs, n, &prediction, err);
-	if (status == TPD_OK)
-		apply(codec, &prediction, &pieces, (const float(*)[TPD_TERMS])rows);
-	fesetenv(&caller);
-	*out_p = codec->predicted.data;
-	return status;
+	status = open_inputs(codec, terms, p, inputs, n, out, err);
+	if (status != TPD_OK)
+		return status;
+	out->pieces = pieces;
+	out->by_rows = form == FORM_ROWS;
+	out->rows = rows;
+	memcpy(out->whole, whole, sizeof(whole));
+	return TPD_OK;
+}
+
+const uint8_t *tpd_predict_stretch(struct tpd_prediction *prediction, size_t start, size_t n)
+{
+	const struct tpd_pieces *pieces = &prediction->pieces;
+	size_t piece = start < pieces->first ? 0 : 1 + (start - pieces->first) / pieces->row;
+	float *out = prediction->made;
+
+	for (const size_t end = start + n; start < end; piece++) {
+		const struct tpd_predict_from from = tpd_predict_from(prediction, start);
+		const size_t part = TPD_MIN(tpd_piece_start(pieces, piece + 1), end) - start;
+
+		prediction->kernels->predict(&from, coefficients_of(prediction, piece), part, out);
+		out += part;
+		start += part;
+	}
+	return (const uint8_t *)prediction->made;
 }

@@ -5,29 +5,60 @@
  *
  * after Kingma and Ba, "Adam" (arXiv:1412.6980): an update is in proportion to m / sqrt(v), and with decoupled weight decay (Loshchilov and
  * Hutter, arXiv:1711.05101) to the weight. Coefficients are fitted by least squares, for a chunk or for each row of it.
+ *
+ * A prediction is made piece by piece, just before the grid takes it, so that it and what it is made from never leave the first cache:
+ *
+ *     encoding:  tpd_predict_start(codec, terms, chunk, p, pieces, &prediction, err);    which form
+ *                for each piece: tpd_predict_fit_piece(&prediction, i);
+ *                tpd_predict_put(codec, &prediction, out, &len, err);
+ *     decoding:  tpd_predict_read(codec, rd, p, inputs, n, &prediction, err);
+ *                for each stretch of at most TPD_ROW_MAX elements: tpd_predict_stretch(&prediction, start, n);
+ *
+ * All memory is the codec's. Both functions for pieces want the floating-point mode set.
  */
 #ifndef TPD_CODEC_PREDICT_H
 #define TPD_CODEC_PREDICT_H
 
 #include "base/tpd.h"
 #include "codec/codec.h"
+#include "codec/internal.h"
 
 #define TPD_TERMS 4u /* TPD_TERM_COUNT */
 
-struct tpd_codec;
-struct tpd_rd;
-struct tpd_pieces;
+struct tpd_kernels;
 
-/*
- * Fit and predict. out: room for tpd_predict_bound() bytes of what stands before the grid's payload; *out_p: the prediction, n
- * elements in codec->predicted. The chunk has its inputs.
- */
-enum tpd_status tpd_predict_encode(struct tpd_codec *codec, unsigned terms, const struct tpd_chunk *chunk, const uint8_t *p,
-				   const struct tpd_pieces *pieces, uint8_t *out, size_t *out_len, const uint8_t **out_p, struct tpd_err *err);
+/* For kernels: what elements are predicted from, little-endian floats at any address. Those that no term needs are NULL. */
+struct tpd_predict_from {
+	unsigned terms;
+	const uint8_t *w1, *of[TPD_INPUT_COUNT];
+};
+
+struct tpd_prediction {
+	const struct tpd_kernels *kernels;
+	struct tpd_predict_from from;   /* of all elements */
+	struct tpd_pieces pieces;       /* with coefficients of their own; one, where it has those for all */
+	bool by_rows;
+	float whole[TPD_TERMS];
+	float (*rows)[TPD_TERMS];       /* of the pieces, by_rows */
+	float *made;                    /* room for TPD_ROW_MAX elements and a register */
+	/* for encoding: */
+	const uint8_t *x;
+	float *terms;                   /* of the piece that is being fitted, TPD_TERM_ROOM each */
+};
+
+enum tpd_status tpd_predict_start(struct tpd_codec *codec, unsigned terms, const struct tpd_chunk *chunk, const uint8_t *p,
+				  const struct tpd_pieces *pieces, struct tpd_prediction *out, struct tpd_err *err);
+/* The prediction of piece i, with coefficients that it finds for it, if it is to have some. Valid until the next one. */
+const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i);
+/* What stands before the grid's payload, once all pieces are fitted; room for TPD_PREDICT_BOUND() bytes. */
+enum tpd_status tpd_predict_put(struct tpd_codec *codec, const struct tpd_prediction *prediction, uint8_t *out, size_t *out_len,
+				struct tpd_err *err);
 #define TPD_PREDICT_BOUND(pieces) (32 + 2 * TPD_TERMS * ((pieces) + 1))
-/* Read what stands before the grid's payload, and predict. */
-enum tpd_status tpd_predict_decode(struct tpd_codec *codec, struct tpd_rd *rd, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
-				   const uint8_t **out_p, struct tpd_err *err);
+
+enum tpd_status tpd_predict_read(struct tpd_codec *codec, struct tpd_rd *rd, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
+				 struct tpd_prediction *out, struct tpd_err *err);
+/* The prediction of elements that need not be a piece. Valid until the next one. */
+const uint8_t *tpd_predict_stretch(struct tpd_prediction *prediction, size_t start, size_t n);
 
 /* n floats of an input, continued with zeros; one of no bytes may have no data. */
 void tpd_input_load(const struct tpd_bytes *from, size_t n, float *out);
@@ -46,19 +77,15 @@ void tpd_normal_solve(const struct tpd_normal *normal, unsigned count, double c[
 /* A coefficient as it is stored in two bytes: rounded to BF16, 0 where that is not finite. */
 float tpd_coefficient(double c);
 
-struct tpd_prediction {
-	const float *w1, *x;              /* x: while fitting */
-	const float *terms[TPD_TERMS];    /* NULL: not used */
-	size_t n;
-};
+/* Where element `start` and those behind it are. */
+struct tpd_predict_from tpd_predict_from(const struct tpd_prediction *prediction, size_t start);
 
-/*
- * Coefficients for each piece in *by_piece (room for 4 each), of the precision in which they are stored; returns true when they pay, else
- * `whole` has those for all.
- */
-bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *prediction, const struct tpd_pieces *pieces, double *scratch,
-		     float (*by_piece)[TPD_TERMS], float whole[TPD_TERMS]);
-/* Doubles of scratch that it needs. */
-#define TPD_PREDICT_SCRATCH(pieces) ((pieces) * (TPD_PRODUCTS + 4 + 2) + 64)
+#define TPD_LEARN_MAX 1024u /* elements of a piece that are learnt from; of a longer one, stretches */
+#define TPD_TERM_ROOM (TPD_LEARN_MAX + 16u) /* floats of a term of theirs: a register may be stored whole */
+
+/* The whole chunk's coefficients, and whether to have those of each row instead: prediction->whole and by_rows. */
+void tpd_predict_choose(struct tpd_prediction *prediction);
+/* Those of piece i, of the precision in which they are stored. *out_terms: all of its terms are in prediction->terms. */
+void tpd_predict_fit_row(struct tpd_prediction *prediction, size_t i, float out[TPD_TERMS], bool *out_terms);
 
 #endif

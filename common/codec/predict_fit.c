@@ -1,21 +1,20 @@
 /*
  * predict_fit.c - least squares, by rows.
  *
- * One pass over the elements leaves, for each row piece, the products of all terms and of the change that they are to say; from there on
- * everything is small. Rows that move little must not be drowned by those that move much (each counts by the logarithm of what remains of it),
- * so the chunk's coefficients are found by weighting rows with what remained of them before, some times over.
+ * The products of all terms, and of the change that they are to say, are summed over a row piece; from there on everything is small. Rows that
+ * move little must not be drowned by those that move much (each counts by the logarithm of what remains of it), so the chunk's coefficients are
+ * found by weighting rows with what remained of them before, some times over. They are learnt from some of the rows, and so is whether each row
+ * is to have its own. Those of a row want all of it, where it is short: what they take from its noise grows as its elements get fewer.
  *
- * All choices come from sums of doubles in one order (predict_kernel.h), and from +, -, *, / and sqrt: the same on every machine.
+ * All choices come from sums of doubles in one order (predict_kernel.h), and from +, -, * and /: the same on every machine.
  */
 #include "base/tpd.h"
 
 #include "codec/predict.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/rounding.h"
 
@@ -23,6 +22,9 @@
 #define FLOOR 1e-3   /* of the median of what remains: no row counts for more than as if that much did */
 #define RIDGE 1e-7
 #define COEFFICIENT_BITS 12.0 /* of one of a row's, about */
+#define SOME_ROWS 40u /* a form is chosen by so many rows or twice as many, where there are more than that */
+#define ROWS_MAX (2 * SOME_ROWS)
+#define STRETCHES 8u  /* of a long row */
 
 /* log2, to some 0.01: exponent, and a parabola for the mantissa. x > 0. */
 static double log2_of(double x)
@@ -57,19 +59,19 @@ static bool is_finite(double v)
 
 void tpd_normal_solve(const struct tpd_normal *normal, unsigned count, double c[TPD_TERMS])
 {
-	double a[TPD_TERMS][TPD_TERMS + 1], scale[TPD_TERMS];
+	double a[TPD_TERMS][TPD_TERMS + 1];
 
-	for (unsigned i = 0; i < count; i++)
-		scale[i] = normal->g[i][i] > 0 ? 1 / sqrt(normal->g[i][i]) : 0;
 	for (unsigned i = 0; i < count; i++) {
 		for (unsigned j = 0; j < count; j++)
-			a[i][j] = normal->g[i][j] * scale[i] * scale[j];
-		a[i][i] = a[i][i] > 0 ? a[i][i] + RIDGE : 1;
-		a[i][count] = normal->h[i] * scale[i];
+			a[i][j] = normal->g[i][j];
+		a[i][i] = a[i][i] > 0 ? a[i][i] * (1 + RIDGE) : 1;
+		a[i][count] = normal->h[i];
 	}
 	for (unsigned i = 0; i < count; i++) { /* positive definite: no pivots */
+		const double inverse = 1 / a[i][i];
+
 		for (unsigned r = i + 1; r < count; r++) {
-			double f = a[r][i] / a[i][i];
+			double f = a[r][i] * inverse;
 
 			for (unsigned j = i; j <= count; j++)
 				a[r][j] -= f * a[i][j];
@@ -82,11 +84,9 @@ void tpd_normal_solve(const struct tpd_normal *normal, unsigned count, double c[
 			v -= a[i][j] * c[j];
 		c[i] = v / a[i][i];
 	}
-	for (unsigned i = 0; i < count; i++) {
-		c[i] *= scale[i];
+	for (unsigned i = 0; i < count; i++)
 		if (!is_finite(c[i]))
 			c[i] = 0;
-	}
 }
 
 /* What remains of the change, squared; at least 0. */
@@ -143,78 +143,138 @@ static bool is_usable(const struct tpd_normal *n, unsigned count)
 	return good;
 }
 
-bool tpd_predict_fit(struct tpd_codec *codec, const struct tpd_prediction *prediction, const struct tpd_pieces *pieces, double *scratch,
-		     float (*by_piece)[TPD_TERMS], float whole[TPD_TERMS])
+/* The terms that are used, in order. */
+static unsigned list_terms(unsigned terms, unsigned used[TPD_TERMS])
 {
-	const size_t rows = tpd_piece_count(pieces);
-	double *products = scratch, *rest = products + rows * TPD_PRODUCTS, *sorted = rest + rows, c[TPD_TERMS] = {0}, gain = 0, floor_of_rest = 0;
-	const float *arrays[TPD_TERMS + 1];
-	float change[TPD_ROW_MAX];
-	unsigned used[TPD_TERMS], count = 0;
-	size_t width;
-	struct tpd_normal normal;
+	unsigned count = 0;
 
 	for (unsigned k = 0; k < TPD_TERMS; k++)
-		if (prediction->terms[k])
+		if (terms >> k & 1)
 			used[count++] = k;
-	width = (count + 1) * (count + 2) / 2;
-	memset(whole, 0, TPD_TERMS * sizeof(*whole));
-	memset(by_piece, 0, rows * sizeof(*by_piece));
-	if (count == 0)
-		return false;
-	for (size_t r = 0; r < rows; r++) {
-		size_t start = tpd_piece_start(pieces, r), n = tpd_piece_start(pieces, r + 1) - start;
+	return count;
+}
 
-		for (unsigned k = 0; k < count; k++)
-			arrays[k] = prediction->terms[used[k]] + start;
-		codec->kernels->predict_difference(prediction->x + start, prediction->w1 + start, n, change);
-		arrays[count] = change;
-		codec->kernels->predict_products(arrays, count + 1, n, products + r * width);
-		tpd_normal_unpack(products + r * width, count, &normal);
-		rest[r] = is_usable(&normal, count) ? normal.yy / (double)n : -1;
+/* The products of piece i, or of stretches of it; how many elements they are of. */
+static size_t learn(struct tpd_prediction *prediction, size_t i, unsigned count, double sums[TPD_PRODUCTS])
+{
+	const size_t start = tpd_piece_start(&prediction->pieces, i), n = tpd_piece_start(&prediction->pieces, i + 1) - start;
+	const size_t products = (count + 1) * (count + 2) / 2, stretch = TPD_LEARN_MAX / STRETCHES;
+	struct tpd_predict_from from = tpd_predict_from(prediction, start);
+
+	if (n <= TPD_LEARN_MAX) {
+		prediction->kernels->predict_learn(&from, prediction->x + start * sizeof(float), n, prediction->terms, sums);
+		return n;
 	}
+	memset(sums, 0, products * sizeof(*sums));
+	for (size_t s = 0; s < STRETCHES; s++) {
+		const size_t at = start + s * (n - stretch) / (STRETCHES - 1);
+		double part[TPD_PRODUCTS];
+
+		from = tpd_predict_from(prediction, at);
+		prediction->kernels->predict_learn(&from, prediction->x + at * sizeof(float), stretch, prediction->terms, part);
+		for (size_t k = 0; k < products; k++)
+			sums[k] += part[k];
+	}
+	return TPD_LEARN_MAX;
+}
+
+/* What is learnt of some rows; rest: of an element, below 0: the row says nothing. */
+struct lessons {
+	struct tpd_normal normals[ROWS_MAX];
+	double rest[ROWS_MAX];
+	size_t lengths[ROWS_MAX], learnt[ROWS_MAX], rows;
+};
+
+static double median_of(const struct lessons *lessons, size_t *out_live)
+{
+	double sorted[ROWS_MAX];
+	size_t live = 0;
+
+	for (size_t r = 0; r < lessons->rows; r++)
+		if (lessons->rest[r] >= 0)
+			sorted[live++] = lessons->rest[r];
+	*out_live = live;
+	if (live == 0)
+		return 0;
+	qsort(sorted, live, sizeof(*sorted), compare_doubles);
+	return sorted[live / 2];
+}
+
+/* Coefficients for all, and what they leave. Returns FLOOR of that; below 0: no row says anything. */
+static double fit_whole(struct lessons *lessons, unsigned count, double c[TPD_TERMS])
+{
+	double least = -1;
+
 	for (int round = 0; round < ROUNDS; round++) {
 		struct tpd_normal sum = {0};
-		size_t live = 0;
+		size_t live;
 
-		for (size_t r = 0; r < rows; r++)
-			if (rest[r] >= 0)
-				sorted[live++] = rest[r];
+		least = FLOOR * median_of(lessons, &live) + 1e-300;
 		if (live == 0)
-			return false;
-		qsort(sorted, live, sizeof(*sorted), compare_doubles);
-		floor_of_rest = FLOOR * sorted[live / 2] + 1e-300;
-		for (size_t r = 0; r < rows; r++) {
-			if (rest[r] < 0)
-				continue;
-			tpd_normal_unpack(products + r * width, count, &normal);
-			add_weighted(&normal, count, 1 / (rest[r] + floor_of_rest), &sum);
-		}
+			return -1;
+		for (size_t r = 0; r < lessons->rows; r++)
+			if (lessons->rest[r] >= 0)
+				add_weighted(&lessons->normals[r], count, 1 / (lessons->rest[r] + least), &sum);
 		tpd_normal_solve(&sum, count, c);
-		for (size_t r = 0; r < rows; r++) {
-			size_t n = tpd_piece_start(pieces, r + 1) - tpd_piece_start(pieces, r);
-
-			tpd_normal_unpack(products + r * width, count, &normal);
-			if (rest[r] >= 0)
-				rest[r] = rest_of(&normal, count, c) / (double)n;
-		}
+		for (size_t r = 0; r < lessons->rows; r++)
+			if (lessons->rest[r] >= 0)
+				lessons->rest[r] = rest_of(&lessons->normals[r], count, c) / (double)lessons->learnt[r];
 	}
+	return least;
+}
+
+/* Bits that coefficients of the row's own save. */
+static double gain_of(const struct tpd_normal *normal, unsigned count, double rest, double least, size_t length, size_t learnt)
+{
+	double own[TPD_TERMS], left;
+
+	tpd_normal_solve(normal, count, own);
 	for (unsigned k = 0; k < count; k++)
-		whole[used[k]] = (float)c[k];
-	for (size_t r = 0; r < rows; r++) {
-		size_t n = tpd_piece_start(pieces, r + 1) - tpd_piece_start(pieces, r);
-		double own[TPD_TERMS], left;
+		own[k] = (double)tpd_coefficient(own[k]);
+	left = rest_of(normal, count, own) / (double)learnt;
+	return (double)length / 2 * (log2_of(rest + least) - log2_of(left + least)) - COEFFICIENT_BITS * count;
+}
 
-		if (rest[r] < 0)
-			continue;
-		tpd_normal_unpack(products + r * width, count, &normal);
-		tpd_normal_solve(&normal, count, own);
-		for (unsigned k = 0; k < count; k++) {
-			by_piece[r][used[k]] = tpd_coefficient(own[k]);
-			own[k] = (double)by_piece[r][used[k]];
-		}
-		left = rest_of(&normal, count, own) / (double)n;
-		gain += (double)n / 2 * (log2_of(rest[r] + floor_of_rest) - log2_of(left + floor_of_rest)) - COEFFICIENT_BITS * count;
+void tpd_predict_choose(struct tpd_prediction *prediction)
+{
+	const size_t rows = tpd_piece_count(&prediction->pieces), step = (rows / SOME_ROWS) | 1; /* odd: rows often come in powers of two */
+	double c[TPD_TERMS] = {0}, gain = 0, least;
+	struct lessons lessons = {.rows = 0};
+	unsigned used[TPD_TERMS], count = list_terms(prediction->from.terms, used);
+
+	for (size_t r = step / 2; r < rows; r += step) {
+		const size_t i = lessons.rows++;
+		double sums[TPD_PRODUCTS];
+
+		lessons.lengths[i] = tpd_piece_start(&prediction->pieces, r + 1) - tpd_piece_start(&prediction->pieces, r);
+		lessons.learnt[i] = learn(prediction, r, count, sums);
+		tpd_normal_unpack(sums, count, &lessons.normals[i]);
+		lessons.rest[i] = is_usable(&lessons.normals[i], count) ? lessons.normals[i].yy / (double)lessons.learnt[i] : -1;
 	}
-	return gain > 0;
+	least = fit_whole(&lessons, count, c);
+	if (least < 0)
+		return;
+	for (unsigned k = 0; k < count; k++)
+		prediction->whole[used[k]] = (float)c[k];
+	for (size_t i = 0; i < lessons.rows; i++)
+		if (lessons.rest[i] >= 0)
+			gain += gain_of(&lessons.normals[i], count, lessons.rest[i], least, lessons.lengths[i], lessons.learnt[i]);
+	prediction->by_rows = gain > 0;
+}
+
+void tpd_predict_fit_row(struct tpd_prediction *prediction, size_t i, float out[TPD_TERMS], bool *out_terms)
+{
+	const size_t start = tpd_piece_start(&prediction->pieces, i), n = tpd_piece_start(&prediction->pieces, i + 1) - start;
+	double sums[TPD_PRODUCTS], own[TPD_TERMS];
+	unsigned used[TPD_TERMS], count = list_terms(prediction->from.terms, used);
+	struct tpd_normal normal;
+
+	memset(out, 0, TPD_TERMS * sizeof(*out));
+	*out_terms = learn(prediction, i, count, sums) == n;
+	tpd_normal_unpack(sums, count, &normal);
+	if (!is_usable(&normal, count))
+		return;
+	tpd_normal_solve(&normal, count, own);
+	for (unsigned k = 0; k < count; k++)
+		out[used[k]] = tpd_coefficient(own[k]);
 }

@@ -59,12 +59,61 @@ static void predict_apply(const float *w1, const float *const terms[TPD_TERMS], 
 	}
 }
 
-/* Sums of products of each two of the arrays, (0,0) (0,1) .. (1,1) ..., in double: eight lanes, added from the first to the last. */
+static void predict_load(const uint8_t *from, size_t n, float *out)
+{
+	memcpy(out, from, n * sizeof(float));
+}
+
+/* Term k of at most PREDICT_BLOCK elements that begin at `start`; w1 is loaded. Returns where it is: w1, or out. */
+static const float *predict_term(const struct tpd_predict_from *from, unsigned k, size_t start, size_t n, const float *w1, float *out)
+{
+	const unsigned m = k == 2 ? TPD_INPUT_M1 : TPD_INPUT_M2, v = k == 2 ? TPD_INPUT_V1 : TPD_INPUT_V2;
+	float a[PREDICT_BLOCK], b[PREDICT_BLOCK];
+
+	if (k == 0)
+		return w1;
+	predict_load(from->of[k == 1 ? TPD_INPUT_W0 : m] + start * sizeof(float), n, a);
+	if (k == 1) {
+		predict_difference(w1, a, n, out);
+		return out;
+	}
+	predict_load(from->of[v] + start * sizeof(float), n, b);
+	predict_ratio(a, b, n, out);
+	return out;
+}
+
+/* The same as predict_apply() with the terms that it makes first. */
+static void predict(const struct tpd_predict_from *from, const float coefficients[TPD_TERMS], size_t n, float *out)
+{
+	float w1[PREDICT_BLOCK], made[TPD_TERMS][PREDICT_BLOCK];
+
+	for (size_t start = 0; start < n; start += PREDICT_BLOCK) {
+		const size_t len = TPD_MIN(n - start, (size_t)PREDICT_BLOCK);
+		const float *terms[TPD_TERMS] = {NULL};
+
+		predict_load(from->w1 + start * sizeof(float), len, w1);
+		for (unsigned k = 0; k < TPD_TERMS; k++)
+			if (from->terms >> k & 1)
+				terms[k] = predict_term(from, k, start, len, w1, made[k]);
+		predict_apply(w1, terms, coefficients, len, out + start);
+	}
+}
+
+/* The upper half of the lanes is added to the lower one until one is left. */
+static double sum_of_lanes(double lanes[PREDICT_LANES])
+{
+	for (unsigned half = PREDICT_LANES / 2; half > 0; half /= 2)
+		for (unsigned l = 0; l < half; l++)
+			lanes[l] += lanes[l + half];
+	return lanes[0];
+}
+
+/* Sums of products of each two of the arrays, (0,0) (0,1) .. (1,1) ..., in double, in eight lanes. */
 static void predict_products(const float *const *arrays, unsigned count, size_t n, double *out)
 {
 	for (unsigned a = 0; a < count; a++)
 		for (unsigned b = a; b < count; b++) {
-			double lanes[PREDICT_LANES] = {0}, sum = 0;
+			double lanes[PREDICT_LANES] = {0};
 			const float *x = arrays[a], *y = arrays[b];
 			size_t i = 0;
 
@@ -73,10 +122,32 @@ static void predict_products(const float *const *arrays, unsigned count, size_t 
 					lanes[l] += (double)x[i + l] * (double)y[i + l];
 			for (; i < n; i++)
 				lanes[i % PREDICT_LANES] += (double)x[i] * (double)y[i];
-			for (unsigned l = 0; l < PREDICT_LANES; l++)
-				sum += lanes[l];
-			*out++ = sum;
+			*out++ = sum_of_lanes(lanes);
 		}
+}
+
+/* At most TPD_LEARN_MAX elements: term k at terms + k * TPD_TERM_ROOM, w1 in any case; and the products of those that are used, and of x - w1. */
+static void predict_learn(const struct tpd_predict_from *from, const uint8_t *x, size_t n, float *terms, double *products)
+{
+	float new[PREDICT_BLOCK], change[TPD_LEARN_MAX];
+	const float *arrays[TPD_TERMS + 1];
+	unsigned count = 0;
+
+	for (size_t start = 0; start < n; start += PREDICT_BLOCK) {
+		const size_t len = TPD_MIN(n - start, (size_t)PREDICT_BLOCK);
+
+		predict_load(from->w1 + start * sizeof(float), len, terms + start);
+		for (unsigned k = 1; k < TPD_TERMS; k++)
+			if (from->terms >> k & 1)
+				predict_term(from, k, start, len, terms + start, terms + k * TPD_TERM_ROOM + start);
+		predict_load(x + start * sizeof(float), len, new);
+		predict_difference(new, terms + start, len, change + start);
+	}
+	for (unsigned k = 0; k < TPD_TERMS; k++)
+		if (from->terms >> k & 1)
+			arrays[count++] = terms + k * TPD_TERM_ROOM;
+	arrays[count] = change;
+	predict_products(arrays, count + 1, n, products);
 }
 
 #endif
