@@ -261,6 +261,13 @@ static void curve(struct reader *in, int scale, struct table *t)
 	uint64_t bits = integer(in, 1), equal = integer(in, 1), magnitudes = integer(in, 1), weight[256] = {0}, sum, g = 1 << 20;
 	uint64_t q = r[scale], b = 65536, rarer;
 
+	int centre = 0;
+
+	if (magnitudes >= 128) {
+		centre = (int)(int8_t)(uint8_t)integer(in, 1);
+		need(in->status, centre != 0 && centre >= -126 && centre <= 126);
+		magnitudes -= 128;
+	}
 	need(in->status, equal % 128 <= 64 && magnitudes <= 126);
 	if (*in->status)
 		return;
@@ -269,16 +276,21 @@ static void curve(struct reader *in, int scale, struct table *t)
 
 		b = r[at < 0 ? 0 : at > 63 ? 63 : at];
 	}
-	sum = weight[129] = bits >> 5 & 1 ? g : 0;
-	for (unsigned m = 1; m <= magnitudes; m++) {
+	sum = 0;
+	for (int j = 0; j <= 252; j++) {
+		rarer = g * other[bits >> 2 & 7] >> 6;
+		rarer = rarer < 1 ? 1 : rarer;
+		for (int up = 0; up < 2; up++) {
+			int d = up ? centre + j : centre - j;
+
+			if (d < -(int)magnitudes || d > (int)magnitudes || (j == 0 && up) || (d == 0 && !(bits >> 5 & 1)))
+				continue;
+			weight[129 + d] = j == 0 || (up == 1) == (equal < 128) ? g : rarer;
+			sum += weight[129 + d];
+		}
 		g = g * q >> 16;
 		g = g < 1 ? 1 : g;
 		q = q * b >> 16;
-		rarer = g * other[bits >> 2 & 7] >> 6;
-		rarer = rarer < 1 ? 1 : rarer;
-		weight[129 + m] = equal < 128 ? g : rarer;
-		weight[129 - m] = equal < 128 ? rarer : g;
-		sum += g + rarer;
 	}
 	weight[0] = bits >> 6 & 1;
 	weight[2] = bits >> 7;

@@ -211,13 +211,24 @@ START_TEST(curves)
 	REFUSED(bytes[2][2] = 127, TPD_CORRUPT);
 	REFUSED(bytes[2][2] = 0, TPD_CORRUPT); /* one symbol is no table */
 	REFUSED(len[2] = 2, TPD_CORRUPT);
+	/* With a centre: none, too far, other frequencies, and so far away that both sides are alike. */
+	for (unsigned i = 0; i < 6; i++) {
+		static const uint8_t centres[] = {0, 127, 128, 129, 1, 126};
+		struct parts parts = curved(7);
+
+		parts.len[2] = 4;
+		parts.bytes[2][2] = 128 + 1;
+		parts.bytes[2][3] = centres[i];
+		ck_assert_int_eq(decode(&parts, out), i < 5 ? TPD_CORRUPT : TPD_OK);
+	}
+	REFUSED(bytes[2][2] = 128 + 127, TPD_CORRUPT);
 }
 END_TEST
 
 /* What the text of the format says of some curves. */
 START_TEST(weights)
 {
-	uint32_t g[TPD_TABLE_MAGNITUDES_MAX + 1];
+	uint32_t g[TPD_CURVE_DISTANCES];
 	struct tpd_class_curve curve = {.scale = 20, .shape = 3, .equal = 64, .count = 126,
 					.has_middle = true, .has_escape = true, .has_zero = true};
 	uint16_t freq[256];
@@ -246,6 +257,15 @@ START_TEST(weights)
 	ck_assert(tpd_class_curve_frequencies(&curve, freq));
 	ck_assert_uint_eq(freq[TPD_SYMBOL_MIDDLE + 1], 1365);
 	ck_assert_uint_eq(freq[TPD_SYMBOL_MIDDLE - 1], 2731);
+	curve = (struct tpd_class_curve){.scale = 20, .shape = 3, .count = 1, .centre = 1}; /* 1 and R(20)^2 */
+	ck_assert(tpd_class_curve_frequencies(&curve, freq));
+	ck_assert_uint_eq(freq[TPD_SYMBOL_MIDDLE + 1], 2550);
+	ck_assert_uint_eq(freq[TPD_SYMBOL_MIDDLE - 1], 1546);
+	curve = (struct tpd_class_curve){.scale = 20, .shape = 3, .skew = 2, .count = 3, .centre = -2, .has_middle = true};
+	ck_assert(tpd_class_curve_frequencies(&curve, freq));
+	ck_assert_uint_eq(freq[TPD_SYMBOL_MIDDLE - 3], freq[TPD_SYMBOL_MIDDLE - 1] / 2); /* the rarer side is that below the centre */
+	ck_assert_uint_gt(freq[TPD_SYMBOL_MIDDLE - 2], freq[TPD_SYMBOL_MIDDLE - 1]);
+	ck_assert_uint_gt(freq[TPD_SYMBOL_MIDDLE], freq[TPD_SYMBOL_MIDDLE + 1]);
 	curve = (struct tpd_class_curve){.equal = 1};
 	ck_assert(!tpd_class_curve_frequencies(&curve, freq));
 	curve.has_zero = true;

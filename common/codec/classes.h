@@ -53,7 +53,9 @@ struct tpd_class_curve {
 	bool has_middle, has_escape, has_zero;
 	uint8_t equal; /* level */
 	uint8_t count; /* of magnitudes */
+	int8_t centre; /* where it is highest; d = 0 but for predictions that fall short, or go too far */
 };
+#define TPD_CURVE_DISTANCES (2 * TPD_TABLE_MAGNITUDES_MAX + 1) /* from the centre, 0 among them */
 
 /* Quarter octaves. level: 1 .. TPD_WEIGHT_LEVELS. */
 TPD_INLINE uint32_t tpd_class_weight(unsigned level)
@@ -71,7 +73,7 @@ extern const uint8_t tpd_class_skews[TPD_CURVE_SKEWS];
 /* The frequencies that levels say; false: they say none, since fewer than two symbols occur, or too many. */
 bool tpd_class_frequencies(const struct tpd_class_levels *levels, uint16_t freq[256]);
 bool tpd_class_curve_frequencies(const struct tpd_class_curve *curve, uint16_t freq[256]);
-/* Weights of magnitudes 0 .. count of a curve. */
-void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uint32_t weights[TPD_TABLE_MAGNITUDES_MAX + 1]);
+/* Weights of a curve at distances 0 .. count from its centre. */
+void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uint32_t weights[TPD_CURVE_DISTANCES]);
 
 #endif

@@ -97,11 +97,16 @@ static bool read_levels(struct tpd_rd *rd, unsigned magnitudes, struct tpd_class
 
 static bool read_curve(struct tpd_rd *rd, unsigned scale, struct tpd_class_curve *curve)
 {
-	unsigned bits = tpd_rd_u8(rd), equal = tpd_rd_u8(rd);
+	unsigned bits = tpd_rd_u8(rd), equal = tpd_rd_u8(rd), count = tpd_rd_u8(rd);
 
 	*curve = (struct tpd_class_curve){.scale = (uint8_t)scale, .shape = bits & 3, .skew = bits >> 2 & 7, .has_middle = bits >> 5 & 1,
 					  .has_escape = bits >> 6 & 1, .has_zero = bits >> 7, .is_down = equal >> 7,
-					  .equal = equal & 127, .count = tpd_rd_u8(rd)};
+					  .equal = equal & 127, .count = count & 127};
+	if (count & 128) {
+		curve->centre = (int8_t)tpd_rd_u8(rd);
+		if (curve->centre == 0 || curve->centre > (int)TPD_TABLE_MAGNITUDES_MAX || curve->centre < -(int)TPD_TABLE_MAGNITUDES_MAX)
+			return false;
+	}
 	return curve->equal <= TPD_WEIGHT_LEVELS && curve->count <= TPD_TABLE_MAGNITUDES_MAX;
 }
 

@@ -7,6 +7,7 @@
 
 #include "codec/classes_fit.h"
 
+#define CURVE_LEN 4u    /* bytes of its table, without a centre */
 #define MEAN_ONE 4096u /* of a mean magnitude */
 
 static void find_range(struct tpd_class *class)
@@ -112,7 +113,7 @@ void tpd_class_curve_means(uint32_t means[TPD_CURVE_SHAPES][TPD_CURVE_SCALES][2]
 {
 	for (unsigned shape = 0; shape < TPD_CURVE_SHAPES; shape++)
 		for (unsigned scale = 0; scale < TPD_CURVE_SCALES; scale++) {
-			uint32_t weights[TPD_TABLE_MAGNITUDES_MAX + 1];
+			uint32_t weights[TPD_CURVE_DISTANCES];
 			uint64_t all = 0, moment = 0;
 
 			tpd_class_curve_weights(scale, shape, TPD_TABLE_MAGNITUDES_MAX, weights);
@@ -156,45 +157,107 @@ static uint64_t curve_bits(const struct tpd_codec *codec, const struct tpd_class
 	return tpd_class_curve_frequencies(curve, freq) ? symbol_bits(codec, class, freq) : UINT64_MAX;
 }
 
-/* The best curve, its frequencies, and what symbols cost then; UINT64_MAX: there is none. */
-static uint64_t make_curve(const struct tpd_codec *codec, struct tpd_class *class, uint16_t best_freq[256])
+static unsigned distance(int d, int centre)
 {
-	const uint32_t *counts = class->counts;
-	uint64_t sum = 0, n = 0, up = 0, down = 0, best = UINT64_MAX, rest = class->n - counts[TPD_SYMBOL_EQUAL];
-	struct tpd_class_curve curve = {.count = (uint8_t)magnitudes_of(counts), .has_middle = counts[TPD_SYMBOL_MIDDLE] > 0,
-					.has_escape = counts[TPD_SYMBOL_ESCAPE] > 0, .has_zero = counts[TPD_SYMBOL_ZERO] > 0};
+	return (unsigned)(d < centre ? centre - d : d - centre);
+}
 
-	for (unsigned m = 1; m <= curve.count; m++) {
-		up += counts[TPD_SYMBOL_MIDDLE + m];
-		down += counts[TPD_SYMBOL_MIDDLE - m];
-		sum += m * ((uint64_t)counts[TPD_SYMBOL_MIDDLE + m] + counts[TPD_SYMBOL_MIDDLE - m]);
+/* Around curve->centre: what there is on each side, and the best scale and shape. *best: bits of the best curve so far, with its table. */
+static void try_centre(const struct tpd_codec *codec, struct tpd_class *class, struct tpd_class_curve *curve, uint64_t *best,
+		       uint16_t best_freq[256])
+{
+	const uint32_t *counts = class->counts + TPD_SYMBOL_MIDDLE;
+	const int most = curve->count, centre = curve->centre;
+	uint64_t sum = 0, up = 0, down = 0, n;
+
+	for (int d = -most; d <= most; d++) {
+		up += d > centre ? counts[d] : 0;
+		down += d < centre ? counts[d] : 0;
+		sum += (uint64_t)distance(d, centre) * counts[d];
 	}
 	n = up + down;
 	if (n == 0)
-		return UINT64_MAX;
-	curve.skew = (uint8_t)skew_of(TPD_MAX(up, down), TPD_MIN(up, down));
-	curve.is_down = curve.skew > 0 && down > up;
-	if (counts[TPD_SYMBOL_EQUAL] > 0) { /* weight 256 is as often as all others */
-		uint64_t value = (uint64_t)counts[TPD_SYMBOL_EQUAL] * 256 / rest;
-
-		curve.equal = (uint8_t)level_of(value, tpd_class_weight(TPD_WEIGHT_LEVELS));
-	}
+		return;
+	curve->skew = (uint8_t)skew_of(TPD_MAX(up, down), TPD_MIN(up, down));
+	curve->is_down = curve->skew > 0 && down > up;
 	for (unsigned shape = 0; shape < TPD_CURVE_SHAPES; shape++) {
-		unsigned middle = scale_of(codec, shape, curve.has_middle, sum, n + counts[TPD_SYMBOL_MIDDLE] / 2);
+		unsigned middle = scale_of(codec, shape, centre != 0 || curve->has_middle, sum, n + counts[centre] / 2);
 
 		for (unsigned scale = middle > 0 ? middle - 1 : 0; scale <= middle + 1 && scale < TPD_CURVE_SCALES; scale++) {
 			uint16_t freq[256];
 			uint64_t bits;
 
-			curve.shape = (uint8_t)shape;
-			curve.scale = (uint8_t)scale;
-			bits = curve_bits(codec, class, &curve, freq);
-			if (bits >= best)
+			curve->shape = (uint8_t)shape;
+			curve->scale = (uint8_t)scale;
+			bits = curve_bits(codec, class, curve, freq);
+			if (bits == UINT64_MAX)
 				continue;
-			best = bits;
-			class->curve = curve;
+			bits += 8 * (centre == 0 ? CURVE_LEN : CURVE_LEN + 1);
+			if (bits >= *best)
+				continue;
+			*best = bits;
+			class->curve = *curve;
 			memcpy(best_freq, freq, 256 * sizeof(freq[0]));
 		}
+	}
+}
+
+/* The rounded mean of d where it is not the escape, and so on. */
+static int mean_of(const struct tpd_class *class, int most)
+{
+	const uint32_t *counts = class->counts + TPD_SYMBOL_MIDDLE;
+	int64_t sum = 0, n = 0;
+
+	for (int d = -most; d <= most; d++) {
+		sum += (int64_t)d * counts[d];
+		n += counts[d];
+	}
+	return (int)(n == 0 ? 0 : sum >= 0 ? (sum + n / 2) / n : -((n / 2 - sum) / n));
+}
+
+/* The d that is most frequent together with its neighbours; the lowest of several. */
+static int mode_of(const struct tpd_class *class, int most)
+{
+	const uint32_t *counts = class->counts + TPD_SYMBOL_MIDDLE;
+	uint64_t highest = 0;
+	int mode = 0;
+
+	for (int d = -most; d <= most; d++) {
+		uint64_t height = 2 * (uint64_t)counts[d] + (d > -most ? counts[d - 1] : 0) + (d < most ? counts[d + 1] : 0);
+
+		if (height > highest) {
+			highest = height;
+			mode = d;
+		}
+	}
+	return mode;
+}
+
+/* The best curve, its frequencies, and what symbols and table cost then; UINT64_MAX: there is none. */
+static uint64_t make_curve(const struct tpd_codec *codec, struct tpd_class *class, uint16_t best_freq[256])
+{
+	const uint32_t *counts = class->counts;
+	uint64_t best = UINT64_MAX, rest = class->n - counts[TPD_SYMBOL_EQUAL];
+	struct tpd_class_curve curve = {.count = (uint8_t)magnitudes_of(counts), .has_middle = counts[TPD_SYMBOL_MIDDLE] > 0,
+					.has_escape = counts[TPD_SYMBOL_ESCAPE] > 0, .has_zero = counts[TPD_SYMBOL_ZERO] > 0};
+	const int mean = mean_of(class, curve.count), mode = mode_of(class, curve.count), centres[] = {mean, mode, (mean + mode) / 2};
+
+	if (curve.count == 0)
+		return UINT64_MAX;
+	if (counts[TPD_SYMBOL_EQUAL] > 0) { /* weight 256 is as often as all others */
+		uint64_t value = (uint64_t)counts[TPD_SYMBOL_EQUAL] * 256 / rest;
+
+		curve.equal = (uint8_t)level_of(value, tpd_class_weight(TPD_WEIGHT_LEVELS));
+	}
+	try_centre(codec, class, &curve, &best, best_freq);
+	for (size_t i = 0; i < TPD_ARRAY_LEN(centres) && curve.count > 1; i++) {
+		bool tried = centres[i] == 0;
+
+		for (size_t j = 0; j < i; j++)
+			tried |= centres[j] == centres[i];
+		curve.centre = (int8_t)centres[i];
+		if (!tried)
+			try_centre(codec, class, &curve, &best, best_freq);
 	}
 	return best;
 }
@@ -221,7 +284,6 @@ void tpd_class_fit(const struct tpd_codec *codec, struct tpd_class *class)
 	if (tpd_class_frequencies(&class->levels, mirrored_freq))
 		mirrored = symbol_bits(codec, class, mirrored_freq) + 8 * mirrored_len(class->levels.count);
 	curve = make_curve(codec, class, curve_freq);
-	curve = curve < UINT64_MAX ? curve + 8 * 4 : curve;
 	class->cost = TPD_MIN(TPD_MIN(curve, mirrored), plain);
 	if (class->cost == curve) {
 		class->form = TPD_TABLE_CURVE + class->curve.scale;
@@ -275,6 +337,8 @@ uint8_t *tpd_class_put_table(uint8_t *out, const struct tpd_class *class)
 		return put_levels(out, &class->levels);
 	*out++ = (uint8_t)(curve->shape | curve->skew << 2 | curve->has_middle << 5 | curve->has_escape << 6 | curve->has_zero << 7);
 	*out++ = (uint8_t)(curve->equal | curve->is_down << 7);
-	*out++ = curve->count;
+	*out++ = (uint8_t)(curve->count | (curve->centre != 0) << 7);
+	if (curve->centre != 0)
+		*out++ = (uint8_t)curve->centre;
 	return out;
 }

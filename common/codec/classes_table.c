@@ -70,7 +70,7 @@ bool tpd_class_frequencies(const struct tpd_class_levels *levels, uint16_t freq[
 	return normalise(weights, freq);
 }
 
-void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uint32_t weights[TPD_TABLE_MAGNITUDES_MAX + 1])
+void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uint32_t weights[TPD_CURVE_DISTANCES])
 {
 	static const int8_t bends[TPD_CURVE_SHAPES - 1] = {-5, 5, 15};
 	uint32_t ratio = ratios[scale], bend = 65536;
@@ -87,18 +87,20 @@ void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uin
 
 bool tpd_class_curve_frequencies(const struct tpd_class_curve *curve, uint16_t freq[256])
 {
-	uint32_t sides[TPD_TABLE_MAGNITUDES_MAX + 1];
-	uint64_t weights[256] = {0}, sum;
+	const int count = curve->count, centre = curve->centre;
+	uint32_t away[TPD_CURVE_DISTANCES];
+	uint64_t weights[256] = {0}, sum = 0;
 
-	tpd_class_curve_weights(curve->scale, curve->shape, curve->count, sides);
-	sum = weights[TPD_SYMBOL_MIDDLE] = curve->has_middle ? WEIGHT_ONE : 0;
-	for (unsigned m = 1; m <= curve->count; m++) {
-		uint32_t rarer = (uint32_t)((uint64_t)sides[m] * tpd_class_skews[curve->skew] >> 6);
+	tpd_class_curve_weights(curve->scale, curve->shape, (unsigned)(count + (centre < 0 ? -centre : centre)), away);
+	for (int d = -count; d <= count; d++) {
+		uint32_t weight = away[d < centre ? centre - d : d - centre];
 
-		rarer = TPD_MAX(rarer, 1u);
-		weights[TPD_SYMBOL_MIDDLE + m] = curve->is_down ? rarer : sides[m];
-		weights[TPD_SYMBOL_MIDDLE - m] = curve->is_down ? sides[m] : rarer;
-		sum += sides[m] + rarer;
+		if (d != centre && (d > centre) == curve->is_down) {
+			weight = (uint32_t)((uint64_t)weight * tpd_class_skews[curve->skew] >> 6);
+			weight = TPD_MAX(weight, 1u);
+		}
+		if (d != 0 || curve->has_middle)
+			sum += weights[(int)TPD_SYMBOL_MIDDLE + d] = weight;
 	}
 	sum = sum > 0 ? sum : WEIGHT_ONE;
 	weights[TPD_SYMBOL_ESCAPE] = curve->has_escape;

@@ -29,6 +29,7 @@ SCENARIOS = [
     Scenario("dcp-async", "train_dcp.py", 2, "DCP async_save, two ranks", 4),
     Scenario("dcp-process", "train_dcp.py", 2, "DCP async_save from another process", 4),
     Scenario("dcp-hf", "train_dcp.py", 2, "DCP into consolidated safetensors", 4),
+    Scenario("dcp-still", "train_reshard.py", 1, "DCP, over 2 ranks, stopped and gone on with", 8),
     Scenario("dcp-ranks", "train_reshard.py", 1, "DCP, over 2, 3, 1 and 2 ranks", 8),
     Scenario("dcp-dimension", "train_reshard.py", 1, "DCP, tensor parallel, FSDP and back", 6),
     Scenario("dcp-hf-ranks", "train_reshard.py", 1, "DCP into sharded safetensors, over 2, 3, 1 and 2 ranks", 8),

@@ -1,6 +1,6 @@
 """torch.distributed.checkpoint where the number of ranks changes, or the dimension that tensors are cut along.
 
-    train_reshard.py ROOT RUN...    dcp-ranks: fully_shard over 2, then 3, then 1 and 2 ranks again; dcp-dimension: Linear layers cut
+    train_reshard.py ROOT RUN...    dcp-still: fully_shard over 2 ranks, which only stop and go on, to compare the others with; dcp-ranks: fully_shard over 2, then 3, then 1 and 2 ranks again; dcp-dimension: Linear layers cut
                                     by column and by row over 2 ranks (tensor parallel), then by fully_shard over 3, then by column and
                                     row again; dcp-hf-ranks: as dcp-ranks, the model into sharded safetensors
 
@@ -31,6 +31,7 @@ EVERY, SAVES, PAUSE = 2, 2, 1.2
 WARM_UP = 60  # steps: by then each token has been seen, and a moment is no longer mostly the last gradients
 LEARNING_RATE = 1e-6  # of fine-tuning
 STAGES = {  # (how, ranks), in order
+    "dcp-still": (("fsdp", 2), ("fsdp", 2), ("fsdp", 2), ("fsdp", 2)),
     "dcp-ranks": (("fsdp", 2), ("fsdp", 3), ("fsdp", 1), ("fsdp", 2)),
     "dcp-dimension": (("tensor", 2), ("fsdp", 3), ("tensor", 2)),
     "dcp-hf-ranks": (("fsdp", 2), ("fsdp", 3), ("fsdp", 1), ("fsdp", 2)),
