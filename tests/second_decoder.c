@@ -593,7 +593,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 	uint8_t *scratch;
 	size_t n, tail;
 
-	if (encoding > 15 || encoding == 13 || dtype >= DTYPES)
+	if (encoding > 16 || encoding == 13 || dtype >= DTYPES)
 		return SECOND_UNSUPPORTED;
 	if (out_len == 0)
 		return SECOND_CORRUPT;
@@ -624,28 +624,28 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 	} else {
 		if (encoding != 4) { /* p, in the place where x will stand */
 			memset(out, 0, out_len);
-			if (ref_len > 0 && encoding != 14)
+			if (ref_len > 0 && encoding != 14 && encoding != 16)
 				memcpy(out, ref, ref_len < out_len ? ref_len : out_len);
 		}
 		need(&status, encoding != 8 || dtype == DTYPE_F32);
-		need(&status, encoding != 9 || dtype == DTYPE_F32 || dtype == DTYPE_BF16);
+		need(&status, (encoding != 9 && encoding != 16) || dtype == DTYPE_F32 || dtype == DTYPE_BF16);
 		need(&status, (encoding != 11 && encoding != 12) || (dtype != 0 && layout.width == 8));
-		need(&status, encoding < 14 || (dtype >= DTYPE_I16 && dtype <= DTYPE_U64));
+		need(&status, (encoding != 14 && encoding != 15) || (dtype >= DTYPE_I16 && dtype <= DTYPE_U64));
 		need(&status, encoding != 10 || dtype == DTYPE_F16 || dtype == DTYPE_BF16);
 		if (encoding == 8 && !status)
 			predict(&in, inputs, out, n);
 		if (status)
 			; /* nothing to go on with */
-		else if (encoding >= 14)
+		else if (encoding == 14 || encoding == 15)
 			second_integers(&in, layout.width / 8, out, n, tail, scratch);
-		else if (encoding > 10)
+		else if (encoding == 11 || encoding == 12)
 			second_rows(&in, dtype, encoding == 12 ? out : NULL, out, n, scratch, scratch + 2 * out_len);
 		else if (encoding == 4)
 			planes(&in, dtype, layout.width / 8, out, n, scratch);
 		else if (encoding == 5)
 			sparse(&in, &layout, out, n, scratch);
-		else if (encoding == 9)
-			second_scaled(&in, &layout, inputs, out, n);
+		else if (encoding == 9 || encoding == 16)
+			second_scaled(&in, &layout, encoding == 16, inputs, out, n);
 		else if (encoding == 10)
 			stepped(&in, &layout, inputs, out, n, scratch, scratch + 2 * out_len);
 		else if (encoding == 6 && dtype == DTYPE_F64)

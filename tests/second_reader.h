@@ -146,8 +146,8 @@ int64_t second_wrap(int64_t v, unsigned width);
 int64_t second_to_grid(const struct layout *l, uint64_t x, unsigned t);
 uint64_t second_from_grid(const struct layout *l, int64_t q, unsigned t, struct fields *b, size_t index);
 
-/* --- second_scaled.c: section 11, in out, which holds p --- */
+/* --- second_scaled.c: section 11, in out, which holds p; alone: that is 0 --- */
 
-void second_scaled(struct reader *in, const struct layout *l, const struct second_input inputs[5], uint8_t *out, size_t n);
+void second_scaled(struct reader *in, const struct layout *l, bool alone, const struct second_input inputs[5], uint8_t *out, size_t n);
 
 #endif

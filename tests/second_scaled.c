@@ -157,7 +157,7 @@ static uint64_t element(const struct layout *l, unsigned symbol, unsigned t, uin
 	return x;
 }
 
-void second_scaled(struct reader *in, const struct layout *l, const struct second_input inputs[5], uint8_t *out, size_t n)
+void second_scaled(struct reader *in, const struct layout *l, bool alone, const struct second_input inputs[5], uint8_t *out, size_t n)
 {
 	const unsigned width = l->width / 8;
 	struct header h = {0};
@@ -168,6 +168,7 @@ void second_scaled(struct reader *in, const struct layout *l, const struct secon
 	if (!steps)
 		fail(in->status, SECOND_NOMEM);
 	read_header(in, inputs, n, &h);
+	need(in->status, !(alone && h.form & (2 | 8)));
 	for (size_t i = 0; i < n && !*in->status; i++) {
 		size_t piece = i < h.first ? 0 : 1 + (i - h.first) / h.row;
 		size_t column = i < h.first ? h.row - h.first + i : (i - h.first) % h.row;

@@ -98,6 +98,8 @@ static void store_step(uint64_t step, bool with_state)
 
 struct seen {
 	unsigned scaled;           /* exp_avg of the optimizer */
+	unsigned alone;            /* segments of the optimizer that are "scaled-alone" */
+	uint64_t moments;          /* stored of it */
 	unsigned predicted, terms; /* segments of the model, and the terms of all of them */
 	uint64_t stored;           /* of the model's tensors */
 };
@@ -116,12 +118,17 @@ static struct seen look(uint64_t step)
 		const struct tpd_entry *entry = &manifest.entries[manifest.files[f]];
 
 		if (strcmp(entry->path, "model.safetensors") != 0) {
-			/* Each exp_avg by its exp_avg_sq, and nothing else. */
+			/* Each exp_avg by its exp_avg_sq, a keyframe's by that alone, and nothing else. */
 			for (uint32_t i = 0; i < entry->predictor_count; i++) {
-				ck_assert_uint_eq(entry->predictors[i].terms, TPD_TERM_SCALE | TPD_TERM_CAME_IN);
+				ck_assert_uint_eq(entry->predictors[i].terms,
+						  manifest.has_ref ? TPD_TERM_SCALE | TPD_TERM_CAME_IN : TPD_TERM_SCALE);
 				ck_assert_uint_eq(entry->predictors[i].v_segment, entry->predictors[i].segment + 1);
 			}
 			seen.scaled = entry->predictor_count;
+			for (uint32_t s = 1; s < entry->segment_count; s++) {
+				seen.alone += entry->about[s].planned == TPD_ENCODING_SCALED_ALONE;
+				seen.moments += entry->about[s].stored;
+			}
 			continue;
 		}
 		seen.predicted = entry->predictor_count;
@@ -206,6 +213,61 @@ START_TEST(what_is_predicted_from_what)
 	ck_assert_uint_eq(seen.terms, TPD_TERM_DECAY | TPD_TERM_STEP);
 	ck_assert_uint_lt(best * 100, weights * 98);
 	open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_OPTIMIZER, 0);
+}
+END_TEST
+
+/* What there is nothing before for. */
+static void ask_for_the_past(const char *name)
+{
+	const struct tpd_archive_name which = resolve(name);
+	struct tpd_manifest manifest;
+	struct tpd_buf again = {0};
+
+	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &manifest, &err));
+	for (uint32_t f = 0; f < manifest.file_count; f++) {
+		struct tpd_entry *entry = &manifest.entries[manifest.files[f]];
+
+		if (entry->predictor_count == 0)
+			continue;
+		OK(tpd_manifest_write(&manifest, &again, &err));
+		tpd_buf_release(&again);
+		entry->predictors[0].terms |= TPD_TERM_CAME_IN;
+		ck_assert_int_eq(tpd_manifest_write(&manifest, &again, &err), TPD_USAGE);
+		tpd_buf_release(&again);
+		entry->predictors[0].terms = TPD_TERM_SCALE;
+	}
+	tpd_manifest_release(&manifest);
+}
+
+/* The first step's moments have sizes, though no past: those of exp_avg are told by exp_avg_sq where that is allowed. */
+START_TEST(keyframes)
+{
+	static const enum tpd_depend depends[] = {TPD_DEPEND_NONE, TPD_DEPEND_WEIGHTS, TPD_DEPEND_OPTIMIZER};
+	struct seen seen[TPD_ARRAY_LEN(depends)], fast;
+
+	for (unsigned d = 0; d < TPD_ARRAY_LEN(depends); d++) {
+		scratch_remove();
+		scratch_make();
+		start();
+		open_with(TPD_EFFORT_BALANCED, depends[d], 0);
+		store_step(0, true);
+		check_step(0, true);
+		seen[d] = look(0);
+		ck_assert_uint_eq(seen[d].alone, depends[d] == TPD_DEPEND_NONE ? 2 : 4); /* rows that differ do for exp_avg_sq */
+		ck_assert_uint_eq(seen[d].scaled, depends[d] == TPD_DEPEND_NONE ? 0 : 2);
+		ask_for_the_past("run@0");
+		archive_close();
+	}
+	ck_assert_uint_lt(seen[1].moments * 100, seen[0].moments * 99);
+	ck_assert_uint_eq(seen[2].moments, seen[1].moments);
+	scratch_remove();
+	scratch_make();
+	start();
+	open_with(TPD_EFFORT_FAST, TPD_DEPEND_OPTIMIZER, 0);
+	store_step(0, true);
+	fast = look(0);
+	ck_assert_uint_eq(fast.alone + fast.scaled, 0);
+	ck_assert_uint_lt(seen[0].moments * 100, fast.moments * 99);
 }
 END_TEST
 
@@ -563,6 +625,7 @@ int main(void)
 {
 	const TTest *const tests[] = {
 		what_is_predicted_from_what,
+		keyframes,
 		earlier_weights,
 		earlier_weights_outlive_damage,
 		copies_beside,

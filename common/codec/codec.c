@@ -43,8 +43,8 @@ bool tpd_encoding_is_known(enum tpd_encoding encoding)
 bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
-	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || tpd_encoding_takes_inputs(encoding) ||
-	       encoding == TPD_ENCODING_ROWS_REF || encoding == TPD_ENCODING_INTEGERS_REF;
+	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_SCALED ||
+	       tpd_encoding_needs_inputs(encoding) || encoding == TPD_ENCODING_ROWS_REF || encoding == TPD_ENCODING_INTEGERS_REF;
 }
 
 bool tpd_encoding_needs_inputs(enum tpd_encoding encoding)
@@ -54,7 +54,7 @@ bool tpd_encoding_needs_inputs(enum tpd_encoding encoding)
 
 bool tpd_encoding_takes_inputs(enum tpd_encoding encoding)
 {
-	return encoding == TPD_ENCODING_SCALED || tpd_encoding_needs_inputs(encoding);
+	return encoding == TPD_ENCODING_SCALED || encoding == TPD_ENCODING_SCALED_ALONE || tpd_encoding_needs_inputs(encoding);
 }
 
 bool tpd_encoding_has_classes(enum tpd_encoding encoding)
@@ -83,7 +83,7 @@ bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 		return dtype == TPD_DTYPE_F32;
 	if (encoding == TPD_ENCODING_STEPPED)
 		return dtype == TPD_DTYPE_BF16 || dtype == TPD_DTYPE_F16;
-	if (encoding == TPD_ENCODING_SCALED)
+	if (encoding == TPD_ENCODING_SCALED || encoding == TPD_ENCODING_SCALED_ALONE)
 		return dtype == TPD_DTYPE_F32 || dtype == TPD_DTYPE_BF16;
 	if (encoding == TPD_ENCODING_GRID && dtype == TPD_DTYPE_F64)
 		return true;
@@ -268,6 +268,14 @@ static enum tpd_encoding alone(enum tpd_encoding encoding)
 	return encoding == TPD_ENCODING_ZSTD_REF ? TPD_ENCODING_ZSTD : TPD_ENCODING_PLANES;
 }
 
+/* ... and where what it is made from is not there. */
+static enum tpd_encoding without_inputs(enum tpd_encoding encoding)
+{
+	if (encoding == TPD_ENCODING_SCALED_ALONE)
+		return TPD_ENCODING_PLANES;
+	return encoding == TPD_ENCODING_STEPPED ? TPD_ENCODING_CLASSES : TPD_ENCODING_GRID;
+}
+
 enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
 				 uint8_t *out, enum tpd_encoding *out_encoding, size_t *out_len, struct tpd_err *err)
 {
@@ -290,7 +298,7 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 		use.encoding = alone(use.encoding);
 	if (tpd_encoding_takes_inputs(use.encoding) &&
 	    ((tpd_encoding_needs_inputs(use.encoding) && use.terms == 0) || !tpd_terms_have(use.terms, chunk->inputs)))
-		use.encoding = use.encoding == TPD_ENCODING_STEPPED ? TPD_ENCODING_CLASSES : TPD_ENCODING_GRID;
+		use.encoding = without_inputs(use.encoding);
 	status = tpd_encode_with(codec, &use, chunk, 0, &payload_len, err);
 	if (status == TPD_OK && use.encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
 		status = try_sparse_bytes(codec, chunk, &use, &payload_len, err);
@@ -363,6 +371,9 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 		return tpd_decode_rows(codec, dtype, &rd, NULL, out, out_len, err);
 	case TPD_ENCODING_INTEGERS:
 		return tpd_decode_integers(codec, dtype, &rd, NULL, out, out_len, err);
+	case TPD_ENCODING_SCALED_ALONE:
+		status = tpd_padded_reference(codec, NULL, 0, out_len, &p, err);
+		return status == TPD_OK ? tpd_decode_scaled(codec, encoding, dtype, &rd, p, references->inputs, out, out_len, err) : status;
 	default:
 		break;
 	}
@@ -372,7 +383,7 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 	if (encoding == TPD_ENCODING_SPARSE)
 		return tpd_decode_sparse(codec, dtype, &rd, p, out, out_len, err);
 	if (encoding == TPD_ENCODING_SCALED)
-		return tpd_decode_scaled(codec, dtype, &rd, p, references->inputs, out, out_len, err);
+		return tpd_decode_scaled(codec, encoding, dtype, &rd, p, references->inputs, out, out_len, err);
 	if (encoding == TPD_ENCODING_ROWS_REF)
 		return tpd_decode_rows(codec, dtype, &rd, p, out, out_len, err);
 	if (encoding == TPD_ENCODING_INTEGERS_REF)

@@ -46,7 +46,8 @@
 	X(ROWS, 11, "rows") \
 	X(ROWS_REF, 12, "rows-ref") \
 	X(INTEGERS, 14, "integers") \
-	X(INTEGERS_REF, 15, "integers-ref")
+	X(INTEGERS_REF, 15, "integers-ref") \
+	X(SCALED_ALONE, 16, "scaled-alone")
 
 enum tpd_encoding {
 #define TPD_ENCODING_X(sym, num, name) TPD_ENCODING_##sym = (num),
@@ -139,7 +140,7 @@ static inline uint32_t tpd_sample_times(enum tpd_dtype dtype)
  * that eighth when it was not tried on more.  Types of two bytes are compared by what a whole chunk would take, told from the sample and
  * that eighth: tables weigh less there.  Ties go to the lower encoding number. A prediction is tried where `grid` is the best of the
  * others (16-bit types: or `classes`, or `sparse`), and must save 3 % of it: it makes reading dearer. TPD_TERM_DECAY is not used for
- * 16-bit types. `scaled` must save 1 % of the best, 3 % with inputs.
+ * 16-bit types. `scaled`, or `scaled-alone` where p is NULL, must save 1 % of the best, 3 % with inputs.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
 				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,

@@ -269,6 +269,9 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 		return encode_planes(codec, plan->dtype, chunk, out_len, err);
 	case TPD_ENCODING_SPARSE:
 		return tpd_encode_sparse(codec, plan->dtype, chunk->x, p, chunk->len, out_len, err);
+	case TPD_ENCODING_SCALED_ALONE:
+		status = tpd_padded_reference(codec, NULL, 0, chunk->len, &p, err);
+		return status == TPD_OK ? tpd_encode_scaled(codec, plan, chunk, p, out_len, err) : status;
 	case TPD_ENCODING_SCALED:
 		return tpd_encode_scaled(codec, plan, chunk, p, out_len, err);
 	case TPD_ENCODING_INTEGERS:

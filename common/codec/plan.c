@@ -215,13 +215,14 @@ static enum tpd_status try_scaled(struct tpd_codec *codec, uint32_t row, const s
 				  uint64_t *in_out_bytes, struct tpd_err *err)
 {
 	const uint64_t before = *in_out_bytes;
+	const bool has_terms = sample->scaled_terms && tpd_terms_have(sample->scaled_terms, sample->inputs);
 	enum tpd_status status = TPD_OK;
 
-	for (unsigned with = 0; status == TPD_OK && with < (sample->scaled_terms ? 2 : 1); with++) {
+	for (unsigned with = 0; status == TPD_OK && with < (has_terms ? 2 : 1); with++) {
 		struct tpd_plan plan = *in_out_plan;
 		uint64_t bytes = 0;
 
-		plan.encoding = TPD_ENCODING_SCALED;
+		plan.encoding = sample->p ? TPD_ENCODING_SCALED : TPD_ENCODING_SCALED_ALONE;
 		plan.terms = with ? sample->scaled_terms : 0;
 		plan.row = row;
 		status = try_plan(codec, &plan, sample, &bytes, err);
@@ -284,7 +285,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		return status;
 	if (sample->inputs && sample->p)
 		status = try_predictions(codec, &best, best_part, plan.row, sample, &best, &best_bytes, err);
-	if (status == TPD_OK && sample->try_scaled && sample->p && tpd_encoding_allows(TPD_ENCODING_SCALED, dtype))
+	if (status == TPD_OK && sample->try_scaled && tpd_encoding_allows(TPD_ENCODING_SCALED, dtype))
 		status = try_scaled(codec, plan.row, sample, &best, &best_bytes, err);
 	if (status != TPD_OK)
 		return status;
@@ -292,7 +293,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		best.encoding = TPD_ENCODING_ZSTD_REF;
 	*out_plan = best;
 	*out_bytes = best_bytes;
-	*out_bytes_alone = alone;
+	*out_bytes_alone = sample->p ? alone : best_bytes;
 	return TPD_OK;
 }
 

@@ -140,7 +140,7 @@ static enum tpd_status read_symbols(struct tpd_codec *codec, struct tpd_rd *rd, 
 	return status;
 }
 
-enum tpd_status tpd_decode_scaled(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
+enum tpd_status tpd_decode_scaled(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
 				  const struct tpd_inputs *inputs, uint8_t *out, size_t len, struct tpd_err *err)
 {
 	const unsigned width = tpd_dtype_width(dtype);
@@ -160,6 +160,8 @@ enum tpd_status tpd_decode_scaled(struct tpd_codec *codec, enum tpd_dtype dtype,
 		return tpd_fail(err, TPD_UNSUPPORTED, "scaled: an unknown form %u", form);
 	if (form & TPD_SCALED_V1 && !(form & TPD_SCALED_V2))
 		return corrupt(err, "v1 without v2");
+	if (encoding == TPD_ENCODING_SCALED_ALONE && form & (TPD_SCALED_V1 | TPD_SCALED_ROWS))
+		return corrupt(err, "alone, and it speaks of a past");
 	status = tpd_scaled_room(codec, dtype, &(struct tpd_pieces){first, row, n}, &s, err);
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);

@@ -2,7 +2,8 @@
  * scaled.h - encoding `scaled` (SPEC.md section 11): values that are expected to differ from their prediction by an amount of their own.
  *
  * Adam's moments are of this kind (Kingma and Ba, arXiv:1412.6980): exp_avg lies around a fraction of what it was, as far away as the root of
- * exp_avg_sq says; exp_avg_sq is what it was, less a constant part, plus what came in, which has a size for each row and each column.
+ * exp_avg_sq says; exp_avg_sq is what it was, less a constant part, plus what came in, which has a size for each row and each column. Without a
+ * past (`scaled-alone`) all is predicted to be 0, and what is left of this is the size.
  */
 #ifndef TPD_CODEC_SCALED_H
 #define TPD_CODEC_SCALED_H
@@ -56,7 +57,7 @@ void tpd_scaled_steps(struct tpd_codec *codec, struct tpd_scaled *s);
 
 enum tpd_status tpd_encode_scaled(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk, const uint8_t *p,
 				  size_t *out_len, struct tpd_err *err);
-enum tpd_status tpd_decode_scaled(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
+enum tpd_status tpd_decode_scaled(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
 				  const struct tpd_inputs *inputs, uint8_t *out, size_t len, struct tpd_err *err);
 
 #endif

@@ -209,8 +209,8 @@ static void set_levels(struct tpd_scaled *s, const int32_t *means)
 			s->levels[i] = (uint8_t)TPD_MIN(means[i] - low + 1, 255);
 }
 
-/* All that a header says. x, p: n elements. */
-static enum tpd_status fit(struct tpd_codec *codec, unsigned terms, const struct tpd_inputs *inputs, const uint8_t *x, const uint8_t *p,
+/* All that a header says. x, p: n elements; alone: those of p are 0. */
+static enum tpd_status fit(struct tpd_codec *codec, bool alone, unsigned terms, const struct tpd_inputs *inputs, const uint8_t *x, const uint8_t *p,
 			   struct tpd_scaled *s, struct tpd_err *err)
 {
 	int16_t *logs = (int16_t *)(void *)s->v1; /* once the scale is made */
@@ -221,16 +221,16 @@ static enum tpd_status fit(struct tpd_codec *codec, unsigned terms, const struct
 	widen(codec, s->dtype, x, s->n, s->a);
 	widen(codec, s->dtype, p, s->n, s->b);
 	if (terms & TPD_TERM_SCALE) {
-		s->form |= TPD_SCALED_V2 | TPD_SCALED_ROWS;
+		s->form |= alone ? TPD_SCALED_V2 : TPD_SCALED_V2 | TPD_SCALED_ROWS;
 		tpd_input_load(&inputs->of[TPD_INPUT_V2], s->n, s->v2);
-		if (terms & TPD_TERM_CAME_IN) {
+		if (terms & TPD_TERM_CAME_IN && !alone) {
 			s->form |= TPD_SCALED_V1;
 			tpd_input_load(&inputs->of[TPD_INPUT_V1], s->n, s->v1);
 			status = find_factor(codec, s->v2, s->v1, s->n, true, s->c, &s->share, err);
 		}
 		codec->kernels->scaled_scale(s->v2, s->form & TPD_SCALED_V1 ? s->v1 : NULL, s->share, s->n, s->scale);
 	}
-	if (status == TPD_OK)
+	if (status == TPD_OK && !alone)
 		status = find_factor(codec, s->a, s->b, s->n, !(terms & TPD_TERM_SCALE), s->c, &s->factor, err);
 	if (status != TPD_OK)
 		return status;
@@ -336,7 +336,7 @@ enum tpd_status tpd_encode_scaled(struct tpd_codec *codec, const struct tpd_plan
 		return status;
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
-	status = fit(codec, plan->terms, chunk->inputs, chunk->x, p, &s, err);
+	status = fit(codec, plan->encoding == TPD_ENCODING_SCALED_ALONE, plan->terms, chunk->inputs, chunk->x, p, &s, err);
 	values = (uint32_t *)(void *)codec->values.data;
 	if (status == TPD_OK)
 		codec->kernels->scaled_encode(plan->dtype, s.steps, chunk->x, s.predicted, n, codec->symbols.data, values,

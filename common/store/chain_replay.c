@@ -421,15 +421,17 @@ static enum tpd_status need_inputs(struct tpd_chain *chain, struct tpd_chain_wor
 	return status;
 }
 
-static enum tpd_status need_reference(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number,
+/* All that its encoding needs. */
+static enum tpd_status need_others(struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number,
 				      const struct tpd_segment *seg, struct tpd_err *err)
 {
 	const struct tpd_chunk_key key = worker->nodes[number].key;
 	const enum tpd_encoding encoding = worker->nodes[number].entry.encoding;
-	enum tpd_status status;
+	enum tpd_status status = TPD_OK;
 
 	worker->nodes[number].first_need = worker->need_count;
-	status = need_reference_of(chain, worker, number, key.link, key.file, seg, err);
+	if (tpd_encoding_needs_reference(encoding))
+		status = need_reference_of(chain, worker, number, key.link, key.file, seg, err);
 	return status || !tpd_encoding_takes_inputs(encoding) ? status : need_inputs(chain, worker, number, err);
 }
 
@@ -458,8 +460,8 @@ static enum tpd_status enter(struct tpd_chain *chain, struct tpd_chain_worker *w
 		status = tpd_fail(err, TPD_CORRUPT, "its payload is longer than its bytes");
 	if (!status && link == 0)
 		status = look_for_raw(chain, worker, node, err);
-	if (!status && !node->is_raw && tpd_encoding_needs_reference(node->entry.encoding))
-		status = need_reference(chain, worker, number, &seg, err);
+	if (!status && !node->is_raw)
+		status = need_others(chain, worker, number, &seg, err);
 	if (status)
 		tpd_chain_name_fault(chain, link, file, place, err);
 	return status;

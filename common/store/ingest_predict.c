@@ -57,9 +57,10 @@ static bool is_worth_it(const struct tpd_segment *seg)
 	return elements_of(seg) >= PREDICT_MIN && has_before(seg);
 }
 
+/* A keyframe's, too. */
 static bool may_be_scaled(const struct tpd_segment *seg)
 {
-	return is_float(seg) && is_worth_it(seg);
+	return is_float(seg) && elements_of(seg) >= PREDICT_MIN && !(seg->has_ref && seg->derived);
 }
 
 static bool may_be_predicted(const struct tpd_segment *seg)
@@ -148,7 +149,7 @@ static void offer_scale(struct tpd_ingest_job *job, const struct tpd_tie *m, con
 	    !tpd_ingest_has_room_for(job, TPD_MANIFEST_WEIGHT_PREDICTOR))
 		return;
 	*p = (struct tpd_predictor){.segment = m->state.segment, .v_file = v->state.file, .v_segment = v->state.segment};
-	p->terms = has_before(sq) ? TPD_TERM_SCALE | TPD_TERM_CAME_IN : TPD_TERM_SCALE;
+	p->terms = has_before(avg) && has_before(sq) ? TPD_TERM_SCALE | TPD_TERM_CAME_IN : TPD_TERM_SCALE;
 }
 
 static bool is_first_of(const struct tpd_tie *tie, enum tpd_state_kind kind)
@@ -224,9 +225,13 @@ enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *e
 	const struct tpd_manifest *m = &job->manifest;
 	enum tpd_status status;
 
-	if (!job->ref || job->options->depend == TPD_DEPEND_NONE || job->options->effort == TPD_EFFORT_FAST)
+	if (job->options->effort == TPD_EFFORT_FAST)
 		return TPD_OK;
 	note_moments(job);
+	if (job->options->depend == TPD_DEPEND_NONE)
+		return TPD_OK;
+	if (!job->ref)
+		return offer_scales(job, err);
 	status = open_earlier(job, err);
 	if (status)
 		return status;

@@ -185,7 +185,8 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 
 	if (work->stats)
 		tpd_stats_end_survey(work->stats);
-	sample.try_scaled = work->may_be_scaled;
+	/* Alone it depends on nothing. */
+	sample.try_scaled = work->may_be_scaled && (!sample.p || job->options->depend != TPD_DEPEND_NONE);
 	if (work->predictor.terms) {
 		for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
 			inputs.of[i] = (struct tpd_bytes){work->sample_inputs[i],
@@ -201,7 +202,9 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 		uint64_t cost, cost_alone;
 
 		sample.p = NULL;
-		sample.inputs = NULL;
+		sample.term_set_count = 0;
+		sample.try_scaled = work->may_be_scaled;
+		sample.scaled_terms &= TPD_TERM_SCALE;
 		status = tpd_plan_choose(job->codecs[worker], seg->dtype, row, &sample, &work->plan_alone, &cost,
 					 &cost_alone, err);
 	} else {

@@ -598,7 +598,9 @@ static bool is_predictor(const struct tpd_manifest *m, const struct tpd_segment 
 {
 	const bool before = p->terms & TPD_TERM_BEFORE;
 
-	if (p->terms == 0 || p->terms > (SCALES | ((1u << TPD_TERM_COUNT) - 1)) || !seg->has_ref || seg->derived)
+	if (p->terms == 0 || p->terms > (SCALES | ((1u << TPD_TERM_COUNT) - 1)) || (seg->has_ref && seg->derived))
+		return false;
+	if (!seg->has_ref && p->terms != TPD_TERM_SCALE)
 		return false;
 	if (p->terms & SCALES) /* an exp_avg */
 		return (p->terms & ~SCALES) == 0 && p->terms & TPD_TERM_SCALE && (seg->dtype == TPD_DTYPE_F32 || seg->dtype == TPD_DTYPE_BF16) &&

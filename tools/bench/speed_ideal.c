@@ -427,6 +427,7 @@ static enum tpd_status ideal_of(struct speed_job *job, struct speed_chunk *chunk
 			status = classes(job->codec, dtype, &rd, p, &steps, n, symbols, &bits, err);
 		break;
 	case TPD_ENCODING_SCALED:
+	case TPD_ENCODING_SCALED_ALONE:
 		status = scaled(job->codec, &rd, chunk->in.inputs, n, symbols, &bits, err);
 		break;
 	case TPD_ENCODING_ROWS:

@@ -233,7 +233,7 @@ static enum tpd_status add_scale(struct speed_job *job, struct speed_tensor *ten
 	enum tpd_status status = TPD_OK;
 
 	tpd_state_name(tensor->name, &name);
-	if (!tensor->p || tensor->p_len != tensor->len || (name.kind != TPD_STATE_EXP_AVG && name.kind != TPD_STATE_EXP_AVG_SQ) ||
+	if ((tensor->p && tensor->p_len != tensor->len) || (name.kind != TPD_STATE_EXP_AVG && name.kind != TPD_STATE_EXP_AVG_SQ) ||
 	    (tensor->dtype != TPD_DTYPE_F32 && tensor->dtype != TPD_DTYPE_BF16) ||
 	    tensor->len / tpd_dtype_width(tensor->dtype) < PREDICT_MIN)
 		return TPD_OK;
@@ -243,7 +243,7 @@ static enum tpd_status add_scale(struct speed_job *job, struct speed_tensor *ten
 	if (status || !found)
 		return status;
 	tensor->scaled_terms = TPD_TERM_SCALE;
-	if (find_square(&job->p, &name, &span))
+	if (tensor->p && find_square(&job->p, &name, &span))
 		status = add_square(job, &job->p, &span, TPD_INPUT_V1, tensor, &found, err);
 	if (!status && tensor->inputs.of[TPD_INPUT_V1].data)
 		tensor->scaled_terms |= TPD_TERM_CAME_IN;
