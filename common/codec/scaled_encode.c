@@ -24,6 +24,8 @@
 #define OWN_ULPS 16        /* from a prediction by the constant factor: the row had no gradient */
 #define OWN_PART 8u        /* where at most this part of its elements is further away */
 #define FACTOR_MAX 2.0     /* of a row */
+#define COARSER 4          /* without a scale: eighths of an octave */
+#define COARSER_ALONE 12
 #define COLUMN_BITS 6u     /* that a column's part takes, about */
 #define SPREAD 164         /* variance of one element's logarithm around the mean, in eighths of an octave: (1.6 * 8)^2 */
 
@@ -191,7 +193,7 @@ static bool find_columns(const struct tpd_scaled *s, const int16_t *logs, const 
 }
 
 /* base, and levels above it. */
-static void set_levels(struct tpd_scaled *s, const int32_t *means)
+static void set_levels(struct tpd_scaled *s, bool alone, const int32_t *means)
 {
 	const int mantissa = s->dtype == TPD_DTYPE_F32 ? 23 : 7;
 	int low = INT32_MAX;
@@ -204,6 +206,9 @@ static void set_levels(struct tpd_scaled *s, const int32_t *means)
 		return;
 	/* A step is an eighth of a standard deviation, and the mean of the logarithms is 0.9 octaves below that. */
 	s->base = low - 1 + 8 * (mantissa - 3) + 7;
+	/* Squares, which is what has no scale, spread twice as far in octaves: with steps as fine as that too many are beyond the last symbol. */
+	if (!(s->form & TPD_SCALED_V2))
+		s->base += alone ? COARSER_ALONE : COARSER;
 	for (size_t i = 0; i < s->count; i++)
 		if (s->levels[i] > 0)
 			s->levels[i] = (uint8_t)TPD_MIN(means[i] - low + 1, 255);
@@ -248,7 +253,7 @@ static enum tpd_status fit(struct tpd_codec *codec, bool alone, unsigned terms, 
 		tpd_scaled_predict(codec, s, p);
 	if (find_columns(s, logs, means, column_sums, column_counts))
 		s->form |= TPD_SCALED_COLUMNS;
-	set_levels(s, means);
+	set_levels(s, alone, means);
 	tpd_scaled_steps(codec, s);
 	return TPD_OK;
 }
