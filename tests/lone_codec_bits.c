@@ -509,7 +509,7 @@ static void note_stats(const struct tpd_sparsity *stats)
 
 static void count(uint32_t number, const struct test_case *test)
 {
-	static double sample[N_MAX];
+	static double sample[N_MAX + TPD_STATS_SLACK];
 	static uint8_t kept[N_MAX / 8 + 1];
 	const size_t n = test->chunk.len / tpd_dtype_width(test->dtype);
 	const uint8_t *w1 = test->chunk.ref_len >= test->chunk.len ? test->chunk.p : NULL;

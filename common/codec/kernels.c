@@ -22,6 +22,7 @@
 #include "codec/internal.h"
 #include "codec/kernels_internal.h"
 #include "codec/predict.h"
+#include "codec/stats_internal.h"
 
 #define ELEMENTS 1100u /* of a piece: rounds, whole ones and a part of one */
 #define ROUNDS ((ELEMENTS + TPD_LANES - 1) / TPD_LANES)
@@ -292,6 +293,7 @@ bool tpd_kernels_test(const struct tpd_kernels *kernels)
 			good = good && try_scaled(kernels, answers[i].dtype, trial);
 		good = good && !trial->made.failed && tpd_xxh64(trial->made.data, trial->made.len) == answers[i].digest;
 	}
+	good = good && tpd_survey_test(kernels->survey);
 	fesetenv(&caller);
 	if (trial)
 		tpd_buf_release(&trial->made);
@@ -313,7 +315,8 @@ static void find_all(void)
 		state.all[state.count++] = &tpd_kernels_avx2;
 	}
 	if (tpd_kernels_avx512.name && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2"))
+	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2") &&
+	    __builtin_cpu_supports("avx512cd"))
 		state.all[state.count++] = &tpd_kernels_avx512;
 #endif
 }

@@ -15,6 +15,7 @@ struct tpd_class_rule;
 struct tpd_fields_in;
 struct tpd_predict_from;
 struct tpd_pieces;
+struct tpd_survey_kernels;
 
 #define TPD_FIELDS_SLACK 128u /* bytes: the count, a word that each lane begins, and a register that is stored whole */
 #define TPD_WORDS_SLACK 32u   /* bytes: likewise */
@@ -117,6 +118,10 @@ struct tpd_kernels {
 	void (*planes_join)(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out);
 	/* Positions of elements of 1, 2 or 4 bytes that differ, ascending; returns how many. Room for n + TPD_PLACES_SLACK of them. */
 	size_t (*find_changes)(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places);
+
+	/* --- sparsity statistics (stats_internal.h) --- */
+
+	const struct tpd_survey_kernels *survey;
 };
 
 extern const struct tpd_kernels tpd_kernels_scalar;

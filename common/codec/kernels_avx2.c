@@ -22,6 +22,7 @@
 #include "codec/planes_kernel.h"
 #include "codec/predict_kernel.h"
 #include "codec/scaled_kernel.h"
+#include "codec/stats_internal.h"
 #include "codec/step_kernel.h"
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
@@ -630,6 +631,7 @@ const struct tpd_kernels tpd_kernels_avx2 = {
 	.planes_split = planes_split,
 	.planes_join = planes_join,
 	.find_changes = find_changes,
+	.survey = &tpd_survey_avx2,
 };
 
 #else

@@ -29,6 +29,7 @@
 #include "codec/planes_kernel.h"
 #include "codec/predict_kernel.h"
 #include "codec/scaled_kernel.h"
+#include "codec/stats_internal.h"
 #include "codec/step_kernel.h"
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
@@ -568,6 +569,7 @@ const struct tpd_kernels tpd_kernels_avx512 = {
 	.planes_split = planes_split,
 	.planes_join = planes_join,
 	.find_changes = find_changes,
+	.survey = &tpd_survey_avx512,
 };
 
 #else

@@ -14,6 +14,7 @@
 #include "codec/planes_kernel.h"
 #include "codec/predict_kernel.h"
 #include "codec/scaled_kernel.h"
+#include "codec/stats_internal.h"
 #include "codec/step_kernel.h"
 #include "codec/sparse.h"
 
@@ -132,4 +133,5 @@ const struct tpd_kernels tpd_kernels_scalar = {
 	.planes_split = planes_split,
 	.planes_join = planes_join,
 	.find_changes = find_changes,
+	.survey = &tpd_survey_scalar,
 };

@@ -1,8 +1,11 @@
 /*
  * stats.c - adds up what the chunks of a tensor say (survey.c), in chunk order.
  *
- * Percentiles from the 90th on need the largest tenth of the sample only: a buffer of twice that is cut back to the
- * larger half by selection whenever it is full, so each value costs a constant on average.  Gaps are counted by
+ * Percentiles from the 90th on need the largest tenth of the sample only: a buffer of twice that is cut back to about
+ * the larger half whenever it is full, so each value costs a constant on average.  What is in the larger half is guessed from some
+ * of the values, and the guess is proven by counting; where that fails (few values, each of many elements), it is selected.
+ * In the end the values are counted in bins, and those in the bins where the percentiles are looked at one by one.  Zeros need no place:
+ * whatever is missing is one.  Gaps are counted by
  * length; every mean and the entropy follow from those counts at the end.  Logarithms are formed with + - * /
  * alone, since libm's differ between machines and the record is part of the manifest.  Rejected: a heap (a cache
  * miss for each level), sorting (for all values), sketches (a percentile should be a value that is there).
@@ -17,17 +20,24 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "codec/kernels.h"
 #include "codec/stats_internal.h"
 
 #define STRIDE_FIRST 16u
-#define SAMPLE_BLOCK 64u
 #define BUFFER_FIRST 4096u
+#define BUFFER_LEAST 64u
+#define RAISE_FROM 512u
+#define COUNT_FROM 1024u
+#define BINS 2048u
+#define GAPS_FIRST 512u
+#define POSITIONS 1024u
+#define POSITIONS_STEP 8u /* of a twentieth of 64 elements there are seldom more */
 
 static uint64_t sample_size(uint64_t elements, uint32_t stride)
 {
-	uint64_t blocks = elements / SAMPLE_BLOCK + (elements % SAMPLE_BLOCK > 0);
+	uint64_t blocks = elements / TPD_STATS_BLOCK + (elements % TPD_STATS_BLOCK > 0);
 
-	return TPD_MIN(elements, (blocks / stride + (blocks % stride > 0)) * SAMPLE_BLOCK);
+	return TPD_MIN(elements, (blocks / stride + (blocks % stride > 0)) * TPD_STATS_BLOCK);
 }
 
 enum tpd_status tpd_stats_new(enum tpd_dtype dtype, uint64_t elements, bool has_delta, struct tpd_stats **out_stats,
@@ -35,18 +45,24 @@ enum tpd_status tpd_stats_new(enum tpd_dtype dtype, uint64_t elements, bool has_
 {
 	struct tpd_stats *stats;
 
+	const struct tpd_kernels *use, *proof;
+	enum tpd_status status;
+
 	if (!tpd_dtype_has_stats(dtype))
 		return tpd_fail(err, TPD_USAGE, "no statistics are kept of %s", tpd_dtype_name(dtype));
+	status = tpd_kernels_get(&use, &proof, err);
+	if (status)
+		return status;
 	stats = calloc(1, sizeof *stats);
 	if (!stats)
 		return tpd_fail_nomem(err);
+	stats->kernels = use->survey;
 	stats->dtype = dtype;
 	stats->has_delta = has_delta;
 	stats->stride = elements <= TPD_STATS_EXACT ? 1 : STRIDE_FIRST;
 	while (sample_size(elements, stats->stride) > TPD_STATS_SAMPLE_MAX)
 		stats->stride *= 2;
 	stats->keep = (size_t)(sample_size(elements, stats->stride) / 10 + 1);
-	stats->bar = -1;
 	stats->gap_kinds = (size_t)TPD_MIN(elements + 1, (uint64_t)TPD_STATS_GAPS);
 	*out_stats = stats;
 	return TPD_OK;
@@ -62,6 +78,22 @@ void tpd_stats_free(struct tpd_stats *stats)
 }
 
 /* ---- selection ---- */
+
+static uint64_t bits_of(double v)
+{
+	uint64_t bits;
+
+	memcpy(&bits, &v, sizeof bits);
+	return bits;
+}
+
+static double double_of(uint64_t bits)
+{
+	double v;
+
+	memcpy(&v, &bits, sizeof v);
+	return v;
+}
 
 static void swap(double *a, double *b)
 {
@@ -106,50 +138,72 @@ static void select_rank(double *v, size_t n, size_t rank)
 	}
 }
 
+double tpd_stats_bar(double *v, size_t n, size_t above)
+{
+	double bar = 0;
+
+	if (above == 0 || above >= n)
+		return 0;
+	select_rank(v, n, above - 1);
+	for (size_t i = above; i < n; i++) /* others may equal it */
+		if (v[i] < v[above - 1] && v[i] > bar)
+			bar = v[i];
+	return bar;
+}
+
+/* A bar that leaves at least `need` of them, guessed from some of them. False: no such one was found, and nothing was done. */
+static bool raise_bar(struct tpd_stats *stats, size_t need)
+{
+	const double share = (double)need / (double)stats->kept;
+	const size_t step = stats->kept / RAISE_FROM;
+	double some[RAISE_FROM], none[TPD_STATS_SLACK], bar;
+	size_t above;
+
+	if (step == 0)
+		return false;
+	for (size_t i = 0; i < RAISE_FROM; i++)
+		some[i] = stats->largest[i * step];
+	bar = tpd_stats_bar(some, RAISE_FROM, (size_t)(share * RAISE_FROM + 3 * sqrt(share * (1 - share) * RAISE_FROM)) + 1);
+	if (bar <= stats->bar)
+		return false;
+	stats->kernels->between(stats->largest, stats->kept, bar, bar, none, &above);
+	if (above < need)
+		return false;
+	stats->kept = stats->kernels->between(stats->largest, stats->kept, bar, INFINITY, stats->largest, &above);
+	stats->bar = bar;
+	return true;
+}
+
+/* To at most half of what fits. */
 static void cut_back(struct tpd_stats *stats)
 {
+	if (raise_bar(stats, stats->keep) && stats->kept < stats->keep + stats->keep / 2)
+		return;
 	select_rank(stats->largest, stats->kept, stats->keep - 1);
 	stats->kept = stats->keep;
 	stats->bar = stats->largest[stats->keep - 1];
 }
 
-/* Room for one more block. */
+/* Room for at least one more. */
 static enum tpd_status make_room(struct tpd_stats *stats, struct tpd_err *err)
 {
-	const size_t most = 2 * stats->keep + SAMPLE_BLOCK;
+	const size_t most = 2 * stats->keep + BUFFER_LEAST;
 	size_t cap;
 	double *largest;
 
-	if (stats->kept + SAMPLE_BLOCK <= stats->cap)
+	if (stats->kept < stats->cap)
 		return TPD_OK;
 	if (stats->cap == most) {
 		cut_back(stats);
 		return TPD_OK;
 	}
 	cap = TPD_MIN(stats->cap ? 2 * stats->cap : (size_t)BUFFER_FIRST, most);
-	largest = realloc(stats->largest, cap * sizeof *largest);
+	largest = realloc(stats->largest, (cap + TPD_STATS_SLACK) * sizeof *largest);
 	if (!largest)
 		return tpd_fail_nomem(err);
 	stats->largest = largest;
 	stats->cap = cap;
-	if (stats->kept + SAMPLE_BLOCK > stats->cap) /* the last growth may be of less than a block */
-		cut_back(stats);
 	return TPD_OK;
-}
-
-/* Written always, counted only when it can matter: the branch would be guessed wrong too often. */
-static void keep_block(struct tpd_stats *stats, const double *sample, size_t n)
-{
-	double *largest = stats->largest;
-	const double bar = stats->bar;
-	size_t kept = stats->kept;
-
-	assert(n <= stats->cap - kept);
-	for (size_t i = 0; i < n; i++) {
-		largest[kept] = sample[i];
-		kept += sample[i] > bar;
-	}
-	stats->kept = kept;
 }
 
 enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_survey *survey, const double *sample,
@@ -157,14 +211,15 @@ enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_s
 {
 	struct tpd_survey *total = &stats->total;
 
-	for (size_t i = 0; i < samples; i += SAMPLE_BLOCK) {
+	for (size_t i = 0, n; i < samples; i += n) {
 		enum tpd_status status = make_room(stats, err);
+		size_t above;
 
 		if (status != TPD_OK)
 			return status;
-		keep_block(stats, sample + i, TPD_MIN(samples - i, (size_t)SAMPLE_BLOCK));
+		n = TPD_MIN(samples - i, stats->cap - stats->kept);
+		stats->kept += stats->kernels->between(sample + i, n, stats->bar, INFINITY, stats->largest + stats->kept, &above);
 	}
-	stats->sampled += samples;
 	if (survey->finite > 0) {
 		bool none = total->finite == 0;
 
@@ -184,6 +239,7 @@ enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_s
 	total->finite += survey->finite;
 	total->value_sum2 += survey->value_sum2;
 	total->pairs += survey->pairs;
+	total->sampled += survey->sampled;
 	total->zeros += survey->zeros;
 	total->delta_sum2 += survey->delta_sum2;
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
@@ -193,18 +249,89 @@ enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_s
 	return TPD_OK;
 }
 
+/* How many are larger than the percentile, at least. */
+static size_t above_percentile(const struct tpd_stats *stats, unsigned k)
+{
+	uint64_t mille = (uint64_t)(tpd_sparsity_percentiles[k] * 10); /* 92.5 % is 925 in a thousand, exactly */
+	uint64_t sampled = stats->total.sampled;
+
+	return (size_t)(sampled - (sampled * mille + 999) / 1000); /* nearest rank, counted from 1 upwards */
+}
+
+/* Each percentile in what is kept, from the lowest on: the later ones are no smaller. */
+static void select_percentiles(struct tpd_stats *stats)
+{
+	for (unsigned k = 0; k < TPD_SPARSITY_PCTS; k++) {
+		size_t above = above_percentile(stats, k);
+
+		if (above >= stats->kept) /* all others are zeros: the bar was never raised */
+			continue;
+		select_rank(stats->largest, stats->kept, above);
+		stats->percentile[k] = stats->largest[above];
+		stats->kept = above + 1;
+	}
+}
+
+/*
+ * The same of many: counted in bins of bit patterns, whose order is that of the values, and then selected from those in the bin. These are
+ * put behind what is kept; false, and nothing done, where they find no room there.
+ */
+static bool count_percentiles(struct tpd_stats *stats)
+{
+	const uint64_t low = bits_of(stats->bar), /* some may equal it */ high = bits_of(stats->total.abs_max);
+	double *behind = stats->largest + stats->kept;
+	uint32_t counts[2][BINS] = {{0}};
+	size_t bins[TPD_SPARSITY_PCTS], larger[TPD_SPARSITY_PCTS], above = 0, bin = BINS, here = 0;
+	unsigned shift = 0;
+
+	while (high > low && (high - low) >> shift >= BINS)
+		shift++;
+	for (size_t i = 0; i < stats->kept; i++) {
+		uint64_t to = (bits_of(stats->largest[i]) - low) >> shift;
+
+		counts[i % 2][TPD_MIN(to, (uint64_t)BINS - 1)]++;
+	}
+	for (unsigned k = TPD_SPARSITY_PCTS; k-- > 0;) { /* the highest first */
+		size_t rank = above_percentile(stats, k);
+
+		bins[k] = BINS;
+		if (rank >= stats->kept)
+			continue;
+		while (rank >= above + here) {
+			above += here;
+			bin--;
+			here = counts[0][bin] + counts[1][bin];
+		}
+		if (here > stats->cap - stats->kept)
+			return false;
+		bins[k] = bin;
+		larger[k] = above;
+	}
+	for (unsigned k = 0; k < TPD_SPARSITY_PCTS; k++) {
+		double from, to;
+		size_t n;
+
+		if (bins[k] == BINS)
+			continue;
+		from = bins[k] == 0 ? -1 : double_of(low + ((uint64_t)bins[k] << shift) - 1);
+		to = bins[k] == BINS - 1 ? INFINITY : double_of(low + ((uint64_t)(bins[k] + 1) << shift) - 1);
+		n = stats->kernels->between(stats->largest, stats->kept, from, to, behind, &above);
+		assert(above == larger[k] && above_percentile(stats, k) - above < n);
+		select_rank(behind, n, above_percentile(stats, k) - above);
+		stats->percentile[k] = behind[above_percentile(stats, k) - above];
+	}
+	return true;
+}
+
 void tpd_stats_end_survey(struct tpd_stats *stats)
 {
-	for (unsigned k = 0; k < TPD_SPARSITY_PCTS && stats->sampled > 0; k++) {
-		uint64_t mille =
-			(uint64_t)(tpd_sparsity_percentiles[k] * 10);  /* 92.5 % is 925 in a thousand, exactly */
-		uint64_t rank = (stats->sampled * mille + 999) / 1000; /* nearest rank, counted from 1 upwards */
-		size_t from_top = (size_t)(stats->sampled - rank);
+	if (stats->kept > 0) {
+		size_t need = above_percentile(stats, 0) + 1;
 
-		assert(from_top < stats->kept);
-		select_rank(stats->largest, stats->kept, from_top);
-		stats->percentile[k] = stats->largest[from_top];
-		stats->kept = from_top + 1; /* the later ones are no smaller */
+		if (stats->kept > need + need / 4)
+			raise_bar(stats, need);
+		if (stats->kept < COUNT_FROM || !count_percentiles(stats))
+			select_percentiles(stats);
 	}
 	free(stats->largest);
 	stats->largest = NULL;
@@ -218,17 +345,52 @@ static unsigned bit_length(uint64_t v)
 	return v == 0 ? 0 : 64 - (unsigned)__builtin_clzll(v);
 }
 
-static void add_gap(struct tpd_stats *stats, uint64_t gap)
+static void pool_gap(struct tpd_stats *stats, uint64_t gap)
 {
-	stats->gap_count++;
-	if (gap < stats->gap_kinds) {
-		stats->gaps->count[gap]++;
-		stats->gap_max = TPD_MAX(stats->gap_max, (size_t)gap);
-		return;
-	}
 	stats->gaps->pooled[bit_length(gap)]++;
 	for (unsigned k = 0; k < TPD_ARRAY_LEN(stats->gaps->pooled_rice); k++)
 		stats->gaps->pooled_rice[k] += (gap - 1) >> k;
+}
+
+/* Counts of their own for gaps up to this one, if it is to have one. */
+static enum tpd_status make_gaps(struct tpd_stats *stats, size_t gap, struct tpd_err *err)
+{
+	size_t had = stats->gaps ? stats->gaps->room : 0, room = TPD_MIN(TPD_MAX(2 * gap, (size_t)GAPS_FIRST), stats->gap_kinds);
+	struct tpd_gaps *gaps = realloc(stats->gaps, sizeof *gaps + room * sizeof gaps->count[0]);
+
+	if (!gaps)
+		return tpd_fail_nomem(err);
+	if (!stats->gaps)
+		memset(gaps, 0, sizeof *gaps);
+	memset(gaps->count + had, 0, (room - had) * sizeof gaps->count[0]);
+	gaps->room = room;
+	stats->gaps = gaps;
+	return TPD_OK;
+}
+
+/* The gaps before these positions, one past each kept element. */
+static enum tpd_status add_gaps(struct tpd_stats *stats, const uint64_t *next, size_t n, struct tpd_err *err)
+{
+	uint64_t last = stats->last;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t gap = next[i] - last;
+
+		last = next[i];
+		if (gap >= stats->gaps->room && gap < stats->gap_kinds) {
+			enum tpd_status status = make_gaps(stats, (size_t)gap, err);
+
+			if (status)
+				return status;
+		}
+		if (gap < stats->gaps->room)
+			stats->gaps->count[gap]++;
+		else
+			pool_gap(stats, gap);
+	}
+	stats->last = last;
+	stats->gap_count += n;
+	return TPD_OK;
 }
 
 static uint64_t kept_word(const uint8_t *kept, size_t from, size_t n)
@@ -241,23 +403,44 @@ static uint64_t kept_word(const uint8_t *kept, size_t from, size_t n)
 	return tpd_get_u64(bytes) & ((UINT64_C(1) << (n - from)) - 1);
 }
 
+/* The bits of a word as positions; a few are written in any case, since how many there are can seldom be guessed. */
+static size_t put_positions(uint64_t word, uint64_t first, uint64_t *out)
+{
+	const uint64_t top = UINT64_C(1) << 63;
+	size_t n = 0, count;
+	uint64_t pairs = word - (word >> 1 & UINT64_C(0x5555555555555555));
+
+	pairs = (pairs & UINT64_C(0x3333333333333333)) + (pairs >> 2 & UINT64_C(0x3333333333333333));
+	count = (size_t)(((pairs + (pairs >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f)) * UINT64_C(0x0101010101010101) >> 56);
+	do {
+		for (unsigned i = 0; i < POSITIONS_STEP; i++, word &= word - 1)
+			out[n + i] = first + (unsigned)__builtin_ctzll(word | top) + 1;
+		n += POSITIONS_STEP;
+	} while (n < count);
+	return count;
+}
+
 enum tpd_status tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count, const uint8_t *kept,
 				    size_t n, struct tpd_err *err)
 {
-	if (!stats->gaps)
-		stats->gaps = calloc(1, sizeof *stats->gaps + stats->gap_kinds * sizeof stats->gaps->count[0]);
-	if (!stats->gaps)
-		return tpd_fail_nomem(err);
-	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		stats->count.minmax[k] += count->minmax[k];
-	for (size_t from = 0; from < n; from += 64) {
-		for (uint64_t word = kept_word(kept, from, n); word != 0; word &= word - 1) {
-			uint64_t next = stats->element + from + (unsigned)__builtin_ctzll(word) + 1;
+	uint64_t next[POSITIONS + 64 + POSITIONS_STEP];
+	enum tpd_status status = stats->gaps ? TPD_OK : make_gaps(stats, 0, err);
+	size_t found = 0;
 
-			add_gap(stats, next - stats->last);
-			stats->last = next;
+	for (size_t from = 0; !status && from < n; from += 64) {
+		uint64_t word = kept_word(kept, from, n);
+
+		if (word != 0)
+			found += put_positions(word, stats->element + from, next + found);
+		if (found >= POSITIONS || n - from <= 64) {
+			status = add_gaps(stats, next, found, err);
+			found = 0;
 		}
 	}
+	if (status)
+		return status;
+	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
+		stats->count.minmax[k] += count->minmax[k];
 	stats->element += n;
 	return TPD_OK;
 }
@@ -272,8 +455,12 @@ static unsigned elias_bits(unsigned length)
 /* log2 of v >= 1, by the series of atanh over the mantissa. */
 static double strict_log2(double v)
 {
-	int exponent;
-	double mantissa = frexp(v, &exponent), z, z2, sum = 0;
+	/* |z| < 0.172, so the next term is below 2^-63 */
+	static const double inverse[] = {1.0 / 23, 1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13,
+					 1.0 / 11, 1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3,  1.0};
+	const uint64_t fraction = (UINT64_C(1) << 52) - 1, bits = bits_of(v);
+	int exponent = (int)(bits >> 52) - 1022;
+	double mantissa = double_of((bits & fraction) | UINT64_C(1022) << 52), z, z2, sum = 0;
 
 	if (mantissa < 0.70710678118654752) {
 		mantissa *= 2;
@@ -281,8 +468,8 @@ static double strict_log2(double v)
 	}
 	z = (mantissa - 1) / (mantissa + 1);
 	z2 = z * z;
-	for (int k = 23; k >= 1; k -= 2) /* |z| < 0.172, so the next term is below 2^-63 */
-		sum = sum * z2 + 1.0 / k;
+	for (unsigned k = 0; k < TPD_ARRAY_LEN(inverse); k++)
+		sum = sum * z2 + inverse[k];
 	return exponent + 2 * z * sum * 1.44269504088896340736;
 }
 
@@ -291,17 +478,36 @@ static double plogp(uint64_t count, uint64_t all)
 	return count == 0 ? 0 : (double)count * strict_log2((double)all / (double)count);
 }
 
+#define GAP_SHIFT 48u /* counts are of elements of one tensor, gaps with a count of their own below 2^16 */
+_Static_assert(TPD_STATS_GAPS <= 1u << (64 - GAP_SHIFT), "a gap fits above its count");
+
+/* Gaps that occur, each with its count, ascending, where the counts were; returns how many. */
+static size_t list_gaps(struct tpd_gaps *gaps)
+{
+	size_t n = 0;
+
+	for (size_t gap = 1; gap < gaps->room; gap++)
+		if (gaps->count[gap] != 0)
+			gaps->count[n++] = (uint64_t)gap << GAP_SHIFT | gaps->count[gap];
+	return n;
+}
+
 static void describe_gaps(const struct tpd_stats *stats, struct tpd_sparsity *out)
 {
+	const uint64_t mask = (UINT64_C(1) << GAP_SHIFT) - 1;
 	uint64_t elias = 0, rice_best = UINT64_MAX;
 	double entropy = 0;
+	const uint64_t *list;
+	size_t n;
 
 	out->gap_count = stats->gap_count;
 	if (stats->gap_count == 0)
 		return;
-	for (size_t gap = 1; gap <= stats->gap_max; gap++) {
-		elias += stats->gaps->count[gap] * elias_bits(bit_length(gap));
-		entropy += plogp(stats->gaps->count[gap], stats->gap_count);
+	n = list_gaps(stats->gaps);
+	list = stats->gaps->count;
+	for (size_t i = 0; i < n; i++) {
+		elias += (list[i] & mask) * elias_bits(bit_length(list[i] >> GAP_SHIFT));
+		entropy += plogp(list[i] & mask, stats->gap_count);
 	}
 	for (unsigned length = 1; length < TPD_ARRAY_LEN(stats->gaps->pooled); length++) {
 		elias += stats->gaps->pooled[length] * elias_bits(length);
@@ -310,9 +516,11 @@ static void describe_gaps(const struct tpd_stats *stats, struct tpd_sparsity *ou
 	for (unsigned k = 0; k < TPD_ARRAY_LEN(stats->gaps->pooled_rice); k++) {
 		uint64_t rice = stats->gap_count * (k + 1) + stats->gaps->pooled_rice[k];
 
-		for (size_t gap = ((size_t)1 << k) + 1; gap <= stats->gap_max; gap++)
-			rice += stats->gaps->count[gap] * ((gap - 1) >> k);
-		rice_best = TPD_MIN(rice_best, rice);
+		for (size_t i = 0; i < n; i++)
+			rice += (list[i] & mask) * (((list[i] >> GAP_SHIFT) - 1) >> k);
+		if (rice >= rice_best)
+			break; /* each k saves half of what the one before it did, and costs as much: from here on it grows */
+		rice_best = rice;
 	}
 	out->gap_elias_bits = (double)elias / (double)stats->gap_count;
 	out->gap_rice_bits = (double)rice_best / (double)stats->gap_count;

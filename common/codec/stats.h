@@ -22,6 +22,7 @@
 #include "base/sparsity.h"
 #include "base/tpd.h"
 
+#define TPD_STATS_SLACK 16u             /* doubles behind a sample that may be written */
 #define TPD_STATS_EXACT (1u << 22)      /* elements: percentiles are exact up to here */
 #define TPD_STATS_SAMPLE_MAX (1u << 26) /* sampled elements at most; a tenth of them, 8 bytes each, are kept twice at most */
 
@@ -29,7 +30,7 @@
 struct tpd_survey {
 	uint64_t count, nan, inf, finite;
 	double value_min, value_max, value_sum2;
-	uint64_t pairs, zeros, raw[TPD_SPARSITY_REAL], ulps[TPD_SPARSITY_ULPS];
+	uint64_t pairs, sampled, zeros, raw[TPD_SPARSITY_REAL], ulps[TPD_SPARSITY_ULPS];
 	double delta_min, delta_max, delta_sum2, abs_max;
 };
 
@@ -45,9 +46,9 @@ enum tpd_status tpd_stats_new(enum tpd_dtype dtype, uint64_t elements, bool has_
 void tpd_stats_free(struct tpd_stats *stats);
 
 /*
- * x, w1: n elements (w1 NULL without delta).  sample: room for n doubles; the |delta| of the sampled finite pairs is
- * appended there in element order, *out_samples says how many.  first: element number of x[0] in the tensor, a multiple
- * of 64.
+ * x, w1: n elements (w1 NULL without delta).  sample: room for n + TPD_STATS_SLACK doubles; the |delta| of the sampled finite
+ * pairs, as far as it can matter to a percentile, is put there in element order, *out_samples says how many.  first: element
+ * number of x[0] in the tensor, a multiple of 64.  Not while tpd_stats_add_survey() runs.
  */
 void tpd_survey_chunk(const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w1, size_t n, uint64_t first,
 		      struct tpd_survey *out, double *sample, size_t *out_samples);

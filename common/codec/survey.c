@@ -1,10 +1,11 @@
 /*
- * survey.c - what one chunk says about a tensor's sparsity: the two passes' loops over elements (stats.h).
+ * survey.c - what one chunk says about a tensor's sparsity: the two passes over elements (stats.h), as survey_kernel.h has them.
  *
- * Blocks of 16 elements in which all values are finite (nearly all) take a way without branches that compilers
- * vectorise; the others, and the last, go element by element through the same lanes, so both ways add the
- * same numbers in the same order.  Distances in ulps are counted by their bit length and summed up to thresholds at
- * the end.  Rejected: one pass (min-max and the 95th percentile need the whole tensor first).
+ * Percentiles need the largest tenth of a tensor only. Where a chunk alone has more elements than that, a bar below which most of it cannot
+ * matter is guessed from a few of its elements. The guess is sound when so many are above it after all; else the chunk is
+ * looked at again without one. Rejected: one pass (min-max and the 95th percentile need the whole tensor first); counts by exponent
+ * and leading mantissa bits, from which all thresholds follow but for what is in their bins (an access to memory for each
+ * element is dearer than a comparison of 16 with each of the thresholds).
  */
 #include "base/tpd.h"
 
@@ -13,438 +14,92 @@
 #include <assert.h>
 #include <fenv.h>
 #include <math.h>
-#include <string.h>
 
-#include "base/bytes.h"
+#include "base/digest.h"
 #include "codec/stats_internal.h"
+#include "codec/survey_kernel.h"
 
-#define BLOCK 16u
-#define SAMPLE_BLOCK 64u /* elements */
-#define FAR_BITS 20u     /* distances in ulps are cut off at 2^20, above the largest threshold */
-#define BUCKETS (FAR_BITS + 2)
+/* --- the form for any CPU --- */
 
-#define INLINE static inline __attribute__((always_inline))
-
-struct lanes {
-	double value_sum2[BLOCK], value_min[BLOCK], value_max[BLOCK];
-	double delta_sum2[BLOCK], delta_min[BLOCK], delta_max[BLOCK];
-	uint64_t raw[TPD_SPARSITY_REAL][BLOCK];
-	uint32_t distances[4][BUCKETS];
-};
-
-INLINE double double_of(uint64_t bits)
+static size_t survey(const struct tpd_survey_task *task, struct tpd_survey *out, double *sample)
 {
-	double v;
-
-	memcpy(&v, &bits, sizeof v);
-	return v;
+	return survey_plain(task, out, sample);
 }
 
-INLINE uint64_t load(const enum tpd_dtype dtype, const uint8_t *p, size_t i)
+static void count(const struct tpd_count_task *task, struct tpd_count *out, uint8_t *kept)
 {
-	if (dtype == TPD_DTYPE_F64)
-		return tpd_get_u64(p + 8 * i);
-	return dtype == TPD_DTYPE_F32 ? tpd_get_u32(p + 4 * i) : tpd_get_u16(p + 2 * i);
+	count_plain(task, out, kept);
 }
 
-INLINE uint64_t exponent_mask(const enum tpd_dtype dtype)
+static size_t between(const double *v, size_t n, double low, double high, double *out, size_t *out_above)
 {
-	switch (dtype) {
-	case TPD_DTYPE_F64:
-		return UINT64_C(0x7ff) << 52;
-	case TPD_DTYPE_F32:
-		return UINT64_C(0xff) << 23;
-	case TPD_DTYPE_BF16:
-		return UINT64_C(0xff) << 7;
-	default:
-		return UINT64_C(0x1f) << 10;
+	return between_plain(v, n, low, high, out, out_above);
+}
+
+const struct tpd_survey_kernels tpd_survey_scalar = {survey, count, between};
+
+/* --- the bar --- */
+
+#define GUESS_FROM 256u /* elements that are looked at */
+#define GUESS_SIGMAS 3  /* of the share that they have above the bar: one chunk in a thousand is looked at twice */
+
+/* A bar above which there are probably `keep` of the n elements; 0: none is known. */
+static double guess_bar(const struct tpd_survey_task *task, size_t keep)
+{
+	double sizes[GUESS_FROM];
+	uint64_t random = UINT64_C(0x9e3779b97f4a7c15);
+	const double share = (double)keep / (double)task->n;
+	const size_t step = task->n / GUESS_FROM;
+	size_t above;
+
+	for (size_t i = 0; i < GUESS_FROM; i++) {
+		size_t at;
+
+		random ^= random << 13;
+		random ^= random >> 7;
+		random ^= random << 17;
+		at = i * step + (size_t)(random % step); /* a fixed distance might be that of rows */
+		sizes[i] = fabs(pair_difference(task->dtype, task->x, task->w, at));
 	}
-}
-
-/* A finite pattern as double, exactly. */
-INLINE double value_of(const enum tpd_dtype dtype, uint64_t bits)
-{
-	uint32_t word = (uint32_t)bits;
-	float f;
-
-	if (dtype == TPD_DTYPE_F64)
-		return double_of(bits);
-	if (dtype == TPD_DTYPE_F16) /* its exponent and mantissa where a double has them; 1008 = 1023 - 15 */
-		return double_of((bits >> 15) << 63 | (bits & 0x7fff) << 42) * 0x1p1008;
-	if (dtype == TPD_DTYPE_BF16)
-		word <<= 16;
-	memcpy(&f, &word, sizeof f);
-	return (double)f;
-}
-
-/* The distance in ulps, at most 2^20. */
-INLINE uint32_t distance_of(const enum tpd_dtype dtype, uint64_t x, uint64_t w)
-{
-	if (dtype == TPD_DTYPE_F64) {
-		const uint64_t top = UINT64_C(1) << 63;
-		uint64_t a = x & ~top, b = w & ~top;
-		uint64_t d = (x ^ w) & top ? a + b : a > b ? a - b : b - a;
-
-		return d >> FAR_BITS ? UINT32_C(1) << FAR_BITS : (uint32_t)d;
-	} else {
-		const unsigned width = dtype == TPD_DTYPE_F32 ? 32 : 16;
-		const uint32_t magnitude = (UINT32_C(1) << (width - 1)) - 1;
-		uint32_t sign_x = 0u - ((uint32_t)x >> (width - 1)), sign_w = 0u - ((uint32_t)w >> (width - 1));
-		int32_t a = (int32_t)((((uint32_t)x & magnitude) ^ sign_x) - sign_x);
-		int32_t b = (int32_t)((((uint32_t)w & magnitude) ^ sign_w) - sign_w);
-		uint32_t less = 0u - (uint32_t)(a < b), d = (((uint32_t)a - (uint32_t)b) ^ less) - less;
-		uint32_t far = 0u - (uint32_t)(d >> FAR_BITS != 0);
-
-		return (d & ~far) | (UINT32_C(1) << FAR_BITS & far);
-	}
-}
-
-/* Bit length of a distance: below 2^20 + 1 the conversion is exact. */
-INLINE uint32_t bucket_of(uint32_t distance)
-{
-	float f = (float)(int32_t)distance;
-	uint32_t bits;
-
-	memcpy(&bits, &f, sizeof bits);
-	return ((bits >> 23) - 126) & (0u - (uint32_t)(distance != 0));
-}
-
-INLINE void add_value(struct lanes *lanes, unsigned lane, double v)
-{
-	lanes->value_sum2[lane] += v * v;
-	lanes->value_min[lane] = v < lanes->value_min[lane] ? v : lanes->value_min[lane];
-	lanes->value_max[lane] = v > lanes->value_max[lane] ? v : lanes->value_max[lane];
-}
-
-INLINE void add_delta(struct lanes *lanes, unsigned lane, double d)
-{
-	lanes->delta_sum2[lane] += d * d;
-	lanes->delta_min[lane] = d < lanes->delta_min[lane] ? d : lanes->delta_min[lane];
-	lanes->delta_max[lane] = d > lanes->delta_max[lane] ? d : lanes->delta_max[lane];
-}
-
-/* Any elements, one by one.  Returns how many |delta| went to sample. */
-INLINE size_t survey_slow(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, size_t n, struct lanes *lanes,
-			  struct tpd_survey *out, double *sample)
-{
-	const uint64_t mask = exponent_mask(dtype), mantissa = (mask & (0 - mask)) - 1;
-	size_t samples = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		uint64_t bits = load(dtype, x, i), old = w ? load(dtype, w, i) : 0;
-		double v, d;
-
-		if ((bits & mask) == mask) {
-			if ((bits & mantissa) != 0)
-				out->nan++;
-			else
-				out->inf++;
-			continue;
-		}
-		v = value_of(dtype, bits);
-		out->finite++;
-		add_value(lanes, (unsigned)i, v);
-		if (!w || (old & mask) == mask)
-			continue;
-		d = v - value_of(dtype, old);
-		out->pairs++;
-		add_delta(lanes, (unsigned)i, d);
-		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			lanes->raw[k][0] += fabs(d) < tpd_sparsity_thresholds[k];
-		lanes->distances[0][bucket_of(distance_of(dtype, bits, old))]++;
-		if (sample)
-			sample[samples++] = fabs(d);
-	}
-	return samples;
-}
-
-/* 16 narrow patterns as values; returns not 0 when one of them is not finite (its value then means nothing). */
-INLINE uint32_t narrow_values(const enum tpd_dtype dtype, const uint8_t *p, uint32_t bits[BLOCK], double value[BLOCK])
-{
-	const uint32_t mask = (uint32_t)exponent_mask(dtype), lowest = mask & (0u - mask);
-	uint32_t special = 0;
-	float f[BLOCK];
-
-	if (dtype == TPD_DTYPE_F32) {
-		memcpy(bits, p, BLOCK * sizeof *bits);
-		for (unsigned j = 0; j < BLOCK; j++)
-			bits[j] = TPD_LE32(bits[j]);
-	} else {
-		uint16_t half[BLOCK];
-
-		memcpy(half, p, sizeof half);
-		for (unsigned j = 0; j < BLOCK; j++)
-			bits[j] = TPD_LE16(half[j]);
-	}
-	for (unsigned j = 0; j < BLOCK; j++) /* an exponent of all ones carries into the bit above it */
-		special |= ((bits[j] & mask) + lowest) & (mask + lowest);
-	for (unsigned j = 0; j < BLOCK; j++) {
-		uint32_t word = bits[j];
-
-		if (dtype == TPD_DTYPE_BF16)
-			word <<= 16;
-		else if (dtype == TPD_DTYPE_F16)
-			word = (word >> 15) << 31 | (word & 0x7fff) << 13;
-		memcpy(&f[j], &word, sizeof f[j]);
-	}
-	for (unsigned j = 0; j < BLOCK; j++)
-		value[j] = dtype == TPD_DTYPE_F16 ? (double)f[j] * 0x1p112 : (double)f[j];
-	return special;
-}
-
-INLINE uint32_t wide_values(const uint8_t *p, uint64_t bits[BLOCK], double value[BLOCK])
-{
-	const uint64_t mask = exponent_mask(TPD_DTYPE_F64);
-	uint32_t special = 0;
-
-	for (unsigned j = 0; j < BLOCK; j++) {
-		bits[j] = tpd_get_u64(p + (size_t)8 * j);
-		value[j] = double_of(bits[j]);
-		special |= (bits[j] & mask) == mask;
-	}
-	return special;
-}
-
-/* 16 elements; false, and nothing done, when one of them is not finite. */
-INLINE bool survey_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, const bool with_delta,
-			struct lanes *lanes, double *sample)
-{
-	uint64_t wide[BLOCK], wide_old[BLOCK];
-	uint32_t narrow[BLOCK], narrow_old[BLOCK], special, bucket[BLOCK];
-	double value[BLOCK], old[BLOCK], size[BLOCK];
-
-	special = dtype == TPD_DTYPE_F64 ? wide_values(x, wide, value) : narrow_values(dtype, x, narrow, value);
-	if (with_delta)
-		special |= dtype == TPD_DTYPE_F64 ? wide_values(w, wide_old, old)
-						  : narrow_values(dtype, w, narrow_old, old);
-	if (special)
-		return false;
-	for (unsigned j = 0; j < BLOCK; j++)
-		add_value(lanes, j, value[j]);
-	if (!with_delta)
-		return true;
-	for (unsigned j = 0; j < BLOCK; j++) {
-		double d = value[j] - old[j];
-
-		size[j] = fabs(d);
-		add_delta(lanes, j, d);
-	}
-	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
-		const double threshold = tpd_sparsity_thresholds[k];
-
-		for (unsigned j = 0; j < BLOCK; j++)
-			lanes->raw[k][j] += size[j] < threshold;
-	}
-	for (unsigned j = 0; j < BLOCK; j++)
-		bucket[j] = bucket_of(dtype == TPD_DTYPE_F64 ? distance_of(dtype, wide[j], wide_old[j])
-							     : distance_of(dtype, narrow[j], narrow_old[j]));
-	for (unsigned j = 0; j < BLOCK; j++)
-		lanes->distances[j % 4][bucket[j]]++;
-	if (sample)
-		memcpy(sample, size, sizeof size);
-	return true;
-}
-
-INLINE size_t survey_type(const enum tpd_dtype dtype, const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w,
-			  size_t n, uint64_t first, struct lanes *lanes, struct tpd_survey *out, double *sample)
-{
-	const size_t width = dtype == TPD_DTYPE_F64 ? 8 : dtype == TPD_DTYPE_F32 ? 4 : 2;
-	size_t samples = 0;
-
-	for (size_t i = 0; i < n; i += BLOCK) {
-		const uint8_t *new = x + i *width, *old = w ? w + i *width : NULL;
-		size_t count = TPD_MIN(n - i, (size_t)BLOCK);
-		bool sampled = w && (first + i) / SAMPLE_BLOCK % stats->stride == 0;
-		double *to = sampled ? sample + samples : NULL;
-
-		if (count == BLOCK &&
-		    (w ? survey_fast(dtype, new, old, true, lanes, to)
-		       : survey_fast(dtype, new, NULL, false, lanes, NULL))) {
-			out->finite += BLOCK;
-			out->pairs += w ? BLOCK : 0;
-			samples += sampled ? BLOCK : 0;
-		} else {
-			samples += survey_slow(dtype, new, old, count, lanes, out, to);
-		}
-	}
-	return samples;
-}
-
-static double sum_lanes(const double lane[BLOCK])
-{
-	double sum[BLOCK];
-
-	memcpy(sum, lane, sizeof sum);
-	for (unsigned half = BLOCK / 2; half > 0; half /= 2)
-		for (unsigned j = 0; j < half; j++)
-			sum[j] += sum[j + half];
-	return sum[0];
-}
-
-/* Adding +0 makes -0 into +0: which of two equal zeros a minimum returns is anybody's choice. */
-static double min_lanes(const double lane[BLOCK])
-{
-	double min = lane[0];
-
-	for (unsigned j = 1; j < BLOCK; j++)
-		min = lane[j] < min ? lane[j] : min;
-	return min + 0.0;
-}
-
-static double max_lanes(const double lane[BLOCK])
-{
-	double max = lane[0];
-
-	for (unsigned j = 1; j < BLOCK; j++)
-		max = lane[j] > max ? lane[j] : max;
-	return max + 0.0;
-}
-
-static void take_lanes(const struct lanes *lanes, struct tpd_survey *out)
-{
-	uint64_t below = 0;
-
-	out->value_sum2 = sum_lanes(lanes->value_sum2);
-	out->delta_sum2 = sum_lanes(lanes->delta_sum2);
-	if (out->finite > 0) {
-		out->value_min = min_lanes(lanes->value_min);
-		out->value_max = max_lanes(lanes->value_max);
-	}
-	if (out->pairs > 0) {
-		out->delta_min = min_lanes(lanes->delta_min);
-		out->delta_max = max_lanes(lanes->delta_max);
-		out->abs_max = fmax(-out->delta_min, out->delta_max) + 0.0;
-	}
-	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		for (unsigned j = 0; j < BLOCK; j++)
-			out->raw[k] += lanes->raw[k][j];
-	for (unsigned b = 0; b < TPD_SPARSITY_ULPS; b++) {
-		below += (uint64_t)lanes->distances[0][b] + lanes->distances[1][b] + lanes->distances[2][b] +
-			lanes->distances[3][b];
-		out->ulps[b] = below; /* distances of at most b bits are below 2^b */
-	}
-	out->zeros = out->ulps[0];
+	above = (size_t)(share * GUESS_FROM + GUESS_SIGMAS * sqrt(share * (1 - share) * GUESS_FROM)) + 1;
+	return tpd_stats_bar(sizes, GUESS_FROM, above);
 }
 
 void tpd_survey_chunk(const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w1, size_t n, uint64_t first,
 		      struct tpd_survey *out, double *sample, size_t *out_samples)
 {
-	struct lanes lanes = {0};
+	struct tpd_survey_task task = {.dtype = stats->dtype, .x = x, .w = w1, .n = n, .first = first, .stride = stats->stride};
 	fenv_t caller;
 
-	assert(n <= TPD_STATS_CHUNK_MAX && first % SAMPLE_BLOCK == 0 && (stats->has_delta || !w1));
-	*out = (struct tpd_survey){.count = n};
-	for (unsigned j = 0; j < BLOCK; j++) {
-		lanes.value_min[j] = lanes.delta_min[j] = INFINITY;
-		lanes.value_max[j] = lanes.delta_max[j] = -INFINITY;
-	}
+	assert(n <= TPD_STATS_CHUNK_MAX && first % TPD_STATS_BLOCK == 0 && (stats->has_delta || !w1));
+	task.bar = stats->bar;
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV); /* denormals are values, whatever somebody else in this process set */
-	switch (stats->dtype) {
-	case TPD_DTYPE_F32:
-		*out_samples = survey_type(TPD_DTYPE_F32, stats, x, w1, n, first, &lanes, out, sample);
-		break;
-	case TPD_DTYPE_BF16:
-		*out_samples = survey_type(TPD_DTYPE_BF16, stats, x, w1, n, first, &lanes, out, sample);
-		break;
-	case TPD_DTYPE_F16:
-		*out_samples = survey_type(TPD_DTYPE_F16, stats, x, w1, n, first, &lanes, out, sample);
-		break;
-	default:
-		*out_samples = survey_type(TPD_DTYPE_F64, stats, x, w1, n, first, &lanes, out, sample);
+	if (w1 && stats->stride == 1 && n >= 16 * GUESS_FROM && n / 2 >= stats->keep)
+		task.bar = fmax(task.bar, guess_bar(&task, stats->keep));
+	*out = (struct tpd_survey){.count = n};
+	*out_samples = stats->kernels->survey(&task, out, sample);
+	if (task.bar > stats->bar && *out_samples < stats->keep) {
+		task.bar = stats->bar;
+		*out = (struct tpd_survey){.count = n};
+		*out_samples = stats->kernels->survey(&task, out, sample);
 	}
-	take_lanes(&lanes, out);
 	fesetenv(&caller);
-}
-
-/* ---- second pass ---- */
-
-/* |delta| of any count of elements; NaN, which is neither below nor above anything, where there is none. */
-INLINE void count_slow(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, size_t count, double size[BLOCK])
-{
-	const uint64_t mask = exponent_mask(dtype);
-
-	for (unsigned j = 0; j < BLOCK; j++) {
-		uint64_t new = j < count ? load(dtype, x, j) : mask, old = j < count ? load(dtype, w, j) : mask;
-
-		size[j] = NAN;
-		if ((new &mask) != mask && (old & mask) != mask)
-			size[j] = fabs(value_of(dtype, new) - value_of(dtype, old));
-	}
-}
-
-/* 16 elements; false when one of them is not finite. */
-INLINE bool count_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, double size[BLOCK])
-{
-	uint64_t wide[BLOCK];
-	uint32_t narrow[BLOCK], special;
-	double value[BLOCK], old[BLOCK];
-
-	if (dtype == TPD_DTYPE_F64)
-		special = wide_values(x, wide, value) | wide_values(w, wide, old);
-	else
-		special = narrow_values(dtype, x, narrow, value) | narrow_values(dtype, w, narrow, old);
-	for (unsigned j = 0; j < BLOCK; j++)
-		size[j] = fabs(value[j] - old[j]);
-	return special == 0;
-}
-
-INLINE void count_type(const enum tpd_dtype dtype, const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w,
-		       size_t n, struct tpd_count *out, uint8_t *kept)
-{
-	const size_t width = dtype == TPD_DTYPE_F64 ? 8 : dtype == TPD_DTYPE_F32 ? 4 : 2;
-	const bool wholly = stats->total.abs_max == 0;
-	const double bar = stats->percentile[TPD_SPARSITY_PCT95];
-	uint64_t below[TPD_SPARSITY_REAL][BLOCK] = {{0}};
-	double limits[TPD_SPARSITY_REAL];
-
-	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		limits[k] = wholly ? INFINITY : tpd_sparsity_thresholds[k] * stats->total.abs_max;
-	for (size_t i = 0; i < n; i += BLOCK, x += BLOCK * width, w += BLOCK * width) {
-		size_t count = TPD_MIN(n - i, (size_t)BLOCK);
-		double size[BLOCK];
-		uint32_t bits = 0;
-
-		if (count < BLOCK || !count_fast(dtype, x, w, size))
-			count_slow(dtype, x, w, count, size);
-		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
-			const double limit = limits[k];
-
-			for (unsigned j = 0; j < BLOCK; j++)
-				below[k][j] += size[j] < limit;
-		}
-		for (unsigned j = 0; j < BLOCK; j++)
-			bits |= (uint32_t)(size[j] > bar) << j;
-		kept[i / 8] = (uint8_t)bits;
-		if (count > 8)
-			kept[i / 8 + 1] = (uint8_t)(bits >> 8);
-	}
-	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		for (unsigned j = 0; j < BLOCK; j++)
-			out->minmax[k] += below[k][j];
 }
 
 void tpd_count_chunk(const struct tpd_stats *stats, const uint8_t *x, const uint8_t *w1, size_t n,
 		     struct tpd_count *out, uint8_t *kept)
 {
+	const bool wholly = stats->total.abs_max == 0;
+	struct tpd_count_task task = {.dtype = stats->dtype, .x = x, .w = w1, .n = n, .bar = stats->percentile[TPD_SPARSITY_PCT95]};
 	fenv_t caller;
 
 	assert(stats->has_delta && n <= TPD_STATS_CHUNK_MAX);
 	*out = (struct tpd_count){0};
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
-	switch (stats->dtype) {
-	case TPD_DTYPE_F32:
-		count_type(TPD_DTYPE_F32, stats, x, w1, n, out, kept);
-		break;
-	case TPD_DTYPE_BF16:
-		count_type(TPD_DTYPE_BF16, stats, x, w1, n, out, kept);
-		break;
-	case TPD_DTYPE_F16:
-		count_type(TPD_DTYPE_F16, stats, x, w1, n, out, kept);
-		break;
-	default:
-		count_type(TPD_DTYPE_F64, stats, x, w1, n, out, kept);
-	}
+	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
+		task.limits[k] = wholly ? INFINITY : tpd_sparsity_thresholds[k] * stats->total.abs_max;
+	stats->kernels->count(&task, out, kept);
 	fesetenv(&caller);
 }

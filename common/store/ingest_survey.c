@@ -105,7 +105,7 @@ static enum tpd_status survey_slot(void *ctx, size_t item, unsigned worker, stru
 	if (slot->sample_cap < n) {
 		free(slot->sample);
 		slot->sample_cap = 0;
-		slot->sample = malloc(n * sizeof(*slot->sample));
+		slot->sample = malloc((n + TPD_STATS_SLACK) * sizeof(*slot->sample));
 		if (!slot->sample)
 			return tpd_fail_nomem(err);
 		slot->sample_cap = n;

@@ -57,7 +57,7 @@ static enum tpd_status tensor_statistics(const struct speed_job *job, const stru
 static enum tpd_status statistics(struct speed_job *job, struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
-	double *sample = malloc(TPD_CHUNK_ELEMENTS * sizeof(*sample));
+	double *sample = malloc((TPD_CHUNK_ELEMENTS + TPD_STATS_SLACK) * sizeof(*sample));
 
 	if (!sample)
 		return tpd_fail_nomem(err);
