@@ -1,4 +1,4 @@
-/* t_stats.c - sparsity statistics against a second implementation that sorts everything, and the forms of their loops against each other. */
+/* t_stats.c - sparsity statistics against a second implementation that sorts everything. */
 #include "base/tpd.h"
 
 #include "codec/stats.h"
@@ -11,119 +11,10 @@
 
 #include "base/bytes.h"
 #include "codec/codec.h"
-#include "codec/kernels.h"
-#include "codec/stats_internal.h"
 #include "random_bits.h"
-
-/* ---- a tensor pair ---- */
-
-struct pair {
-	enum tpd_dtype dtype;
-	size_t n, width;
-	uint8_t *x, *w; /* w NULL: none */
-};
-
-static struct pair pair_new(enum tpd_dtype dtype, size_t n, bool with_delta)
-{
-	struct pair pair = {.dtype = dtype, .n = n, .width = tpd_dtype_width(dtype)};
-
-	pair.x = calloc(n + 1, pair.width);
-	pair.w = with_delta ? calloc(n + 1, pair.width) : NULL;
-	ck_assert(pair.x && (pair.w || !with_delta));
-	return pair;
-}
-
-static void pair_release(struct pair *pair)
-{
-	free(pair->x);
-	free(pair->w);
-}
-
-static void put(const struct pair *pair, uint8_t *where, size_t i, uint64_t bits)
-{
-	for (size_t b = 0; b < pair->width; b++)
-		where[i * pair->width + b] = (uint8_t)(bits >> 8 * b);
-}
-
-static uint64_t get(const struct pair *pair, const uint8_t *where, size_t i)
-{
-	uint64_t bits = 0;
-
-	for (size_t b = 0; b < pair->width; b++)
-		bits |= (uint64_t)where[i * pair->width + b] << 8 * b;
-	return bits;
-}
-
-static uint64_t float_bits(float f)
-{
-	uint32_t bits;
-
-	memcpy(&bits, &f, sizeof bits);
-	return bits;
-}
-
-/* A small random value, nearly always finite. */
-static uint64_t random_pattern(enum tpd_dtype dtype)
-{
-	uint64_t r = next_random();
-	uint64_t sign = r >> 63, mantissa = r & 0xfffffff, exponent = r >> 40 & 15;
-
-	if ((r >> 30 & 0x3ff) == 0)
-		return r & (dtype == TPD_DTYPE_F32 ? 0xffffffff : dtype == TPD_DTYPE_F64 ? UINT64_MAX : 0xffff);
-	switch (dtype) {
-	case TPD_DTYPE_F32:
-		return sign << 31 | (110 + exponent) << 23 | (mantissa & 0x7fffff);
-	case TPD_DTYPE_BF16:
-		return sign << 15 | (110 + exponent) << 7 | (mantissa & 0x7f);
-	case TPD_DTYPE_F16:
-		return sign << 15 | exponent << 10 | (mantissa & 0x3ff);
-	default:
-		return sign << 63 | (UINT64_C(1010) + exponent) << 52 | mantissa << 20;
-	}
-}
-
-static struct pair random_pair(enum tpd_dtype dtype, size_t n)
-{
-	struct pair pair = pair_new(dtype, n, true);
-
-	for (size_t i = 0; i < n; i++) {
-		uint64_t w = random_pattern(dtype), r = next_random();
-
-		put(&pair, pair.w, i, w);
-		if (r % 4 == 0)
-			put(&pair, pair.x, i, random_pattern(dtype));
-		else
-			put(&pair, pair.x, i, r % 4 == 1 ? w : w ^ (r >> 20 & 0xff));
-	}
-	return pair;
-}
+#include "stats_pairs.h"
 
 /* ---- the second implementation ---- */
-
-static double naive_value(enum tpd_dtype dtype, uint64_t bits)
-{
-	uint32_t word = (uint32_t)bits;
-	float f;
-	double d;
-
-	if (dtype == TPD_DTYPE_F64) {
-		memcpy(&d, &bits, sizeof d);
-		return d;
-	}
-	if (dtype == TPD_DTYPE_F16) {
-		int exponent = (int)(bits >> 10 & 31), mantissa = (int)(bits & 1023);
-
-		if (exponent == 31)
-			d = mantissa ? NAN : INFINITY;
-		else
-			d = exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
-		return bits >> 15 ? -d : d;
-	}
-	if (dtype == TPD_DTYPE_BF16)
-		word <<= 16;
-	memcpy(&f, &word, sizeof f);
-	return f;
-}
 
 /* The order-preserving integer, in long double since F64's do not fit an int64_t difference. */
 static long double naive_ord(const struct pair *pair, uint64_t bits)
@@ -632,159 +523,6 @@ START_TEST(order_of_surveying_does_not_matter)
 }
 END_TEST
 
-/* ---- the forms of the loops ---- */
-
-/*
- * Pairs of which many are as far apart as `size`, a little more or a little less, as far as the type has them; some equal, of another
- * sign, denormal or not finite.
- */
-static struct pair pair_around(enum tpd_dtype dtype, size_t n, const double *sizes, size_t count)
-{
-	struct pair pair = random_pair(dtype, n);
-
-	for (size_t i = 0; i < n; i++) {
-		uint64_t r = next_random(), bits = get(&pair, pair.w, i);
-		double size = sizes[r % count] * (r >> 20 & 1 ? 1 : -1), old = naive_value(dtype, bits);
-		float f = (float)(old + size);
-
-		if ((r >> 30) % 8 == 0) {
-			put(&pair, pair.w, i, bits & (r >> 40 & 1 ? 0 : 7)); /* zeros and denormals: differences are exact, or all but */
-			old = naive_value(dtype, get(&pair, pair.w, i));
-			f = (float)(old + size);
-		}
-		if ((r >> 33) % 4 == 0)
-			continue;
-		if (dtype == TPD_DTYPE_F32)
-			put(&pair, pair.x, i, float_bits(f) + (r >> 50 & 3) - 1);
-		else if (dtype == TPD_DTYPE_BF16)
-			put(&pair, pair.x, i, (float_bits(f) >> 16) + (r >> 50 & 1));
-		else if (dtype == TPD_DTYPE_F64) {
-			double sum = old + size;
-			uint64_t sum_bits;
-
-			memcpy(&sum_bits, &sum, sizeof sum_bits);
-			put(&pair, pair.x, i, sum_bits + (r >> 50 & 3) - 1);
-		}
-	}
-	return pair;
-}
-
-static void assert_same_survey(const struct tpd_survey *a, const struct tpd_survey *b)
-{
-	ck_assert_uint_eq(a->count, b->count);
-	ck_assert_uint_eq(a->nan, b->nan);
-	ck_assert_uint_eq(a->inf, b->inf);
-	ck_assert_uint_eq(a->finite, b->finite);
-	ck_assert_uint_eq(a->pairs, b->pairs);
-	ck_assert_uint_eq(a->sampled, b->sampled);
-	ck_assert_uint_eq(a->zeros, b->zeros);
-	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		ck_assert_uint_eq(a->raw[k], b->raw[k]);
-	for (unsigned k = 0; k < TPD_SPARSITY_ULPS; k++)
-		ck_assert_uint_eq(a->ulps[k], b->ulps[k]);
-	/* to the bit */
-	ck_assert_mem_eq(&a->value_min, &b->value_min, sizeof(double));
-	ck_assert_mem_eq(&a->value_max, &b->value_max, sizeof(double));
-	ck_assert_mem_eq(&a->value_sum2, &b->value_sum2, sizeof(double));
-	ck_assert_mem_eq(&a->delta_min, &b->delta_min, sizeof(double));
-	ck_assert_mem_eq(&a->delta_max, &b->delta_max, sizeof(double));
-	ck_assert_mem_eq(&a->delta_sum2, &b->delta_sum2, sizeof(double));
-	ck_assert_mem_eq(&a->abs_max, &b->abs_max, sizeof(double));
-}
-
-/* All forms make the same of a pair, with this bar and these limits, as the scalar one does. */
-static void assert_forms_agree(const struct pair *pair, uint64_t first, uint32_t stride, double bar, const double limits[TPD_SPARSITY_REAL])
-{
-	const size_t n = pair->n, bits = n / 8 + (n % 8 > 0);
-	struct tpd_survey_task task = {pair->dtype, pair->x, pair->w, n, first, stride, bar};
-	struct tpd_count_task again = {pair->dtype, pair->x, pair->w, n, {0}, bar};
-	double *want_sample = calloc(n + TPD_STATS_SLACK, sizeof(double)), *sample = calloc(n + TPD_STATS_SLACK, sizeof(double));
-	double *part = calloc(n + TPD_STATS_SLACK, sizeof(double));
-	uint8_t *want_kept = calloc(bits, 1), *kept = calloc(bits, 1); /* no more than that may be written */
-	struct tpd_survey want = {0};
-	struct tpd_count want_count = {{0}};
-	size_t want_samples = tpd_survey_scalar.survey(&task, &want, want_sample), want_above, want_part, form_count;
-	const struct tpd_kernels *const *forms = tpd_kernels_all(&form_count);
-
-	memcpy(again.limits, limits, sizeof again.limits);
-	if (pair->w)
-		tpd_survey_scalar.count(&again, &want_count, want_kept);
-	want_part = tpd_survey_scalar.between(want_sample, want_samples, limits[0], limits[1], part, &want_above);
-	for (size_t f = 1; f < form_count; f++) {
-		const struct tpd_survey_kernels *form = forms[f]->survey;
-		struct tpd_survey got = {0};
-		struct tpd_count got_count = {{0}};
-		size_t samples = form->survey(&task, &got, sample), above;
-
-		assert_same_survey(&got, &want);
-		ck_assert_uint_eq(samples, want_samples);
-		ck_assert(samples == 0 || memcmp(sample, want_sample, samples * sizeof(double)) == 0);
-		if (pair->w) {
-			form->count(&again, &got_count, kept);
-			for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-				ck_assert_uint_eq(got_count.minmax[k], want_count.minmax[k]);
-			ck_assert_mem_eq(kept, want_kept, bits);
-		}
-		ck_assert_uint_eq(form->between(sample, samples, limits[0], limits[1], sample, &above), want_part); /* in place */
-		ck_assert_uint_eq(above, want_above);
-		ck_assert(want_part == 0 || memcmp(sample, part, want_part * sizeof(double)) == 0);
-	}
-	free(want_sample);
-	free(sample);
-	free(part);
-	free(want_kept);
-	free(kept);
-}
-
-static double next_to(double v, int by)
-{
-	uint64_t bits;
-
-	memcpy(&bits, &v, sizeof bits);
-	bits += (uint64_t)(int64_t)by;
-	memcpy(&v, &bits, sizeof v);
-	return v;
-}
-
-START_TEST(forms_agree)
-{
-	static const double sizes[] = {1e-5, 1e-4, 1e-3, 1e-2, 0x1.000001p-9, 0x1.000003p-9, 0x1p-140, 3e38};
-	static const size_t lengths[] = {1, 7, 8, 9, 15, 16, 17, 63, 64, 65, 255, 256, 257, 1000, 4096, 70000};
-
-	random_state = 31337 + (uint64_t)_i;
-	for (size_t s = 0; s < TPD_ARRAY_LEN(lengths); s++) {
-		for (unsigned turn = 0; turn < (lengths[s] > 5000 ? 2 : 12); turn++) {
-			struct pair pair = pair_around(types[_i], lengths[s], sizes, TPD_ARRAY_LEN(sizes));
-			double limits[TPD_SPARSITY_REAL], bar;
-
-			/* what occurs, and its neighbours: those that round to the same float, and those that are half way between two */
-			for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
-				size_t at = next_random() % pair.n;
-				double d = fabs(naive_value(pair.dtype, get(&pair, pair.x, at)) -
-						naive_value(pair.dtype, get(&pair, pair.w, at)));
-
-				if (!isfinite(d) || next_random() % 4 == 0)
-					d = sizes[next_random() % TPD_ARRAY_LEN(sizes)];
-				limits[k] = d == 0 ? d : next_to(d, (int)(next_random() % 3) - 1);
-			}
-			bar = next_random() % 4 == 0 ? 0 : limits[3];
-			assert_forms_agree(&pair, 64 * (next_random() % 64), (uint32_t[]){1, 1, 2, 16}[next_random() % 4], bar, limits);
-			if (turn == 1) {
-				const double infinite[TPD_SPARSITY_REAL] = {INFINITY, INFINITY, INFINITY, INFINITY};
-				const double none[TPD_SPARSITY_REAL] = {0, 0, 0x1p-149, 0x1p-1074};
-
-				assert_forms_agree(&pair, 0, 1, 0, infinite);
-				assert_forms_agree(&pair, 0, 1, 0, none);
-			}
-			free(pair.w);
-			pair.w = NULL;
-			assert_forms_agree(&pair, 0, 1, 0, limits);
-			pair_release(&pair);
-		}
-	}
-}
-END_TEST
-
 /* Many elements at a threshold: whichever way that is found out, each is counted on its side of it. */
 START_TEST(at_the_thresholds)
 {
@@ -897,7 +635,6 @@ int main(void)
 	tcase_add_test(tcase, stride_grows_with_the_tensor);
 	tcase_add_test(tcase, what_is_kept_has_room);
 	tcase_add_test(tcase, order_of_surveying_does_not_matter);
-	tcase_add_loop_test(tcase, forms_agree, 0, (int)TPD_ARRAY_LEN(types));
 	tcase_add_test(tcase, at_the_thresholds);
 	tcase_add_test(tcase, many_of_few_sizes);
 	tcase_add_test(tcase, one_part_is_not_like_another);

@@ -24,14 +24,12 @@
 #include "codec/stats_internal.h"
 
 #define STRIDE_FIRST 16u
-#define BUFFER_FIRST 4096u
 #define BUFFER_LEAST 64u
 #define RAISE_FROM 512u
 #define COUNT_FROM 1024u
 #define BINS 2048u
 #define GAPS_FIRST 512u
-#define POSITIONS 1024u
-#define POSITIONS_STEP 8u /* of a twentieth of 64 elements there are seldom more */
+#define PLACES 2048u /* elements that are looked at at once */
 
 static uint64_t sample_size(uint64_t elements, uint32_t stride)
 {
@@ -184,39 +182,27 @@ static void cut_back(struct tpd_stats *stats)
 	stats->bar = stats->largest[stats->keep - 1];
 }
 
-/* Room for at least one more. */
-static enum tpd_status make_room(struct tpd_stats *stats, struct tpd_err *err)
-{
-	const size_t most = 2 * stats->keep + BUFFER_LEAST;
-	size_t cap;
-	double *largest;
-
-	if (stats->kept < stats->cap)
-		return TPD_OK;
-	if (stats->cap == most) {
-		cut_back(stats);
-		return TPD_OK;
-	}
-	cap = TPD_MIN(stats->cap ? 2 * stats->cap : (size_t)BUFFER_FIRST, most);
-	largest = realloc(stats->largest, (cap + TPD_STATS_SLACK) * sizeof *largest);
-	if (!largest)
-		return tpd_fail_nomem(err);
-	stats->largest = largest;
-	stats->cap = cap;
-	return TPD_OK;
-}
-
 enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_survey *survey, const double *sample,
 				     size_t samples, struct tpd_err *err)
 {
 	struct tpd_survey *total = &stats->total;
 
-	for (size_t i = 0, n; i < samples; i += n) {
-		enum tpd_status status = make_room(stats, err);
+	if (samples > 0 && !stats->largest) {
+		stats->cap = 2 * stats->keep + BUFFER_LEAST;
+		stats->largest = malloc((stats->cap + TPD_STATS_SLACK) * sizeof(*stats->largest));
+		if (!stats->largest)
+			return tpd_fail_nomem(err);
+	}
+	if (survey->bar > stats->bar) { /* so many are above it in this chunk alone */
 		size_t above;
 
-		if (status != TPD_OK)
-			return status;
+		stats->bar = survey->bar;
+		if (stats->kept > 0)
+			stats->kept = stats->kernels->between(stats->largest, stats->kept, stats->bar, INFINITY, stats->largest, &above);
+	}
+	for (size_t i = 0, n, above; i < samples; i += n) {
+		if (stats->kept == stats->cap)
+			cut_back(stats);
 		n = TPD_MIN(samples - i, stats->cap - stats->kept);
 		stats->kept += stats->kernels->between(sample + i, n, stats->bar, INFINITY, stats->largest + stats->kept, &above);
 	}
@@ -307,18 +293,20 @@ static bool count_percentiles(struct tpd_stats *stats)
 		bins[k] = bin;
 		larger[k] = above;
 	}
-	for (unsigned k = 0; k < TPD_SPARSITY_PCTS; k++) {
+	for (unsigned k = 0; k < TPD_SPARSITY_PCTS; k++) { /* the lowest first: the later ones are no smaller, so the smaller go */
 		double from, to;
 		size_t n;
 
 		if (bins[k] == BINS)
 			continue;
-		from = bins[k] == 0 ? -1 : double_of(low + ((uint64_t)bins[k] << shift) - 1);
+		from = bins[k] == 0 ? 0 : double_of(low + ((uint64_t)bins[k] << shift) - 1);
 		to = bins[k] == BINS - 1 ? INFINITY : double_of(low + ((uint64_t)(bins[k] + 1) << shift) - 1);
 		n = stats->kernels->between(stats->largest, stats->kept, from, to, behind, &above);
 		assert(above == larger[k] && above_percentile(stats, k) - above < n);
 		select_rank(behind, n, above_percentile(stats, k) - above);
 		stats->percentile[k] = behind[above_percentile(stats, k) - above];
+		if (k + 1 < TPD_SPARSITY_PCTS)
+			stats->kept = stats->kernels->between(stats->largest, stats->kept, from, INFINITY, stats->largest, &above);
 	}
 	return true;
 }
@@ -328,7 +316,7 @@ void tpd_stats_end_survey(struct tpd_stats *stats)
 	if (stats->kept > 0) {
 		size_t need = above_percentile(stats, 0) + 1;
 
-		if (stats->kept > need + need / 4)
+		if (stats->kept > 2 * need)
 			raise_bar(stats, need);
 		if (stats->kept < COUNT_FROM || !count_percentiles(stats))
 			select_percentiles(stats);
@@ -368,15 +356,15 @@ static enum tpd_status make_gaps(struct tpd_stats *stats, size_t gap, struct tpd
 	return TPD_OK;
 }
 
-/* The gaps before these positions, one past each kept element. */
-static enum tpd_status add_gaps(struct tpd_stats *stats, const uint64_t *next, size_t n, struct tpd_err *err)
+/* The gaps before these kept elements, counted from `first`. */
+static enum tpd_status add_gaps(struct tpd_stats *stats, uint64_t first, const uint32_t *places, size_t n, struct tpd_err *err)
 {
 	uint64_t last = stats->last;
 
 	for (size_t i = 0; i < n; i++) {
-		uint64_t gap = next[i] - last;
+		uint64_t next = first + places[i] + 1, gap = next - last;
 
-		last = next[i];
+		last = next;
 		if (gap >= stats->gaps->room && gap < stats->gap_kinds) {
 			enum tpd_status status = make_gaps(stats, (size_t)gap, err);
 
@@ -393,49 +381,16 @@ static enum tpd_status add_gaps(struct tpd_stats *stats, const uint64_t *next, s
 	return TPD_OK;
 }
 
-static uint64_t kept_word(const uint8_t *kept, size_t from, size_t n)
-{
-	uint8_t bytes[8] = {0};
-
-	if (n - from >= 64)
-		return tpd_get_u64(kept + from / 8);
-	memcpy(bytes, kept + from / 8, (n - from + 7) / 8);
-	return tpd_get_u64(bytes) & ((UINT64_C(1) << (n - from)) - 1);
-}
-
-/* The bits of a word as positions; a few are written in any case, since how many there are can seldom be guessed. */
-static size_t put_positions(uint64_t word, uint64_t first, uint64_t *out)
-{
-	const uint64_t top = UINT64_C(1) << 63;
-	size_t n = 0, count;
-	uint64_t pairs = word - (word >> 1 & UINT64_C(0x5555555555555555));
-
-	pairs = (pairs & UINT64_C(0x3333333333333333)) + (pairs >> 2 & UINT64_C(0x3333333333333333));
-	count = (size_t)(((pairs + (pairs >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f)) * UINT64_C(0x0101010101010101) >> 56);
-	do {
-		for (unsigned i = 0; i < POSITIONS_STEP; i++, word &= word - 1)
-			out[n + i] = first + (unsigned)__builtin_ctzll(word | top) + 1;
-		n += POSITIONS_STEP;
-	} while (n < count);
-	return count;
-}
-
 enum tpd_status tpd_stats_add_count(struct tpd_stats *stats, const struct tpd_count *count, const uint8_t *kept,
 				    size_t n, struct tpd_err *err)
 {
-	uint64_t next[POSITIONS + 64 + POSITIONS_STEP];
+	uint32_t places[PLACES + TPD_STATS_SLACK];
 	enum tpd_status status = stats->gaps ? TPD_OK : make_gaps(stats, 0, err);
-	size_t found = 0;
 
-	for (size_t from = 0; !status && from < n; from += 64) {
-		uint64_t word = kept_word(kept, from, n);
+	for (size_t from = 0; !status && from < n; from += PLACES) {
+		size_t found = stats->kernels->places(kept + from / 8, TPD_MIN(n - from, (size_t)PLACES), places);
 
-		if (word != 0)
-			found += put_positions(word, stats->element + from, next + found);
-		if (found >= POSITIONS || n - from <= 64) {
-			status = add_gaps(stats, next, found, err);
-			found = 0;
-		}
+		status = add_gaps(stats, stats->element + from, places, found, err);
 	}
 	if (status)
 		return status;

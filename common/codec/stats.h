@@ -32,6 +32,7 @@ struct tpd_survey {
 	double value_min, value_max, value_sum2;
 	uint64_t pairs, sampled, zeros, raw[TPD_SPARSITY_REAL], ulps[TPD_SPARSITY_ULPS];
 	double delta_min, delta_max, delta_sum2, abs_max;
+	double bar; /* what is not larger was left out of the sample, since it cannot matter */
 };
 
 struct tpd_count {

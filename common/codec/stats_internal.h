@@ -36,10 +36,12 @@ struct tpd_survey_kernels {
 	size_t (*survey)(const struct tpd_survey_task *task, struct tpd_survey *out, double *sample);
 	void (*count)(const struct tpd_count_task *task, struct tpd_count *out, uint8_t *kept);
 	/*
-	 * Those of n values with low < v <= high, in order, to out, which has room for TPD_STATS_SLACK more and may be v itself; returns how
-	 * many. *out_above: values above high.
+	 * Those of n values, none negative, with low < v <= high, in order, to out, which has room for TPD_STATS_SLACK more and may be v
+	 * itself; returns how many. *out_above: values above high.
 	 */
 	size_t (*between)(const double *v, size_t n, double low, double high, double *out, size_t *out_above);
+	/* Which of n bits are set, ascending; room for n + TPD_STATS_SLACK. */
+	size_t (*places)(const uint8_t *kept, size_t n, uint32_t *out);
 };
 
 extern const struct tpd_survey_kernels tpd_survey_scalar, tpd_survey_avx2, tpd_survey_avx512;

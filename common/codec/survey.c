@@ -36,7 +36,12 @@ static size_t between(const double *v, size_t n, double low, double high, double
 	return between_plain(v, n, low, high, out, out_above);
 }
 
-const struct tpd_survey_kernels tpd_survey_scalar = {survey, count, between};
+static size_t places(const uint8_t *kept, size_t n, uint32_t *out)
+{
+	return places_plain(kept, n, out);
+}
+
+const struct tpd_survey_kernels tpd_survey_scalar = {survey, count, between, places};
 
 /* --- the bar --- */
 
@@ -84,6 +89,7 @@ void tpd_survey_chunk(const struct tpd_stats *stats, const uint8_t *x, const uin
 		*out = (struct tpd_survey){.count = n};
 		*out_samples = stats->kernels->survey(&task, out, sample);
 	}
+	out->bar = task.bar;
 	fesetenv(&caller);
 }
 

@@ -24,7 +24,12 @@ static size_t between(const double *v, size_t n, double low, double high, double
 	return between_plain(v, n, low, high, out, out_above);
 }
 
-const struct tpd_survey_kernels tpd_survey_avx2 = {survey, count, between};
+static size_t places(const uint8_t *kept, size_t n, uint32_t *out)
+{
+	return places_plain(kept, n, out);
+}
+
+const struct tpd_survey_kernels tpd_survey_avx2 = {survey, count, between, places};
 
 #else
 

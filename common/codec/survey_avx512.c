@@ -2,16 +2,20 @@
  * survey_avx512.c - the loops of the statistics for CPUs with AVX-512 F, BW, DQ, VL, VBMI2 and CD.
  *
  * Sixteen elements to a register, as floats; their values and differences also as doubles, for what is summed up, in the lanes of the plain
- * loops. Which elements take part (they exist, they are finite) is a mask, so there is no second way for those that do not.
+ * loops. A round of 64 elements that are all there and finite, as is their difference in single precision, is known by its largest size; the
+ * others are done apart, with masks for those that take part.
  *
  *     thresholds  are compared with the difference in single precision. Rounding keeps order, so that decides for all but the few floats
  *                 that a threshold, or a neighbour of it, rounds to. A table has these at places that their bits name, so that
  *                 one look-up finds out that none of them is there; else the doubles are compared.
- *     ulps        a distance whose leading bit is copied to all below it has bit k where it is 2^k or more. So 16 registers of them are added
+ *     extremes    of the difference are looked for in a round only where its largest size may be one.
+ *     ulps        a distance whose leading bit is copied to all below it has bit k where it is 2^k or more. So 64 registers of them are added
  *                 up as carry-save adders do, by bits, and only their carries are counted.
  *
  * F64 takes the plain loops. Rejected: a counter in memory for each bit length (an access for each element); adding 1 by mask
- * for each of the 17 thresholds (34 operations instead of 6 for a register).
+ * for each of the 17 thresholds (34 operations instead of 6 for a register);
+ * comparisons of doubles beside vcompresspd (a family 25 model 17 needs 6 cycles for the two, 4 when the sign of a difference of their
+ * bits makes the mask).
  */
 #include "base/tpd.h"
 
@@ -36,8 +40,9 @@ INLINE __m512i set(uint32_t v)
 INLINE __m512i load_bits(const enum tpd_dtype dtype, const uint8_t *from, __mmask16 lanes)
 {
 	if (dtype == TPD_DTYPE_F32)
-		return _mm512_maskz_loadu_epi32(lanes, from);
-	return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from));
+		return lanes == 0xffff ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi32(lanes, from);
+	return _mm512_cvtepu16_epi32(lanes == 0xffff ? _mm256_loadu_si256((const __m256i *)(const void *)from)
+						     : _mm256_maskz_loadu_epi16(lanes, from));
 }
 
 INLINE __m512 float_of(const enum tpd_dtype dtype, __m512i bits)
@@ -57,6 +62,14 @@ INLINE __m512d low_doubles(__m512 v)
 INLINE __m512d high_doubles(__m512 v)
 {
 	return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+}
+
+/* The same of elements in memory, which for F32 costs less than to take them out of a register. */
+INLINE __m512d doubles_at(const enum tpd_dtype dtype, const uint8_t *from, __m512 v, bool high)
+{
+	if (dtype == TPD_DTYPE_F32)
+		return _mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(const void *)(from + (high ? 32 : 0)))));
+	return high ? high_doubles(v) : low_doubles(v);
 }
 
 INLINE __m512i magnitude_of(const enum tpd_dtype dtype, __m512i bits)
@@ -101,7 +114,6 @@ struct doubts {
 	/* a float at the place that 4 of its bits name; what is in no place is all ones, which is the size of nothing */
 	uint32_t table[16];
 	unsigned shift;
-	bool all; /* there is no such table: everything is in doubt */
 };
 
 static float shift_double(double v, int by)
@@ -132,7 +144,8 @@ static void doubt(struct doubts *doubts, double limit)
 	}
 }
 
-static void make_table(struct doubts *doubts)
+/* False: no four bits tell them apart. */
+static bool make_table(struct doubts *doubts)
 {
 	for (doubts->shift = 0; doubts->shift < 28; doubts->shift++) {
 		bool clash = false;
@@ -146,21 +159,41 @@ static void make_table(struct doubts *doubts)
 			*place = doubts->list[i];
 		}
 		if (!clash)
-			return;
+			return true;
 	}
-	doubts->all = true;
+	return false;
 }
 
-INLINE __mmask16 in_doubt(__m512 size, __m512i table, __m128i shift, __mmask16 all)
+/* Not 0 where a size is none of those at its place. */
+INLINE __m512i surely(__m512i size, __m512i places, __m512i table)
 {
-	__m512i bits = _mm512_castps_si512(size);
+	return _mm512_xor_si512(_mm512_permutexvar_epi32(places, table), size);
+}
 
-	return all | _mm512_cmpeq_epi32_mask(_mm512_permutexvar_epi32(_mm512_srl_epi32(bits, shift), table), bits);
+INLINE __m512i least_of(const __m512i v[4])
+{
+	return _mm512_min_epu32(_mm512_min_epu32(v[0], v[1]), _mm512_min_epu32(v[2], v[3]));
+}
+
+INLINE __m512i most_of(const __m512i v[4])
+{
+	return _mm512_max_epu32(_mm512_max_epu32(v[0], v[1]), _mm512_max_epu32(v[2], v[3]));
+}
+
+INLINE bool any_zero(__m512i v)
+{
+	return _mm512_testn_epi32_mask(v, v) != 0;
 }
 
 /* --- first pass --- */
 
 #define BITS TPD_SPARSITY_ULPS
+#define UPPER 2u /* thresholds from this one on are often above all of a round */
+#define ROUND_BLOCKS 4u
+#define ROUND (ROUND_BLOCKS * BLOCK)
+_Static_assert(ROUND == TPD_STATS_BLOCK, "one is sampled as a whole");
+#define LARGEST UINT32_C(0x7f7fffff) /* finite float */
+#define EACH for (unsigned b = 0; b < ROUND_BLOCKS; b++)
 
 /* a + b + c by bits: sum and carry. */
 INLINE __m512i add3(__m512i *sum, __m512i b, __m512i c)
@@ -171,171 +204,306 @@ INLINE __m512i add3(__m512i *sum, __m512i b, __m512i c)
 	return _mm512_ternarylogic_epi32(a, b, c, 0xe8);
 }
 
-/* How often each bit is set in 16 words, `times` times. */
+/* How often each bit is set in 16 words, `times` times, is added. */
 INLINE void count_bits(__m512i words, uint64_t times, uint64_t counts[BITS])
 {
 	for (unsigned k = 0; k < BITS; k++)
-		counts[k] += times * (uint64_t)(unsigned)__builtin_popcount(_mm512_test_epi32_mask(words, set(1u << k)));
+		counts[k] += times * (uint64_t)(unsigned)_mm_popcnt_u32(_mm512_test_epi32_mask(words, set(1u << k)));
 }
 
+/* Four words of one weight; returns what has four times that. */
+INLINE __m512i add4(__m512i *ones, __m512i *twos, const __m512i words[4])
+{
+	__m512i low = add3(ones, words[0], words[1]), high = add3(ones, words[2], words[3]);
+
+	return add3(twos, low, high);
+}
+
+/* What is summed up: kept in registers. */
 struct sums {
-	__m512d value2[2], delta2[2], delta_min[2], delta_max[2];
-	__m512 value_min, value_max;
+	__m512d value2[2], delta2[2];
+	__m512i order_min, order_max; /* of the value */
 	__m512i below[TPD_SPARSITY_REAL];
+};
+
+/* What is seldom changed. */
+struct rest {
+	double delta_min, delta_max;
+	struct tpd_survey *out;
+	double *sample;
+	size_t samples;
 };
 
 struct context {
 	__m512i table;
-	__m128i shift;
-	__mmask16 all;
-	__m512 thresholds[TPD_SPARSITY_REAL];
+	__m512i thresholds[TPD_SPARSITY_REAL]; /* bits of floats, whose order is theirs */
 	__m512d bar;
 };
 
+/* The order-preserving integer: what is negative is subtracted from 0. Both zeros are 0. */
+INLINE __m512i order_of(const enum tpd_dtype dtype, __m512i bits)
+{
+	const __m512i top = set(dtype == TPD_DTYPE_F32 ? UINT32_C(0x80000000) : UINT32_C(0x8000));
+
+	return _mm512_mask_sub_epi32(bits, _mm512_test_epi32_mask(bits, top), top, bits);
+}
+
+/* The other way, of a finite one. */
+INLINE double value_of_order(const enum tpd_dtype dtype, int32_t order)
+{
+	const uint32_t top = dtype == TPD_DTYPE_F32 ? UINT32_C(0x80000000) : UINT32_C(0x8000);
+
+	return value_of(dtype, order < 0 ? top - (uint32_t)order : (uint32_t)order);
+}
+
+/* Distance in ulps, modulo 2^32, which makes none small that is not, with all bits below the leading one. */
+INLINE __m512i smeared_distance(__m512i x_order, __m512i w_order)
+{
+	return _mm512_srlv_epi32(set(UINT32_MAX), _mm512_lzcnt_epi32(_mm512_abs_epi32(_mm512_sub_epi32(x_order, w_order))));
+}
+
+INLINE __m512i add_where(__m512i counts, __mmask16 lanes)
+{
+	return _mm512_mask_sub_epi32(counts, lanes, counts, set(UINT32_MAX));
+}
+
+/* Which are above the bar, none being negative: by their bits, since a comparison of doubles gets in the way of what compresses. */
+INLINE __mmask8 above_of(__m512d size, __m512d bar)
+{
+	return _mm512_movepi64_mask(_mm512_sub_epi64(_mm512_castpd_si512(bar), _mm512_castpd_si512(size)));
+}
+
+/* Those above the bar, appended. */
 INLINE size_t put_above(__m512d size, __mmask8 lanes, __m512d bar, double *out)
 {
-	__mmask8 above = _mm512_mask_cmp_pd_mask(lanes, size, bar, _CMP_GT_OQ);
+	const __mmask8 above = lanes & above_of(size, bar);
 
 	_mm512_storeu_pd(out, _mm512_maskz_compress_pd(above, size));
 	return (size_t)(unsigned)_mm_popcnt_u32(above);
 }
 
-/* 16 elements or fewer. Returns their distances in ulps, each with all bits below the leading one. */
-INLINE __m512i survey_block(const enum tpd_dtype dtype, const bool with_delta, const struct context *context, struct sums *sums, const uint8_t *x,
-			    const uint8_t *w, __mmask16 lanes, bool sampled, struct tpd_survey *out, double *sample, size_t *samples)
+/* A round in which some are not there or not finite, or their difference is not in single precision. */
+static __attribute__((noinline, cold)) void survey_odd(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, size_t n, bool sampled,
+						       const struct context *context, struct sums *sums, struct rest *rest, __m512i near[4])
 {
 	const __m512i infinite = set((uint32_t)exponent_mask(dtype));
-	__m512i bits = load_bits(dtype, x, lanes), old_bits, magnitude = magnitude_of(dtype, bits), old_magnitude, distance;
-	__mmask16 finite = _mm512_mask_cmplt_epu32_mask(lanes, magnitude, infinite), pairs, signs;
-	__m512 v = float_of(dtype, bits), w1, size;
-	__m512d v0 = low_doubles(v), v1 = high_doubles(v), d0, d1;
-	__mmask8 f0 = (__mmask8)finite, f1 = (__mmask8)(finite >> 8), p0, p1;
+	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
 
-	sums->value2[0] = _mm512_mask3_fmadd_pd(v0, v0, sums->value2[0], f0); /* v * v is exact, of any float */
-	sums->value2[1] = _mm512_mask3_fmadd_pd(v1, v1, sums->value2[1], f1);
-	sums->value_min = _mm512_mask_min_ps(sums->value_min, finite, v, sums->value_min);
-	sums->value_max = _mm512_mask_max_ps(sums->value_max, finite, v, sums->value_max);
-	if (__builtin_expect(finite != 0xffffu, 0)) {
-		unsigned absent = (unsigned)_mm_popcnt_u32((uint16_t)~finite), inf;
+	EACH {
+		const __mmask16 lanes = n > b * BLOCK ? first_lanes(n - b * BLOCK) : 0;
+		__m512i bits = load_bits(dtype, x + b * BLOCK * width, lanes), old, order, magnitude = magnitude_of(dtype, bits);
+		__mmask16 finite = _mm512_mask_cmplt_epu32_mask(lanes, magnitude, infinite), pairs;
+		__m512 v = float_of(dtype, bits), w1;
+		__m512d v0 = low_doubles(v), v1 = high_doubles(v), d0, d1;
+		unsigned inf = (unsigned)_mm_popcnt_u32(_mm512_mask_cmpeq_epi32_mask(lanes, magnitude, infinite));
+		unsigned count = (unsigned)_mm_popcnt_u32(finite);
 
-		inf = (unsigned)_mm_popcnt_u32(_mm512_mask_cmpeq_epi32_mask(lanes, magnitude, infinite));
-		out->inf += inf;
-		out->nan += (unsigned)_mm_popcnt_u32(lanes) - (BLOCK - absent) - inf;
-		out->finite -= absent;
-	}
-	if (!with_delta)
-		return magnitude;
-	old_bits = load_bits(dtype, w, lanes);
-	old_magnitude = magnitude_of(dtype, old_bits);
-	pairs = _mm512_mask_cmplt_epu32_mask(finite, old_magnitude, infinite);
-	if (__builtin_expect(pairs != 0xffffu, 0)) {
-		out->pairs -= BLOCK - (unsigned)_mm_popcnt_u32(pairs);
-		out->sampled -= sampled ? BLOCK - (unsigned)_mm_popcnt_u32(pairs) : 0;
-	}
-	p0 = (__mmask8)pairs;
-	p1 = (__mmask8)(pairs >> 8);
-	w1 = float_of(dtype, old_bits);
-	d0 = _mm512_sub_pd(v0, low_doubles(w1));
-	d1 = _mm512_sub_pd(v1, high_doubles(w1));
-	sums->delta2[0] = _mm512_mask_add_pd(sums->delta2[0], p0, sums->delta2[0], _mm512_mul_pd(d0, d0));
-	sums->delta2[1] = _mm512_mask_add_pd(sums->delta2[1], p1, sums->delta2[1], _mm512_mul_pd(d1, d1));
-	sums->delta_min[0] = _mm512_mask_min_pd(sums->delta_min[0], p0, d0, sums->delta_min[0]);
-	sums->delta_min[1] = _mm512_mask_min_pd(sums->delta_min[1], p1, d1, sums->delta_min[1]);
-	sums->delta_max[0] = _mm512_mask_max_pd(sums->delta_max[0], p0, d0, sums->delta_max[0]);
-	sums->delta_max[1] = _mm512_mask_max_pd(sums->delta_max[1], p1, d1, sums->delta_max[1]);
-	if (sampled) {
-		*samples += put_above(_mm512_abs_pd(d0), p0, context->bar, sample + *samples);
-		*samples += put_above(_mm512_abs_pd(d1), p1, context->bar, sample + *samples);
-	}
-	size = single_size(v, w1);
-	if (__builtin_expect(in_doubt(size, context->table, context->shift, context->all) != 0, 0)) {
+		rest->out->inf += inf;
+		rest->out->nan += (unsigned)_mm_popcnt_u32(lanes) - count - inf;
+		rest->out->finite += count;
+		sums->value2[0] = _mm512_mask3_fmadd_pd(v0, v0, sums->value2[0], (__mmask8)finite);
+		sums->value2[1] = _mm512_mask3_fmadd_pd(v1, v1, sums->value2[1], (__mmask8)(finite >> 8));
+		order = order_of(dtype, bits);
+		sums->order_min = _mm512_mask_min_epi32(sums->order_min, finite, order, sums->order_min);
+		sums->order_max = _mm512_mask_max_epi32(sums->order_max, finite, order, sums->order_max);
+		if (!w)
+			continue;
+		old = load_bits(dtype, w + b * BLOCK * width, lanes);
+		pairs = _mm512_mask_cmplt_epu32_mask(finite, magnitude_of(dtype, old), infinite);
+		count = (unsigned)_mm_popcnt_u32(pairs);
+		rest->out->pairs += count;
+		rest->out->sampled += sampled ? count : 0;
+		w1 = float_of(dtype, old);
+		d0 = _mm512_sub_pd(v0, low_doubles(w1));
+		d1 = _mm512_sub_pd(v1, high_doubles(w1));
+		sums->delta2[0] = _mm512_mask_add_pd(sums->delta2[0], (__mmask8)pairs, sums->delta2[0], _mm512_mul_pd(d0, d0));
+		sums->delta2[1] = _mm512_mask_add_pd(sums->delta2[1], (__mmask8)(pairs >> 8), sums->delta2[1], _mm512_mul_pd(d1, d1));
+		rest->delta_min = fmin(rest->delta_min, _mm512_mask_reduce_min_pd((__mmask8)pairs, d0));
+		rest->delta_min = fmin(rest->delta_min, _mm512_mask_reduce_min_pd((__mmask8)(pairs >> 8), d1));
+		rest->delta_max = fmax(rest->delta_max, _mm512_mask_reduce_max_pd((__mmask8)pairs, d0));
+		rest->delta_max = fmax(rest->delta_max, _mm512_mask_reduce_max_pd((__mmask8)(pairs >> 8), d1));
+		if (sampled) {
+			rest->samples += put_above(_mm512_abs_pd(d0), (__mmask8)pairs, context->bar, rest->sample + rest->samples);
+			rest->samples += put_above(_mm512_abs_pd(d1), (__mmask8)(pairs >> 8), context->bar, rest->sample + rest->samples);
+		}
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			sums->below[k] = _mm512_mask_sub_epi32(sums->below[k], pairs & exactly(v, w1, tpd_sparsity_thresholds[k], false),
-							       sums->below[k], set(UINT32_MAX));
-	} else {
-		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			sums->below[k] = _mm512_mask_sub_epi32(sums->below[k],
-							       _mm512_mask_cmp_ps_mask(pairs, size, context->thresholds[k], _CMP_LT_OQ),
-							       sums->below[k], set(UINT32_MAX));
+			rest->out->raw[k] += (unsigned)_mm_popcnt_u32(pairs & exactly(v, w1, tpd_sparsity_thresholds[k], false));
+		near[b] = _mm512_maskz_mov_epi32(pairs, smeared_distance(order, order_of(dtype, old)));
 	}
-	signs = _mm512_test_epi32_mask(_mm512_xor_si512(bits, old_bits), set(dtype == TPD_DTYPE_F32 ? 0x80000000u : 0x8000u));
-	distance = _mm512_abs_epi32(_mm512_sub_epi32(magnitude, old_magnitude));
-	distance = _mm512_mask_add_epi32(distance, signs, magnitude, old_magnitude);
-	return _mm512_maskz_srlv_epi32(pairs, set(UINT32_MAX), _mm512_lzcnt_epi32(distance));
 }
 
-#define ROUND (4 * BLOCK)
-_Static_assert(ROUND == TPD_STATS_BLOCK, "one is sampled as a whole");
+/* A round of finite ones in which a size may be on the other side of a threshold than it is as a float: corrects what was counted. */
+static __attribute__((noinline, cold)) void correct(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, struct tpd_survey *out)
+{
+	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
+
+	EACH {
+		__m512 v = float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff));
+		__m512 w1 = float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff));
+
+		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
+			const __m512 threshold = _mm512_set1_ps((float)tpd_sparsity_thresholds[k]);
+
+			out->raw[k] += (uint64_t)_mm_popcnt_u32(exactly(v, w1, tpd_sparsity_thresholds[k], false));
+			out->raw[k] -= (uint64_t)_mm_popcnt_u32(_mm512_cmp_ps_mask(single_size(v, w1), threshold, _CMP_LT_OQ));
+		}
+	}
+}
+
+/* A round that may have a new extreme. Returns the size below which no other one has. */
+static __attribute__((noinline, cold)) float new_extremes(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, struct rest *rest)
+{
+	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
+	__m512d min = _mm512_set1_pd(rest->delta_min), max = _mm512_set1_pd(rest->delta_max);
+
+	EACH {
+		__m512 v = float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff));
+		__m512 w1 = float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff));
+		__m512d low = _mm512_sub_pd(low_doubles(v), low_doubles(w1)), high = _mm512_sub_pd(high_doubles(v), high_doubles(w1));
+
+		min = _mm512_min_pd(min, _mm512_min_pd(low, high));
+		max = _mm512_max_pd(max, _mm512_max_pd(low, high));
+	}
+	rest->delta_min = _mm512_reduce_min_pd(min);
+	rest->delta_max = _mm512_reduce_max_pd(max);
+	return rest->delta_min < 0 && rest->delta_max > 0 ? (float)fmin(-rest->delta_min, rest->delta_max) : 0;
+}
+
+/* 64 elements, as survey_vectors() wants them. small: all of them are below the upper thresholds. */
+INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, const bool sampled, const bool small, const uint8_t *x,
+			 const uint8_t *w, const struct context *context, const __m512i size[4], struct sums *sums, struct rest *rest, __m512i near[4])
+{
+	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
+	double *sample = rest->sample + rest->samples;
+
+	EACH {
+		const __m512i bits = load_bits(dtype, x + b * BLOCK * width, 0xffff);
+		const __m512 v = float_of(dtype, bits);
+		const __m512i order = order_of(dtype, bits);
+		const __m512d v0 = doubles_at(dtype, x + b * BLOCK * width, v, false), v1 = doubles_at(dtype, x + b * BLOCK * width, v, true);
+
+		sums->value2[0] = _mm512_fmadd_pd(v0, v0, sums->value2[0]); /* v * v is exact, of any float */
+		sums->value2[1] = _mm512_fmadd_pd(v1, v1, sums->value2[1]);
+		sums->order_min = _mm512_min_epi32(order, sums->order_min);
+		sums->order_max = _mm512_max_epi32(order, sums->order_max);
+		if (with_delta) {
+			const __m512i old = load_bits(dtype, w + b * BLOCK * width, 0xffff);
+			const __m512 w1 = float_of(dtype, old);
+			const __m512d d0 = _mm512_sub_pd(v0, doubles_at(dtype, w + b * BLOCK * width, w1, false));
+			const __m512d d1 = _mm512_sub_pd(v1, doubles_at(dtype, w + b * BLOCK * width, w1, true));
+
+			sums->delta2[0] = _mm512_add_pd(sums->delta2[0], _mm512_mul_pd(d0, d0));
+			sums->delta2[1] = _mm512_add_pd(sums->delta2[1], _mm512_mul_pd(d1, d1));
+			if (sampled) {
+				sample += put_above(_mm512_abs_pd(d0), 0xff, context->bar, sample);
+				sample += put_above(_mm512_abs_pd(d1), 0xff, context->bar, sample);
+			}
+			for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
+				if (k < UPPER || !small)
+					sums->below[k] = add_where(sums->below[k], _mm512_cmplt_epu32_mask(size[b], context->thresholds[k]));
+			near[b] = smeared_distance(order, order_of(dtype, old));
+		}
+	}
+	rest->samples = (size_t)(sample - rest->sample);
+}
 
 INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, const struct tpd_survey_task *task, const struct doubts *doubts,
 			     struct lanes *lanes, struct tpd_survey *out, double *sample)
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
-	const __m512i zero = _mm512_setzero_si512();
-	__m512i ones = zero, twos = zero, fours = zero, eights = zero, quads[4], eight;
+	const __m512i zero = _mm512_setzero_si512(), largest = set(LARGEST);
+	__m512i ones[3] = {zero, zero, zero}, twos[3] = {zero, zero, zero}, wait[2][4];
 	uint64_t far[BITS] = {0};
-	struct context context = {_mm512_loadu_si512(doubts->table), _mm_cvtsi32_si128((int)doubts->shift), doubts->all ? 0xffff : 0,
-				  {_mm512_setzero_ps()}, _mm512_set1_pd(task->bar)};
+	struct context context = {_mm512_loadu_si512(doubts->table), {zero}, _mm512_set1_pd(task->bar)};
+	struct rest rest = {INFINITY, -INFINITY, out, sample, 0};
 	struct sums sums;
-	size_t samples = 0, round = 0;
+	__m512i extreme = zero;
+	size_t round = 0, left = task->stride > 0 ? (size_t)(task->first / TPD_STATS_BLOCK % task->stride) : 0;
+	uint64_t plain = 0, plain_sampled = 0, plain_small = 0; /* rounds in which all are finite */
 
-	for (unsigned h = 0; h < 2; h++) {
+	for (unsigned h = 0; h < 2; h++)
 		sums.value2[h] = sums.delta2[h] = _mm512_setzero_pd();
-		sums.delta_min[h] = _mm512_set1_pd(INFINITY);
-		sums.delta_max[h] = _mm512_set1_pd(-INFINITY);
-	}
-	sums.value_min = _mm512_set1_ps(INFINITY);
-	sums.value_max = _mm512_set1_ps(-INFINITY);
+	sums.order_min = set(INT32_MAX);
+	sums.order_max = set(UINT32_C(0x80000000));
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 		sums.below[k] = zero;
-		context.thresholds[k] = _mm512_set1_ps((float)tpd_sparsity_thresholds[k]);
+		context.thresholds[k] = _mm512_castps_si512(_mm512_set1_ps((float)tpd_sparsity_thresholds[k]));
 	}
 	for (size_t i = 0; i < task->n; i += ROUND) {
-		const bool sampled = with_delta && (task->first + i) / TPD_STATS_BLOCK % task->stride == 0;
-		__m512i near[4], two[2];
+		const uint8_t *x = task->x + i * width, *w = with_delta ? task->w + i * width : NULL;
+		const bool sampled = with_delta && left == 0;
+		__m512i near[4], size[4], most = set(UINT32_MAX);
 
-		for (unsigned b = 0; b < 4; b++) {
-			size_t at = i + b * BLOCK;
-			__mmask16 there = at < task->n ? first_lanes(task->n - at) : 0;
+		left = left + 1 == task->stride ? 0 : left + 1;
+		if (task->n - i >= ROUND) {
+			EACH {
+				__m512 v = float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff));
 
-			near[b] = survey_block(dtype, with_delta, &context, &sums, task->x + at * width, with_delta ? task->w + at * width : NULL,
-					       there, sampled, out, sample, &samples);
+				if (with_delta)
+					v = _mm512_sub_ps(v, float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff)));
+				size[b] = _mm512_castps_si512(_mm512_abs_ps(v));
+			}
+			most = most_of(size);
 		}
-		out->finite += ROUND;
+		if (__builtin_expect(_mm512_cmpgt_epu32_mask(most, largest) != 0, 0)) {
+			struct sums copy = sums;
+
+			survey_odd(dtype, x, w, task->n - i, sampled, &context, &copy, &rest, near);
+			sums = copy;
+		} else {
+			const bool small = _mm512_cmpge_epu32_mask(most, context.thresholds[UPPER]) == 0;
+
+			plain++;
+			plain_sampled += sampled;
+			plain_small += sampled && small;
+			if (sampled && small)
+				survey_round(dtype, with_delta, true, true, x, w, &context, size, &sums, &rest, near);
+			else if (sampled)
+				survey_round(dtype, with_delta, true, false, x, w, &context, size, &sums, &rest, near);
+			else
+				survey_round(dtype, with_delta, false, false, x, w, &context, size, &sums, &rest, near);
+			if (with_delta) {
+				EACH size[b] = surely(size[b], size[b], context.table);
+				if (__builtin_expect(any_zero(least_of(size)), 0))
+					correct(dtype, x, w, out);
+				if (__builtin_expect(_mm512_cmpge_epu32_mask(most, extreme) != 0, 0))
+					extreme = _mm512_castps_si512(_mm512_set1_ps(new_extremes(dtype, x, w, &rest)));
+			}
+		}
 		if (!with_delta)
 			continue;
-		out->pairs += ROUND;
-		out->sampled += sampled ? ROUND : 0;
-		two[0] = add3(&ones, near[0], near[1]);
-		two[1] = add3(&ones, near[2], near[3]);
-		quads[round++ % 4] = add3(&twos, two[0], two[1]);
+		wait[0][round++ % 4] = add4(&ones[0], &twos[0], near);
 		if (round % 4 != 0)
 			continue;
-		eight = add3(&fours, quads[0], quads[1]);
-		count_bits(add3(&eights, eight, add3(&fours, quads[2], quads[3])), 16, far);
+		wait[1][(round / 4 - 1) % 4] = add4(&ones[1], &twos[1], wait[0]);
+		if (round % 16 == 0)
+			count_bits(add4(&ones[2], &twos[2], wait[1]), 64, far);
 	}
-	for (size_t r = 0; r < round % 4; r++)
-		count_bits(quads[r], 4, far);
-	count_bits(ones, 1, far);
-	count_bits(twos, 2, far);
-	count_bits(fours, 4, far);
-	count_bits(eights, 8, far);
+	for (size_t r = 0; with_delta && r < round % 4; r++)
+		count_bits(wait[0][r], 4, far);
+	for (size_t r = 0; with_delta && r < round / 4 % 4; r++)
+		count_bits(wait[1][r], 16, far);
+	for (unsigned level = 0; with_delta && level < 3; level++) {
+		count_bits(ones[level], UINT64_C(1) << 2 * level, far);
+		count_bits(twos[level], UINT64_C(2) << 2 * level, far);
+	}
+	out->finite += plain * ROUND;
+	out->pairs += with_delta ? plain * ROUND : 0;
+	out->sampled += plain_sampled * ROUND;
 	for (unsigned k = 0; with_delta && k < BITS; k++)
 		out->ulps[k] = out->pairs - far[k];
 	out->zeros = out->ulps[0];
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		out->raw[k] = (uint32_t)_mm512_reduce_add_epi32(sums.below[k]);
+		out->raw[k] += (uint32_t)_mm512_reduce_add_epi32(sums.below[k]) + (k < UPPER ? 0 : plain_small * ROUND);
 	for (unsigned h = 0; h < 2; h++) {
 		_mm512_storeu_pd(lanes->value_sum2 + 8 * h, sums.value2[h]);
 		_mm512_storeu_pd(lanes->delta_sum2 + 8 * h, sums.delta2[h]);
-		_mm512_storeu_pd(lanes->delta_min + 8 * h, sums.delta_min[h]);
-		_mm512_storeu_pd(lanes->delta_max + 8 * h, sums.delta_max[h]);
 	}
-	_mm512_storeu_pd(lanes->value_min, low_doubles(sums.value_min));
-	_mm512_storeu_pd(lanes->value_min + 8, high_doubles(sums.value_min));
-	_mm512_storeu_pd(lanes->value_max, low_doubles(sums.value_max));
-	_mm512_storeu_pd(lanes->value_max + 8, high_doubles(sums.value_max));
-	return samples;
+	lanes->delta_min[0] = rest.delta_min;
+	lanes->delta_max[0] = rest.delta_max;
+	lanes->value_min[0] = value_of_order(dtype, _mm512_reduce_min_epi32(sums.order_min));
+	lanes->value_max[0] = value_of_order(dtype, _mm512_reduce_max_epi32(sums.order_max));
+	return rest.samples;
 }
 
 INLINE size_t survey_dtype(const enum tpd_dtype dtype, const struct tpd_survey_task *task, const struct doubts *doubts, struct lanes *lanes,
@@ -351,11 +519,11 @@ static size_t survey(const struct tpd_survey_task *task, struct tpd_survey *out,
 	struct lanes lanes;
 	size_t samples;
 
-	if (task->dtype == TPD_DTYPE_F64)
-		return survey_plain(task, out, sample);
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
 		doubt(&doubts, tpd_sparsity_thresholds[k]);
-	make_table(&doubts);
+	/* The lowest bits of these thresholds tell them apart, which saves a shift. */
+	if (task->dtype == TPD_DTYPE_F64 || !make_table(&doubts) || doubts.shift != 0)
+		return survey_plain(task, out, sample);
 	lanes_begin(&lanes);
 	if (task->dtype == TPD_DTYPE_F32)
 		samples = survey_dtype(TPD_DTYPE_F32, task, &doubts, &lanes, out, sample);
@@ -377,60 +545,91 @@ INLINE __mmask16 pairs_of(const enum tpd_dtype dtype, __m512i x, __m512i w)
 	return _mm512_mask_cmplt_epu32_mask(_mm512_cmplt_epu32_mask(magnitude_of(dtype, x), infinite), magnitude_of(dtype, w), infinite);
 }
 
+INLINE void put_kept(uint8_t *kept, uint64_t bits, size_t n)
+{
+	for (size_t b = 0; b < n; b += 8)
+		*kept++ = (uint8_t)(bits >> b);
+}
+
+/* As survey_odd(), and for sizes that may be on the other side of a limit. Returns which are kept. */
+static __attribute__((noinline, cold)) uint64_t count_odd(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, size_t n,
+							  const struct tpd_count_task *task, struct tpd_count *out)
+{
+	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
+	uint64_t kept = 0;
+
+	EACH {
+		const __mmask16 lanes = n > b * BLOCK ? first_lanes(n - b * BLOCK) : 0;
+		const __m512i bits = load_bits(dtype, x + b * BLOCK * width, lanes), old_bits = load_bits(dtype, w + b * BLOCK * width, lanes);
+		const __m512 new = float_of(dtype, bits), old = float_of(dtype, old_bits);
+		const __mmask16 pairs = lanes & pairs_of(dtype, bits, old_bits);
+
+		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
+			out->minmax[k] += (unsigned)_mm_popcnt_u32(pairs & exactly(new, old, task->limits[k], false));
+		kept |= (uint64_t)(pairs & exactly(new, old, task->bar, true)) << b * BLOCK;
+	}
+	return kept;
+}
+
 INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_task *task, const struct doubts *doubts, struct tpd_count *out,
 			  uint8_t *kept)
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
-	const __m512i table = _mm512_loadu_si512(doubts->table), minus = set(UINT32_MAX);
+	const __m512i table = _mm512_loadu_si512(doubts->table), largest = set(LARGEST);
 	const __m128i shift = _mm_cvtsi32_si128((int)doubts->shift);
-	const __m512 largest = _mm512_set1_ps(FLT_MAX), bar = _mm512_set1_ps((float)task->bar);
-	const __mmask16 all = doubts->all ? 0xffff : 0;
-	__m512 limits[TPD_SPARSITY_REAL];
-	__m512i below[TPD_SPARSITY_REAL];
+	const __m512i bar = _mm512_castps_si512(_mm512_set1_ps((float)task->bar)); /* positive floats are ordered as their bits are */
+	__m512i limits[TPD_SPARSITY_REAL], below[TPD_SPARSITY_REAL], lower;
 
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 		below[k] = _mm512_setzero_si512();
-		limits[k] = _mm512_set1_ps((float)task->limits[k]);
+		limits[k] = _mm512_castps_si512(_mm512_set1_ps((float)task->limits[k]));
 	}
-	for (size_t i = 0; i < task->n; i += BLOCK) {
-		const __mmask16 lanes = first_lanes(task->n - i);
-		const __m512i x = load_bits(dtype, task->x + i * width, lanes), w = load_bits(dtype, task->w + i * width, lanes);
-		const __m512 new = float_of(dtype, x), old = float_of(dtype, w), size = single_size(new, old);
-		__mmask16 under[TPD_SPARSITY_REAL], over;
+	lower = _mm512_max_epu32(limits[0], limits[1]);
+	for (size_t i = 0; i < task->n; i += ROUND) {
+		const uint8_t *x = task->x + i * width, *w = task->w + i * width;
+		__m512i size[4], sure[4];
+		__mmask64 over;
 
-		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			under[k] = _mm512_mask_cmp_ps_mask(lanes, size, limits[k], _CMP_LT_OQ);
-		over = _mm512_mask_cmp_ps_mask(lanes, size, bar, _CMP_GT_OQ);
-		if (__builtin_expect((in_doubt(size, table, shift, all) | _mm512_cmp_ps_mask(size, largest, _CMP_NLE_UQ)) != 0, 0)) {
-			const __mmask16 pairs = lanes & pairs_of(dtype, x, w);
-
-			for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-				under[k] = pairs & exactly(new, old, task->limits[k], false);
-			over = pairs & exactly(new, old, task->bar, true);
+		if (task->n - i < ROUND) {
+			put_kept(kept + i / 8, count_odd(dtype, x, w, task->n - i, task, out), task->n - i);
+			break;
 		}
-		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			below[k] = _mm512_mask_sub_epi32(below[k], under[k], below[k], minus);
-		kept[i / 8] = (uint8_t)over;
-		if (task->n - i > 8)
-			kept[i / 8 + 1] = (uint8_t)(over >> 8);
+		EACH {
+			size[b] = _mm512_castps_si512(single_size(float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff)),
+								  float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff))));
+			sure[b] = surely(size[b], _mm512_srl_epi32(size[b], shift), table);
+		}
+		if (__builtin_expect(any_zero(least_of(sure)) || _mm512_cmpgt_epu32_mask(most_of(size), largest) != 0, 0)) {
+			tpd_put_u64(kept + i / 8, count_odd(dtype, x, w, ROUND, task, out));
+			continue;
+		}
+		if (_mm512_cmplt_epu32_mask(least_of(size), lower) != 0) /* there are seldom any below the lower ones */
+			EACH {
+				below[0] = add_where(below[0], _mm512_cmplt_epu32_mask(size[b], limits[0]));
+				below[1] = add_where(below[1], _mm512_cmplt_epu32_mask(size[b], limits[1]));
+			}
+		EACH {
+			below[2] = add_where(below[2], _mm512_cmplt_epu32_mask(size[b], limits[2]));
+			below[3] = add_where(below[3], _mm512_cmplt_epu32_mask(size[b], limits[3]));
+		}
+		over = _mm512_kunpackd(_mm512_kunpackw(_mm512_cmpgt_epu32_mask(size[3], bar), _mm512_cmpgt_epu32_mask(size[2], bar)),
+				       _mm512_kunpackw(_mm512_cmpgt_epu32_mask(size[1], bar), _mm512_cmpgt_epu32_mask(size[0], bar)));
+		_store_mask64((__mmask64 *)(void *)(kept + i / 8), over);
 	}
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		out->minmax[k] = (uint32_t)_mm512_reduce_add_epi32(below[k]);
+		out->minmax[k] += (uint32_t)_mm512_reduce_add_epi32(below[k]);
 }
 
 static void count(const struct tpd_count_task *task, struct tpd_count *out, uint8_t *kept)
 {
 	struct doubts doubts = {.count = 0};
 
-	if (task->dtype == TPD_DTYPE_F64) {
-		count_plain(task, out, kept);
-		return;
-	}
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
 		doubt(&doubts, task->limits[k]);
 	doubt(&doubts, task->bar);
-	make_table(&doubts);
-	if (task->dtype == TPD_DTYPE_F32)
+	if (task->dtype == TPD_DTYPE_F64 || !make_table(&doubts))
+		count_plain(task, out, kept);
+	else if (task->dtype == TPD_DTYPE_F32)
 		count_vectors(TPD_DTYPE_F32, task, &doubts, out, kept);
 	else if (task->dtype == TPD_DTYPE_BF16)
 		count_vectors(TPD_DTYPE_BF16, task, &doubts, out, kept);
@@ -440,26 +639,84 @@ static void count(const struct tpd_count_task *task, struct tpd_count *out, uint
 
 /* --- selection --- */
 
+static size_t places(const uint8_t *kept, size_t n, uint32_t *out)
+{
+	static const uint8_t numbers[64] = {0,  1,  2,	3,  4,	5,  6,	7,  8,	9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+					    22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+					    44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+	const __m512i order = _mm512_loadu_si512(numbers);
+	size_t found = 0;
+
+	for (size_t i = 0; i < n; i += 64) {
+		const uint64_t word = kept_word(kept, i, n);
+		const size_t count = (size_t)_mm_popcnt_u64(word);
+		const __m512i in = _mm512_maskz_compress_epi8(word, order), first = set((uint32_t)i);
+
+		_mm512_storeu_si512(out + found, _mm512_add_epi32(_mm512_cvtepu8_epi32(_mm512_castsi512_si128(in)), first));
+		if (count > 16)
+			_mm512_storeu_si512(out + found + 16, _mm512_add_epi32(_mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(in, 1)), first));
+		if (count > 32)
+			_mm512_storeu_si512(out + found + 32, _mm512_add_epi32(_mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(in, 2)), first));
+		if (count > 48)
+			_mm512_storeu_si512(out + found + 48, _mm512_add_epi32(_mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(in, 3)), first));
+		found += count;
+	}
+	return found;
+}
+
+static size_t count_above(const double *v, size_t n, double high)
+{
+	const __m512d to = _mm512_set1_pd(high);
+	const __m512i minus = _mm512_set1_epi64(-1);
+	__m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+	size_t i = 0;
+
+	for (; i + 16 <= n; i += 16)
+		for (unsigned h = 0; h < 2; h++)
+			sums[h] = _mm512_mask_sub_epi64(sums[h], above_of(_mm512_loadu_pd(v + i + 8 * h), to), sums[h], minus);
+	for (; i < n; i += 8) {
+		const __mmask8 lanes = (__mmask8)first_lanes(n - i);
+
+		sums[0] = _mm512_mask_sub_epi64(sums[0], lanes & above_of(_mm512_maskz_loadu_pd(lanes, v + i), to), sums[0], minus);
+	}
+	return (size_t)_mm512_reduce_add_epi64(_mm512_add_epi64(sums[0], sums[1]));
+}
+
+INLINE size_t take_between(__m512d values, __mmask8 lanes, __m512d low, __m512d high, double *out, __m512i *above)
+{
+	const __mmask8 larger = lanes & above_of(values, high), found = lanes & above_of(values, low) & (__mmask8)~larger;
+
+	*above = _mm512_mask_sub_epi64(*above, larger, *above, _mm512_set1_epi64(-1));
+	_mm512_storeu_pd(out, _mm512_maskz_compress_pd(found, values));
+	return (size_t)(unsigned)_mm_popcnt_u32(found);
+}
+
 static size_t between(const double *v, size_t n, double low, double high, double *out, size_t *out_above)
 {
 	const __m512d from = _mm512_set1_pd(low), to = _mm512_set1_pd(high);
-	size_t taken = 0, above = 0;
+	__m512i above = _mm512_setzero_si512();
+	size_t taken = 0, i = 0;
 
-	for (size_t i = 0; i < n; i += 8) {
-		__mmask8 lanes = (__mmask8)first_lanes(n - i), larger, found;
-		__m512d values = _mm512_maskz_loadu_pd(lanes, v + i);
-
-		larger = _mm512_mask_cmp_pd_mask(lanes, values, to, _CMP_GT_OQ);
-		found = _mm512_mask_cmp_pd_mask(lanes, values, from, _CMP_GT_OQ) & (__mmask8)~larger;
-		_mm512_storeu_pd(out + taken, _mm512_maskz_compress_pd(found, values));
-		taken += (size_t)(unsigned)_mm_popcnt_u32(found);
-		above += (size_t)(unsigned)_mm_popcnt_u32(larger);
+	if (low >= high) {
+		*out_above = count_above(v, n, high);
+		return 0;
 	}
-	*out_above = above;
+	if (high == (double)INFINITY) { /* nothing is above */
+		for (; i + 8 <= n; i += 8)
+			taken += put_above(_mm512_loadu_pd(v + i), 0xff, from, out + taken);
+	}
+	for (; i + 8 <= n; i += 8)
+		taken += take_between(_mm512_loadu_pd(v + i), 0xff, from, to, out + taken, &above);
+	if (i < n) {
+		const __mmask8 lanes = (__mmask8)first_lanes(n - i);
+
+		taken += take_between(_mm512_maskz_loadu_pd(lanes, v + i), lanes, from, to, out + taken, &above);
+	}
+	*out_above = (size_t)_mm512_reduce_add_epi64(above);
 	return taken;
 }
 
-const struct tpd_survey_kernels tpd_survey_avx512 = {survey, count, between};
+const struct tpd_survey_kernels tpd_survey_avx512 = {survey, count, between, places};
 
 #else
 

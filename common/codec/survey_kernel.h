@@ -479,4 +479,42 @@ INLINE size_t between_plain(const double *v, size_t n, double low, double high, 
 	return taken;
 }
 
+INLINE uint64_t kept_word(const uint8_t *kept, size_t from, size_t n)
+{
+	uint8_t bytes[8] = {0};
+
+	if (n - from >= 64)
+		return tpd_get_u64(kept + from / 8);
+	memcpy(bytes, kept + from / 8, (n - from + 7) / 8);
+	return tpd_get_u64(bytes) & ((UINT64_C(1) << (n - from)) - 1);
+}
+
+#define PLACES_STEP 8u /* of a twentieth of 64 elements there are seldom more */
+
+/* The bits of a word; a few are written in any case, since how many there are can seldom be guessed. */
+INLINE size_t put_places(uint64_t word, uint32_t first, uint32_t *out)
+{
+	const uint64_t top = UINT64_C(1) << 63;
+	uint64_t pairs = word - (word >> 1 & UINT64_C(0x5555555555555555));
+	size_t n = 0, count;
+
+	pairs = (pairs & UINT64_C(0x3333333333333333)) + (pairs >> 2 & UINT64_C(0x3333333333333333));
+	count = (size_t)(((pairs + (pairs >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f)) * UINT64_C(0x0101010101010101) >> 56);
+	while (n < count) {
+		for (unsigned i = 0; i < PLACES_STEP; i++, word &= word - 1)
+			out[n + i] = first + (uint32_t)__builtin_ctzll(word | top);
+		n += PLACES_STEP;
+	}
+	return count;
+}
+
+INLINE size_t places_plain(const uint8_t *kept, size_t n, uint32_t *out)
+{
+	size_t found = 0;
+
+	for (size_t i = 0; i < n; i += 64)
+		found += put_places(kept_word(kept, i, n), (uint32_t)i, out + found);
+	return found;
+}
+
 #endif
