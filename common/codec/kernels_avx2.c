@@ -219,6 +219,10 @@ static void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, cons
 		tpd_kernels_scalar.grid_encode(dtype, t, x, p, n, symbols, values, bits);
 }
 
+/* --- predictions --- */
+
+#include "codec/predict_avx2.h"
+
 /* --- the remainder stream --- */
 
 /* A half round, its words stored below `out`; returns where they begin. */
@@ -607,11 +611,11 @@ const struct tpd_kernels tpd_kernels_avx2 = {
 	.grid_encode = grid_encode,
 	.grid_decode = grid_decode,
 	.fields_pack = fields_pack,
-	.predict = predict,
-	.predict_learn = predict_learn,
+	.predict = vector_predict,
+	.predict_learn = vector_learn,
 	.predict_ratio = predict_ratio,
 	.predict_difference = predict_difference,
-	.predict_apply = predict_apply,
+	.predict_apply = vector_apply,
 	.predict_products = predict_products,
 	.scaled_scale = scaled_scale,
 	.scaled_predict = scaled_predict,

@@ -147,9 +147,6 @@ VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_f
 		products[pair] = vector_sum(sums[pair]);
 }
 
-/* With the terms as a constant: those that the store asks for. */
-#define EACH_SET(X) X(1) X(3) X(9) X(11) X(13) X(15)
-
 static void vector_predict(const struct tpd_predict_from *from, const float coefficients[TPD_TERMS], size_t n, float *out)
 {
 	switch (from->terms) {
@@ -157,7 +154,7 @@ static void vector_predict(const struct tpd_predict_from *from, const float coef
 	case set: \
 		predict_rounds(set, from, coefficients, n, out); \
 		break;
-		EACH_SET(CASE)
+		EACH_TERM_SET(CASE)
 #undef CASE
 	default:
 		predict(from, coefficients, n, out);
@@ -171,7 +168,7 @@ static void vector_learn(const struct tpd_predict_from *from, const uint8_t *x, 
 	case set: \
 		learn_rounds(set, from, x, n, terms, products); \
 		break;
-		EACH_SET(CASE)
+		EACH_TERM_SET(CASE)
 #undef CASE
 	default:
 		predict_learn(from, x, n, terms, products);

@@ -57,36 +57,62 @@ static bool is_finite(double v)
 	return v - v == 0;
 }
 
-void tpd_normal_solve(const struct tpd_normal *normal, unsigned count, double c[TPD_TERMS])
+/* `count` is a constant, so that all loops are gone: each row of each chunk is solved. */
+static inline __attribute__((always_inline)) void solve(const struct tpd_normal *normal, const unsigned count, double c[TPD_TERMS])
 {
-	double a[TPD_TERMS][TPD_TERMS + 1];
+	double a[TPD_TERMS][TPD_TERMS + 1], inverse[TPD_TERMS];
 
+#pragma GCC unroll 4
 	for (unsigned i = 0; i < count; i++) {
+#pragma GCC unroll 4
 		for (unsigned j = 0; j < count; j++)
 			a[i][j] = normal->g[i][j];
 		a[i][i] = a[i][i] > 0 ? a[i][i] * (1 + RIDGE) : 1;
 		a[i][count] = normal->h[i];
 	}
+#pragma GCC unroll 4
 	for (unsigned i = 0; i < count; i++) { /* positive definite: no pivots */
-		const double inverse = 1 / a[i][i];
-
+		inverse[i] = 1 / a[i][i];
+#pragma GCC unroll 4
 		for (unsigned r = i + 1; r < count; r++) {
-			double f = a[r][i] * inverse;
+			double f = a[r][i] * inverse[i];
 
+#pragma GCC unroll 5
 			for (unsigned j = i; j <= count; j++)
 				a[r][j] -= f * a[i][j];
 		}
 	}
+#pragma GCC unroll 4
 	for (unsigned i = count; i-- > 0;) {
 		double v = a[i][count];
 
+#pragma GCC unroll 4
 		for (unsigned j = i + 1; j < count; j++)
 			v -= a[i][j] * c[j];
-		c[i] = v / a[i][i];
+		c[i] = v * inverse[i];
 	}
+#pragma GCC unroll 4
 	for (unsigned i = 0; i < count; i++)
 		if (!is_finite(c[i]))
 			c[i] = 0;
+}
+
+void tpd_normal_solve(const struct tpd_normal *normal, unsigned count, double c[TPD_TERMS])
+{
+	switch (count) {
+	case 1:
+		solve(normal, 1, c);
+		break;
+	case 2:
+		solve(normal, 2, c);
+		break;
+	case 3:
+		solve(normal, 3, c);
+		break;
+	default:
+		solve(normal, 4, c);
+		break;
+	}
 }
 
 /* What remains of the change, squared; at least 0. */
@@ -131,16 +157,19 @@ float tpd_coefficient(double c)
 	return is_finite((double)v) ? v : 0;
 }
 
-static bool is_usable(const struct tpd_normal *n, unsigned count)
+/* Sums that are finite, of a row that changed: the last of them is the change's. */
+static bool is_usable(const double *sums, size_t count)
 {
-	bool good = is_finite(n->yy) && n->yy > 0;
+	double nothing = 0; /* or NaN */
 
-	for (unsigned i = 0; i < count; i++) {
-		good &= is_finite(n->h[i]);
-		for (unsigned j = 0; j < count; j++)
-			good &= is_finite(n->g[i][j]);
-	}
-	return good;
+	for (size_t i = 0; i < count; i++)
+		nothing += sums[i] * 0;
+	return nothing == 0 && sums[count - 1] > 0;
+}
+
+static size_t products_of(unsigned count)
+{
+	return (count + 1) * (count + 2) / 2;
 }
 
 /* The terms that are used, in order. */
@@ -158,7 +187,7 @@ static unsigned list_terms(unsigned terms, unsigned used[TPD_TERMS])
 static size_t learn(struct tpd_prediction *prediction, size_t i, unsigned count, double sums[TPD_PRODUCTS])
 {
 	const size_t start = tpd_piece_start(&prediction->pieces, i), n = tpd_piece_start(&prediction->pieces, i + 1) - start;
-	const size_t products = (count + 1) * (count + 2) / 2, stretch = TPD_LEARN_MAX / STRETCHES;
+	const size_t products = products_of(count), stretch = TPD_LEARN_MAX / STRETCHES;
 	struct tpd_predict_from from = tpd_predict_from(prediction, start);
 
 	if (n <= TPD_LEARN_MAX) {
@@ -249,7 +278,7 @@ void tpd_predict_choose(struct tpd_prediction *prediction)
 		lessons.lengths[i] = tpd_piece_start(&prediction->pieces, r + 1) - tpd_piece_start(&prediction->pieces, r);
 		lessons.learnt[i] = learn(prediction, r, count, sums);
 		tpd_normal_unpack(sums, count, &lessons.normals[i]);
-		lessons.rest[i] = is_usable(&lessons.normals[i], count) ? lessons.normals[i].yy / (double)lessons.learnt[i] : -1;
+		lessons.rest[i] = is_usable(sums, products_of(count)) ? lessons.normals[i].yy / (double)lessons.learnt[i] : -1;
 	}
 	least = fit_whole(&lessons, count, c);
 	if (least < 0)
@@ -271,9 +300,9 @@ void tpd_predict_fit_row(struct tpd_prediction *prediction, size_t i, float out[
 
 	memset(out, 0, TPD_TERMS * sizeof(*out));
 	*out_terms = learn(prediction, i, count, sums) == n;
-	tpd_normal_unpack(sums, count, &normal);
-	if (!is_usable(&normal, count))
+	if (!is_usable(sums, products_of(count)))
 		return;
+	tpd_normal_unpack(sums, count, &normal);
 	tpd_normal_solve(&normal, count, own);
 	for (unsigned k = 0; k < count; k++)
 		out[used[k]] = tpd_coefficient(own[k]);

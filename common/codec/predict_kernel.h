@@ -17,6 +17,8 @@
 
 #define PREDICT_BLOCK 256u
 #define PREDICT_LANES 8u
+/* Terms that the store asks for: vector forms have loops with these as a constant, others go the plain way. */
+#define EACH_TERM_SET(X) X(1) X(3) X(9) X(11) X(13) X(15)
 
 /* m / sqrt(v), 0 where v is not positive. */
 static void predict_ratio(const float *m, const float *v, size_t n, float *out)
