@@ -50,7 +50,8 @@ void tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256])
 	for (; i + 8 <= n; i += 8) {
 		uint64_t word = tpd_get_u64(symbols + i);
 
-		for (unsigned b = 0; b < 8; b++)
+#pragma GCC unroll 8
+		for (unsigned b = 0; b < 8; b++) /* as a loop, with shifts by a variable, it takes twice as long */
 			part[b][word >> 8 * b & 255]++;
 	}
 	for (; i < n; i++)
