@@ -189,7 +189,7 @@ static enum tpd_status print_metrics(const struct tpd_metrics *metrics, struct t
 }
 
 static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct tpd_manifest *m, const struct tpd_metrics *metrics,
-				  const char *name, const char *reference, uint64_t stored, struct tpd_err *err)
+				  const char *name, const char *reference, const char *earlier, uint64_t stored, struct tpd_err *err)
 {
 	TPD_AUTO_FREE char *source = tpd_text_clean(m->source ? m->source : "");
 	char id[TPD_ID_HEX], time[TPD_TEXT_SIZE], saving[TPD_SAVING_TEXT];
@@ -204,6 +204,8 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct tpd_ma
 		printf("  reference  %s%s, depth %u\n", reference, m->ref_run ? ", of another run" : "", m->depth);
 	else
 		printf("  reference  none: a keyframe\n");
+	if (m->has_earlier)
+		printf("  and        %s, for what weights were before\n", earlier);
 	status = print_metrics(metrics, err);
 	putchar('\n');
 	if (status == TPD_OK)
@@ -367,7 +369,7 @@ static void put_file(struct tpd_json_out *out, const struct tpd_manifest *m, con
 }
 
 static void put_json(struct tpd_buf *buf, const struct tpd_manifest *m, const struct tpd_metrics *metrics,
-		     const struct tpd_archive_name *name, const char *reference, uint64_t stored, bool tensors)
+		     const struct tpd_archive_name *name, const char *reference, const char *earlier, uint64_t stored, bool tensors)
 {
 	struct tpd_json_out out = tpd_json_out_make(buf);
 	char id[TPD_ID_HEX], text[TPD_NAME_TEXT];
@@ -398,6 +400,8 @@ static void put_json(struct tpd_buf *buf, const struct tpd_manifest *m, const st
 	tpd_json_put_u64(&out, m->depth);
 	tpd_json_key(&out, "reference");
 	tpd_json_put_string(&out, m->has_ref ? reference : NULL);
+	tpd_json_key(&out, "earlier");
+	tpd_json_put_string(&out, m->has_earlier ? earlier : NULL);
 	tpd_json_key(&out, "metrics");
 	tpd_rows_put_metrics(&out, metrics);
 	tpd_json_key(&out, "files");
@@ -419,7 +423,7 @@ int tpd_cmd_show(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 	struct tpd_rows rows = {0};
 	struct tpd_buf buf = {0};
 	struct tpd_err err = {0};
-	char reference[TPD_NAME_TEXT] = "", text[TPD_NAME_TEXT], id[TPD_ID_HEX];
+	char reference[TPD_NAME_TEXT] = "", earlier[TPD_NAME_TEXT] = "", text[TPD_NAME_TEXT], id[TPD_ID_HEX];
 	uint64_t stored = 0;
 	int code = TPD_EXIT_DONE;
 	enum tpd_status status = tpd_ctl_open(ctl, TPD_ARCHIVE_READ, &archive, &err);
@@ -436,11 +440,14 @@ int tpd_cmd_show(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		status = tpd_rows_names(archive, &rows, &err);
 		tpd_id_hex(&m.ref, id);
 		tpd_rows_name_of_id(&rows, id, !ctl->json, reference);
+		tpd_id_hex(&m.earlier, id);
+		if (m.has_earlier)
+			tpd_rows_name_of_id(&rows, id, !ctl->json, earlier);
 	}
 	if (status == TPD_OK && ctl->json)
-		put_json(&buf, &m, tpd_run_metrics_of(&metrics, &name.id), &name, reference, stored, ctl->tensors);
+		put_json(&buf, &m, tpd_run_metrics_of(&metrics, &name.id), &name, reference, earlier, stored, ctl->tensors);
 	else if (status == TPD_OK)
-		status = print_text(ctl, &m, tpd_run_metrics_of(&metrics, &name.id), tpd_name_text(&name, text), reference,
+		status = print_text(ctl, &m, tpd_run_metrics_of(&metrics, &name.id), tpd_name_text(&name, text), reference, earlier,
 				    stored, &err);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);
