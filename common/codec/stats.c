@@ -204,7 +204,12 @@ enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_s
 		if (stats->kept == stats->cap)
 			cut_back(stats);
 		n = TPD_MIN(samples - i, stats->cap - stats->kept);
-		stats->kept += stats->kernels->between(sample + i, n, stats->bar, INFINITY, stats->largest + stats->kept, &above);
+		if (survey->bar < stats->bar) {
+			stats->kept += stats->kernels->between(sample + i, n, stats->bar, INFINITY, stats->largest + stats->kept, &above);
+		} else { /* all are above it */
+			memcpy(stats->largest + stats->kept, sample + i, n * sizeof(*sample));
+			stats->kept += n;
+		}
 	}
 	if (survey->finite > 0) {
 		bool none = total->finite == 0;
@@ -258,6 +263,13 @@ static void select_percentiles(struct tpd_stats *stats)
 	}
 }
 
+static size_t bin_of(double v, uint64_t low, unsigned shift)
+{
+	uint64_t bin = (bits_of(v) - low) >> shift;
+
+	return (size_t)TPD_MIN(bin, (uint64_t)BINS - 1);
+}
+
 /*
  * The same of many: counted in bins of bit patterns, whose order is that of the values, and then selected from those in the bin. These are
  * put behind what is kept; false, and nothing done, where they find no room there.
@@ -272,11 +284,12 @@ static bool count_percentiles(struct tpd_stats *stats)
 
 	while (high > low && (high - low) >> shift >= BINS)
 		shift++;
-	for (size_t i = 0; i < stats->kept; i++) {
-		uint64_t to = (bits_of(stats->largest[i]) - low) >> shift;
-
-		counts[i % 2][TPD_MIN(to, (uint64_t)BINS - 1)]++;
+	for (size_t i = 0; i < stats->kept / 2; i++) { /* in two places, so that an addition need not wait for the one before it */
+		counts[0][bin_of(stats->largest[2 * i], low, shift)]++;
+		counts[1][bin_of(stats->largest[2 * i + 1], low, shift)]++;
 	}
+	if (stats->kept % 2 > 0)
+		counts[0][bin_of(stats->largest[stats->kept - 1], low, shift)]++;
 	for (unsigned k = TPD_SPARSITY_PCTS; k-- > 0;) { /* the highest first */
 		size_t rank = above_percentile(stats, k);
 
@@ -316,7 +329,7 @@ void tpd_stats_end_survey(struct tpd_stats *stats)
 	if (stats->kept > 0) {
 		size_t need = above_percentile(stats, 0) + 1;
 
-		if (stats->kept > 2 * need)
+		if (stats->kept > need + need / 4)
 			raise_bar(stats, need);
 		if (stats->kept < COUNT_FROM || !count_percentiles(stats))
 			select_percentiles(stats);

@@ -369,9 +369,9 @@ static __attribute__((noinline, cold)) float new_extremes(const enum tpd_dtype d
 	return rest->delta_min < 0 && rest->delta_max > 0 ? (float)fmin(-rest->delta_min, rest->delta_max) : 0;
 }
 
-/* 64 elements, as survey_vectors() wants them. small: all of them are below the upper thresholds. */
-INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, const bool sampled, const bool small, const uint8_t *x,
-			 const uint8_t *w, const struct context *context, const __m512i size[4], struct sums *sums, struct rest *rest, __m512i near[4])
+/* 64 elements, as survey_vectors() wants them. all: they are above the bar; small: below the upper thresholds. */
+INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, const bool sampled, const bool all, const bool small,
+			 const uint8_t *x, const uint8_t *w, const struct context *context, const __m512i size[4], struct sums *sums, struct rest *rest, __m512i near[4])
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
 	double *sample = rest->sample + rest->samples;
@@ -394,7 +394,10 @@ INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, cons
 
 			sums->delta2[0] = _mm512_add_pd(sums->delta2[0], _mm512_mul_pd(d0, d0));
 			sums->delta2[1] = _mm512_add_pd(sums->delta2[1], _mm512_mul_pd(d1, d1));
-			if (sampled) {
+			if (sampled && all) {
+				_mm512_storeu_pd(sample + b * BLOCK, _mm512_abs_pd(d0));
+				_mm512_storeu_pd(sample + b * BLOCK + 8, _mm512_abs_pd(d1));
+			} else if (sampled) {
 				sample += put_above(_mm512_abs_pd(d0), 0xff, context->bar, sample);
 				sample += put_above(_mm512_abs_pd(d1), 0xff, context->bar, sample);
 			}
@@ -404,7 +407,7 @@ INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, cons
 			near[b] = smeared_distance(order, order_of(dtype, old));
 		}
 	}
-	rest->samples = (size_t)(sample - rest->sample);
+	rest->samples = (size_t)(sample - rest->sample) + (sampled && all ? ROUND : 0);
 }
 
 INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, const struct tpd_survey_task *task, const struct doubts *doubts,
@@ -451,17 +454,20 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 			survey_odd(dtype, x, w, task->n - i, sampled, &context, &copy, &rest, near);
 			sums = copy;
 		} else {
-			const bool small = _mm512_cmpge_epu32_mask(most, context.thresholds[UPPER]) == 0;
+			const bool all = sampled && task->bar == 0 && !any_zero(least_of(size));
+			const bool small = !all && _mm512_cmpge_epu32_mask(most, context.thresholds[UPPER]) == 0;
 
 			plain++;
 			plain_sampled += sampled;
 			plain_small += sampled && small;
-			if (sampled && small)
-				survey_round(dtype, with_delta, true, true, x, w, &context, size, &sums, &rest, near);
+			if (all)
+				survey_round(dtype, with_delta, true, true, false, x, w, &context, size, &sums, &rest, near);
+			else if (sampled && small)
+				survey_round(dtype, with_delta, true, false, true, x, w, &context, size, &sums, &rest, near);
 			else if (sampled)
-				survey_round(dtype, with_delta, true, false, x, w, &context, size, &sums, &rest, near);
+				survey_round(dtype, with_delta, true, false, false, x, w, &context, size, &sums, &rest, near);
 			else
-				survey_round(dtype, with_delta, false, false, x, w, &context, size, &sums, &rest, near);
+				survey_round(dtype, with_delta, false, false, false, x, w, &context, size, &sums, &rest, near);
 			if (with_delta) {
 				EACH size[b] = surely(size[b], size[b], context.table);
 				if (__builtin_expect(any_zero(least_of(size)), 0))
