@@ -390,91 +390,6 @@ START_TEST(rans_mixed)
 }
 END_TEST
 
-/* --- scaled --- */
-
-static void check_scaled(enum tpd_dtype dtype)
-{
-	const size_t width = tpd_dtype_width(dtype), n = rnd(rnd(2) ? 40 : 3000), lanes = (n + TPD_LANES - 1) / TPD_LANES * TPD_LANES;
-	float *v1 = memory(4 * n), *v2 = memory(4 * n);
-	int16_t *scale = memory(2 * n), *first_scale = memory(2 * n);
-	uint8_t *x = memory(n * width), *p = memory(n * width), *q = memory(n * width), *first_q = memory(n * width), *columns = memory(n);
-	uint8_t *steps = memory(n), *classes = memory(n), *first_steps = memory(n), *symbols = memory(n), *first_symbols = memory(n);
-	uint8_t *bits = memory(lanes), *first_bits = memory(lanes), *back = memory(n * width);
-	uint32_t *values = memory(4 * lanes), *first_values = memory(4 * lanes);
-	const int base = (int)rnd(3000) - 500;
-
-	for (size_t i = 0; i < n; i++) {
-		uint32_t any = (uint32_t)rnd(1u << 31) << 1, near;
-
-		v1[i] = (float)rnd(1000) * 1e-9f;
-		v2[i] = v1[i] * (float)(rnd(200) + 900) / 1000;
-		if (rnd(30) == 0)
-			memcpy(rnd(2) ? &v1[i] : &v2[i], &any, 4);
-		columns[i] = (uint8_t)rnd(256);
-		any = rnd(20) ? any >> 4 | (uint32_t)rnd(2) << 31 : any;
-		near = rnd(4) ? any ^ (uint32_t)rnd(1u << rnd(24)) : (uint32_t)rnd(1u << 31);
-		memcpy(x + i * width, (uint8_t *)&any + 4 - width, width);
-		memcpy(p + i * width, (uint8_t *)&near + 4 - width, width);
-	}
-	for (size_t f = 0; f < form_count; f++) {
-		uint8_t *stream, *made = memory(4 * lanes + TPD_FIELDS_SLACK), *end = made + 4 * lanes + TPD_FIELDS_SLACK;
-		struct tpd_fields_in in;
-
-		forms[f]->scaled_scale(v2, v1, 0.97f, n, scale);
-		forms[f]->scaled_predict(dtype, p, 0.9f, n, q);
-		forms[f]->scaled_steps(dtype, base, scale, columns, n, steps, classes);
-		for (size_t i = 0; i < n; i += 7)
-			steps[i] = 0;
-		memset(bits, 0, lanes);
-		forms[f]->scaled_encode(dtype, steps, x, q, n, symbols, values, bits);
-		if (f == 0) {
-			memcpy(first_scale, scale, 2 * n);
-			memcpy(first_q, q, n * width);
-			memcpy(first_steps, steps, n);
-			memcpy(first_symbols, symbols, n);
-			memcpy(first_bits, bits, lanes);
-			memcpy(first_values, values, 4 * lanes);
-		}
-		ck_assert_mem_eq(scale, first_scale, 2 * n);
-		ck_assert_mem_eq(q, first_q, n * width);
-		ck_assert_mem_eq(steps, first_steps, n);
-		ck_assert_mem_eq(symbols, first_symbols, n);
-		ck_assert_mem_eq(bits, first_bits, lanes);
-		ck_assert_mem_eq(values, first_values, 4 * lanes);
-		stream = forms[f]->fields_pack(values, bits, lanes / TPD_LANES, end);
-		tpd_fields_open(&in, stream + 4, (size_t)(end - stream) - 4);
-		ck_assert(forms[f]->scaled_decode(dtype, steps, q, symbols, n, back, &in) && tpd_fields_done(&in));
-		ck_assert_mem_eq(back, x, n * width);
-		free(made);
-	}
-	free(v1);
-	free(v2);
-	free(scale);
-	free(first_scale);
-	free(x);
-	free(p);
-	free(q);
-	free(first_q);
-	free(columns);
-	free(steps);
-	free(classes);
-	free(first_steps);
-	free(symbols);
-	free(first_symbols);
-	free(bits);
-	free(first_bits);
-	free(back);
-	free(values);
-	free(first_values);
-}
-
-START_TEST(scaled)
-{
-	for (int round = 0; round < 400; round++)
-		check_scaled(round % 2 ? TPD_DTYPE_F32 : TPD_DTYPE_BF16);
-}
-END_TEST
-
 /* --- bytes --- */
 
 START_TEST(bytes)
@@ -711,7 +626,6 @@ int main(void)
 	tcase_add_test(tests, pieces_of_one_stream);
 	tcase_add_test(tests, rans);
 	tcase_add_test(tests, rans_mixed);
-	tcase_add_test(tests, scaled);
 	tcase_add_test(tests, bytes);
 	tcase_add_test(tests, predictions);
 	tcase_add_test(tests, predictions_of_pieces);

@@ -61,10 +61,18 @@ struct tpd_kernels {
 
 	/* --- scale, section 11 (scaled_kernel.h): F32 and BF16 --- */
 
-	void (*scaled_scale)(const float *v2, const float *v1, float share, size_t n, int16_t *out);
+	void (*scaled_scale)(const uint8_t *v2, const uint8_t *v1, float share, size_t n, int16_t *out);
 	void (*scaled_predict)(enum tpd_dtype dtype, const uint8_t *p, float factor, size_t n, uint8_t *out);
-	void (*scaled_steps)(enum tpd_dtype dtype, int base, const int16_t *scale, const uint8_t *columns, size_t n, uint8_t *steps,
-			     uint8_t *classes);
+	size_t (*scaled_steps)(enum tpd_dtype dtype, int base, const int16_t *scale, const uint8_t *columns, size_t n, uint8_t *steps,
+			       uint8_t *classes);
+	void (*scaled_quotients)(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, float *out);
+	size_t (*scaled_far)(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, float factor, unsigned ulps, size_t n);
+	void (*scaled_learn)(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, const uint8_t *v2, size_t n, double sums[2]);
+	size_t (*scaled_measure)(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, float factor, const int16_t *scale, size_t n,
+				 int16_t *logs, int32_t *sum);
+	void (*scaled_columns)(const int16_t *logs, int mean, size_t n, int32_t *sums, int32_t *counts);
+	size_t (*scaled_deal)(const uint8_t *classes, size_t n, const uint8_t *even, const uint8_t *odd, uint8_t *out);
+	size_t (*scaled_sort)(const uint8_t *classes, const uint8_t *symbols, size_t n, uint8_t *even, uint8_t *odd);
 	/* As the grid's, for elements with a T each; values and bits have room for whole rounds. */
 	void (*scaled_encode)(enum tpd_dtype dtype, const uint8_t *steps, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
 			      uint32_t *values, uint8_t *bits);

@@ -35,25 +35,6 @@ static struct {
 	uint8_t words_to_top[256][16], words_expand[256][16]; /* the same for words of 16 bits, as bytes */
 } tables;
 
-void tpd_kernels_avx2_prepare(void)
-{
-	for (unsigned mask = 0; mask < 256; mask++) {
-		unsigned count = (unsigned)__builtin_popcount(mask), seen = 0;
-
-		for (unsigned lane = 0; lane < HALF; lane++) {
-			tables.expand[mask][lane] = (uint8_t)seen;
-			for (unsigned b = 0; b < 2; b++)
-				tables.words_expand[mask][2 * lane + b] = mask >> lane & 1 ? (uint8_t)(2 * seen + b) : 0x80;
-			if (!(mask >> lane & 1))
-				continue;
-			tables.to_top[mask][HALF - count + seen] = (uint8_t)lane;
-			for (unsigned b = 0; b < 2; b++)
-				tables.words_to_top[mask][2 * (HALF - count + seen) + b] = (uint8_t)(2 * lane + b);
-			seen++;
-		}
-	}
-}
-
 VECTOR_INLINE __m256i set(int32_t v)
 {
 	return _mm256_set1_epi32(v);
@@ -367,6 +348,10 @@ static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, cons
 	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
 }
 
+/* --- a T for each element --- */
+
+#include "codec/scaled_avx2.h"
+
 /* --- T of a piece --- */
 
 VECTOR_INLINE __m256 widened_vector(const struct tpd_grid_type type, __m256i x)
@@ -605,6 +590,26 @@ static size_t find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigne
 	return tpd_find_changes_from(x, p, 0, n, width, places);
 }
 
+void tpd_kernels_avx2_prepare(void)
+{
+	for (unsigned mask = 0; mask < 256; mask++) {
+		unsigned count = (unsigned)__builtin_popcount(mask), seen = 0;
+
+		for (unsigned lane = 0; lane < HALF; lane++) {
+			tables.expand[mask][lane] = (uint8_t)seen;
+			for (unsigned b = 0; b < 2; b++)
+				tables.words_expand[mask][2 * lane + b] = mask >> lane & 1 ? (uint8_t)(2 * seen + b) : 0x80;
+			if (!(mask >> lane & 1))
+				continue;
+			tables.to_top[mask][HALF - count + seen] = (uint8_t)lane;
+			for (unsigned b = 0; b < 2; b++)
+				tables.words_to_top[mask][2 * (HALF - count + seen) + b] = (uint8_t)(2 * lane + b);
+			seen++;
+		}
+	}
+	scaled_prepare();
+}
+
 const struct tpd_kernels tpd_kernels_avx2 = {
 	.name = "avx2",
 	.choose_t = choose_t,
@@ -620,8 +625,15 @@ const struct tpd_kernels tpd_kernels_avx2 = {
 	.scaled_scale = scaled_scale,
 	.scaled_predict = scaled_predict,
 	.scaled_steps = scaled_steps,
-	.scaled_encode = scaled_encode,
-	.scaled_decode = scaled_decode,
+	.scaled_quotients = scaled_quotients,
+	.scaled_far = scaled_far,
+	.scaled_learn = scaled_learn,
+	.scaled_measure = scaled_measure,
+	.scaled_columns = scaled_columns,
+	.scaled_deal = vector_scaled_deal,
+	.scaled_sort = vector_scaled_sort,
+	.scaled_encode = vector_scaled_encode,
+	.scaled_decode = vector_scaled_decode,
 	.class_keys = class_keys,
 	.step_widen = step_widen,
 	.step_target = step_target,

@@ -268,6 +268,10 @@ static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, cons
 	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
 }
 
+/* --- a T for each element --- */
+
+#include "codec/scaled_avx512.h"
+
 /* --- T of a piece --- */
 
 /* The pattern as single precision, as grid.c has it. */
@@ -554,8 +558,15 @@ const struct tpd_kernels tpd_kernels_avx512 = {
 	.scaled_scale = scaled_scale,
 	.scaled_predict = scaled_predict,
 	.scaled_steps = scaled_steps,
-	.scaled_encode = scaled_encode,
-	.scaled_decode = scaled_decode,
+	.scaled_quotients = scaled_quotients,
+	.scaled_far = scaled_far,
+	.scaled_learn = scaled_learn,
+	.scaled_measure = scaled_measure,
+	.scaled_columns = scaled_columns,
+	.scaled_deal = vector_scaled_deal,
+	.scaled_sort = vector_scaled_sort,
+	.scaled_encode = vector_scaled_encode,
+	.scaled_decode = vector_scaled_decode,
 	.class_keys = class_keys,
 	.step_widen = step_widen,
 	.step_target = step_target,

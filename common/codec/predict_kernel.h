@@ -110,20 +110,26 @@ static double sum_of_lanes(double lanes[PREDICT_LANES])
 	return lanes[0];
 }
 
+/* Element i goes to lane i modulo 8, so all but the last of several calls take whole rounds. */
+static void add_products(const float *x, const float *y, size_t n, double lanes[PREDICT_LANES])
+{
+	size_t i = 0;
+
+	for (; i + PREDICT_LANES <= n; i += PREDICT_LANES)
+		for (unsigned l = 0; l < PREDICT_LANES; l++)
+			lanes[l] += (double)x[i + l] * (double)y[i + l];
+	for (; i < n; i++)
+		lanes[i % PREDICT_LANES] += (double)x[i] * (double)y[i];
+}
+
 /* Sums of products of each two of the arrays, (0,0) (0,1) .. (1,1) ..., in double, in eight lanes. */
 static void predict_products(const float *const *arrays, unsigned count, size_t n, double *out)
 {
 	for (unsigned a = 0; a < count; a++)
 		for (unsigned b = a; b < count; b++) {
 			double lanes[PREDICT_LANES] = {0};
-			const float *x = arrays[a], *y = arrays[b];
-			size_t i = 0;
 
-			for (; i + PREDICT_LANES <= n; i += PREDICT_LANES)
-				for (unsigned l = 0; l < PREDICT_LANES; l++)
-					lanes[l] += (double)x[i + l] * (double)y[i + l];
-			for (; i < n; i++)
-				lanes[i % PREDICT_LANES] += (double)x[i] * (double)y[i];
+			add_products(arrays[a], arrays[b], n, lanes);
 			*out++ = sum_of_lanes(lanes);
 		}
 }

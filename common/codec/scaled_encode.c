@@ -21,6 +21,9 @@
 
 #define QUOTIENTS 65536u   /* of the upper halves of floats */
 #define LOW_PART 1024u     /* so few of the quotients may be below the constant part of what only grows */
+#define LOOK_BLOCK 64u     /* quotients are of so many elements in each of some blocks */
+#define LOOK_BLOCKS 128u   /* at least, and at most twice as many, where there are more than that */
+#define LOOK_MAX (2 * LOOK_BLOCKS * LOOK_BLOCK)
 #define OWN_ULPS 16        /* from a prediction by the constant factor: the row had no gradient */
 #define OWN_PART 8u        /* where at most this part of its elements is further away */
 #define FACTOR_MAX 2.0     /* of a row */
@@ -29,27 +32,38 @@
 #define COLUMN_BITS 6u     /* that a column's part takes, about */
 #define SPREAD 164         /* variance of one element's logarithm around the mean, in eighths of an octave: (1.6 * 8)^2 */
 
-/* Elements as floats. */
-static void widen(const struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *from, size_t n, float *out)
+/* x / p of some elements; returns how many. */
+static size_t find_quotients(const struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, float out[LOOK_MAX])
 {
-	if (dtype == TPD_DTYPE_F32)
-		memcpy(out, from, 4 * n);
-	else
-		codec->kernels->step_widen(dtype, from, n, out);
+	const size_t width = tpd_dtype_width(dtype), blocks = (n + LOOK_BLOCK - 1) / LOOK_BLOCK;
+	const size_t step = (blocks / LOOK_BLOCKS) | 1; /* odd: rows often come in powers of two */
+	size_t count = 0;
+
+	for (size_t b = step / 2; b < blocks; b += step) {
+		const size_t start = b * LOOK_BLOCK, len = TPD_MIN(n - start, (size_t)LOOK_BLOCK);
+
+		codec->kernels->scaled_quotients(dtype, x + start * width, p + start * width, len, out + count);
+		count += len;
+	}
+	return count;
 }
 
-/* The first value that so many are at most; lowest: else the most frequent one, the first of several. */
-static uint32_t pick(const uint32_t *counts, bool lowest, uint64_t total)
+/* Of upper halves from `low` to `high`, which are cleared, the first that so many are at most; else the most frequent one, the first of several. */
+static uint32_t pick(uint32_t *counts, uint32_t low, uint32_t high, bool lowest, uint64_t total)
 {
-	uint32_t best = 0;
+	uint32_t best = low, most = 0;
 	uint64_t sum = 0;
 
-	for (uint32_t i = 0; i < QUOTIENTS; i++) {
-		sum += counts[i];
-		if (lowest && sum > total / LOW_PART)
-			return i;
-		if (!lowest && counts[i] > counts[best])
+	for (uint32_t i = low; i <= high; i++) {
+		const uint32_t count = counts[i];
+
+		counts[i] = 0;
+		if (lowest && sum <= total / LOW_PART)
 			best = i;
+		if (!lowest && count > most)
+			best = i;
+		most = TPD_MAX(most, count);
+		sum += count;
 	}
 	return best;
 }
@@ -58,84 +72,46 @@ static uint32_t pick(const uint32_t *counts, bool lowest, uint64_t total)
  * What x was multiplied by since it was p, where nothing else happened to it: of their quotients the most frequent, in two steps, of the upper half
  * and then of the lower one. only_grows: nothing lies below it, and the upper half is near the lowest. 1 when there is none.
  */
-static enum tpd_status find_factor(struct tpd_codec *codec, const float *x, const float *p, size_t n, bool only_grows, float *quotients, float *out,
-				   struct tpd_err *err)
+static enum tpd_status find_factor(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, bool only_grows,
+				   float *out, struct tpd_err *err)
 {
-	enum tpd_status status = tpd_scratch_need(&codec->fit, QUOTIENTS * sizeof(uint32_t), err);
-	uint32_t *counts = (uint32_t *)(void *)codec->fit.data, upper, lower;
+	enum tpd_status status = tpd_scratch_need(&codec->fit, QUOTIENTS * sizeof(uint32_t) + LOOK_MAX * sizeof(float), err);
+	uint32_t *counts = (uint32_t *)(void *)codec->fit.data, low = QUOTIENTS, high = 0, upper, lower = 0, most = 0;
+	float *quotients = (float *)(void *)(counts + QUOTIENTS);
 	uint64_t total = 0;
+	size_t looked;
 
 	*out = 1;
 	if (status != TPD_OK)
 		return status;
+	looked = find_quotients(codec, dtype, x, p, n, quotients);
 	memset(counts, 0, QUOTIENTS * sizeof(*counts));
-	for (size_t i = 0; i < n; i++) {
-		float q = x[i] / p[i]; /* also by 0: then it is not finite, and not counted */
+	for (size_t i = 0; i < looked; i++) {
+		const uint32_t bits = bits_of(quotients[i]), half = bits >> 16;
 
-		quotients[i] = q > 0 && q - q == 0 ? q : 0;
+		if (bits == 0)
+			continue;
+		low = TPD_MIN(low, half);
+		high = TPD_MAX(high, half);
+		counts[half]++;
+		total++;
 	}
-	for (size_t i = 0; i < n; i++)
-		counts[bits_of(quotients[i]) >> 16]++;
-	counts[0] = 0;
-	for (uint32_t i = 0; i < QUOTIENTS; i++)
-		total += counts[i];
 	if (total == 0)
 		return TPD_OK;
-	upper = pick(counts, only_grows, total);
-	memset(counts, 0, QUOTIENTS * sizeof(*counts));
-	for (size_t i = 0; i < n; i++)
-		counts[bits_of(quotients[i]) & 0xffff] += bits_of(quotients[i]) >> 16 == upper;
-	lower = pick(counts, false, 0);
+	upper = pick(counts, low, high, only_grows, total);
+	for (size_t i = 0; i < looked; i++)
+		if (bits_of(quotients[i]) >> 16 == upper)
+			counts[bits_of(quotients[i]) & 0xffff]++;
+	for (size_t i = 0; i < looked; i++) {
+		const uint32_t bits = bits_of(quotients[i]), half = bits & 0xffff;
+
+		if (bits >> 16 != upper || counts[half] < most || (counts[half] == most && half >= lower))
+			continue;
+		most = counts[half];
+		lower = half;
+	}
 	*out = float_of(upper << 16 | lower);
 	return TPD_OK;
-}
-
-/* Rows that are the factor's multiple, but for rounding, get level 0. */
-static void find_own_ulps(const struct tpd_scaled *s, const uint8_t *x)
-{
-	for (size_t i = 0; i < s->count; i++) {
-		size_t start = tpd_piece_start(&s->pieces, i), end = tpd_piece_start(&s->pieces, i + 1), far = 0;
-
-		for (size_t j = start; j < end; j++) {
-			int64_t d = s->width == 4 ? (int64_t)tpd_get_u32(x + 4 * j) - tpd_get_u32(s->predicted + 4 * j) :
-						    (int64_t)tpd_get_u16(x + 2 * j) - tpd_get_u16(s->predicted + 2 * j);
-
-			far += d > OWN_ULPS || d < -OWN_ULPS;
-		}
-		s->levels[i] = far * OWN_PART > end - start;
-	}
-}
-
-/* exp_avg: least squares, each element counting by what is expected of it. */
-static void find_row_factors(const struct tpd_codec *codec, const struct tpd_scaled *s, const float *x, const float *p, float *ratio_x, float *ratio_p)
-{
-	codec->kernels->predict_ratio(x, s->v2, s->n, ratio_x);
-	codec->kernels->predict_ratio(p, s->v2, s->n, ratio_p);
-	for (size_t i = 0; i < s->count; i++) {
-		size_t start = tpd_piece_start(&s->pieces, i), n = tpd_piece_start(&s->pieces, i + 1) - start;
-		const float *arrays[2] = {ratio_p + start, ratio_x + start};
-		double sums[3], factor = 0;
-
-		codec->kernels->predict_products(arrays, 2, n, sums);
-		if (sums[0] > 0)
-			factor = sums[1] / sums[0];
-		if (!(factor >= -FACTOR_MAX && factor <= FACTOR_MAX))
-			factor = 0;
-		s->row_factors[i] = tpd_coefficient(factor);
-	}
-}
-
-/* Eighths of octaves of |x - prediction|, less what the scale says; INT16_MIN where they are equal or it is not finite. */
-static void find_logs(const struct tpd_scaled *s, const float *x, const float *predicted, int16_t *out)
-{
-	for (size_t i = 0; i < s->n; i++) {
-		float off = x[i] - predicted[i];
-		uint32_t magnitude = bits_of(off) & 0x7fffffff;
-
-		out[i] = INT16_MIN;
-		if (magnitude > 0 && magnitude < 0x7f800000)
-			out[i] = (int16_t)((int)(magnitude >> 20) - (s->form & TPD_SCALED_V2 ? s->scale[i] : 0));
-	}
 }
 
 static int mean_of(int64_t sum, int64_t count)
@@ -145,40 +121,60 @@ static int mean_of(int64_t sum, int64_t count)
 	return (int)(twice >= 0 ? twice / (2 * count) : -((2 * count - 1 - twice) / (2 * count)));
 }
 
-/* Each row's mean; one without any differs nowhere and is counted in own ulps. */
-static void find_row_means(const struct tpd_scaled *s, const int16_t *logs, int32_t *means)
+/* exp_avg: least squares, each element counting by what is expected of it. */
+static float find_row_factor(const struct tpd_kernels *kernels, enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, const uint8_t *v2,
+			     size_t n)
 {
-	for (size_t i = 0; i < s->count; i++) {
-		size_t end = tpd_piece_start(&s->pieces, i + 1);
-		int64_t sum = 0, count = 0;
+	double sums[2], factor = 0;
 
-		for (size_t j = tpd_piece_start(&s->pieces, i); j < end && s->levels[i] > 0; j++) {
-			sum += logs[j] == INT16_MIN ? 0 : logs[j];
-			count += logs[j] != INT16_MIN;
-		}
-		means[i] = count > 0 ? mean_of(sum, count) : 0;
-		if (count == 0)
-			s->levels[i] = 0;
-	}
+	kernels->scaled_learn(dtype, x, p, v2, n, sums);
+	if (sums[0] > 0)
+		factor = sums[1] / sums[0];
+	return factor >= -FACTOR_MAX && factor <= FACTOR_MAX ? tpd_coefficient(factor) : 0;
+}
+
+/*
+ * A piece's level as far as 0 and others are told, its factor, and the logarithms of what is left by it, with their mean. Rows that are the factor's
+ * multiple, but for rounding, get level 0, and so do those that differ nowhere.
+ */
+static void look_at_piece(const struct tpd_kernels *kernels, struct tpd_scaled *s, const uint8_t *x, const uint8_t *p, size_t i)
+{
+	const size_t start = tpd_piece_start(&s->pieces, i), n = tpd_piece_start(&s->pieces, i + 1) - start;
+	const uint8_t *new = x + start * s->width, *old = p + start * s->width, *v2 = s->v2 ? s->v2 + 4 * start : NULL;
+	int16_t *scale = s->v2 ? s->scale + start : NULL;
+	float factor = s->factor;
+	int32_t sum;
+	size_t count;
+
+	s->levels[i] = 0;
+	s->means[i] = 0;
+	s->row_factors[i] = 0;
+	if (kernels->scaled_far(s->dtype, new, old, factor, OWN_ULPS, n) * OWN_PART <= n)
+		return;
+	if (s->form & TPD_SCALED_ROWS)
+		factor = s->row_factors[i] = find_row_factor(kernels, s->dtype, new, old, v2, n);
+	if (scale)
+		kernels->scaled_scale(v2, s->v1 ? s->v1 + 4 * start : NULL, s->share, n, scale);
+	count = kernels->scaled_measure(s->dtype, new, old, factor, scale, n, s->logs + start, &sum);
+	if (count == 0)
+		return;
+	s->levels[i] = 1;
+	s->means[i] = mean_of(sum, (int64_t)count);
 }
 
 /* Each column's mean of what is left; are they worth what they take? */
-static bool find_columns(const struct tpd_scaled *s, const int16_t *logs, const int32_t *means, int64_t *sums, int64_t *counts)
+static bool find_columns(const struct tpd_kernels *kernels, const struct tpd_scaled *s)
 {
 	const size_t row = s->pieces.row;
+	int32_t *sums = s->column_sums, *counts = sums + row;
 	int64_t gain = 0; /* of squares of eighths of an octave */
 
-	memset(sums, 0, row * sizeof(*sums));
-	memset(counts, 0, row * sizeof(*counts));
+	memset(sums, 0, 2 * row * sizeof(*sums));
 	for (size_t i = 0; i < s->count; i++) {
 		size_t start = tpd_piece_start(&s->pieces, i), n = tpd_piece_start(&s->pieces, i + 1) - start, column = tpd_scaled_column(s, i);
 
-		for (size_t j = 0; j < n && s->levels[i] > 0; j++) {
-			int log = logs[start + j];
-
-			sums[column + j] += log == INT16_MIN ? 0 : log - means[i];
-			counts[column + j] += log != INT16_MIN;
-		}
+		if (s->levels[i] > 0)
+			kernels->scaled_columns(s->logs + start, s->means[i], n, sums + column, counts + column);
 	}
 	for (size_t j = 0; j < row; j++) {
 		int mean = counts[j] > 0 ? mean_of(sums[j], counts[j]) : 0;
@@ -186,21 +182,21 @@ static bool find_columns(const struct tpd_scaled *s, const int16_t *logs, const 
 		mean = TPD_MAX(-TPD_SCALED_COLUMN_MIDDLE, TPD_MIN(mean, TPD_SCALED_COLUMN_MIDDLE - 1));
 		s->columns[j] = (uint8_t)(mean + TPD_SCALED_COLUMN_MIDDLE);
 		if (counts[j] > 0)
-			gain += counts[j] * mean * mean - SPREAD;
+			gain += (int64_t)counts[j] * mean * mean - SPREAD;
 	}
 	/* A step that is off by d octaves costs an element about 0.69 d^2 bits. */
 	return gain > 0 && gain * 69 / 6400 > (int64_t)(COLUMN_BITS * row);
 }
 
 /* base, and levels above it. */
-static void set_levels(struct tpd_scaled *s, bool alone, const int32_t *means)
+static void set_levels(struct tpd_scaled *s, bool alone)
 {
 	const int mantissa = s->dtype == TPD_DTYPE_F32 ? 23 : 7;
 	int low = INT32_MAX;
 
 	for (size_t i = 0; i < s->count; i++)
 		if (s->levels[i] > 0)
-			low = TPD_MIN(low, means[i]);
+			low = TPD_MIN(low, s->means[i]);
 	s->base = 0;
 	if (low == INT32_MAX)
 		return;
@@ -211,50 +207,32 @@ static void set_levels(struct tpd_scaled *s, bool alone, const int32_t *means)
 		s->base += alone ? COARSER_ALONE : COARSER;
 	for (size_t i = 0; i < s->count; i++)
 		if (s->levels[i] > 0)
-			s->levels[i] = (uint8_t)TPD_MIN(means[i] - low + 1, 255);
+			s->levels[i] = (uint8_t)TPD_MIN(s->means[i] - low + 1, 255);
 }
 
 /* All that a header says. x, p: n elements; alone: those of p are 0. */
 static enum tpd_status fit(struct tpd_codec *codec, bool alone, unsigned terms, const struct tpd_inputs *inputs, const uint8_t *x, const uint8_t *p,
 			   struct tpd_scaled *s, struct tpd_err *err)
 {
-	int16_t *logs = (int16_t *)(void *)s->v1; /* once the scale is made */
-	int32_t *means = (int32_t *)(void *)s->sums;
-	int64_t *column_sums = (int64_t *)(void *)s->sums + s->count + 8, *column_counts = column_sums + s->pieces.row;
-	enum tpd_status status = TPD_OK;
+	enum tpd_status status;
 
-	widen(codec, s->dtype, x, s->n, s->a);
-	widen(codec, s->dtype, p, s->n, s->b);
-	if (terms & TPD_TERM_SCALE) {
-		s->form |= alone ? TPD_SCALED_V2 : TPD_SCALED_V2 | TPD_SCALED_ROWS;
-		tpd_input_load(&inputs->of[TPD_INPUT_V2], s->n, s->v2);
-		if (terms & TPD_TERM_CAME_IN && !alone) {
-			s->form |= TPD_SCALED_V1;
-			tpd_input_load(&inputs->of[TPD_INPUT_V1], s->n, s->v1);
-			status = find_factor(codec, s->v2, s->v1, s->n, true, s->c, &s->share, err);
-		}
-		codec->kernels->scaled_scale(s->v2, s->form & TPD_SCALED_V1 ? s->v1 : NULL, s->share, s->n, s->scale);
-	}
+	if (terms & TPD_TERM_SCALE)
+		s->form |= TPD_SCALED_V2;
+	if (terms & TPD_TERM_SCALE && !alone)
+		s->form |= TPD_SCALED_ROWS | (terms & TPD_TERM_CAME_IN ? TPD_SCALED_V1 : 0u);
+	status = tpd_scaled_inputs(codec, inputs, s, err);
+	if (status == TPD_OK && s->form & TPD_SCALED_V1)
+		status = find_factor(codec, TPD_DTYPE_F32, s->v2, s->v1, s->n, true, &s->share, err);
 	if (status == TPD_OK && !alone)
-		status = find_factor(codec, s->a, s->b, s->n, !(terms & TPD_TERM_SCALE), s->c, &s->factor, err);
+		status = find_factor(codec, s->dtype, x, p, s->n, !(terms & TPD_TERM_SCALE), &s->factor, err);
 	if (status != TPD_OK)
 		return status;
-	memset(s->levels, 0, s->count);
-	tpd_scaled_predict(codec, s, p);
-	find_own_ulps(s, x);
-	if (s->form & TPD_SCALED_ROWS) {
-		find_row_factors(codec, s, s->a, s->b, s->c, s->v1);
-		tpd_scaled_predict(codec, s, p);
-	}
-	widen(codec, s->dtype, s->predicted, s->n, s->b);
-	find_logs(s, s->a, s->b, logs);
-	find_row_means(s, logs, means);
-	if (s->form & TPD_SCALED_ROWS) /* rows that turned out to be the same */
-		tpd_scaled_predict(codec, s, p);
-	if (find_columns(s, logs, means, column_sums, column_counts))
+	for (size_t i = 0; i < s->count; i++)
+		look_at_piece(codec->kernels, s, x, p, i);
+	if (find_columns(codec->kernels, s))
 		s->form |= TPD_SCALED_COLUMNS;
-	set_levels(s, alone, means);
-	tpd_scaled_steps(codec, s);
+	set_levels(s, alone);
+	tpd_scaled_steps(codec->kernels, s, s->scale);
 	return TPD_OK;
 }
 
@@ -287,8 +265,8 @@ static enum tpd_status put_header(struct tpd_codec *codec, const struct tpd_scal
 	*out += 2;
 	for (unsigned plane = 0; status == TPD_OK && s->form & TPD_SCALED_ROWS && plane < 2; plane++) {
 		for (size_t i = 0; i < s->count; i++)
-			s->sorted[i] = (uint8_t)(bits_of(s->row_factors[i]) >> (16 + 8 * plane));
-		status = put_stream(codec, s->sorted, s->count, out, err);
+			s->sorted[0][i] = (uint8_t)(bits_of(s->row_factors[i]) >> (16 + 8 * plane));
+		status = put_stream(codec, s->sorted[0], s->count, out, err);
 	}
 	if (status == TPD_OK)
 		status = put_stream(codec, s->levels, s->count, out, err);
@@ -297,21 +275,28 @@ static enum tpd_status put_header(struct tpd_codec *codec, const struct tpd_scal
 	return status;
 }
 
-static enum tpd_status put_symbols(struct tpd_codec *codec, const struct tpd_scaled *s, const uint8_t *symbols, uint8_t **out, struct tpd_err *err)
+static enum tpd_status put_symbols(struct tpd_codec *codec, const struct tpd_scaled *s, uint8_t **out, struct tpd_err *err)
 {
-	size_t counts[TPD_SCALED_CLASSES] = {0}, next[TPD_SCALED_CLASSES], start = 0;
+	uint8_t *next[TPD_SCALED_CLASSES];
 	enum tpd_status status = TPD_OK;
 
-	for (size_t i = 0; i < s->n; i++)
-		counts[s->classes[i]]++;
-	for (unsigned c = 0; c < TPD_SCALED_CLASSES; c++) {
-		next[c] = start;
-		start += counts[c];
+	for (unsigned c = 0; c < TPD_SCALED_CLASSES; c++)
+		next[c] = s->sorted[c];
+	for (size_t i = 0; i < s->count; i++) {
+		const size_t start = tpd_piece_start(&s->pieces, i), n = tpd_piece_start(&s->pieces, i + 1) - start;
+		size_t odd;
+
+		if (s->levels[i] == 0) {
+			memcpy(next[TPD_SCALED_OWN_ULPS], s->symbols + start, n);
+			next[TPD_SCALED_OWN_ULPS] += n;
+			continue;
+		}
+		odd = codec->kernels->scaled_sort(s->classes + start, s->symbols + start, n, next[0], next[1]);
+		next[1] += odd;
+		next[0] += n - odd;
 	}
-	for (size_t i = 0; i < s->n; i++)
-		s->sorted[next[s->classes[i]]++] = symbols[i];
 	for (unsigned c = 0; status == TPD_OK && c < TPD_SCALED_CLASSES; c++)
-		status = put_stream(codec, s->sorted + next[c] - counts[c], counts[c], out, err);
+		status = put_stream(codec, s->sorted[c], s->counts[c], out, err);
 	return status;
 }
 
@@ -332,8 +317,6 @@ enum tpd_status tpd_encode_scaled(struct tpd_codec *codec, const struct tpd_plan
 	if (status == TPD_OK)
 		status = tpd_scaled_room(codec, plan->dtype, &pieces, &s, err);
 	if (status == TPD_OK)
-		status = tpd_scratch_need(&codec->symbols, n + 1, err);
-	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->fields, fields_max, err);
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->values, lanes * (sizeof(*values) + 1) + 1, err);
@@ -343,9 +326,13 @@ enum tpd_status tpd_encode_scaled(struct tpd_codec *codec, const struct tpd_plan
 	fesetenv(FE_DFL_ENV);
 	status = fit(codec, plan->encoding == TPD_ENCODING_SCALED_ALONE, plan->terms, chunk->inputs, chunk->x, p, &s, err);
 	values = (uint32_t *)(void *)codec->values.data;
-	if (status == TPD_OK)
-		codec->kernels->scaled_encode(plan->dtype, s.steps, chunk->x, s.predicted, n, codec->symbols.data, values,
-					      (uint8_t *)(values + lanes));
+	for (size_t start = 0; status == TPD_OK && start < n; start += TPD_SCALED_STRETCH) {
+		const size_t part = TPD_MIN(n - start, (size_t)TPD_SCALED_STRETCH);
+
+		tpd_scaled_predict(codec->kernels, &s, p, start, part);
+		codec->kernels->scaled_encode(plan->dtype, s.steps + start, chunk->x + start * width, s.made, part, s.symbols + start, values + start,
+					      (uint8_t *)(values + lanes) + start);
+	}
 	fesetenv(&caller);
 	if (status != TPD_OK)
 		return status;
@@ -354,7 +341,7 @@ enum tpd_status tpd_encode_scaled(struct tpd_codec *codec, const struct tpd_plan
 	out = codec->payload.data;
 	status = put_header(codec, &s, &out, err);
 	if (status == TPD_OK)
-		status = put_symbols(codec, &s, codec->symbols.data, &out, err);
+		status = put_symbols(codec, &s, &out, err);
 	if (status != TPD_OK)
 		return status;
 	memcpy(out, fields, (size_t)(fields_end - fields));

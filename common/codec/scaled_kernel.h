@@ -9,6 +9,7 @@
 #include "base/tpd.h"
 #include "codec/fields.h"
 #include "codec/grid_kernel.h"
+#include "codec/predict_kernel.h"
 #include "codec/rounding.h"
 
 #include <string.h>
@@ -25,61 +26,79 @@
 
 #define SCALED_BLOCK 256u
 
+/* The type's pattern i of an array, as F32 bits. */
+TPD_INLINE uint32_t scaled_widen(const struct tpd_grid_type type, const uint8_t *from, size_t i)
+{
+	uint32_t wide;
+	uint16_t half;
+
+	if (type.width == 32) {
+		memcpy(&wide, from + 4 * i, 4);
+		return TPD_LE32(wide);
+	}
+	memcpy(&half, from + 2 * i, 2);
+	return (uint32_t)TPD_LE16(half) << 16;
+}
+
+TPD_INLINE float scaled_input(const uint8_t *from, size_t i)
+{
+	return float_of(scaled_widen(TYPE_F32, from, i));
+}
+
+/* factor * p in the type, as F32 bits; p itself where that is not finite. */
+TPD_INLINE uint32_t scaled_multiple(const struct tpd_grid_type type, uint32_t p, float factor)
+{
+	const float f = factor * float_of(p);
+	const uint32_t bits = type.width == 32 ? bits_of(f) : (uint32_t)tpd_round_bf16(bits_of(f)) << 16;
+
+	return f - f == 0 ? bits : p;
+}
+
 /*
  * Eighths of an octave of what the elements are expected to differ by, from 0 where nothing says so: of s = max(v2 - share * v1, 0) + v2 / 64, of
  * which the root is taken by counting octaves half. v1: NULL: none.
  */
-static void scaled_scale(const float *v2, const float *v1, float share, size_t n, int16_t *out)
+static inline void scaled_scale(const uint8_t *v2, const uint8_t *v1, float share, size_t n, int16_t *out)
 {
 	for (size_t i = 0; i < n; i++) {
-		float v = v2[i] > 0 ? v2[i] : 0, s = v1 ? v - share * v1[i] : v;
+		float v = scaled_input(v2, i), s;
 		uint32_t bits;
 
+		v = v > 0 ? v : 0;
+		s = v1 ? v - share * scaled_input(v1, i) : v;
 		s = (s > 0 ? s : 0) + v * 0.015625f;
 		bits = bits_of(s) & (0u - (uint32_t)(s - s == 0)); /* infinite: nothing is said */
 		out[i] = (int16_t)(bits >> 21);
 	}
 }
 
-/* factor * p in the type of p; p itself where that is not finite. */
-TPD_INLINE void predict_type(const struct tpd_grid_type type, const uint8_t *p, float factor, size_t n, uint8_t *out)
+TPD_INLINE void scaled_predict_type(const struct tpd_grid_type type, const uint8_t *p, float factor, size_t n, uint8_t *out)
 {
 	for (size_t i = 0; i < n; i++) {
-		uint32_t from;
-		float f;
+		uint32_t bits = scaled_multiple(type, scaled_widen(type, p, i), factor), wide = TPD_LE32(bits);
+		uint16_t half = TPD_LE16((uint16_t)(bits >> 16));
 
-		if (type.width == 32) {
-			memcpy(&from, p + 4 * i, 4);
-			from = TPD_LE32(from);
-			f = factor * float_of(from);
-			from = f - f == 0 ? bits_of(f) : from;
-			from = TPD_LE32(from);
-			memcpy(out + 4 * i, &from, 4);
-		} else {
-			uint16_t half;
-
-			memcpy(&half, p + 2 * i, 2);
-			half = TPD_LE16(half);
-			f = factor * float_of((uint32_t)half << 16);
-			half = f - f == 0 ? tpd_round_bf16(bits_of(f)) : half;
-			half = TPD_LE16(half);
+		if (type.width == 32)
+			memcpy(out + 4 * i, &wide, 4);
+		else
 			memcpy(out + 2 * i, &half, 2);
-		}
 	}
 }
 
-static void scaled_predict(enum tpd_dtype dtype, const uint8_t *p, float factor, size_t n, uint8_t *out)
+static inline void scaled_predict(enum tpd_dtype dtype, const uint8_t *p, float factor, size_t n, uint8_t *out)
 {
 	if (dtype == TPD_DTYPE_F32)
-		predict_type(TYPE_F32, p, factor, n, out);
+		scaled_predict_type(TYPE_F32, p, factor, n, out);
 	else
-		predict_type(TYPE_BF16, p, factor, n, out);
+		scaled_predict_type(TYPE_BF16, p, factor, n, out);
 }
 
-/* From K = base + scale + column to T and the class, K / 4 modulo 2. scale, columns: may be NULL. */
-static void scaled_steps(enum tpd_dtype dtype, int base, const int16_t *scale, const uint8_t *columns, size_t n, uint8_t *steps, uint8_t *classes)
+/* From K = base + scale + column to T and the class, K / 4 modulo 2; how many are of class 1. scale, columns: may be NULL. */
+static inline size_t scaled_steps(enum tpd_dtype dtype, int base, const int16_t *scale, const uint8_t *columns, size_t n, uint8_t *steps,
+				  uint8_t *classes)
 {
 	const int low = dtype == TPD_DTYPE_F32 ? 24 : 8, high = 254;
+	uint32_t odd = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		int k = base + (scale ? scale[i] : 0) + (columns ? columns[i] - 128 : 0), t = k >> 3;
@@ -87,7 +106,151 @@ static void scaled_steps(enum tpd_dtype dtype, int base, const int16_t *scale, c
 		t = t < low ? low : t;
 		steps[i] = (uint8_t)(t > high ? high : t);
 		classes[i] = (uint8_t)(k >> 2 & 1);
+		odd += (uint32_t)(k >> 2 & 1);
 	}
+	return odd;
+}
+
+/* --- what the encoder asks of a piece --- */
+
+TPD_INLINE void scaled_quotients_type(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n, float *out)
+{
+	for (size_t i = 0; i < n; i++) {
+		float q = float_of(scaled_widen(type, x, i)) / float_of(scaled_widen(type, p, i)); /* also by 0: then it is not finite */
+
+		out[i] = ((q > 0) & (q - q == 0)) ? q : 0;
+	}
+}
+
+/* x / p, 0 where that is not positive and finite. */
+static inline void scaled_quotients(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, float *out)
+{
+	if (dtype == TPD_DTYPE_F32)
+		scaled_quotients_type(TYPE_F32, x, p, n, out);
+	else
+		scaled_quotients_type(TYPE_BF16, x, p, n, out);
+}
+
+TPD_INLINE uint32_t scaled_far_type(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, float factor, uint32_t ulps, size_t n)
+{
+	uint32_t far = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint32_t d = scaled_widen(type, x, i) - scaled_multiple(type, scaled_widen(type, p, i), factor);
+
+		far += (uint32_t)(d + (ulps << (32 - type.width)) > ulps << (33 - type.width));
+	}
+	return far;
+}
+
+/* Elements that are more than so many patterns away from factor * p. */
+static inline size_t scaled_far(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, float factor, unsigned ulps, size_t n)
+{
+	if (dtype == TPD_DTYPE_F32)
+		return scaled_far_type(TYPE_F32, x, p, factor, ulps, n);
+	return scaled_far_type(TYPE_BF16, x, p, factor, ulps, n);
+}
+
+TPD_INLINE void scaled_learn_type(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, const uint8_t *v2, size_t n, double sums[2])
+{
+	double lanes[2][PREDICT_LANES] = {{0}};
+	float new[SCALED_BLOCK], old[SCALED_BLOCK], weighted[SCALED_BLOCK];
+
+	for (size_t start = 0; start < n; start += SCALED_BLOCK) {
+		const size_t len = TPD_MIN(n - start, (size_t)SCALED_BLOCK);
+
+		for (size_t i = 0; i < len; i++) {
+			float v = scaled_input(v2, start + i), safe = v > 0 ? v : 1, w;
+
+			new[i] = float_of(scaled_widen(type, x, start + i));
+			old[i] = float_of(scaled_widen(type, p, start + i));
+			w = old[i] / safe;
+			weighted[i] = v > 0 ? w : 0;
+		}
+		add_products(weighted, old, len, lanes[0]);
+		add_products(weighted, new, len, lanes[1]);
+	}
+	for (unsigned k = 0; k < 2; k++)
+		sums[k] = sum_of_lanes(lanes[k]);
+}
+
+/* Sums of w p and w x, w = p / v2, 0 where v2 is not above 0; lanes as in predict_products(). */
+static inline void scaled_learn(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, const uint8_t *v2, size_t n, double sums[2])
+{
+	if (dtype == TPD_DTYPE_F32)
+		scaled_learn_type(TYPE_F32, x, p, v2, n, sums);
+	else
+		scaled_learn_type(TYPE_BF16, x, p, v2, n, sums);
+}
+
+TPD_INLINE size_t scaled_measure_type(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, float factor, const int16_t *scale,
+				      size_t n, int16_t *logs, int32_t *sum)
+{
+	int32_t total = 0, count = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		float q = float_of(scaled_multiple(type, scaled_widen(type, p, i), factor)), off = float_of(scaled_widen(type, x, i)) - q;
+		int32_t magnitude = (int32_t)(bits_of(off) & 0x7fffffffu), log = (magnitude >> 20) - (scale ? scale[i] : 0);
+		int32_t good = -(int32_t)((magnitude > 0) & (magnitude < 0x7f800000));
+
+		logs[i] = (int16_t)((log & good) | (INT16_MIN & ~good));
+		total += log & good;
+		count -= good;
+	}
+	*sum = total;
+	return (size_t)count;
+}
+
+/*
+ * Eighths of octaves of |x - prediction|, less what the scale says (NULL: nothing); INT16_MIN where they are equal or it is not finite. Returns
+ * how many others there are, and their sum.
+ */
+static inline size_t scaled_measure(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, float factor, const int16_t *scale, size_t n,
+				    int16_t *logs, int32_t *sum)
+{
+	if (dtype == TPD_DTYPE_F32)
+		return scaled_measure_type(TYPE_F32, x, p, factor, scale, n, logs, sum);
+	return scaled_measure_type(TYPE_BF16, x, p, factor, scale, n, logs, sum);
+}
+
+/* Each column's sum of what is left of the logarithms without the mean, and of how many. */
+static inline void scaled_columns(const int16_t *logs, int mean, size_t n, int32_t *sums, int32_t *counts)
+{
+	for (size_t i = 0; i < n; i++) {
+		int32_t good = -(int32_t)(logs[i] != INT16_MIN);
+
+		sums[i] += (logs[i] - mean) & good;
+		counts[i] -= good;
+	}
+}
+
+/* --- symbols by class --- */
+
+/* n symbols from the streams of class 0 and 1; returns how many the second gave. May read up to 64 bytes behind both. */
+static inline size_t scaled_deal(const uint8_t *classes, size_t n, const uint8_t *even, const uint8_t *odd, uint8_t *out)
+{
+	size_t taken = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		const uint8_t a = even[i - taken], b = odd[taken], mask = (uint8_t)(0u - classes[i]); /* no branch */
+
+		out[i] = (uint8_t)(a ^ ((a ^ b) & mask));
+		taken += classes[i];
+	}
+	return taken;
+}
+
+/* The way back. May write up to 8 bytes behind both. */
+static inline size_t scaled_sort(const uint8_t *classes, const uint8_t *symbols, size_t n, uint8_t *even, uint8_t *odd)
+{
+	size_t given = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		even[i - given] = symbols[i];
+		odd[given] = symbols[i];
+		given += classes[i];
+	}
+	return given;
 }
 
 /* --- one element --- */
@@ -267,7 +430,7 @@ TPD_INLINE bool scaled_decode_type(const struct tpd_grid_type type, const uint8_
 	return any == 0;
 }
 
-static void scaled_encode(enum tpd_dtype dtype, const uint8_t *steps, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
+static inline void scaled_encode(enum tpd_dtype dtype, const uint8_t *steps, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
 			  uint32_t *values, uint8_t *bits)
 {
 	if (dtype == TPD_DTYPE_F32)
@@ -276,7 +439,7 @@ static void scaled_encode(enum tpd_dtype dtype, const uint8_t *steps, const uint
 		scaled_encode_type(TYPE_BF16, steps, x, p, n, symbols, values, bits);
 }
 
-static bool scaled_decode(enum tpd_dtype dtype, const uint8_t *steps, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
+static inline bool scaled_decode(enum tpd_dtype dtype, const uint8_t *steps, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
 			  struct tpd_fields_in *fields)
 {
 	if (dtype == TPD_DTYPE_F32)
