@@ -47,6 +47,22 @@ VECTOR_INLINE __m512i load(const struct tpd_grid_type type, const uint8_t *from,
 	return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from));
 }
 
+/* All sixteen. */
+VECTOR_INLINE __m512i load_all(const struct tpd_grid_type type, const uint8_t *from)
+{
+	if (type.width == 32)
+		return _mm512_loadu_si512(from);
+	return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)from));
+}
+
+VECTOR_INLINE void store(const struct tpd_grid_type type, uint8_t *to, __m512i x)
+{
+	if (type.width == 32)
+		_mm512_storeu_si512(to, x);
+	else
+		_mm256_storeu_si256((__m256i *)(void *)to, _mm512_cvtepi32_epi16(x));
+}
+
 VECTOR_INLINE __mmask16 first_lanes(size_t n)
 {
 	return (__mmask16)(n >= TPD_LANES ? 0xffffu : (1u << n) - 1);
@@ -200,13 +216,31 @@ VECTOR_INLINE __m512i pull(struct queue *queue, __m512i n)
 	return value;
 }
 
-VECTOR_INLINE __m512i decode_round(const struct tpd_grid_type type, const struct grid_step *step, __m512i p, __m512i symbols,
+/*
+ * What every G of 1 .. 2^M - 1 that a symbol was coded for asks, and no other: its place in its octave says how many bits remain, and what they do
+ * not tell. That is nearly all there is, so a round of nothing else (`plain`: each lane's symbol is one) has a way of its own. A reference
+ * beyond the grid comes out with a G too large for it: where it stands in its own ulps, and where it is an overflow.
+ */
+VECTOR_INLINE __m512i decode_round(const struct tpd_grid_type type, const struct grid_step *step, bool plain, __m512i p, __m512i symbols,
 				   struct queue *queue, __m512i *wrong)
 {
 	const __m512i one = set(1 << type.mantissa);
 	__mmask16 inside, coded, escape, equal, nothing, small, bad;
 	__m512i q, g, told, n, value, magnitude, inner;
 
+	if (__builtin_expect(plain, 1)) {
+		g = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(magnitude_of(type, p), 23 - type.mantissa)),
+						      _mm512_set1_ps(step->scale)));
+		q = _mm512_add_epi32(_mm512_xor_si512(g, sign_of(type, p)), _mm512_sub_epi32(symbols, set(TPD_SYMBOL_MIDDLE)));
+		g = _mm512_xor_si512(q, _mm512_srai_epi32(q, 31));
+		if (__builtin_expect(_mm512_cmpge_epu32_mask(_mm512_sub_epi32(g, set(1)), set((1 << type.mantissa) - 1)) == 0, 1)) {
+			told = _mm512_castps_si512(_mm512_cvtepi32_ps(g));
+			value = pull(queue, _mm512_sub_epi32(set((int32_t)type.mantissa + 127), _mm512_srli_epi32(told, 23)));
+			told = _mm512_add_epi32(_mm512_srli_epi32(told, 23 - type.mantissa), set((int32_t)step->raise));
+			return _mm512_ternarylogic_epi32(_mm512_add_epi32(told, value), q, set((int32_t)(UINT32_C(1) << (type.width - 1))),
+							 0xf8); /* the sign */
+		}
+	}
 	g = coarse_g(type, step, magnitude_of(type, p), &inside);
 	q = _mm512_add_epi32(_mm512_xor_si512(g, sign_of(type, p)), _mm512_sub_epi32(symbols, set(TPD_SYMBOL_MIDDLE)));
 	q = wrapped(type, q);
@@ -239,11 +273,19 @@ VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, unsigned t, co
 	const size_t width = type.width / 8;
 	struct queue queue = {_mm512_loadu_si512(fields->acc), _mm512_loadu_si512(fields->bits), fields->next, fields->end};
 	__m512i wrong = _mm512_setzero_si512();
+	size_t i = 0;
 
-	for (size_t i = 0; i < n && queue.next <= queue.end; i += TPD_LANES) {
+	for (; i + TPD_LANES <= n && queue.next <= queue.end; i += TPD_LANES) {
+		__m128i these = _mm_loadu_si128((const __m128i *)(const void *)(symbols + i));
+		bool plain = _mm_cmplt_epu8_mask(these, _mm_set1_epi8(TPD_SYMBOL_FIRST)) == 0;
+
+		store(type, out + i * width,
+		      decode_round(type, &step, plain, load_all(type, p + i * width), _mm512_cvtepu8_epi32(these), &queue, &wrong));
+	}
+	if (i < n && queue.next <= queue.end) {
 		__mmask16 lanes = first_lanes(n - i);
 		__m512i these = _mm512_cvtepu8_epi32(_mm_mask_loadu_epi8(_mm_set1_epi8(TPD_SYMBOL_EQUAL), lanes, symbols + i));
-		__m512i x = decode_round(type, &step, load(type, p + i * width, lanes), these, &queue, &wrong);
+		__m512i x = decode_round(type, &step, false, load(type, p + i * width, lanes), these, &queue, &wrong);
 
 		if (type.width == 32)
 			_mm512_mask_storeu_epi32(out + i * width, lanes, x);
@@ -430,16 +472,24 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 {
 	const uint8_t *end = words + 2 * count;
 	__m512i state[4];
+	__mmask16 all;
 	size_t i = 0;
 
 	if (k != 6)
 		return tpd_kernels_scalar.rans_decode(words, count, k, table, states, out, n);
 	for (unsigned v = 0; v < 4; v++)
 		state[v] = _mm512_loadu_si512(states + 16 * v);
+	/*
+	 * All lanes, since no state is 0; but compilers do not know, and so begin each gather with zeros. Where they see that no lane keeps what it
+	 * had, they gather into whatever register is free, and that waits for what was in it.
+	 */
+	all = _mm512_test_epi32_mask(state[0], state[0]);
 	for (; i + TPD_RANS_LANES_MAX <= n && (size_t)(end - words) >= 2 * TPD_RANS_LANES_MAX; i += TPD_RANS_LANES_MAX) {
 #pragma GCC unroll 4
 		for (unsigned v = 0; v < 4; v++) {
-			__m512i entry = _mm512_i32gather_epi32(_mm512_and_si512(state[v], set(TPD_RANS_SUM - 1)), table, 4), x, more;
+			__m512i entry = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), all,
+								    _mm512_and_si512(state[v], set(TPD_RANS_SUM - 1)), table, 4);
+			__m512i x, more;
 			__mmask16 need;
 
 			_mm_storeu_si128((__m128i *)(void *)(out + i + 16 * v), _mm512_cvtepi32_epi8(entry));
