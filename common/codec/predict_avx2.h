@@ -7,6 +7,8 @@
 #ifndef TPD_CODEC_PREDICT_AVX2_H
 #define TPD_CODEC_PREDICT_AVX2_H
 
+#if defined(__AVX2__) /* elsewhere this is empty, as what includes it is */
+
 #include <immintrin.h>
 #include <string.h>
 
@@ -231,5 +233,7 @@ static void vector_apply(const float *w1, const float *const terms[TPD_TERMS], c
 		predict_apply(w1 + i, behind, coefficients, n - i, out + i);
 	}
 }
+
+#endif
 
 #endif

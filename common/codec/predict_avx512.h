@@ -8,6 +8,8 @@
 #ifndef TPD_CODEC_PREDICT_AVX512_H
 #define TPD_CODEC_PREDICT_AVX512_H
 
+#if defined(__AVX512VBMI2__) /* elsewhere this is empty, as what includes it is */
+
 #include <immintrin.h>
 
 #include "base/tpd.h"
@@ -188,5 +190,7 @@ static void vector_apply(const float *w1, const float *const terms[TPD_TERMS], c
 		_mm512_mask_storeu_ps(out + i, lanes, vector_arrive(_mm512_maskz_loadu_ps(lanes, w1 + i), sum));
 	}
 }
+
+#endif
 
 #endif

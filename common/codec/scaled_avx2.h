@@ -5,6 +5,8 @@
 #ifndef TPD_CODEC_SCALED_AVX2_H
 #define TPD_CODEC_SCALED_AVX2_H
 
+#if defined(__AVX2__) /* elsewhere this is empty, as what includes it is */
+
 #include <immintrin.h>
 #include <string.h>
 
@@ -265,5 +267,7 @@ static size_t vector_scaled_sort(const uint8_t *classes, const uint8_t *symbols,
 	}
 	return (size_t)(odd - begin) + scaled_sort(classes + i, symbols + i, n - i, even, odd);
 }
+
+#endif
 
 #endif

@@ -5,6 +5,8 @@
 #ifndef TPD_CODEC_SCALED_AVX512_H
 #define TPD_CODEC_SCALED_AVX512_H
 
+#if defined(__AVX512VBMI2__) /* elsewhere this is empty, as what includes it is */
+
 #include <immintrin.h>
 
 #include "base/tpd.h"
@@ -202,5 +204,7 @@ static size_t vector_scaled_sort(const uint8_t *classes, const uint8_t *symbols,
 	}
 	return (size_t)(odd - begin);
 }
+
+#endif
 
 #endif
