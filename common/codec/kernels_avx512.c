@@ -1,5 +1,5 @@
 /*
- * kernels_avx512.c - the kernels for CPUs with AVX-512 F, BW, DQ, VL and VBMI2 (Ice Lake, Zen 4 and later).
+ * kernels_avx512.c - the kernels for CPUs with AVX-512 F, BW, DQ, VL, VBMI2 and CD (Ice Lake, Zen 4 and later).
  *
  * Sixteen elements, lanes of the remainder stream or lanes of rANS to a register. What the scalar kernels do lane by lane with a
  * conditional word each becomes one compress or expand of a register. Three things are turned around for that:
