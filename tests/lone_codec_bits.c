@@ -154,6 +154,22 @@ static void strew(float *values, size_t n, unsigned seldom)
 	}
 }
 
+/* Rows go with each other to a part that is as large as what else they do. */
+static void agree(size_t row, float size)
+{
+	static float columns[2][8192];
+
+	for (size_t j = 0; j < row; j++)
+		for (unsigned k = 0; k < 2; k++)
+			columns[k][j] = size * normal();
+	for (size_t i = 0; i < layer.n; i += row) {
+		const float first = normal(), second = normal();
+
+		for (size_t j = 0; j < row && i + j < layer.n; j++)
+			layer.x[i + j] = layer.x[i + j] + (first * columns[0][j] + second * columns[1][j]);
+	}
+}
+
 static void put_bytes(const void *data, size_t len)
 {
 	tpd_buf_u32(&out, (uint32_t)len);
@@ -268,6 +284,9 @@ static void make(const char *path)
 	put_case(TPD_DTYPE_F32, 1024, 0, layer.x, 4 * layer.n, NULL, 0, NULL);             /* the first of its run */
 	put_case(TPD_DTYPE_F32, 1024, 0, layer.x, 4 * layer.n, layer.x, 4 * layer.n, NULL); /* unchanged */
 	put_case(TPD_DTYPE_F32, 8192, 0, layer.x, 4 * layer.n, layer.w1, 2 * layer.n, layer.w0);
+	train(30000, 2e-5f, 192);
+	agree(192, 1e-4f);
+	put_layer(192, 191, 1);
 	train(20000, 2e-4f, 80);
 	put_halves(80, 0, 0);
 	put_wide(80, 17);
@@ -425,6 +444,7 @@ static void encode_all(uint32_t number, const struct test_case *test)
 				plan.grid_bias = (uint8_t)bias;
 				plan.nibbles = bias == 3; /* `rows` looks at this instead */
 				plan.terms = (uint8_t)terms;
+				plan.low_rank = encoding == TPD_ENCODING_PREDICTED && terms % 2;
 				for (unsigned form = 0; form < (has_forms ? TPD_INTEGERS_FORMS : 1u); form++) {
 					plan.form = (uint8_t)form;
 					encode_as(number, test, &plan, false);

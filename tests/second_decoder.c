@@ -476,6 +476,49 @@ static float sum_of_terms(unsigned terms, const float c[4], const struct second_
 	return sum;
 }
 
+/* Section 10: the low-rank part, added to the prediction in out. */
+static void add_low_rank(struct reader *in, uint8_t *out, size_t n)
+{
+	const size_t rank = (size_t)integer(in, 1), row = (size_t)integer(in, 2), first = (size_t)integer(in, 2);
+	uint8_t shift[32], *exponent, *a, *b;
+	size_t r;
+
+	need(in->status, rank >= 1 && rank <= 32 && row >= 32 && row <= 8192 && first >= 1 && first <= row);
+	if (*in->status)
+		return;
+	for (size_t k = 0; k < rank; k++)
+		shift[k] = (uint8_t)integer(in, 1);
+	r = n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row;
+	exponent = calloc(1, r + rank * (r + row) + 1);
+	if (!exponent) {
+		fail(in->status, SECOND_NOMEM);
+		return;
+	}
+	a = exponent + r;
+	b = a + rank * r;
+	symbols(in, exponent, r);
+	if (!*in->status)
+		symbols(in, a, rank * r);
+	if (!*in->status)
+		symbols(in, b, rank * row);
+	for (size_t i = 0; i < n && !*in->status; i++) {
+		size_t piece = i < first ? 0 : 1 + (i - first) / row, column = i < first ? row - first + i : (i - first) % row;
+		float p = float_at(out, n * 4, i), l = 0;
+
+		for (size_t k = 0; k < rank; k++) {
+			int field = exponent[piece] + shift[k] - 128;
+			float scale = float_of_bits((uint64_t)(field < 1 ? 1 : field > 254 ? 254 : field) << 23);
+			float factor = (float)(a[k * r + piece] - 128) * scale;
+
+			l = l + factor * (float)(b[k * row + column] - 128);
+		}
+		p = p + l;
+		if (isfinite(p))
+			memcpy(out + i * 4, &p, sizeof p);
+	}
+	free(exponent);
+}
+
 /* Section 10: in out, which holds w1, the prediction. */
 static void predict(struct reader *in, const struct second_input inputs[5], uint8_t *out, size_t n)
 {
@@ -485,11 +528,11 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 	float all[4] = {0};
 
 	check_terms(in->status, terms, inputs);
-	if (form > 1)
+	if (form > 3)
 		fail(in->status, SECOND_UNSUPPORTED);
 	if (*in->status)
 		return;
-	if (form == 1) {
+	if (form & 1) {
 		row = (size_t)integer(in, 2);
 		first = (size_t)integer(in, 2);
 		need(in->status, row >= 1 && row <= 8192 && first >= 1 && first <= row);
@@ -503,7 +546,7 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 	for (unsigned k = 0; k < 4 && !*in->status; k++) {
 		if (!(terms >> k & 1))
 			continue;
-		if (form == 1) {
+		if (form & 1) {
 			symbols(in, bytes + 2 * k * rows, rows);
 			symbols(in, bytes + (2 * k + 1) * rows, rows);
 		} else {
@@ -518,7 +561,7 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 
 		for (unsigned k = 0; k < 4; k++) {
 			c[k] = all[k];
-			if (form == 1 && (terms >> k & 1))
+			if ((form & 1) && (terms >> k & 1))
 				c[k] = float_of_bits((uint64_t)bytes[2 * k * rows + r] << 16 | (uint64_t)bytes[(2 * k + 1) * rows + r] << 24);
 		}
 		p = w1 + sum_of_terms(terms, c, inputs, w1, i);
@@ -526,6 +569,8 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 			memcpy(out + i * 4, &p, sizeof p);
 	}
 	free(bytes);
+	if (form & 2 && !*in->status)
+		add_low_rank(in, out, n);
 }
 
 /* Section 14. */

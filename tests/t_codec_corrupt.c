@@ -175,7 +175,7 @@ START_TEST(raw_and_copy)
 			 TPD_CORRUPT);
 	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_COPY, TPD_DTYPE_F32, bytes, 1, bytes, 4, out, 4, NULL),
 			 TPD_CORRUPT);
-	ck_assert_int_eq(tpd_decode_chunk(codec, (enum tpd_encoding)8, TPD_DTYPE_F32, bytes, 4, NULL, 0, out, 4, NULL),
+	ck_assert_int_eq(tpd_decode_chunk(codec, (enum tpd_encoding)8, TPD_DTYPE_F32, (const uint8_t[]){1, 4, 0, 0}, 4, NULL, 0, out, 4, NULL),
 			 TPD_UNSUPPORTED);
 	ck_assert_int_eq(tpd_decode_chunk(codec, TPD_ENCODING_RAW, TPD_DTYPE_COUNT, bytes, 4, NULL, 0, out, 4, NULL),
 			 TPD_UNSUPPORTED);

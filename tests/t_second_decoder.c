@@ -433,6 +433,7 @@ static void check_case(struct tpd_codec *codec, enum tpd_dtype dtype, enum relat
 			continue;
 		plan.nibbles = below(2);
 		plan.form = (uint8_t)below(8);
+		plan.low_rank = below(2);
 		plan.terms = e == TPD_ENCODING_SCALED || e == TPD_ENCODING_SCALED_ALONE ? scales[below(TPD_ARRAY_LEN(scales))] : (uint8_t)(1 + below(15));
 		plan.encoding = (enum tpd_encoding)e;
 		check_chunk(codec, &plan, &chunk, count, seen);

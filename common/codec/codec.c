@@ -179,6 +179,7 @@ void tpd_codec_free(struct tpd_codec *codec)
 	free(codec->towards.data);
 	free(codec->predicted.data);
 	free(codec->fit.data);
+	free(codec->low_rank.data);
 	free(codec->classes.data);
 	free(codec->tables.data);
 	free(codec->scaled.data);

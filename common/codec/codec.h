@@ -106,6 +106,7 @@ struct tpd_plan {
 	uint32_t row;               /* row length in elements, 1..TPD_ROW_MAX */
 	uint8_t grid_bias;          /* T = median exponent + M - grid_bias; 2 or 3 */
 	uint8_t terms;              /* predicted, stepped and scaled only */
+	bool low_rank;              /* predicted: look for what rows have in common */
 	bool nibbles;               /* rows, rows-ref: elements are two values of 4 bits */
 	uint8_t form;               /* integers, integers-ref: section 17's */
 };
@@ -120,6 +121,7 @@ struct tpd_sample {
 	const struct tpd_inputs *inputs; /* of the same stretches, or NULL */
 	const uint8_t *term_sets;        /* with inputs: predictions to try, TPD_TERM_* each */
 	size_t term_set_count;
+	bool try_low_rank;               /* of a prediction: it takes about as long again to find */
 	bool try_scaled;                 /* it is a moment, or may be like one */
 	uint8_t scaled_terms;            /* of TPD_TERM_SCALE and TPD_TERM_CAME_IN */
 };
@@ -140,7 +142,9 @@ static inline uint32_t tpd_sample_times(enum tpd_dtype dtype)
  * that eighth when it was not tried on more.  Types of two bytes are compared by what a whole chunk would take, told from the sample and
  * that eighth: tables weigh less there.  Ties go to the lower encoding number. A prediction is tried where `grid` is the best of the
  * others (16-bit types: or `classes`, or `sparse`), and must save 3 % of it: it makes reading dearer. TPD_TERM_DECAY is not used for
- * 16-bit types. `scaled`, or `scaled-alone` where p is NULL, must save 1 % of the best, 3 % with inputs.
+ * 16-bit types. `scaled`, or `scaled-alone` where p is NULL, must save 1 % of the best, 3 % with inputs. With try_low_rank an F32 tensor of enough
+ * rows that could be predicted is, whatever that saves: a sample has no rows that lie beside each other, and each chunk sees for itself what
+ * its rows have in common.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
 				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,

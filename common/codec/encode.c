@@ -183,7 +183,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	size_t part;
 	enum tpd_status status =
 		tpd_scratch_need(&codec->payload,
-				 TPD_PREDICT_BOUND(count) + TPD_STEP_BOUND + 4 + TPD_SYMBOLS_BOUND(count) + TPD_CLASS_SYMBOLS_BOUND(n, count) + fields_max + left, err);
+				 TPD_PREDICT_BOUND(count, pieces.row) + TPD_STEP_BOUND + 4 + TPD_SYMBOLS_BOUND(count) + TPD_CLASS_SYMBOLS_BOUND(n, count) + fields_max + left, err);
 
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);
@@ -197,7 +197,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 		return status;
 	out = codec->payload.data;
 	if (predicted) {
-		status = tpd_predict_start(codec, plan->terms, chunk, p, &pieces, &prediction, err);
+		status = tpd_predict_start(codec, plan, chunk, p, &pieces, &prediction, err);
 		if (status != TPD_OK)
 			return status;
 	}

@@ -76,6 +76,7 @@ struct tpd_codec {
 	struct tpd_scratch inputs;  /* what a prediction is made from, as floats */
 	struct tpd_scratch towards; /* `stepped`: what each element is coded against */
 	struct tpd_scratch predicted, fit; /* the prediction; its coefficients while they are found or read */
+	struct tpd_scratch low_rank; /* its factors, and what they are found with */
 	struct tpd_scratch classes; /* what tells classes apart */
 	struct tpd_scratch tables;  /* of all classes */
 	struct tpd_scratch scaled;  /* all that `scaled` makes of a header */

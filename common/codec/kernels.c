@@ -44,7 +44,7 @@ static const struct answer {
 	enum tpd_dtype dtype;
 	uint64_t digest; /* of all that the kernels make of the piece of this type */
 } answers[] = {
-	{TPD_DTYPE_F32, UINT64_C(0x3aa255c3f8a15887)},
+	{TPD_DTYPE_F32, UINT64_C(0x173d56084fbe5fa4)},
 	{TPD_DTYPE_BF16, UINT64_C(0x6698106f6ee3864c)},
 	{TPD_DTYPE_F16, UINT64_C(0x8ac8cb55a132479e)},
 };
@@ -93,7 +93,7 @@ struct trial {
 	uint8_t planes[4 * ELEMENTS], fields[4 * ROUNDS * TPD_LANES + TPD_FIELDS_SLACK], words[2 * ELEMENTS + TPD_WORDS_SLACK];
 	uint8_t levels[ELEMENTS];
 	uint16_t keys[ELEMENTS];
-	float w1[ELEMENTS], terms[2][ELEMENTS], predicted[ELEMENTS], learnt[4 * TPD_TERM_ROOM];
+	float w1[ELEMENTS], terms[2][ELEMENTS], predicted[ELEMENTS], learnt[4 * TPD_TERM_ROOM], basis[2 * 83 * TPD_LOW_RANK_LANES];
 	struct tpd_buf made;
 };
 
@@ -200,6 +200,31 @@ static bool try_bytes(const struct tpd_kernels *kernels, enum tpd_dtype dtype, s
 	return memcmp(trial->back, trial->x, width * ELEMENTS) == 0;
 }
 
+/* Rows and a basis from w1. */
+static void try_low_rank(const struct tpd_kernels *kernels, struct trial *trial)
+{
+	enum { ROWS = 6, COLUMNS = 83 };
+	float scales[ROWS], out[ROWS * TPD_LOW_RANK_LANES];
+	float *basis = trial->basis, *sums = trial->basis + COLUMNS * TPD_LOW_RANK_LANES;
+	double products[TPD_LOW_RANK_LANES * TPD_LOW_RANK_LANES];
+
+	for (size_t i = 0; i < COLUMNS * TPD_LOW_RANK_LANES; i++) {
+		basis[i] = trial->w1[i * 5 % ELEMENTS];
+		sums[i] = 0;
+	}
+	for (size_t r = 0; r < ROWS; r++)
+		scales[r] = 0.25f * (float)(1 << r);
+	kernels->low_rank_square(trial->w1, COLUMNS, ROWS, scales, basis, sums);
+	kernels->low_rank_project(trial->w1, COLUMNS, ROWS, basis, out);
+	kernels->low_rank_products(sums, COLUMNS, products);
+	kernels->low_rank_add(out, ROWS, basis, 3, COLUMNS, trial->predicted);
+	tpd_buf_put(&trial->made, sums, COLUMNS * TPD_LOW_RANK_LANES * sizeof(*sums));
+	tpd_buf_put(&trial->made, out, sizeof(out));
+	for (size_t i = 0; i < TPD_ARRAY_LEN(products); i++)
+		tpd_buf_f64(&trial->made, products[i]);
+	tpd_buf_put(&trial->made, trial->predicted, COLUMNS * sizeof(float));
+}
+
 /* From weights that are finite: what NaN looks like differs between kinds of CPU. */
 static void try_predict(const struct tpd_kernels *kernels, struct trial *trial)
 {
@@ -225,6 +250,7 @@ static void try_predict(const struct tpd_kernels *kernels, struct trial *trial)
 		tpd_buf_f64(&trial->made, sums[i]);
 	kernels->predict(&from, coefficients, ELEMENTS, trial->learnt);
 	tpd_buf_put(&trial->made, trial->learnt, ELEMENTS * sizeof(float));
+	try_low_rank(kernels, trial);
 }
 
 /* Keys of the reference by all rules; steps are about as far as some ulps. */

@@ -59,6 +59,17 @@ struct tpd_kernels {
 	/* count (count + 1) / 2 sums. */
 	void (*predict_products)(const float *const *arrays, unsigned count, size_t n, double *out);
 
+	/* --- what rows have in common, section 10 (low_rank_kernel.h): bases have TPD_LOW_RANK_LANES columns, side by side --- */
+
+	/* sums += for each of `rows` rows of n elements: itself times its scale times its products with the basis. */
+	void (*low_rank_square)(const float *z, size_t n, size_t rows, const float *scales, const float *basis, float *sums);
+	/* out: the products of each row with the basis. */
+	void (*low_rank_project)(const float *z, size_t n, size_t rows, const float *basis, float *out);
+	/* out: the products of each two columns of `rows` rows. */
+	void (*low_rank_products)(const float *rows_of, size_t rows, double *out);
+	/* p of n elements, the first of which is in column `column`, += factors times columns, as tpd_low_rank_columns() leaves them. */
+	void (*low_rank_add)(const float *factors, size_t rank, const float *columns, size_t column, size_t n, float *p);
+
 	/* --- scale, section 11 (scaled_kernel.h): F32 and BF16 --- */
 
 	void (*scaled_scale)(const uint8_t *v2, const uint8_t *v1, float share, size_t n, int16_t *out);

@@ -20,6 +20,7 @@
 #include "codec/grid_kernel.h"
 #include "codec/internal.h"
 #include "codec/planes_kernel.h"
+#include "codec/low_rank_kernel.h"
 #include "codec/predict_kernel.h"
 #include "codec/scaled_kernel.h"
 #include "codec/stats_internal.h"
@@ -622,6 +623,10 @@ const struct tpd_kernels tpd_kernels_avx2 = {
 	.predict_difference = predict_difference,
 	.predict_apply = vector_apply,
 	.predict_products = predict_products,
+	.low_rank_square = low_rank_square,
+	.low_rank_project = low_rank_project,
+	.low_rank_products = low_rank_products,
+	.low_rank_add = low_rank_add,
 	.scaled_scale = scaled_scale,
 	.scaled_predict = scaled_predict,
 	.scaled_steps = scaled_steps,

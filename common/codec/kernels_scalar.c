@@ -12,6 +12,7 @@
 #include "codec/internal.h"
 #include "codec/kernels_internal.h"
 #include "codec/planes_kernel.h"
+#include "codec/low_rank_kernel.h"
 #include "codec/predict_kernel.h"
 #include "codec/scaled_kernel.h"
 #include "codec/stats_internal.h"
@@ -116,6 +117,10 @@ const struct tpd_kernels tpd_kernels_scalar = {
 	.predict_difference = predict_difference,
 	.predict_apply = predict_apply,
 	.predict_products = predict_products,
+	.low_rank_square = low_rank_square,
+	.low_rank_project = low_rank_project,
+	.low_rank_products = low_rank_products,
+	.low_rank_add = low_rank_add,
 	.scaled_scale = scaled_scale,
 	.scaled_predict = scaled_predict,
 	.scaled_steps = scaled_steps,

@@ -16,6 +16,7 @@
 #include "codec/codec.h"
 #include "codec/integers.h"
 #include "codec/internal.h"
+#include "codec/low_rank.h"
 #include "codec/rows.h"
 
 #define GRID_BIAS_MIN 2u
@@ -177,15 +178,26 @@ static enum tpd_encoding prediction_of(enum tpd_encoding best, enum tpd_dtype dt
 	return best == TPD_ENCODING_CLASSES || best == TPD_ENCODING_GRID || best == TPD_ENCODING_SPARSE ? TPD_ENCODING_STEPPED : TPD_ENCODING_RAW;
 }
 
+/* May low ranks be looked for? Rows are those of the tensor, and a chunk needs some of them; a sample does not show what they have in common. */
+static bool may_have_low_rank(const struct tpd_plan *best, const struct tpd_sample *sample)
+{
+	return sample->try_low_rank && prediction_of(best->encoding, best->dtype) == TPD_ENCODING_PREDICTED && best->row >= TPD_LOW_RANK_ROW_MIN &&
+	       best->row <= TPD_CHUNK_ELEMENTS / TPD_LOW_RANK_ROW_MIN &&
+	       (sample->stretch < sample->len || sample->len / sizeof(float) / best->row >= TPD_LOW_RANK_ROW_MIN);
+}
+
 /* The predictions that are offered, against the plan that is best without; `part`: of a chunk, what that takes. */
 static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd_plan *best, uint64_t part, uint32_t row,
 				       const struct tpd_sample *sample, struct tpd_plan *out_plan, uint64_t *out_bytes, struct tpd_err *err)
 {
 	const enum tpd_encoding encoding = prediction_of(best->encoding, best->dtype);
 	const unsigned last = encoding == TPD_ENCODING_STEPPED ? GRID_BIAS_MAX : GRID_BIAS_MIN;
+	const bool low_rank = may_have_low_rank(best, sample); /* then it is to be predicted somehow */
 	uint64_t limit = *out_bytes - TPD_MIN(part * (100 - PREDICTED_PERCENT) / 100, *out_bytes), bytes = 0;
 	enum tpd_status status = TPD_OK;
 
+	if (low_rank)
+		limit = UINT64_MAX;
 	for (size_t i = 0; status == TPD_OK && i < sample->term_set_count && encoding != TPD_ENCODING_RAW; i++)
 		for (unsigned bias = GRID_BIAS_MIN; status == TPD_OK && bias <= last; bias++) {
 			struct tpd_plan plan = *best;
@@ -202,10 +214,12 @@ static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd
 			status = try_plan(codec, &plan, sample, &bytes, err);
 			if (status != TPD_OK || bytes >= limit)
 				continue;
-			limit = *out_bytes = bytes;
+			limit = bytes;
+			*out_bytes = TPD_MIN(*out_bytes, bytes);
 			out_plan->encoding = plan.encoding;
 			out_plan->terms = plan.terms;
 			out_plan->grid_bias = plan.grid_bias;
+			out_plan->low_rank = low_rank;
 		}
 	return status;
 }

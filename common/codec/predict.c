@@ -11,7 +11,7 @@
 #include "codec/internal.h"
 #include "codec/kernels.h"
 
-enum { FORM_WHOLE = 0, FORM_ROWS = 1 };
+enum { FORM_ROWS = 1, FORM_LOW_RANK = 2, FORM_ALL = 3 }; /* bits */
 
 #define MADE (TPD_ROW_MAX + 16u) /* floats: what a prediction may be of, and a register */
 
@@ -132,11 +132,11 @@ static enum tpd_status put_rows(struct tpd_codec *codec, unsigned terms, const s
 	return TPD_OK;
 }
 
-enum tpd_status tpd_predict_start(struct tpd_codec *codec, unsigned terms, const struct tpd_chunk *chunk, const uint8_t *p,
+enum tpd_status tpd_predict_start(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk, const uint8_t *p,
 				  const struct tpd_pieces *pieces, struct tpd_prediction *out, struct tpd_err *err)
 {
 	fenv_t caller;
-	enum tpd_status status = open_inputs(codec, terms, p, chunk->inputs, pieces->n, out, err);
+	enum tpd_status status = open_inputs(codec, plan->terms, p, chunk->inputs, pieces->n, out, err);
 
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->fit, tpd_piece_count(pieces) * (sizeof(*out->rows) + 2) + 1, err);
@@ -148,8 +148,10 @@ enum tpd_status tpd_predict_start(struct tpd_codec *codec, unsigned terms, const
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
 	tpd_predict_choose(out);
+	if (plan->low_rank)
+		status = tpd_low_rank_fit(codec, out, pieces, err);
 	fesetenv(&caller);
-	return TPD_OK;
+	return status;
 }
 
 const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i)
@@ -158,6 +160,12 @@ const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i
 	const struct tpd_predict_from from = tpd_predict_from(prediction, start);
 	bool has_terms = false;
 
+	if (prediction->low_rank.base) { /* all pieces have been fitted */
+		memcpy(prediction->made, prediction->low_rank.base + start, n * sizeof(float));
+		if (prediction->low_rank.rank > 0)
+			tpd_low_rank_add(prediction->kernels, &prediction->low_rank, start, n, prediction->made);
+		return (const uint8_t *)prediction->made;
+	}
 	if (prediction->by_rows)
 		tpd_predict_fit_row(prediction, i, prediction->rows[i], &has_terms);
 	if (has_terms) {
@@ -180,7 +188,7 @@ enum tpd_status tpd_predict_put(struct tpd_codec *codec, const struct tpd_predic
 	enum tpd_status status = TPD_OK;
 
 	*out++ = (uint8_t)terms;
-	*out++ = prediction->by_rows ? FORM_ROWS : FORM_WHOLE;
+	*out++ = (uint8_t)((prediction->by_rows ? FORM_ROWS : 0) | (prediction->low_rank.rank > 0 ? FORM_LOW_RANK : 0));
 	if (prediction->by_rows)
 		status = put_rows(codec, terms, &prediction->pieces, (const float(*)[TPD_TERMS])prediction->rows, &out, err);
 	for (unsigned k = 0; !prediction->by_rows && k < TPD_TERMS; k++) {
@@ -188,6 +196,10 @@ enum tpd_status tpd_predict_put(struct tpd_codec *codec, const struct tpd_predic
 			continue;
 		memcpy(out, &prediction->whole[k], 4);
 		out += 4;
+	}
+	if (prediction->low_rank.rank > 0) {
+		memcpy(out, prediction->low_rank.part, prediction->low_rank.part_len);
+		out += prediction->low_rank.part_len;
 	}
 	*out_len = (size_t)(out - begin);
 	return status;
@@ -246,13 +258,13 @@ enum tpd_status tpd_predict_read(struct tpd_codec *codec, struct tpd_rd *rd, con
 
 	if (!tpd_rd_ok(rd) || terms == 0 || terms >= 1u << TPD_TERMS)
 		return corrupt(err, "bad terms");
-	if (form > FORM_ROWS)
+	if (form > FORM_ALL)
 		return tpd_fail(err, TPD_UNSUPPORTED, "predicted: coefficients of an unknown form %u", form);
 	if (!tpd_terms_have(terms, inputs))
 		return corrupt(err, "it needs what there is not");
-	if (form == FORM_ROWS)
+	if (form & FORM_ROWS)
 		status = read_rows(codec, rd, terms, &pieces, &rows, err);
-	for (unsigned k = 0; form == FORM_WHOLE && k < TPD_TERMS; k++) {
+	for (unsigned k = 0; !(form & FORM_ROWS) && k < TPD_TERMS; k++) {
 		uint32_t bits = terms >> k & 1 ? tpd_rd_u32(rd) : 0;
 
 		memcpy(&whole[k], &bits, sizeof(bits));
@@ -262,10 +274,12 @@ enum tpd_status tpd_predict_read(struct tpd_codec *codec, struct tpd_rd *rd, con
 	if (!tpd_rd_ok(rd))
 		return corrupt(err, "ends inside its coefficients");
 	status = open_inputs(codec, terms, p, inputs, n, out, err);
+	if (status == TPD_OK && form & FORM_LOW_RANK)
+		status = tpd_low_rank_read(codec, rd, n, &out->low_rank, err);
 	if (status != TPD_OK)
 		return status;
 	out->pieces = pieces;
-	out->by_rows = form == FORM_ROWS;
+	out->by_rows = form & FORM_ROWS;
 	out->rows = rows;
 	memcpy(out->whole, whole, sizeof(whole));
 	return TPD_OK;
@@ -277,13 +291,15 @@ const uint8_t *tpd_predict_stretch(struct tpd_prediction *prediction, size_t sta
 	size_t piece = start < pieces->first ? 0 : 1 + (start - pieces->first) / pieces->row;
 	float *out = prediction->made;
 
-	for (const size_t end = start + n; start < end; piece++) {
-		const struct tpd_predict_from from = tpd_predict_from(prediction, start);
-		const size_t part = TPD_MIN(tpd_piece_start(pieces, piece + 1), end) - start;
+	for (size_t at = start, end = start + n; at < end; piece++) {
+		const struct tpd_predict_from from = tpd_predict_from(prediction, at);
+		const size_t part = TPD_MIN(tpd_piece_start(pieces, piece + 1), end) - at;
 
 		prediction->kernels->predict(&from, coefficients_of(prediction, piece), part, out);
 		out += part;
-		start += part;
+		at += part;
 	}
+	if (prediction->low_rank.rank > 0)
+		tpd_low_rank_add(prediction->kernels, &prediction->low_rank, start, n, prediction->made);
 	return (const uint8_t *)prediction->made;
 }

@@ -22,6 +22,7 @@
 #include "base/tpd.h"
 #include "codec/codec.h"
 #include "codec/internal.h"
+#include "codec/low_rank.h"
 
 #define TPD_TERMS 4u /* TPD_TERM_COUNT */
 
@@ -41,19 +42,20 @@ struct tpd_prediction {
 	float whole[TPD_TERMS];
 	float (*rows)[TPD_TERMS];       /* of the pieces, by_rows */
 	float *made;                    /* room for TPD_ROW_MAX elements and a register */
+	struct tpd_low_rank low_rank;
 	/* for encoding: */
 	const uint8_t *x;
 	float *terms;                   /* of the piece that is being fitted, TPD_TERM_ROOM each */
 };
 
-enum tpd_status tpd_predict_start(struct tpd_codec *codec, unsigned terms, const struct tpd_chunk *chunk, const uint8_t *p,
+enum tpd_status tpd_predict_start(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk, const uint8_t *p,
 				  const struct tpd_pieces *pieces, struct tpd_prediction *out, struct tpd_err *err);
 /* The prediction of piece i, with coefficients that it finds for it, if it is to have some. Valid until the next one. */
 const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i);
 /* What stands before the grid's payload, once all pieces are fitted; room for TPD_PREDICT_BOUND() bytes. */
 enum tpd_status tpd_predict_put(struct tpd_codec *codec, const struct tpd_prediction *prediction, uint8_t *out, size_t *out_len,
 				struct tpd_err *err);
-#define TPD_PREDICT_BOUND(pieces) (32 + 2 * TPD_TERMS * ((pieces) + 1))
+#define TPD_PREDICT_BOUND(pieces, row) (32 + 2 * TPD_TERMS * ((pieces) + 1) + TPD_LOW_RANK_BOUND(pieces, row))
 
 enum tpd_status tpd_predict_read(struct tpd_codec *codec, struct tpd_rd *rd, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
 				 struct tpd_prediction *out, struct tpd_err *err);

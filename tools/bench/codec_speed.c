@@ -1,7 +1,7 @@
 /*
  * codec_speed.c - ratio and speed of the codec on real files: in memory, one thread, no store around it.
  *
- *     codec_speed [--passes N] [--threads N] [--tensors] [--types FIRST] [--INPUT FILE]... [REFERENCE] NEW
+ *     codec_speed [--passes N] [--threads N] [--tensors] [--types FIRST] [--low-rank] [--INPUT FILE]... [REFERENCE] NEW
  *
  * Both files are read and parsed, and their tensors are matched by name and coded as an ingest would code them: the
  * same types, samples, plans, chunks and references (speed_job.c), hence the same bytes, but for the 56 a chunk that
@@ -294,6 +294,7 @@ int main(int argc, char **argv)
 						{"threads", required_argument, NULL, 'j'},
 						{"tensors", no_argument, NULL, 't'},
 						{"types", required_argument, NULL, 'f'},
+						{"low-rank", no_argument, NULL, 'l'},
 						{"w0", required_argument, NULL, INPUT_OPTION + TPD_INPUT_W0},
 						{"m1", required_argument, NULL, INPUT_OPTION + TPD_INPUT_M1},
 						{"v1", required_argument, NULL, INPUT_OPTION + TPD_INPUT_V1},
@@ -317,6 +318,8 @@ int main(int argc, char **argv)
 			tensors = true;
 		else if (option == 'f')
 			first = optarg;
+		else if (option == 'l')
+			job.low_rank = true;
 		else if (option >= INPUT_OPTION)
 			job.input_path[option - INPUT_OPTION] = optarg;
 		else
@@ -324,7 +327,7 @@ int main(int argc, char **argv)
 	}
 	if (usage || argc - optind < 1 || argc - optind > 2 || job.passes < 1 || job.passes > PASSES_MAX || threads < 1 ||
 	    threads > TPD_POOL_MAX) {
-		fprintf(stderr, "usage: codec_speed [--passes N] [--threads N] [--tensors] [--types FIRST] [--w0|m1|v1|m2|v2 FILE]... "
+		fprintf(stderr, "usage: codec_speed [--passes N] [--threads N] [--tensors] [--types FIRST] [--low-rank] [--w0|m1|v1|m2|v2 FILE]... "
 				"[REFERENCE] NEW\n");
 		return 2;
 	}

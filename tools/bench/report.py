@@ -139,6 +139,7 @@ def speed_table(results):
     groups = [("fp32", ("pretrain", "finetune")), ("bf16", ("bf16",))]
     rows = []
     for variant, title in (("plain", "tpded, nothing predicted"), ("predicted", "tpded, predicted from moments"),
+                           ("low rank", "tpded, the same and low rank"),
                            ("plain, avx2", "tpded, nothing predicted, AVX2"), ("predicted, avx2", "tpded, predicted, AVX2")):
         row = [title]
         for _, kinds in groups:
@@ -168,7 +169,7 @@ BESIDE = (("encode_unchecked_MBps", "encode"), ("encode_MBps", "encode, verified
 def beside_table(results):
     rows = []
     for kind in kinds_of(results):
-        for variant in ("keyframe", "plain", "predicted", "plain, avx2", "predicted, avx2", "optimizer"):
+        for variant in ("keyframe", "plain", "predicted", "low rank", "plain, avx2", "predicted, avx2", "optimizer"):
             found = [c for run in claims.of_kind(results, kind) for c in claims.codecs(run, variant)]
             if found:
                 rows.append([f"{kind}: {variant}", *(gigabytes(median(c["cpu"][key] for c in found)) for key, _ in BESIDE)])

@@ -65,6 +65,7 @@ def of_pair(program, passes, threads, scratch, pair, first, ties, forms):
     moments = [*_write_moments(before, ties, 1, scratch), *_write_moments(now, ties, 2, scratch)]
     if len(moments) == 2 * 2 * len(INPUTS):
         found["predicted"] = _codec(program, passes, *moments, *weights)
+        found["low rank"] = _codec(program, passes, "--low-rank", *moments, *weights)  # as with effort = max
     if "avx2" in forms:
         found["plain, avx2"] = _codec(program, passes, *weights, form="avx2")
         if "predicted" in found:

@@ -23,6 +23,7 @@
 #include "codec/classes.h"
 #include "codec/integers.h"
 #include "codec/internal.h"
+#include "codec/low_rank.h"
 #include "codec/rows.h"
 #include "codec/scaled.h"
 #include "codec/step.h"
@@ -147,6 +148,25 @@ static enum tpd_status integers(struct tpd_codec *codec, struct tpd_rd *rd, size
 	return status;
 }
 
+/* What rows have in common: section 10. */
+static enum tpd_status low_rank(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, uint8_t *symbols, double *bits, struct tpd_err *err)
+{
+	const size_t rank = tpd_rd_u8(rd);
+	struct tpd_pieces pieces;
+	enum tpd_status status;
+
+	if (!read_pieces(rd, n, &pieces) || rank > TPD_LOW_RANK_MAX)
+		return tpd_fail(err, TPD_CORRUPT, "low rank: a payload of ours cannot be read");
+	tpd_rd_bytes(rd, rank);
+	*bits += BITS_A_BYTE * (double)rank;
+	status = read_symbols(codec, rd, symbols, tpd_piece_count(&pieces), bits, err);
+	if (!status)
+		status = read_symbols(codec, rd, symbols, rank * tpd_piece_count(&pieces), bits, err);
+	if (!status)
+		status = read_symbols(codec, rd, symbols, rank * pieces.row, bits, err);
+	return status;
+}
+
 /* What stands before the grid: section 10. */
 static enum tpd_status coefficients(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, uint8_t *symbols, double *bits,
 				    struct tpd_err *err)
@@ -155,15 +175,18 @@ static enum tpd_status coefficients(struct tpd_codec *codec, struct tpd_rd *rd, 
 	struct tpd_pieces pieces;
 	enum tpd_status status = TPD_OK;
 
-	if (form == 0) {
+	if (!(form & 1)) {
 		tpd_rd_bytes(rd, sizeof(float) * (uint64_t)terms);
 		*bits += BITS_A_BYTE * (double)(sizeof(float) * terms);
-		return tpd_rd_ok(rd) ? TPD_OK : tpd_fail(err, TPD_CORRUPT, "predicted: a payload of ours cannot be read");
-	}
-	if (form != 1 || !read_pieces(rd, n, &pieces))
+	} else if (!read_pieces(rd, n, &pieces)) {
 		return tpd_fail(err, TPD_CORRUPT, "predicted: a payload of ours cannot be read");
-	for (unsigned stream = 0; !status && stream < 2 * terms; stream++)
+	}
+	for (unsigned stream = 0; !status && form & 1 && stream < 2 * terms; stream++)
 		status = read_symbols(codec, rd, symbols, tpd_piece_count(&pieces), bits, err);
+	if (!status && form & 2)
+		status = low_rank(codec, rd, n, symbols, bits, err);
+	if (!status && (form > 3 || !tpd_rd_ok(rd)))
+		status = tpd_fail(err, TPD_CORRUPT, "predicted: a payload of ours cannot be read");
 	return status;
 }
 

@@ -178,10 +178,10 @@ static void add_inputs(const struct speed_job *job, struct speed_tensor *tensor)
 			tensor->inputs.of[i] = (struct tpd_bytes){span.data, span.len};
 			have |= 1u << i;
 		}
-	if (!have)
+	if (!have && !job->low_rank)
 		return;
 	tensor->terms = TPD_TERM_DECAY;
-	for (unsigned term = TPD_TERM_BEFORE; term <= TPD_TERM_NOW; term <<= 1)
+	for (unsigned term = job->low_rank ? TPD_TERM_STEP : TPD_TERM_BEFORE; term <= TPD_TERM_NOW; term <<= 1) /* w0: of effort = max */
 		if (tpd_terms_have(term, &tensor->inputs))
 			tensor->terms |= (uint8_t)term;
 }
@@ -420,6 +420,7 @@ enum tpd_status speed_choose_all(struct speed_job *job, struct tpd_err *err)
 			sample.term_sets = &tensor->terms;
 			sample.term_set_count = 1;
 		}
+		sample.try_low_rank = job->low_rank;
 		sample.try_scaled = tensor->may_be_scaled;
 		sample.scaled_terms = tensor->scaled_terms;
 		status = tpd_plan_choose(job->codec, tensor->dtype, tensor->row, &sample, &tensor->plan, &bytes, &bytes_alone, err);
