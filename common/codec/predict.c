@@ -154,6 +154,20 @@ enum tpd_status tpd_predict_start(struct tpd_codec *codec, const struct tpd_plan
 	return status;
 }
 
+/* Ask for what the next piece is made from while the grid takes this one; it may lie behind the last, where nothing is asked for. */
+static void fetch(const struct tpd_prediction *prediction, size_t start, size_t n)
+{
+	const size_t end = TPD_MIN(start + TPD_MIN(n, (size_t)TPD_LEARN_MAX), prediction->pieces.n) * sizeof(float);
+
+	for (size_t at = start * sizeof(float); at < end; at += 64) {
+		__builtin_prefetch(prediction->x + at);
+		__builtin_prefetch(prediction->from.w1 + at);
+		for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+			if (prediction->from.of[i])
+				__builtin_prefetch(prediction->from.of[i] + at);
+	}
+}
+
 const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i)
 {
 	const size_t start = tpd_piece_start(&prediction->pieces, i), n = tpd_piece_start(&prediction->pieces, i + 1) - start;
@@ -177,6 +191,7 @@ const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i
 	} else {
 		prediction->kernels->predict(&from, coefficients_of(prediction, i), n, prediction->made);
 	}
+	fetch(prediction, start + n, n);
 	return (const uint8_t *)prediction->made;
 }
 

@@ -18,7 +18,7 @@
 #include "codec/kernels.h"
 #include "codec/rounding.h"
 
-#define ROUNDS 5
+#define ROUNDS 3
 #define FLOOR 1e-3   /* of the median of what remains: no row counts for more than as if that much did */
 #define RIDGE 1e-7
 #define COEFFICIENT_BITS 12.0 /* of one of a row's, about */
