@@ -36,12 +36,17 @@ void tpd_tip_free(struct tpd_tip *tip)
 
 struct tpd_tip *tpd_tip_put_behind(struct tpd_tip *tip, struct tpd_tip *earlier)
 {
-	struct tpd_tip *gone = earlier->earlier;
+	struct tpd_tip *behind = earlier->earlier, *gone = behind;
 
 	earlier->earlier = NULL;
-	tip->earlier = earlier;
 	tpd_capture_set_held(earlier->capture, NULL, NULL);
-	tpd_capture_set_held(tip->capture, earlier->capture, &earlier->id);
+	if (tpd_id_equal(&tip->id, &earlier->id)) /* the same once more, from another place */
+		gone = earlier;
+	else
+		behind = earlier;
+	tip->earlier = behind;
+	if (behind)
+		tpd_capture_set_held(tip->capture, behind->capture, &behind->id);
 	return gone;
 }
 

@@ -35,7 +35,7 @@ struct tpd_tips {
 /* NULL: no memory; then the capture is still the caller's. */
 struct tpd_tip *tpd_tip_new(const char *run, const char *path, const struct tpd_id *id, struct tpd_capture *capture);
 void tpd_tip_free(struct tpd_tip *tip); /* closes, the earlier one, too; NULL is fine */
-/* `earlier` becomes what is behind the tip; returns what was behind that and has to go, or NULL. */
+/* `earlier` becomes what is behind the tip, or where both are one checkpoint what is behind it; returns what has to go for it, or NULL. */
 struct tpd_tip *tpd_tip_put_behind(struct tpd_tip *tip, struct tpd_tip *earlier);
 /*
  * Takes the tip over; returns a list of those that have to go for it: the run's old one, and beyond TPD_TIPS_MAX or max_descriptors what is

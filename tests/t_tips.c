@@ -60,10 +60,17 @@ END_TEST
 /* The one before stays behind the newest, and goes first when there are too many descriptors. */
 START_TEST(two_deep)
 {
-	struct tpd_tip *first = make_tip("a"), *second = make_tip("a"), *third = make_tip("a"), *gone;
+	struct tpd_tip *first = make_tip("a"), *second = make_tip("a"), *third = make_tip("a"), *again = make_tip("a"), *gone;
 
+	second->id.bytes[0] = again->id.bytes[0] = 2;
+	third->id.bytes[0] = 3;
 	ck_assert_ptr_null(tpd_tip_put_behind(second, first));
 	ck_assert_ptr_eq(tpd_capture_source(second->capture)->held, tpd_capture_source(first->capture));
+	ck_assert_ptr_eq(tpd_tip_put_behind(again, second), second);
+	ck_assert_ptr_eq(again->earlier, first);
+	ck_assert_ptr_eq(tpd_capture_source(again->capture)->held, tpd_capture_source(first->capture));
+	tpd_tip_free(second);
+	second = again;
 	ck_assert_ptr_eq(tpd_tip_put_behind(third, second), first);
 	ck_assert_ptr_null(tpd_capture_source(second->capture)->held);
 	ck_assert_ptr_eq(tpd_capture_source(third->capture)->held, tpd_capture_source(second->capture));
