@@ -13,7 +13,7 @@
  * Every pass does the whole work in three phases (choose, encode, decode), a fourth that makes each payload again
  * without decoding and comparing it, or trying another encoding, to show what those cost, and then what stands beside
  * it: statistics, digests, and on the same bytes Zstandard at level 3 (one frame of the whole file) and memcpy. A time
- * is the median of all passes, that of statistics without reading, since they share the passes over the data. It is CPU time, so that others on the machine do not make it longer; wall time stands
+ * is the median of all passes. It is CPU time, so that others on the machine do not make it longer; wall time stands
  * beside it, and is what counts where --threads asks for the same with several. Rejected: a sum of the fastest chunks,
  * which no run ever sees.
  *
@@ -85,10 +85,6 @@ static enum tpd_status run_pass(struct speed_job *job, size_t pass, struct tpd_e
 
 		if (phase >= SPEED_ENCODE && phase <= SPEED_DECODE) {
 			status = run_chunks(job, (enum speed_phase)phase, pass, err);
-			continue;
-		}
-		if (phase == SPEED_STATISTICS) {
-			status = speed_statistics(job, &job->cpu[phase][pass], &job->wall[phase][pass], err);
 			continue;
 		}
 		status = phase == SPEED_CHOOSE ? speed_choose_all(job, err) : speed_beside(job, (enum speed_phase)phase, err);

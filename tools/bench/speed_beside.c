@@ -20,40 +20,8 @@
 
 /* --- statistics --- */
 
-/*
- * Statistics share the passes over the data: a chunk is in the cache when they are taken of it, since the store has just read it, and encodes
- * it then. So it is put there first, and what that takes is not theirs.
- */
-struct clock {
-	double cpu, wall;
-};
-
-static void start(struct clock *clock)
-{
-	clock->cpu -= speed_seconds(true);
-	clock->wall -= speed_seconds(false);
-}
-
-static void stop(struct clock *clock)
-{
-	clock->cpu += speed_seconds(true);
-	clock->wall += speed_seconds(false);
-}
-
-/* Returns how many elements are in the buffers; *out_w1 NULL: no w1. */
-static size_t read_chunk(struct speed_job *job, const struct speed_tensor *tensor, size_t c, bool has_w1, const uint8_t **out_w1)
-{
-	const struct tpd_chunk *in = &job->chunks[tensor->first_chunk + c].in;
-
-	memcpy(job->sample_x, in->x, in->len);
-	if (has_w1)
-		memcpy(job->sample_p, in->p, in->len);
-	*out_w1 = has_w1 ? job->sample_p : NULL;
-	return in->len / tpd_dtype_width(tensor->dtype);
-}
-
 /* Survey and count of one tensor: stats.h. */
-static enum tpd_status tensor_statistics(struct speed_job *job, const struct speed_tensor *tensor, double *sample, struct clock *clock,
+static enum tpd_status tensor_statistics(const struct speed_job *job, const struct speed_tensor *tensor, double *sample,
 					  struct tpd_err *err)
 {
 	const unsigned width = tpd_dtype_width(tensor->dtype);
@@ -61,56 +29,42 @@ static enum tpd_status tensor_statistics(struct speed_job *job, const struct spe
 	struct tpd_stats *stats = NULL;
 	struct tpd_sparsity result;
 	uint8_t kept[TPD_CHUNK_ELEMENTS / 8];
-	const uint8_t *w1;
-	enum tpd_status status;
+	enum tpd_status status = tpd_stats_new(tensor->dtype, tensor->len / width, has_w1, &stats, err);
 
-	start(clock);
-	status = tpd_stats_new(tensor->dtype, tensor->len / width, has_w1, &stats, err);
-	stop(clock);
 	for (size_t c = 0; !status && c < tensor->chunk_count; c++) {
-		size_t n = read_chunk(job, tensor, c, has_w1, &w1), samples = 0;
+		const struct tpd_chunk *in = &job->chunks[tensor->first_chunk + c].in;
 		struct tpd_survey survey;
+		size_t samples = 0;
 
-		start(clock);
-		tpd_survey_chunk(stats, job->sample_x, w1, n, c * TPD_CHUNK_ELEMENTS, &survey, sample, &samples);
+		tpd_survey_chunk(stats, in->x, has_w1 ? in->p : NULL, in->len / width, in->element, &survey, sample, &samples);
 		status = tpd_stats_add_survey(stats, &survey, sample, samples, err);
-		stop(clock);
 	}
-	start(clock);
 	if (!status)
 		tpd_stats_end_survey(stats);
-	stop(clock);
 	for (size_t c = 0; !status && has_w1 && c < tensor->chunk_count; c++) {
-		size_t n = read_chunk(job, tensor, c, has_w1, &w1);
+		const struct tpd_chunk *in = &job->chunks[tensor->first_chunk + c].in;
 		struct tpd_count count;
 
-		start(clock);
-		tpd_count_chunk(stats, job->sample_x, w1, n, &count, kept);
-		status = tpd_stats_add_count(stats, &count, kept, n, err);
-		stop(clock);
+		tpd_count_chunk(stats, in->x, has_w1 ? in->p : NULL, in->len / width, &count, kept);
+		status = tpd_stats_add_count(stats, &count, kept, in->len / width, err);
 	}
-	start(clock);
 	if (!status)
 		tpd_stats_finish(stats, &result);
 	tpd_stats_free(stats);
-	stop(clock);
 	return status;
 }
 
-enum tpd_status speed_statistics(struct speed_job *job, double *out_cpu, double *out_wall, struct tpd_err *err)
+static enum tpd_status statistics(struct speed_job *job, struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
 	double *sample = malloc((TPD_CHUNK_ELEMENTS + TPD_STATS_SLACK) * sizeof(*sample));
-	struct clock clock = {0, 0};
 
 	if (!sample)
 		return tpd_fail_nomem(err);
 	for (size_t t = 0; !status && t < job->tensor_count; t++)
 		if (tpd_dtype_has_stats(job->tensors[t].dtype))
-			status = tensor_statistics(job, &job->tensors[t], sample, &clock, err);
+			status = tensor_statistics(job, &job->tensors[t], sample, err);
 	free(sample);
-	*out_cpu = clock.cpu;
-	*out_wall = clock.wall;
 	return status;
 }
 
@@ -121,6 +75,8 @@ enum tpd_status speed_beside(struct speed_job *job, enum speed_phase phase, stru
 	uint8_t digest[TPD_SHA256_LEN];
 
 	switch (phase) {
+	case SPEED_STATISTICS:
+		return statistics(job, err);
 	case SPEED_CHUNK_DIGESTS:
 		for (size_t c = 0; c < job->chunk_count; c++) {
 			tpd_xxh128(job->chunks[c].payload, job->chunks[c].payload_len, digest);

@@ -90,8 +90,6 @@ enum tpd_status speed_decode(struct tpd_codec *codec, const struct speed_job *jo
 
 /* One phase that is not the codec's, over the whole file. */
 enum tpd_status speed_beside(struct speed_job *job, enum speed_phase phase, struct tpd_err *err);
-/* SPEED_STATISTICS, which has its own clock. */
-enum tpd_status speed_statistics(struct speed_job *job, double *out_cpu, double *out_wall, struct tpd_err *err);
 
 /* Wall seconds of the bare encoding and of decoding, with one thread and with `threads`: one pass each. */
 struct speed_threads {
