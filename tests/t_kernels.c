@@ -173,6 +173,58 @@ START_TEST(garbage_in_the_grid)
 END_TEST
 
 /* Several pieces from one stream, of which some have a T that no vector form does itself. */
+/*
+ * Rounds in which all symbols tell the same d, against references of every exponent and both signs, near the ends of their octaves: the vector forms
+ * have a short way for what is inside the grid, and must see what is not.
+ */
+START_TEST(references_beyond_the_grid)
+{
+	static const uint8_t steps[] = {3, 4, 65, 128, 129, 130, 200, 254, 255};
+	uint8_t p[4 * TPD_LANES], symbols[TPD_LANES], words[4 * 3 * TPD_LANES], out[4 * TPD_LANES], first[4 * TPD_LANES];
+
+	for (size_t d = 0; d < TPD_ARRAY_LEN(types); d++) {
+		struct tpd_grid_type type = {0};
+		const size_t width = tpd_dtype_width(types[d]);
+		bool same = true; /* an assertion each would take longer than all else */
+
+		ck_assert(tpd_grid_type(types[d], &type));
+		for (size_t i = 0; i < sizeof words; i++)
+			words[i] = (uint8_t)next_random();
+		for (uint32_t high = 0; high < UINT32_C(1) << (type.width - type.mantissa); high++)
+			for (unsigned t = type.mantissa + 1; t <= type.t_max; t += type.t_max - t < 3 || t < type.mantissa + 3 ? 1 : 5)
+				for (unsigned end = 0; end < 2 * TPD_ARRAY_LEN(steps); end++) { /* of the octave, for each step */
+					bool verdict = false;
+					size_t left = 0;
+
+					memset(p, 0, sizeof p);
+					memset(symbols, steps[end / 2], sizeof symbols);
+					for (unsigned i = 0; i < TPD_LANES; i++) {
+						uint32_t low = (end % 2 ? ~(3 * i) : 3 * i) & ((UINT32_C(1) << type.mantissa) - 1);
+
+						low |= high << type.mantissa;
+						memcpy(p + i * width, &(uint32_t){TPD_LE32(low)}, width);
+					}
+					for (size_t f = 0; f < form_count; f++) {
+						struct tpd_fields_in in;
+						bool valid;
+
+						memset(out, 0, sizeof out);
+						tpd_fields_open(&in, words, sizeof words);
+						valid = forms[f]->grid_decode(types[d], t, p, symbols, TPD_LANES, out, &in);
+						if (f == 0) {
+							verdict = valid;
+							left = (size_t)(in.end - in.next);
+							memcpy(first, out, sizeof first);
+						}
+						same = same && valid == verdict && left == (size_t)(in.end - in.next) &&
+						       memcmp(out, first, sizeof first) == 0;
+					}
+				}
+		ck_assert(same);
+	}
+}
+END_TEST
+
 START_TEST(pieces_of_one_stream)
 {
 	for (int round = 0; round < 300; round++) {
@@ -623,6 +675,7 @@ int main(void)
 	tcase_add_test(tests, unknown_answers);
 	tcase_add_test(tests, fields);
 	tcase_add_test(tests, garbage_in_the_grid);
+	tcase_add_test(tests, references_beyond_the_grid);
 	tcase_add_test(tests, pieces_of_one_stream);
 	tcase_add_test(tests, rans);
 	tcase_add_test(tests, rans_mixed);

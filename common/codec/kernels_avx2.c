@@ -28,6 +28,7 @@
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
 #define HALF 8u /* lanes of a register */
+#define AHEAD 2048u /* bytes: hardware does not look beyond a page */
 
 /* For each mask of 8 lanes. */
 static struct {
@@ -80,6 +81,21 @@ VECTOR_INLINE unsigned mask_of(__m256i lanes)
 VECTOR_INLINE __m256i permutation(const uint8_t entry[HALF])
 {
 	return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)entry));
+}
+
+/*
+ * Entries of a table at these places. all: every lane's sign bit is set, which compilers do not know; where they do, they gather into whatever
+ * register is free, and that waits for what was in it.
+ */
+VECTOR_INLINE __m256i gather(const uint32_t *table, __m256i places, __m256i all)
+{
+	return _mm256_mask_i32gather_epi32(_mm256_setzero_si256(), (const int *)(const void *)table, places, all, 4);
+}
+
+/* No state of rANS is 0. */
+VECTOR_INLINE __m256i all_lanes(const uint32_t *states)
+{
+	return _mm256_cmpgt_epi32(load_256(states), _mm256_setzero_si256());
 }
 
 VECTOR_INLINE __m256i load(const struct tpd_grid_type type, const uint8_t *from)
@@ -297,43 +313,127 @@ VECTOR_INLINE void store_halves(const struct tpd_grid_type type, uint8_t *to, __
 	}
 }
 
-VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
-				 uint8_t *out, struct tpd_fields_in *fields)
+struct lanes {
+	__m256i held[2], count[2], wrong;
+};
+
+/* A round of any kind, of n elements. */
+VECTOR_INLINE void decode_any(const struct tpd_grid_type type, const struct grid_step *step, const uint8_t *p, const uint8_t *symbols, size_t n,
+			      uint8_t *out, struct tpd_fields_in *fields, struct lanes *lanes)
+{
+	const size_t width = type.width / 8;
+	const bool is_part = n < TPD_LANES;
+	const uint8_t *next;
+	struct block_pad pad;
+	__m256i x[2];
+
+	if (is_part) {
+		pad_block(type, p, n, pad.p);
+		memset(pad.symbols, TPD_SYMBOL_EQUAL, TPD_LANES);
+		memcpy(pad.symbols, symbols, n);
+		p = pad.p;
+		symbols = pad.symbols;
+	}
+	tpd_fields_prepare(fields);
+	next = fields->next;
+	for (unsigned h = 0; h < 2; h++)
+		x[h] = decode_half(type, step, load(type, p + h * HALF * width), permutation(symbols + h * HALF), &lanes->held[h],
+				   &lanes->count[h], &next, &lanes->wrong);
+	fields->next = next;
+	store_halves(type, is_part ? pad.x : out, x[0], x[1]);
+	if (is_part)
+		memcpy(out, pad.x, n * width);
+}
+
+/* Not inlined: what it needs in registers would cost the others. */
+static __attribute__((noinline)) void decode_any_of(enum tpd_dtype dtype, const struct grid_step *step, const uint8_t *p, const uint8_t *symbols,
+						    size_t n, uint8_t *out, struct tpd_fields_in *fields, struct lanes *lanes)
+{
+	if (dtype == TPD_DTYPE_F32)
+		decode_any(TYPE_F32, step, p, symbols, n, out, fields, lanes);
+	else if (dtype == TPD_DTYPE_BF16)
+		decode_any(TYPE_BF16, step, p, symbols, n, out, fields, lanes);
+	else
+		decode_any(TYPE_F16, step, p, symbols, n, out, fields, lanes);
+}
+
+/* The pattern as a float, as coarse_g() has it, but with its sign. */
+VECTOR_INLINE __m256 signed_float(const struct tpd_grid_type type, __m256i x)
+{
+	if (type.mantissa != 10)
+		return _mm256_castsi256_ps(left(x, 32 - type.width));
+	return _mm256_castsi256_ps(_mm256_and_si256(right_signed(left(x, 16), 3), set((int32_t)0x8fffe000)));
+}
+
+/* Half of a round in which every symbol tells a d, and every G is below 2^M; next as for pull_half(). */
+VECTOR_INLINE __m256i decode_plain(const struct tpd_grid_type type, const struct grid_step *step, __m256i q, __m256i g, __m256i *held,
+				   __m256i *count, const uint8_t **next, __m256i *wrong)
+{
+	__m256i nothing = _mm256_cmpeq_epi32(g, _mm256_setzero_si256()), told = _mm256_castps_si256(_mm256_cvtepi32_ps(g)), n, value;
+
+	n = _mm256_sub_epi32(set((int32_t)type.mantissa + 127), right(told, 23));
+	value = pull_half(held, count, choose_lanes(n, set(step->below_bits), nothing), next);
+	told = _mm256_add_epi32(right(told, 23 - type.mantissa), set((int32_t)step->raise));
+	*wrong = _mm256_or_si256(*wrong, _mm256_and_si256(nothing, _mm256_cmpgt_epi32(value, set((int32_t)step->below - 1))));
+	value = _mm256_add_epi32(_mm256_andnot_si256(nothing, told), value);
+	return _mm256_or_si256(value, _mm256_and_si256(q, set((int32_t)(UINT32_C(1) << (type.width - 1)))));
+}
+
+/* As with AVX-512: nearly all rounds are plain ones, and a reference beyond the grid comes out beyond it. */
+VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols,
+				 size_t n, uint8_t *out, struct tpd_fields_in *fields)
 {
 	const struct grid_step step = step_of(type, t);
 	const size_t width = type.width / 8;
-	__m256i held[2], count[2], wrong = _mm256_setzero_si256(), x[2];
+	const uint8_t *next = fields->next, *const end = fields->end;
+	struct lanes lanes;
+	__m256i held[2], count[2], wrong = _mm256_setzero_si256();
+	size_t i = 0;
 
 	for (unsigned h = 0; h < 2; h++) {
 		held[h] = load_256(fields->acc + h * HALF);
 		count[h] = load_256(fields->bits + h * HALF);
 	}
-	for (size_t i = 0; i < n && fields->next <= fields->end; i += TPD_LANES) {
-		const uint8_t *old = p + i * width, *these = symbols + i, *next;
-		bool is_part = n - i < TPD_LANES;
-		struct block_pad pad;
+	lanes.wrong = wrong;
+	for (; i + TPD_LANES <= n && (size_t)(end - next) >= 4 * TPD_LANES; i += TPD_LANES) {
+		__m128i these = load_128(symbols + i);
+		unsigned special = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(these, _mm_set1_epi8(TPD_SYMBOL_FIRST - 1)), these));
+		__m256i q[2], g[2], x[2];
 
-		if (is_part) {
-			pad_block(type, old, n - i, pad.p);
-			memset(pad.symbols, TPD_SYMBOL_EQUAL, TPD_LANES);
-			memcpy(pad.symbols, these, n - i);
-			old = pad.p;
-			these = pad.symbols;
+		_mm_prefetch((const char *)((uintptr_t)p + i * width + AHEAD), _MM_HINT_T0);
+		for (unsigned h = 0; h < 2; h++) {
+			__m256i old = load(type, p + i * width + h * HALF * width);
+
+			q[h] = _mm256_add_epi32(permutation(symbols + i + h * HALF), set(-TPD_SYMBOL_MIDDLE));
+			q[h] = _mm256_add_epi32(q[h], sign_of(type, old));
+			q[h] = _mm256_add_epi32(q[h], _mm256_cvttps_epi32(_mm256_mul_ps(signed_float(type, old), _mm256_set1_ps(step.scale))));
+			g[h] = _mm256_xor_si256(q[h], right_signed(q[h], 31));
 		}
-		tpd_fields_prepare(fields);
-		next = fields->next;
+		special |= mask_of(_mm256_cmpgt_epi32(_mm256_or_si256(g[0], g[1]), set((1 << type.mantissa) - 1)));
+		if (__builtin_expect(special, 0)) {
+			memcpy(lanes.held, held, sizeof held);
+			memcpy(lanes.count, count, sizeof count);
+			fields->next = next;
+			decode_any_of(dtype, &step, p + i * width, symbols + i, TPD_LANES, out + i * width, fields, &lanes);
+			memcpy(held, lanes.held, sizeof held);
+			memcpy(count, lanes.count, sizeof count);
+			next = fields->next;
+			continue;
+		}
 		for (unsigned h = 0; h < 2; h++)
-			x[h] = decode_half(type, &step, load(type, old + h * HALF * width), permutation(these + h * HALF), &held[h],
-					   &count[h], &next, &wrong);
-		fields->next = next;
-		store_halves(type, is_part ? pad.x : out + i * width, x[0], x[1]);
-		if (is_part)
-			memcpy(out + i * width, pad.x, (n - i) * width);
+			x[h] = decode_plain(type, &step, q[h], g[h], &held[h], &count[h], &next, &wrong);
+		store_halves(type, out + i * width, x[0], x[1]);
 	}
+	fields->next = next;
+	memcpy(lanes.held, held, sizeof held);
+	memcpy(lanes.count, count, sizeof count);
+	for (; i < n && fields->next <= fields->end; i += TPD_LANES)
+		decode_any_of(dtype, &step, p + i * width, symbols + i, n - i, out + i * width, fields, &lanes);
 	for (unsigned h = 0; h < 2; h++) {
-		store_256(fields->acc + h * HALF, held[h]);
-		store_256(fields->bits + h * HALF, count[h]);
+		store_256(fields->acc + h * HALF, lanes.held[h]);
+		store_256(fields->bits + h * HALF, lanes.count[h]);
 	}
+	wrong = _mm256_or_si256(wrong, lanes.wrong);
 	return fields->next <= fields->end && _mm256_testz_si256(wrong, wrong);
 }
 
@@ -341,11 +441,11 @@ static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, cons
 			struct tpd_fields_in *fields)
 {
 	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
-		return decode_rounds(TYPE_F32, t, p, symbols, n, out, fields);
+		return decode_rounds(TYPE_F32, dtype, t, p, symbols, n, out, fields);
 	if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
-		return decode_rounds(TYPE_BF16, t, p, symbols, n, out, fields);
+		return decode_rounds(TYPE_BF16, dtype, t, p, symbols, n, out, fields);
 	if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
-		return decode_rounds(TYPE_F16, t, p, symbols, n, out, fields);
+		return decode_rounds(TYPE_F16, dtype, t, p, symbols, n, out, fields);
 	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
 }
 
@@ -455,7 +555,7 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 {
 	uint32_t steps[256], cum = 0;
 	size_t i = n / TPD_RANS_LANES_MAX * TPD_RANS_LANES_MAX;
-	__m256i state[REGISTERS];
+	__m256i state[REGISTERS], all;
 	uint8_t *words = words_end;
 
 	if (k != 6)
@@ -470,12 +570,13 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 		words = tpd_rans_encode_one(&states[last % TPD_RANS_LANES_MAX], freq[symbols[last]], steps[symbols[last]] >> 16, words);
 	for (unsigned v = 0; v < REGISTERS; v++)
 		state[v] = load_256(states + HALF * v);
+	all = all_lanes(states);
 	while (i > 0) {
 		i -= TPD_RANS_LANES_MAX;
 #pragma GCC unroll 8
 		for (unsigned v = REGISTERS; v-- > 0;)
 			state[v] = rans_step(state[v],
-					     _mm256_i32gather_epi32((const int *)(const void *)steps, permutation(symbols + i + HALF * v), 4),
+					     gather(steps, permutation(symbols + i + HALF * v), all),
 					     &words);
 	}
 	for (unsigned v = 0; v < REGISTERS; v++)
@@ -486,13 +587,14 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out, size_t n)
 {
 	const uint8_t *end = words + 2 * count;
-	__m256i state[REGISTERS];
+	__m256i state[REGISTERS], all;
 	size_t i = 0;
 
 	if (k != 6)
 		return tpd_kernels_scalar.rans_decode(words, count, k, table, states, out, n);
 	for (unsigned v = 0; v < REGISTERS; v++)
 		state[v] = load_256(states + HALF * v);
+	all = all_lanes(states);
 	for (; i + TPD_RANS_LANES_MAX <= n && (size_t)(end - words) >= 2 * TPD_RANS_LANES_MAX; i += TPD_RANS_LANES_MAX) {
 		__m256i entry[2];
 
@@ -501,8 +603,7 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 			__m256i x, need, more;
 			unsigned mask;
 
-			entry[v % 2] = _mm256_i32gather_epi32((const int *)(const void *)table,
-							      _mm256_and_si256(state[v], set(TPD_RANS_SUM - 1)), 4);
+			entry[v % 2] = gather(table, _mm256_and_si256(state[v], set(TPD_RANS_SUM - 1)), all);
 			x = _mm256_mullo_epi32(_mm256_and_si256(right(entry[v % 2], 8), set(0xfff)),
 					       right(state[v], TPD_RANS_BITS));
 			x = _mm256_add_epi32(x, right(entry[v % 2], 20));

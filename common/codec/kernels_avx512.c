@@ -33,6 +33,8 @@
 #include "codec/stats_internal.h"
 #include "codec/step_kernel.h"
 
+#define AHEAD 2048u
+
 #define VECTOR_INLINE static inline __attribute__((always_inline))
 
 VECTOR_INLINE __m512i set(int32_t v)
@@ -62,6 +64,12 @@ VECTOR_INLINE void store(const struct tpd_grid_type type, uint8_t *to, __m512i x
 		_mm512_storeu_si512(to, x);
 	else
 		_mm256_storeu_si256((__m256i *)(void *)to, _mm512_cvtepi32_epi16(x));
+}
+
+/* What will be read soon, where it is there. */
+VECTOR_INLINE void ahead(const uint8_t *at)
+{
+	_mm_prefetch((const char *)((uintptr_t)at + AHEAD), _MM_HINT_T0);
 }
 
 VECTOR_INLINE __mmask16 first_lanes(size_t n)
@@ -135,9 +143,17 @@ VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, co
 	const struct grid_step step = step_of(type, t);
 	const size_t width = type.width / 8;
 
-	for (size_t i = 0; i < n; i += TPD_LANES) {
+	size_t i = 0;
+	__m512i these, value, bit;
+
+	for (; i + TPD_LANES <= n; i += TPD_LANES) {
+		encode_round(type, &step, load_all(type, x + i * width), load_all(type, p + i * width), &these, &value, &bit);
+		_mm_storeu_si128((__m128i *)(void *)(symbols + i), _mm512_cvtepi32_epi8(these));
+		_mm512_storeu_si512(values + i, value);
+		_mm_storeu_si128((__m128i *)(void *)(bits + i), _mm512_cvtepi32_epi8(bit));
+	}
+	if (i < n) {
 		__mmask16 lanes = first_lanes(n - i);
-		__m512i these, value, bit;
 
 		encode_round(type, &step, load(type, x + i * width, lanes), load(type, p + i * width, lanes), &these, &value, &bit);
 		_mm_mask_storeu_epi8(symbols + i, lanes, _mm512_cvtepi32_epi8(these));
@@ -169,12 +185,19 @@ static uint8_t *fields_pack(const uint32_t *values, const uint8_t *bits, size_t 
 {
 	const __m512i ones = set(-1), mask = set(31);
 	__m512i total = _mm512_setzero_si512(), held = total, count;
+	__m128i sum;
 	uint8_t *out = end;
+	size_t r = 0;
 
-	for (size_t r = 0; r < rounds; r++)
-		total = _mm512_add_epi32(total, _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(bits + r * TPD_LANES))));
-	count = _mm512_and_si512(_mm512_sub_epi32(_mm512_setzero_si512(), total), mask); /* zeros that end each lane */
-	for (size_t r = rounds; r-- > 0;) {
+	/* Sums of bits are asked for modulo 32, so bytes hold them: four rounds to a register. */
+	for (; r + 4 <= rounds; r += 4)
+		total = _mm512_add_epi8(total, _mm512_loadu_si512(bits + r * TPD_LANES));
+	sum = _mm_add_epi8(_mm_add_epi8(_mm512_castsi512_si128(total), _mm512_extracti32x4_epi32(total, 1)),
+			   _mm_add_epi8(_mm512_extracti32x4_epi32(total, 2), _mm512_extracti32x4_epi32(total, 3)));
+	for (; r < rounds; r++)
+		sum = _mm_add_epi8(sum, _mm_loadu_si128((const __m128i *)(const void *)(bits + r * TPD_LANES)));
+	count = _mm512_and_si512(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(sum)), mask); /* zeros that end each lane */
+	for (r = rounds; r-- > 0;) {
 		__m512i value = _mm512_loadu_si512(values + r * TPD_LANES);
 		__m512i n = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(bits + r * TPD_LANES)));
 		__m512i both = _mm512_add_epi32(count, n), word;
@@ -186,7 +209,7 @@ static uint8_t *fields_pack(const uint32_t *values, const uint8_t *bits, size_t 
 		held = _mm512_or_si512(_mm512_sllv_epi32(held, n), value);
 		held = _mm512_mask_andnot_epi32(held, full, _mm512_sllv_epi32(ones, count), value);
 		out -= 4 * words;
-		_mm512_mask_storeu_epi32(out, first_lanes(words), _mm512_maskz_compress_epi32(full, word));
+		_mm512_mask_storeu_epi32(out, (__mmask16)_bzhi_u32(0xffff, words), _mm512_maskz_compress_epi32(full, word));
 	}
 	out -= 4;
 	tpd_put_u32(out, (uint32_t)((size_t)(end - out) / 4 - 1));
@@ -217,31 +240,13 @@ VECTOR_INLINE __m512i pull(struct queue *queue, __m512i n)
 	return value;
 }
 
-/*
- * What every G of 1 .. 2^M - 1 that a symbol was coded for asks, and no other: its place in its octave says how many bits remain, and what they do
- * not tell. That is nearly all there is, so a round of nothing else (`plain`: each lane's symbol is one) has a way of its own. A reference
- * beyond the grid comes out with a G too large for it: where it stands in its own ulps, and where it is an overflow.
- */
-VECTOR_INLINE __m512i decode_round(const struct tpd_grid_type type, const struct grid_step *step, bool plain, __m512i p, __m512i symbols,
+VECTOR_INLINE __m512i decode_round(const struct tpd_grid_type type, const struct grid_step *step, __m512i p, __m512i symbols,
 				   struct queue *queue, __m512i *wrong)
 {
 	const __m512i one = set(1 << type.mantissa);
 	__mmask16 inside, coded, escape, equal, nothing, small, bad;
 	__m512i q, g, told, n, value, magnitude, inner;
 
-	if (__builtin_expect(plain, 1)) {
-		g = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(magnitude_of(type, p), 23 - type.mantissa)),
-						      _mm512_set1_ps(step->scale)));
-		q = _mm512_add_epi32(_mm512_xor_si512(g, sign_of(type, p)), _mm512_sub_epi32(symbols, set(TPD_SYMBOL_MIDDLE)));
-		g = _mm512_xor_si512(q, _mm512_srai_epi32(q, 31));
-		if (__builtin_expect(_mm512_cmpge_epu32_mask(_mm512_sub_epi32(g, set(1)), set((1 << type.mantissa) - 1)) == 0, 1)) {
-			told = _mm512_castps_si512(_mm512_cvtepi32_ps(g));
-			value = pull(queue, _mm512_sub_epi32(set((int32_t)type.mantissa + 127), _mm512_srli_epi32(told, 23)));
-			told = _mm512_add_epi32(_mm512_srli_epi32(told, 23 - type.mantissa), set((int32_t)step->raise));
-			return _mm512_ternarylogic_epi32(_mm512_add_epi32(told, value), q, set((int32_t)(UINT32_C(1) << (type.width - 1))),
-							 0xf8); /* the sign */
-		}
-	}
 	g = coarse_g(type, step, magnitude_of(type, p), &inside);
 	q = _mm512_add_epi32(_mm512_xor_si512(g, sign_of(type, p)), _mm512_sub_epi32(symbols, set(TPD_SYMBOL_MIDDLE)));
 	q = wrapped(type, q);
@@ -267,47 +272,128 @@ VECTOR_INLINE __m512i decode_round(const struct tpd_grid_type type, const struct
 	return _mm512_mask_mov_epi32(value, equal, p);
 }
 
+/* A round of any kind, of n elements. */
+VECTOR_INLINE void decode_any(const struct tpd_grid_type type, const struct grid_step *step, const uint8_t *p, const uint8_t *symbols, size_t n,
+			      uint8_t *out, struct queue *queue, __m512i *wrong)
+{
+	__mmask16 lanes = first_lanes(n);
+	__m512i these = _mm512_cvtepu8_epi32(_mm_mask_loadu_epi8(_mm_set1_epi8(TPD_SYMBOL_EQUAL), lanes, symbols));
+	__m512i x = decode_round(type, step, load(type, p, lanes), these, queue, wrong);
+
+	if (type.width == 32)
+		_mm512_mask_storeu_epi32(out, lanes, x);
+	else
+		_mm256_mask_storeu_epi16(out, lanes, _mm512_cvtepi32_epi16(x));
+}
+
+/* Not inlined: what they need in registers would cost the others. */
+typedef void decode_any_of(const struct grid_step *step, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out, struct queue *queue,
+			   __m512i *wrong);
+
+static __attribute__((noinline)) void decode_any_f32(const struct grid_step *step, const uint8_t *p, const uint8_t *symbols, size_t n,
+						     uint8_t *out, struct queue *queue, __m512i *wrong)
+{
+	decode_any(TYPE_F32, step, p, symbols, n, out, queue, wrong);
+}
+
+static __attribute__((noinline)) void decode_any_bf16(const struct grid_step *step, const uint8_t *p, const uint8_t *symbols, size_t n,
+						      uint8_t *out, struct queue *queue, __m512i *wrong)
+{
+	decode_any(TYPE_BF16, step, p, symbols, n, out, queue, wrong);
+}
+
+static __attribute__((noinline)) void decode_any_f16(const struct grid_step *step, const uint8_t *p, const uint8_t *symbols, size_t n,
+						     uint8_t *out, struct queue *queue, __m512i *wrong)
+{
+	decode_any(TYPE_F16, step, p, symbols, n, out, queue, wrong);
+}
+
+/* The pattern as a float, as coarse_g() has it, but with its sign. */
+VECTOR_INLINE __m512 signed_float(const struct tpd_grid_type type, __m512i x)
+{
+	if (type.mantissa != 10)
+		return _mm512_castsi512_ps(type.width == 32 ? x : _mm512_slli_epi32(x, 16));
+	x = _mm512_and_si512(_mm512_srai_epi32(_mm512_slli_epi32(x, 16), 3), set((int32_t)0x8fffe000));
+	return _mm512_castsi512_ps(x);
+}
+
+/*
+ * Rounds of which all symbols tell a d and all G are inside the grid, that is nearly all of them, have a way of their own. Truncating towards
+ * zero, and 1 less where the sign is set, is Q of a reference inside; one beyond comes out with a Q so large that the result is not below
+ * 2^M, as does what overflows, so no test but that is needed.
+ */
 VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
-				 uint8_t *out, struct tpd_fields_in *fields)
+				 uint8_t *out, struct tpd_fields_in *fields, decode_any_of *any)
 {
 	const struct grid_step step = step_of(type, t);
 	const size_t width = type.width / 8;
+	const __m512 scale = _mm512_set1_ps(step.scale);
+	const __m512i raise = set((int32_t)step.raise), below = set((int32_t)step.below), below_bits = set(step.below_bits);
 	struct queue queue = {_mm512_loadu_si512(fields->acc), _mm512_loadu_si512(fields->bits), fields->next, fields->end};
+	__m512i held = queue.held, count = queue.count; /* not in memory, where others could reach them */
+	const uint8_t *next = queue.next, *const end = queue.end;
 	__m512i wrong = _mm512_setzero_si512();
+	__mmask16 beyond = 0;
 	size_t i = 0;
 
-	for (; i + TPD_LANES <= n && queue.next <= queue.end; i += TPD_LANES) {
+	while (i + TPD_LANES <= n && (size_t)(end - next) >= 4 * TPD_LANES) {
+		ahead(p + i * width); /* hardware does not look beyond a page */
 		__m128i these = _mm_loadu_si128((const __m128i *)(const void *)(symbols + i));
-		bool plain = _mm_cmplt_epu8_mask(these, _mm_set1_epi8(TPD_SYMBOL_FIRST)) == 0;
+		__m512i old = load_all(type, p + i * width), q, g, told, bits, value, fresh;
+		__mmask16 special = _mm_cmplt_epu8_mask(these, _mm_set1_epi8(TPD_SYMBOL_FIRST)), some, need;
 
+		q = _mm512_add_epi32(_mm512_cvtepu8_epi32(these), set(-TPD_SYMBOL_MIDDLE));
+		q = _mm512_add_epi32(q, sign_of(type, old));
+		q = _mm512_add_epi32(q, _mm512_cvttps_epi32(_mm512_mul_ps(signed_float(type, old), scale)));
+		g = _mm512_xor_si512(q, _mm512_srai_epi32(q, 31));
+		special |= _mm512_test_epi32_mask(g, set((int32_t)(UINT32_MAX << type.mantissa)));
+		if (__builtin_expect(special, 0)) {
+			queue = (struct queue){held, count, next, end};
+			any(&step, p + i * width, symbols + i, TPD_LANES, out + i * width, &queue, &wrong);
+			held = queue.held;
+			count = queue.count;
+			next = queue.next;
+			i += TPD_LANES;
+			continue;
+		}
+		some = _mm512_test_epi32_mask(g, g);
+		told = _mm512_castps_si512(_mm512_cvtepi32_ps(g));
+		bits = _mm512_mask_sub_epi32(below_bits, some, set((int32_t)type.mantissa + 127), _mm512_srli_epi32(told, 23));
+		told = _mm512_maskz_add_epi32(some, _mm512_srli_epi32(told, 23 - type.mantissa), raise);
+
+		need = _mm512_cmplt_epi32_mask(count, bits); /* pull(), of less than 32 bits and from words that are there */
+		fresh = _mm512_maskz_expand_epi32(need, _mm512_loadu_si512(next));
+		next += 4 * (size_t)_mm_popcnt_u32(need);
+		value = _mm512_andnot_si512(_mm512_sllv_epi32(set(-1), bits),
+					    _mm512_or_si512(held, _mm512_sllv_epi32(fresh, count)));
+		held = _mm512_or_si512(_mm512_srlv_epi32(held, bits),
+					     _mm512_srlv_epi32(fresh, _mm512_sub_epi32(bits, count)));
+		count = _mm512_and_si512(_mm512_sub_epi32(count, bits), set(31));
+
+		beyond |= _mm512_mask_cmpge_epi32_mask((__mmask16)~some, value, below);
+		value = _mm512_add_epi32(told, value);
 		store(type, out + i * width,
-		      decode_round(type, &step, plain, load_all(type, p + i * width), _mm512_cvtepu8_epi32(these), &queue, &wrong));
+		      _mm512_ternarylogic_epi32(value, q, set((int32_t)(UINT32_C(1) << (type.width - 1))), 0xf8)); /* | the sign */
+		i += TPD_LANES;
 	}
-	if (i < n && queue.next <= queue.end) {
-		__mmask16 lanes = first_lanes(n - i);
-		__m512i these = _mm512_cvtepu8_epi32(_mm_mask_loadu_epi8(_mm_set1_epi8(TPD_SYMBOL_EQUAL), lanes, symbols + i));
-		__m512i x = decode_round(type, &step, false, load(type, p + i * width, lanes), these, &queue, &wrong);
-
-		if (type.width == 32)
-			_mm512_mask_storeu_epi32(out + i * width, lanes, x);
-		else
-			_mm256_mask_storeu_epi16(out + i * width, lanes, _mm512_cvtepi32_epi16(x));
-	}
+	queue = (struct queue){held, count, next, end};
+	for (; i < n && queue.next <= queue.end; i += TPD_LANES)
+		any(&step, p + i * width, symbols + i, n - i, out + i * width, &queue, &wrong);
 	_mm512_storeu_si512(fields->acc, queue.held);
 	_mm512_storeu_si512(fields->bits, queue.count);
 	fields->next = queue.next;
-	return queue.next <= queue.end && _mm512_test_epi32_mask(wrong, wrong) == 0;
+	return queue.next <= queue.end && (_mm512_test_epi32_mask(wrong, wrong) | beyond) == 0;
 }
 
 static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
 			struct tpd_fields_in *fields)
 {
 	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
-		return decode_rounds(TYPE_F32, t, p, symbols, n, out, fields);
+		return decode_rounds(TYPE_F32, t, p, symbols, n, out, fields, decode_any_f32);
 	if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
-		return decode_rounds(TYPE_BF16, t, p, symbols, n, out, fields);
+		return decode_rounds(TYPE_BF16, t, p, symbols, n, out, fields, decode_any_bf16);
 	if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
-		return decode_rounds(TYPE_F16, t, p, symbols, n, out, fields);
+		return decode_rounds(TYPE_F16, t, p, symbols, n, out, fields, decode_any_f16);
 	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
 }
 
@@ -320,7 +406,11 @@ static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, cons
 /* The pattern as single precision, as grid.c has it. */
 VECTOR_INLINE __m512 widened_vector(const struct tpd_grid_type type, __m512i x)
 {
-	__m512i magnitude = _mm512_slli_epi32(magnitude_of(type, x), 23 - type.mantissa);
+	__m512i magnitude;
+
+	if (type.mantissa != 10)
+		return _mm512_castsi512_ps(_mm512_slli_epi32(x, 32 - type.width));
+	magnitude = _mm512_slli_epi32(magnitude_of(type, x), 23 - type.mantissa);
 
 	if (type.mantissa == 10)
 		magnitude = _mm512_mask_add_epi32(magnitude, _mm512_cmpge_epi32_mask(magnitude, set(0x0f800000)), magnitude,
@@ -339,21 +429,35 @@ static unsigned count_up_to(const uint8_t *bytes, size_t n, uint8_t most)
 	return count;
 }
 
+/* Exponent fields of differences of these lanes. */
+VECTOR_INLINE __m128i exponents_of(const struct tpd_grid_type type, __m512i new, __m512i old)
+{
+	__m512 difference = _mm512_sub_ps(widened_vector(type, new), widened_vector(type, old));
+	__m512i exponent;
+
+	if (type.mantissa == 10)
+		difference = _mm512_mul_ps(difference, _mm512_set1_ps(0x1p112f));
+	exponent = _mm512_srli_epi32(_mm512_castps_si512(difference), 23);
+	return _mm512_cvtepi32_epi8(_mm512_mask_mov_epi32(exponent, _mm512_cmpeq_epi32_mask(new, old), set(TPD_EXPONENT_NONE)));
+}
+
 VECTOR_INLINE unsigned choose(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
 {
 	_Alignas(64) uint8_t exponents[TPD_ROW_MAX];
 	const size_t width = type.width / 8, whole = (n + 63) / 64 * 64;
+	size_t i = 0;
 
-	for (size_t i = 0; i < whole; i += TPD_LANES) {
+	for (; i + TPD_LANES <= n; i += TPD_LANES) {
+		ahead(x + i * width);
+		ahead(p + i * width);
+		_mm_store_si128((__m128i *)(void *)(exponents + i),
+				exponents_of(type, load_all(type, x + i * width), load_all(type, p + i * width)));
+	}
+	for (; i < whole; i += TPD_LANES) {
 		__mmask16 lanes = i < n ? first_lanes(n - i) : 0;
-		__m512i new = load(type, x + i * width, lanes), old = load(type, p + i * width, lanes), exponent;
-		__m512 difference = _mm512_sub_ps(widened_vector(type, new), widened_vector(type, old));
 
-		if (type.mantissa == 10)
-			difference = _mm512_mul_ps(difference, _mm512_set1_ps(0x1p112f));
-		exponent = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(difference), 23), set(255));
-		exponent = _mm512_mask_mov_epi32(exponent, _mm512_cmpeq_epi32_mask(new, old), set(TPD_EXPONENT_NONE));
-		_mm_store_si128((__m128i *)(void *)(exponents + i), _mm512_cvtepi32_epi8(exponent));
+		_mm_store_si128((__m128i *)(void *)(exponents + i),
+				exponents_of(type, load(type, x + i * width, lanes), load(type, p + i * width, lanes)));
 	}
 	return tpd_grid_t_of_counts(&type, exponents, whole, count_up_to, bias);
 }
@@ -415,7 +519,7 @@ VECTOR_INLINE __m512i rans_step(__m512i x, __m512i step, __m512 reciprocal, uint
 	unsigned count = (unsigned)_mm_popcnt_u32(full);
 
 	*words -= 2 * count;
-	_mm256_mask_storeu_epi16(*words, first_lanes(count), _mm256_maskz_compress_epi16(full, _mm512_cvtepi32_epi16(x)));
+	_mm256_mask_storeu_epi16(*words, (__mmask16)_bzhi_u32(0xffff, count), _mm256_maskz_compress_epi16(full, _mm512_cvtepi32_epi16(x)));
 	x = _mm512_mask_srli_epi32(x, full, x, 16);
 	quotient = _mm512_cvttps_epi32(_mm512_mul_round_ps(_mm512_cvt_roundepi32_ps(x, NEAREST), reciprocal, NEAREST));
 	rest = _mm512_sub_epi32(x, _mm512_mullo_epi32(quotient, f));
