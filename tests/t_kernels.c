@@ -452,6 +452,7 @@ START_TEST(bytes)
 		uint8_t *x = memory(n * 8), *p = memory(n * 8), *planes = memory(n * 8), *first = memory(n * 8), *back = memory(n * 8);
 		uint32_t *places = memory(4 * (n + TPD_PLACES_SLACK)), *first_places = memory(4 * (n + 1)), counts[256], first_counts[256];
 		bool rotate = width > 1 && rnd(2);
+		const uint8_t *plane_of[8];
 
 		for (size_t i = 0; i < n * 8; i++) {
 			x[i] = (uint8_t)next_random();
@@ -472,7 +473,9 @@ START_TEST(bytes)
 			ck_assert(found == 0 || memcmp(places, first_places, 4 * found) == 0);
 			ck_assert(n == 0 || memcmp(planes, first, n * width) == 0);
 			ck_assert_mem_eq(counts, first_counts, sizeof counts);
-			forms[f]->planes_join(planes, n, width, rotate, back);
+			for (unsigned b = 0; b < width; b++)
+				plane_of[b] = planes + b * n;
+			forms[f]->planes_join(plane_of, n, width, rotate, back);
 			ck_assert(n == 0 || memcmp(back, x, n * width) == 0);
 		}
 		free(x);

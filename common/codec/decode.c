@@ -17,18 +17,19 @@ enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype,
 	const unsigned width = tpd_element_width(TPD_ENCODING_PLANES, dtype);
 	const size_t n = len / width, left = len % width;
 	unsigned rotate = tpd_rd_u8(rd);
+	const uint8_t *planes[8];
 	enum tpd_status status;
 
 	if (!tpd_rd_ok(rd) || rotate > 1 || (rotate == 1 && !tpd_planes_may_rotate(dtype)))
 		return tpd_fail(err, TPD_CORRUPT, "planes: bad header");
 	status = tpd_scratch_need(&codec->symbols, width * n + 1, err);
 	for (unsigned b = 0; b < width && status == TPD_OK; b++)
-		status = tpd_symbols_decode(codec, rd, codec->symbols.data + b * n, n, err);
+		status = tpd_symbols_view(codec, rd, codec->symbols.data + b * n, n, &planes[b], err);
 	if (status != TPD_OK)
 		return status;
 	if (tpd_rd_left(rd) != left)
 		return tpd_fail(err, TPD_CORRUPT, "planes: the payload has the wrong length");
-	codec->kernels->planes_join(codec->symbols.data, n, width, rotate == 1, out);
+	codec->kernels->planes_join(planes, n, width, rotate == 1, out);
 	memcpy(out + n * width, tpd_rd_bytes(rd, left), left);
 	return TPD_OK;
 }

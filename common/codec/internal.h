@@ -98,6 +98,9 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 				   size_t *out_len, struct tpd_err *err);
 enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
 				   struct tpd_err *err);
+/* The same where they need not be moved: *out_symbols is `out`, or where they stand raw. */
+enum tpd_status tpd_symbols_view(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n, const uint8_t **out_symbols,
+				 struct tpd_err *err);
 
 /* ---- row pieces of a chunk, SPEC.md section 8 ---- */
 

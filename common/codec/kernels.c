@@ -190,13 +190,16 @@ static bool try_mixed(const struct tpd_kernels *kernels, struct trial *trial)
 static bool try_bytes(const struct tpd_kernels *kernels, enum tpd_dtype dtype, struct trial *trial)
 {
 	const unsigned width = tpd_dtype_width(dtype);
+	const uint8_t *planes[4];
 	size_t changes = kernels->find_changes(trial->x, trial->p, ELEMENTS, width, trial->places);
 
 	for (size_t i = 0; i < changes; i++)
 		tpd_buf_u32(&trial->made, trial->places[i]);
 	kernels->planes_split(trial->x, ELEMENTS, width, true, trial->planes);
 	tpd_buf_put(&trial->made, trial->planes, width * ELEMENTS);
-	kernels->planes_join(trial->planes, ELEMENTS, width, true, trial->back);
+	for (unsigned b = 0; b < width; b++)
+		planes[b] = trial->planes + b * ELEMENTS;
+	kernels->planes_join(planes, ELEMENTS, width, true, trial->back);
 	return memcmp(trial->back, trial->x, width * ELEMENTS) == 0;
 }
 

@@ -132,9 +132,9 @@ struct tpd_kernels {
 
 	/* How often each byte value occurs. */
 	void (*count_bytes)(const uint8_t *symbols, size_t n, uint32_t counts[256]);
-	/* Section 6: width 1, 2, 4 or 8; plane b begins at planes + b * n. */
+	/* Section 6: width 1, 2, 4 or 8; plane b goes to planes + b * n, and comes from planes[b]. */
 	void (*planes_split)(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes);
-	void (*planes_join)(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out);
+	void (*planes_join)(const uint8_t *const *planes, size_t n, unsigned width, bool rotate, uint8_t *out);
 	/* Positions of elements of 1, 2 or 4 bytes that differ, ascending; returns how many. Room for n + TPD_PLACES_SLACK of them. */
 	size_t (*find_changes)(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places);
 

@@ -28,14 +28,18 @@ static inline __attribute__((always_inline)) void plane_split(const uint8_t *x, 
 	}
 }
 
-static inline __attribute__((always_inline)) void plane_join(const uint8_t *planes, size_t n, const unsigned width,
+static inline __attribute__((always_inline)) void plane_join(const uint8_t *const *planes, size_t n, const unsigned width,
 						       const unsigned right, uint8_t *out)
 {
+	const uint8_t *from[8];
+
+	for (unsigned b = 0; b < width; b++)
+		from[b] = planes[b];
 	for (size_t i = 0; i < n; i++) {
 		uint64_t v = 0;
 
 		for (unsigned b = 0; b < width; b++)
-			v |= (uint64_t)planes[b * n + i] << 8 * b;
+			v |= (uint64_t)from[b][i] << 8 * b;
 		v = right ? v >> right | v << (8 * width - right) : v;
 		if (width == 8)
 			tpd_put_u64(out + i * 8, v);
@@ -73,7 +77,7 @@ static inline void planes_split(const uint8_t *x, size_t n, unsigned width, bool
 	}
 }
 
-static inline void planes_join(const uint8_t *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
+static inline void planes_join(const uint8_t *const *planes, size_t n, unsigned width, bool rotate, uint8_t *out)
 {
 	switch (width) {
 	case 8:
@@ -96,7 +100,7 @@ static inline void planes_join(const uint8_t *planes, size_t n, unsigned width, 
 		return;
 	default:
 		if (n > 0)
-			memcpy(out, planes, n);
+			memcpy(out, planes[0], n);
 	}
 }
 

@@ -83,8 +83,8 @@ static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, u
 	return TPD_OK;
 }
 
-enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
-				   struct tpd_err *err)
+enum tpd_status tpd_symbols_view(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n, const uint8_t **out_symbols,
+				 struct tpd_err *err)
 {
 	unsigned coder = tpd_rd_u8(rd);
 	const uint8_t *bytes;
@@ -94,6 +94,7 @@ enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, u
 		return corrupt(err, "is not there");
 	if (coder > TPD_CODER_RANS)
 		return tpd_fail(err, TPD_UNSUPPORTED, "symbol stream: unknown coder %u", coder);
+	*out_symbols = out;
 	if (n == 0)
 		return coder == TPD_CODER_RAW ? TPD_OK : corrupt(err, "an empty one with a coder");
 	switch (coder) {
@@ -101,7 +102,7 @@ enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, u
 		bytes = tpd_rd_bytes(rd, n);
 		if (!bytes)
 			return corrupt(err, "ends inside its bytes");
-		memcpy(out, bytes, n);
+		*out_symbols = bytes;
 		return TPD_OK;
 	case TPD_CODER_CONSTANT:
 		memset(out, tpd_rd_u8(rd), n);
@@ -115,4 +116,15 @@ enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, u
 	default:
 		return decode_rans(codec, rd, out, n, err);
 	}
+}
+
+enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
+				   struct tpd_err *err)
+{
+	const uint8_t *symbols = out;
+	enum tpd_status status = tpd_symbols_view(codec, rd, out, n, &symbols, err);
+
+	if (status == TPD_OK && symbols != out)
+		memcpy(out, symbols, n);
+	return status;
 }
