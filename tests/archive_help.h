@@ -162,7 +162,7 @@ static TPD_UNUSED int run_tests(const char *name, const TTest *const *tests, siz
 	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
-	tcase_set_timeout(tc, 240);
+	tcase_set_timeout(tc, 600); /* a thread sanitizer on a busy machine */
 	for (size_t i = 0; i < count; i++)
 		tcase_add_test(tc, tests[i]);
 	suite_add_tcase(suite, tc);

@@ -606,9 +606,14 @@ START_TEST(forged_earlier)
 		scratch_remove();
 		scratch_make();
 		start();
-		open_with(TPD_EFFORT_MAX, TPD_DEPEND_WEIGHTS, 0);
+		open_with(TPD_EFFORT_BALANCED, TPD_DEPEND_WEIGHTS, 0);
+		for (uint64_t step = 0; step < 4; step++) {
+			train();
+			write_step(step, false);
+			OK(ingest(scratch("checkpoint-%d", (int)step), "run", step, NULL));
+		}
 		for (uint64_t step = 0; step < 4; step++)
-			store_step(step, false);
+			rename(scratch("checkpoint-%d", (int)step), scratch("saved-%d", (int)step));
 		forge(2, changes[i].change);
 		for (uint64_t step = 2; step < 4; step++) {
 			ck_assert_msg(verdict(step) == changes[i].expect && strstr(err.text, changes[i].why), "change %zu: %s", i, err.text);
