@@ -17,6 +17,7 @@ struct piece {
 	unsigned ndim;
 	unsigned at[3], size[3], whole[3];
 	bool is_part; /* the file says where it begins */
+	const float *values; /* of the whole; NULL: value() */
 };
 
 /* Of step 0 there is noise, which moves a little at three of four places. */
@@ -72,7 +73,7 @@ static TPD_UNUSED void put_values(struct tpd_buf *file, const struct piece *piec
 			left /= piece->size[d];
 			stride *= piece->whole[d];
 		}
-		v = value(piece->tensor, (unsigned)element, step);
+		v = piece->values ? piece->values[element] : value(piece->tensor, (unsigned)element, step);
 		memcpy(&bits, &v, sizeof(bits));
 		if (width_of(piece) == 4)
 			tpd_buf_u32(file, bits);

@@ -329,16 +329,23 @@ static enum tpd_status look_for_raw(struct tpd_chain *chain, struct tpd_chain_wo
 	return TPD_OK;
 }
 
+/* What a node decodes to, in elements of its own type: what it refers to and is predicted from may be of another, but is as many. */
+static size_t elements_of(const struct tpd_chain *chain, const struct node *node)
+{
+	const struct tpd_segment seg = tpd_chain_segment(chain, node->key.link, node->key.file, node->key.segment);
+
+	return node->entry.decoded_len / tpd_dtype_width(seg.dtype);
+}
+
 /* The chunks of that link that hold what its slabs refer to; chunks of all types that may be there have as many elements. */
-static enum tpd_status need_slabs(struct tpd_chain_worker *worker, uint32_t number, uint32_t link, const struct tpd_slab *slabs,
-				  uint32_t count, enum tpd_dtype dtype, struct tpd_err *err)
+static enum tpd_status need_slabs(const struct tpd_chain *chain, struct tpd_chain_worker *worker, uint32_t number, uint32_t link,
+				  const struct tpd_slab *slabs, uint32_t count, enum tpd_dtype dtype, struct tpd_err *err)
 {
 	const struct node *node = &worker->nodes[number];
 	uint64_t chunk_elements = tpd_chunk_bytes(dtype) / tpd_dtype_width(dtype), low = node->key.chunk * chunk_elements;
 	struct tpd_slab_chunk chunks[TPD_SLAB_CHUNKS_MAX];
 	uint32_t found = 0;
-	enum tpd_status status = tpd_slab_chunks(slabs, count, chunk_elements, low, low + node->entry.decoded_len / tpd_dtype_width(dtype),
-						 chunks, &found, err);
+	enum tpd_status status = tpd_slab_chunks(slabs, count, chunk_elements, low, low + elements_of(chain, node), chunks, &found, err);
 
 	for (uint32_t i = 0; !status && i < found; i++) {
 		const struct tpd_chunk_key key = {link, chunks[i].file, chunks[i].segment, chunks[i].chunk};
@@ -373,7 +380,7 @@ static enum tpd_status need_reference_of(struct tpd_chain *chain, struct tpd_cha
 		return tpd_fail(err, TPD_CORRUPT, "it needs a reference, and its segment has none");
 	if (!seg->in_slabs)
 		return need_same(worker, number, below, seg->ref_file, seg->ref_segment, err);
-	return need_slabs(worker, number, below, m->entries[m->files[file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype, err);
+	return need_slabs(chain, worker, number, below, m->entries[m->files[file]].slabs + seg->ref_file, seg->ref_segment, seg->dtype, err);
 }
 
 /* Where a prediction's input comes from. */
@@ -516,7 +523,7 @@ static enum tpd_status chunk_of_need(void *arg, uint32_t file, uint32_t segment,
 	return TPD_OK;
 }
 
-/* What a chunk of a segment refers to, as long as the node's bytes and from the chunks that the node needs: one of them, or put together in `buffer`. */
+/* What a chunk of a segment refers to, as many elements as the node has, from the chunks that it needs: one of them, or put together in `buffer`. */
 static enum tpd_status find_reference_of(struct tpd_chain *chain, struct tpd_chain_worker *worker, const struct node *node, uint32_t link,
 					 uint32_t file, const struct tpd_segment *seg, struct buffer *buffer, struct tpd_bytes *out,
 					 struct tpd_err *err)
@@ -524,6 +531,7 @@ static enum tpd_status find_reference_of(struct tpd_chain *chain, struct tpd_cha
 	const struct tpd_manifest *m = &chain->links[link].manifest;
 	struct needed needed = {.worker = worker, .link = link_of_reference(chain, link, seg)};
 	const unsigned width = tpd_dtype_width(seg->dtype);
+	const size_t n = elements_of(chain, node);
 	const struct tpd_slab *slabs;
 	enum tpd_dtype dtype = seg->dtype; /* of what is put together */
 	enum tpd_status status;
@@ -537,12 +545,12 @@ static enum tpd_status find_reference_of(struct tpd_chain *chain, struct tpd_cha
 	slabs = m->entries[m->files[file]].slabs + seg->ref_file;
 	if (seg->derived || seg->converted)
 		dtype = tpd_chain_segment(chain, needed.link, slabs->file, slabs->segment).dtype;
-	out->len = node->entry.decoded_len;
-	status = buffer_room(buffer, out->len / width * 4, err); /* for widen() */
+	out->len = n * width;
+	status = buffer_room(buffer, n * 4, err); /* for widen() */
 	out->data = buffer->data;
 	if (!status)
-		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, seg->dtype, node->key.chunk * (tpd_chunk_bytes(seg->dtype) / width),
-					 out->len / width, chunk_of_need, &needed, buffer->data, err);
+		status = tpd_slab_gather(slabs, seg->ref_segment, dtype, seg->dtype, node->key.chunk * (tpd_chunk_bytes(seg->dtype) / width), n,
+					 chunk_of_need, &needed, buffer->data, err);
 	return status;
 }
 

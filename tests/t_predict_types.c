@@ -1,0 +1,156 @@
+/*
+ * t_predict_types.c - predictions where weights, exp_avg and exp_avg_sq are of different types, and the optimizer's state is cut
+ * anew from step to step: each input is as many elements as what is predicted, not as many bytes.
+ */
+#include "base/tpd.h"
+
+#include "reshard_help.h"
+
+#include <math.h>
+
+#define ROWS 240u
+#define COLUMNS 640u
+#define N (ROWS * COLUMNS) /* more than a chunk, and the last chunk is short */
+#define STEPS 5u
+
+static float w[N], m[N], v[N], slope[N];
+
+struct types {
+	const char *w, *m, *v;
+	enum tpd_depend depend;
+};
+
+static void start(uint64_t *chance)
+{
+	for (unsigned i = 0; i < N; i++) {
+		w[i] = (float)(0.02 * random_normal(chance));
+		slope[i] = (float)(0.001 * random_normal(chance));
+		m[i] = v[i] = 0;
+	}
+}
+
+/* Ten updates, of rows that differ in size. */
+static void train(uint64_t *chance)
+{
+	for (unsigned i = 0; i < N; i++)
+		for (unsigned k = 0; k < 10; k++) {
+			float g = (float)(1 + i / COLUMNS % 7) * (slope[i] + (float)(0.002 * random_normal(chance)));
+
+			m[i] = 0.9f * m[i] + 0.1f * g;
+			v[i] = 0.99f * v[i] + 0.01f * g * g;
+			w[i] -= 1e-5f * m[i] / (sqrtf(v[i]) + 1e-8f);
+		}
+}
+
+static struct piece rows_of(const char *name, const char *dtype, const float *values, unsigned rank, unsigned ranks)
+{
+	return (struct piece){.name = name, .dtype = dtype, .ndim = 2, .is_part = ranks > 1, .at = {ROWS / ranks * rank, 0},
+			      .size = {ROWS / ranks, COLUMNS}, .whole = {ROWS, COLUMNS}, .values = values};
+}
+
+/* The state in a file for each rank, the weights likewise or whole. */
+static void save(uint64_t step, const struct types *types, unsigned ranks, bool cut_weights)
+{
+	ck_assert_int_eq(mkdir(scratch("checkpoint-%d", (int)step), 0755), 0);
+	for (unsigned r = 0; r < ranks; r++) {
+		const struct piece model = rows_of("a.weight", types->w, w, r, cut_weights ? ranks : 1);
+		const struct piece state[2] = {rows_of("optim.a.weight.exp_avg", types->m, m, r, ranks),
+					       rows_of("optim.a.weight.exp_avg_sq", types->v, v, r, ranks)};
+
+		write_pieces(scratch("checkpoint-%d/optim_%u.safetensors", (int)step, r), step, state, 2);
+		if (cut_weights || r == 0)
+			write_pieces(scratch("checkpoint-%d/model_%u.safetensors", (int)step, r), step, &model, 1);
+	}
+	OK(ingest(scratch("checkpoint-%d", (int)step), "run", step, NULL));
+	rename(scratch("checkpoint-%d", (int)step), scratch("saved-%d", (int)step));
+}
+
+/* What of that file is predicted from moments that came before. */
+static unsigned predicted(uint64_t step, const char *file)
+{
+	char name[32];
+	struct tpd_archive_name which;
+	struct tpd_manifest manifest;
+	unsigned count = 0;
+
+	snprintf(name, sizeof(name), "run@%d", (int)step);
+	which = resolve(name);
+	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &manifest, &err));
+	for (uint32_t f = 0; f < manifest.file_count; f++) {
+		const struct tpd_entry *entry = &manifest.entries[manifest.files[f]];
+
+		for (uint32_t i = 0; strcmp(entry->path, file) == 0 && i < entry->predictor_count; i++)
+			count += (entry->predictors[i].terms & (TPD_TERM_BEFORE | TPD_TERM_CAME_IN)) != 0;
+	}
+	tpd_manifest_release(&manifest);
+	return count;
+}
+
+static void check_restored(uint64_t step, const char *format, unsigned files)
+{
+	for (unsigned i = 0; i < files; i++) {
+		char file[32];
+
+		snprintf(file, sizeof(file), format, i);
+		check_file(step, file);
+	}
+}
+
+static void check_types(const struct types *types, bool cut_weights)
+{
+	static const unsigned ranks[STEPS] = {2, 2, 1, 1, 2};
+	char store[512];
+	struct tpd_archive_options options = {.store = store, .mode = TPD_ARCHIVE_CREATE, .threads = 2, .max_depth = 16, .depend = types->depend};
+	uint64_t chance = 11;
+
+	scratch_remove();
+	scratch_make();
+	snprintf(store, sizeof(store), "%s", scratch("store"));
+	OK(tpd_archive_open(&options, &archive, &err));
+	start(&chance);
+	for (uint64_t step = 0; step < STEPS; step++) {
+		const bool tied = ranks[step] == 1 || cut_weights; /* pieces of a state belong to pieces of weights */
+
+		train(&chance);
+		save(step, types, ranks[step], cut_weights);
+		if (step < 2)
+			continue;
+		ck_assert_uint_eq(predicted(step, "model_0.safetensors"), tied && types->depend == TPD_DEPEND_OPTIMIZER);
+		ck_assert_msg(predicted(step, "optim_0.safetensors") == tied, "%s %s %s %d at %d", types->w, types->m, types->v, cut_weights, (int)step);
+		ck_assert_uint_eq(look(step).in_slabs > 0, ranks[step] != ranks[step - 1]);
+	}
+	for (uint64_t step = 0; step < STEPS; step++) {
+		ck_assert_msg(verdict(step) == TPD_OK, "%s %s %s: %s", types->w, types->m, types->v, err.text);
+		check_restored(step, "model_%u.safetensors", cut_weights ? ranks[step] : 1);
+		check_restored(step, "optim_%u.safetensors", ranks[step]);
+	}
+	archive_close();
+}
+
+/* The default depends on moments for moments only; weights by moments have to be asked for. */
+START_TEST(types_that_differ)
+{
+	static const struct types all[] = {
+		{"F32", "F32", "F32", TPD_DEPEND_OPTIMIZER},
+		{"BF16", "F32", "F32", TPD_DEPEND_OPTIMIZER},
+		{"F32", "BF16", "BF16", TPD_DEPEND_OPTIMIZER},
+		{"F32", "BF16", "F32", TPD_DEPEND_OPTIMIZER},
+		{"BF16", "BF16", "F32", TPD_DEPEND_OPTIMIZER},
+		{"BF16", "BF16", "F32", TPD_DEPEND_WEIGHTS},
+	};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(all); i++)
+		for (unsigned cut = 0; cut < 2; cut++)
+			check_types(&all[i], cut);
+	archive_open(16, 0, 2);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		types_that_differ,
+	};
+
+	return run_tests("predict_types", tests, TPD_ARRAY_LEN(tests));
+}
