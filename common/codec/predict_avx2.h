@@ -15,6 +15,7 @@
 #include "base/tpd.h"
 #include "codec/predict.h"
 #include "codec/predict_kernel.h"
+#include "codec/vector_avx2.h"
 
 #define PREDICT_VECTOR 8u
 

@@ -16,6 +16,7 @@
 #include "codec/kernels_internal.h"
 #include "codec/predict.h"
 #include "codec/predict_kernel.h"
+#include "codec/vector_avx512.h"
 
 #define PREDICT_VECTOR 16u
 

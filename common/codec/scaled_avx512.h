@@ -12,6 +12,7 @@
 #include "base/tpd.h"
 #include "codec/kernels_internal.h"
 #include "codec/scaled_kernel.h"
+#include "codec/vector_avx512.h"
 
 /* struct scaled_step of each element. */
 struct vector_step {
