@@ -170,6 +170,7 @@ END_TEST
 /* Version 4 is this without another run's name, version 3 without predictors, version 2 without slabs, too. */
 START_TEST(versions_2_to_5_stay_readable)
 {
+	struct tpd_err err = {0};
 	struct tpd_buf body, object;
 	struct tpd_manifest m = {0};
 	size_t logical;
@@ -224,6 +225,14 @@ START_TEST(versions_2_to_5_stay_readable)
 	change = NULL;
 	object = wrap(body.data, body.len);
 	ck_assert_int_eq(verdict(object.data, object.len), TPD_CORRUPT);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
+	change = &(struct change){.label = "3.2.terms", .number = TPD_TERM_BEFORE}; /* of 16 bits */
+	body = build_body(&logical);
+	change = NULL;
+	object = wrap(body.data, body.len);
+	ck_assert_int_eq(tpd_manifest_parse(object.data, object.len, TPD_MANIFEST_ALL, &m, &err), TPD_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(err.text, "segment 2 is predicted in a way"));
 	tpd_buf_release(&body);
 	tpd_buf_release(&object);
 	version = 6;

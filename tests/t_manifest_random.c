@@ -131,7 +131,9 @@ static void random_file(struct tpd_entry *entry, bool has_ref, bool has_w1)
 		for (unsigned d = 0; d < about->ndim; d++)
 			about->dims[d] = rnd(1u << 30) * rnd(1u << 30);
 		about->row = 1 + (uint32_t)rnd(8192);
-		about->planned = (enum tpd_encoding)rnd(TPD_ENCODING_COUNT);
+		do {
+			about->planned = (enum tpd_encoding)rnd(TPD_ENCODING_COUNT);
+		} while (!tpd_encoding_is_known(about->planned));
 		about->stored = rnd(seg->length + 1);
 		seg->has_ref = has_ref && rnd(2);
 		if (seg->has_ref) {

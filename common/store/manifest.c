@@ -366,7 +366,7 @@ static enum tpd_status check_about(const struct tpd_manifest *m, const struct tp
 {
 	if (!about->name || !is_utf8(about->name, TPD_FORMAT_MAX_NAME) || (s == 0 && about->name[0]))
 		return tpd_fail(err, class, "manifest: '%s': the name of segment %u is wrong", entry->path, s);
-	if (about->planned >= TPD_ENCODING_COUNT)
+	if (!tpd_encoding_is_known(about->planned))
 		return tpd_fail(err, class, "manifest: '%s': segment %u has an unknown encoding", entry->path, s);
 	if (about->ndim > TPD_FORMAT_MAX_DIMS)
 		return tpd_fail(err, class, "manifest: '%s': segment %u has %u dimensions", entry->path, s, about->ndim);

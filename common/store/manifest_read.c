@@ -265,6 +265,14 @@ static enum tpd_status read_slabs(struct tpd_rd *rd, struct tpd_entry *entry, ui
 	return status ? status : tpd_entry_refer(entry, s, slabs, count, derived, err);
 }
 
+/* w0, weights of 16 bits, and exp_avg by exp_avg_sq alone. */
+static bool is_of_version_6(const struct tpd_segment *seg, unsigned terms)
+{
+	if (terms & (TPD_TERM_SCALE | TPD_TERM_CAME_IN))
+		return !seg->has_ref;
+	return (terms & TPD_TERM_STEP) || seg->dtype != TPD_DTYPE_F32;
+}
+
 /* As far as it can be read alone; what it names is looked at when all is there. */
 static enum tpd_status read_predictor(struct reader *r, struct tpd_entry *entry, uint32_t s, struct tpd_err *err)
 {
@@ -274,8 +282,8 @@ static enum tpd_status read_predictor(struct reader *r, struct tpd_entry *entry,
 
 	if (status || terms == 0)
 		return status;
-	if (terms & TPD_TERM_STEP && r->version < 6)
-		return tpd_fail(err, TPD_CORRUPT, "manifest: an earlier value that is not named");
+	if (r->version < 6 && is_of_version_6(&entry->segments[s], terms))
+		return tpd_fail(err, TPD_CORRUPT, "manifest: segment %u is predicted in a way that this version does not know", s);
 	predictor.terms = (uint8_t)terms;
 	if (terms & TPD_TERM_STEP) {
 		status = read_u32(&r->rd, "file number", &predictor.w0_file, err);
@@ -321,6 +329,8 @@ static enum tpd_status read_outline(struct tpd_rd *rd, struct tpd_segment *seg, 
 	if (!status)
 		status = read_u8(rd, "encoding", TPD_ENCODING_COUNT, &planned, err);
 	about->planned = (enum tpd_encoding)planned;
+	if (!status && !tpd_encoding_is_known(about->planned))
+		status = unknown(err, "encoding", planned);
 	about->stored = tpd_rd_varint(rd);
 	return status;
 }
