@@ -597,7 +597,7 @@ START_TEST(forged_earlier)
 		{of_no_segment, TPD_CORRUPT, "does not have"},     {of_no_file, TPD_CORRUPT, "does not have"},
 		{of_glue, TPD_CORRUPT, "another type or size"},    {of_another, TPD_CORRUPT, ", chunk "},
 		{of_itself, TPD_CORRUPT, "cycle"},                 {of_one_above, TPD_CORRUPT, "cycle"},
-		{of_one_that_is_gone, TPD_MISSING_BASE, "run@0 "},
+		{of_one_that_is_gone, TPD_MISSING_BASE, "needs step 0 ("},
 	};
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(changes); i++) {

@@ -234,15 +234,15 @@ static uint32_t find_link(const struct tpd_chain *chain, const struct tpd_id *id
 	return TPD_CHAIN_NONE;
 }
 
-/* run and step: as what needs it calls it. */
+/* run and step: as what needs it calls it; run may be NULL. */
 static enum tpd_status missing(const struct tpd_chain *chain, const struct tpd_id *id, const char *run, uint64_t step, struct tpd_err *err)
 {
 	const struct tpd_manifest *top = &chain->links[0].manifest;
 	char hex[TPD_ID_HEX];
 
 	tpd_id_hex(id, hex);
-	return tpd_fail(err, TPD_MISSING_BASE, "%s@%llu needs %s@%llu (checkpoint %.16s), which is not in the store", top->run,
-			(unsigned long long)top->step, run, (unsigned long long)step, hex);
+	return tpd_fail(err, TPD_MISSING_BASE, "%s@%llu needs %s%s%llu (checkpoint %.16s), which is not in the store", top->run,
+			(unsigned long long)top->step, run ? run : "step ", run ? "@" : "", (unsigned long long)step, hex);
 }
 
 static enum tpd_status load_link(struct tpd_chain *chain, const struct tpd_id *id, bool names, struct tpd_err *err)
@@ -279,19 +279,31 @@ static enum tpd_status name_link(struct tpd_chain *chain, const struct tpd_id *i
 	return status;
 }
 
+static const char *run_of_reference(const struct tpd_manifest *m)
+{
+	return m->ref_run ? m->ref_run : m->run;
+}
+
+/* Of the earlier checkpoint, which names no run; it mostly is the reference's reference. NULL: it is not known. */
+static const char *run_of_earlier(const struct tpd_chain *chain, uint32_t below, const struct tpd_id *earlier)
+{
+	const struct tpd_manifest *m = below == TPD_CHAIN_NONE ? NULL : &chain->links[below].manifest;
+
+	return m && m->has_ref && tpd_id_equal(&m->ref, earlier) ? run_of_reference(m) : NULL;
+}
+
 /* What link `number` names, and whether that is as it says. */
 static enum tpd_status load_named(struct tpd_chain *chain, uint32_t number, struct tpd_err *err)
 {
 	const struct tpd_manifest m = chain->links[number].manifest; /* the array moves */
-	const char *run = m.ref_run ? m.ref_run : m.run;
 	const uint32_t loaded = chain->count;
 	uint32_t below = TPD_CHAIN_NONE, earlier = TPD_CHAIN_NONE;
 	enum tpd_status status = TPD_OK;
 
 	if (m.has_ref)
-		status = name_link(chain, &m.ref, run, m.ref_step, &below, err);
+		status = name_link(chain, &m.ref, run_of_reference(&m), m.ref_step, &below, err);
 	if (!status && m.has_earlier)
-		status = name_link(chain, &m.earlier, run, m.earlier_step, &earlier, err);
+		status = name_link(chain, &m.earlier, run_of_earlier(chain, below, &m.earlier), m.earlier_step, &earlier, err);
 	if (status)
 		return status;
 	chain->links[number].below = below;

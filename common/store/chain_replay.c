@@ -6,8 +6,9 @@
  * need memory by their size; so each chunk is replayed alone, in two phases and without recursion. First the graph of chunks
  * that it depends on is walked, depth first, with nothing but index entries; each chunk is in it once, and knows how many others need
  * it. Then they are decoded, those that are needed before those that need them, and what nobody needs any more gives its buffer back:
- * along a plain chain two buffers change places. Several chunks may be wanted at once, whose graphs are one then. Predicted weights need up to five chunks instead of one, of this link and the two below; or,
- * where tensors were cut anew, what each of the five is put together from.
+ * along a plain chain two buffers change places. Several chunks may be wanted at once, whose graphs are one then. Predicted weights need
+ * up to six chunks instead of one (w1, w0, m1, v1, m2, v2), of this link, its reference and its earlier checkpoint; or, where tensors
+ * were cut anew, what each of these is put together from.
  *
  *      link 0 (wanted)   grid ──────┐                  out
  *      link 1            copy ──┬── ┤  down: entries    ▲
@@ -702,7 +703,7 @@ enum tpd_status tpd_chain_read_together(struct tpd_chain *chain, struct tpd_chai
 		status = walk(chain, worker, i, err);
 	if (!status)
 		status = replay(chain, worker, err);
-	for (uint32_t i = 0; i < worker->wanted; i++)
+	for (uint32_t i = 0; !status && i < worker->wanted; i++)
 		wants[i].len = worker->nodes[i].entry.decoded_len;
 	for (uint32_t i = 0; i < worker->count; i++) /* after a failure */
 		give_buffer(chain, worker, &worker->nodes[i]);
@@ -717,7 +718,8 @@ enum tpd_status tpd_chain_read(struct tpd_chain *chain, struct tpd_chain_worker 
 	struct tpd_chain_want want = {.file = file, .segment = segment, .chunk = chunk, .out = out};
 	enum tpd_status status = tpd_chain_read_together(chain, worker, &want, 1, err);
 
-	*out_len = want.len;
+	if (!status)
+		*out_len = want.len;
 	return status;
 }
 
