@@ -70,7 +70,7 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 	if (!tpd_rd_ok(rd) || row == 0 || row > TPD_ROW_MAX || first == 0 || first > row)
 		return tpd_fail(err, TPD_CORRUPT, "grid: bad header");
 	first = TPD_MIN(first, n);
-	count = (n > 0) + (n - first + row - 1) / row;
+	count = tpd_piece_count(&(struct tpd_pieces){first, row, n});
 	status = tpd_scratch_need(&codec->steps, count + 1, err);
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);

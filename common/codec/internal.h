@@ -10,6 +10,8 @@
 #include "base/bytes.h"
 #include "base/dtype.h"
 #include "base/tpd.h"
+#include <string.h>
+
 #include "codec/codec.h"
 #include "codec/fields.h"
 #include "codec/grid.h"
@@ -87,6 +89,28 @@ struct tpd_codec {
 	uint32_t rans_decode[TPD_RANS_SUM];
 	uint32_t curve_means[4][64][2]; /* classes_fit.h */
 };
+
+#define TPD_TAKE_ALIGN 64u
+
+/* The next `size` bytes of a scratch that `at` goes through, and aligned for vectors; each may take TPD_TAKE_ALIGN more. */
+static inline void *tpd_take(uint8_t **at, size_t size)
+{
+	uint8_t *from = *at;
+
+	*at += (size + TPD_TAKE_ALIGN - 1) / TPD_TAKE_ALIGN * TPD_TAKE_ALIGN;
+	return from;
+}
+
+/* log2(x), x > 0 and normal, to some 0.01, the same bits everywhere: the exponent, and a parabola for the mantissa. */
+static inline double tpd_log2_near(double x)
+{
+	uint64_t bits;
+	double mantissa;
+
+	memcpy(&bits, &x, sizeof(bits));
+	mantissa = (double)(bits & ((UINT64_C(1) << 52) - 1)) / (double)(UINT64_C(1) << 52);
+	return (double)(bits >> 52) - 1023 + mantissa + 0.344 * mantissa * (1 - mantissa);
+}
 
 /* ---- symbol streams, SPEC.md section 3 (symbols_encode.c, symbols_decode.c) ---- */
 

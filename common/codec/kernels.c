@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/digest.h"
+#include "base/random.h"
 #include "codec/classes.h"
 #include "codec/fields.h"
 #include "codec/grid_kernel.h"
@@ -49,28 +50,20 @@ static const struct answer {
 	{TPD_DTYPE_F16, UINT64_C(0x8ac8cb55a132479e)},
 };
 
-static uint64_t next_random(uint64_t *random)
-{
-	*random ^= *random << 13;
-	*random ^= *random >> 7;
-	*random ^= *random << 17;
-	return *random;
-}
-
 /* Weights of all sizes and their updates; some equal, some zero, some of another sign, some not finite. */
 static void make_piece(enum tpd_dtype dtype, uint8_t *x, uint8_t *p)
 {
 	uint64_t random = 0x9e3779b97f4a7c15u;
 
 	for (size_t i = 0; i < ELEMENTS; i++) {
-		uint32_t old = (uint32_t)next_random(&random), kind = (uint32_t)(next_random(&random) >> 20) % 32, new;
+		uint32_t old = (uint32_t)tpd_random_next(&random), kind = (uint32_t)(tpd_random_next(&random) >> 20) % 32, new;
 
-		old = (old & 0x80ffffffu) | (0x3c000000u + ((uint32_t)(next_random(&random) >> 30) % 6 << 23)); /* 2^-7 .. 2^-2 */
+		old = (old & 0x80ffffffu) | (0x3c000000u + ((uint32_t)(tpd_random_next(&random) >> 30) % 6 << 23)); /* 2^-7 .. 2^-2 */
 		if (dtype == TPD_DTYPE_F16)
-			old = (old >> 16 & 0x83ffu) | (8u + (uint32_t)(next_random(&random) >> 30) % 6) << 10;
+			old = (old >> 16 & 0x83ffu) | (8u + (uint32_t)(tpd_random_next(&random) >> 30) % 6) << 10;
 		else if (dtype == TPD_DTYPE_BF16)
 			old >>= 16;
-		new = old + (uint32_t)(next_random(&random) >> 40) % (dtype == TPD_DTYPE_F32 ? 4096u : 9u);
+		new = old + (uint32_t)(tpd_random_next(&random) >> 40) % (dtype == TPD_DTYPE_F32 ? 4096u : 9u);
 		if (kind < 5)
 			new = (uint32_t[]){old, 0, old ^ (dtype == TPD_DTYPE_F32 ? 0x80000000u : 0x8000u), 3,
 					   dtype == TPD_DTYPE_F32 ? 0x7fc00001u : dtype == TPD_DTYPE_F16 ? 0x7e01u : 0x7fc1u}[kind];

@@ -19,6 +19,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/random.h"
 #include "codec/grid_kernel.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
@@ -55,17 +56,6 @@ struct fit {
 	int shift[LANES];    /* exponents of the components */
 	double left;         /* of an element, squared, in units */
 };
-
-/* log2, to some 0.01. x > 0. */
-static double log2_of(double x)
-{
-	uint64_t bits;
-	double mantissa;
-
-	memcpy(&bits, &x, sizeof(bits));
-	mantissa = (double)(bits & ((UINT64_C(1) << 52) - 1)) / (double)(UINT64_C(1) << 52);
-	return (double)(bits >> 52) - 1023 + mantissa + 0.344 * mantissa * (1 - mantissa);
-}
 
 static size_t column_of(const struct tpd_pieces *pieces, size_t i)
 {
@@ -104,13 +94,10 @@ static void measure(struct fit *fit, float *z)
 
 static void start(struct fit *fit)
 {
-	uint64_t random = UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t random = TPD_RANDOM_START;
 
 	for (size_t i = 0; i < fit->pieces->row * LANES; i++) {
-		random ^= random << 13;
-		random ^= random >> 7;
-		random ^= random << 17;
-		fit->basis[i] = random >> 63 ? 1 : -1;
+		fit->basis[i] = tpd_random_next(&random) >> 63 ? 1 : -1;
 	}
 }
 
@@ -204,9 +191,9 @@ static void choose_rank(struct fit *fit)
 
 		if (!(value > 0))
 			break;
-		bits = rows * (0.5 * log2_of(1 + value / (rows * unit)) + COEFFICIENT_BITS) +
-		       columns * (0.5 * log2_of(1 + value / (columns * unit)) + COEFFICIENT_BITS) + HEADER_BITS;
-		if (!(fit->elements / 2 * log2_of(rest / after) > bits))
+		bits = rows * (0.5 * tpd_log2_near(1 + value / (rows * unit)) + COEFFICIENT_BITS) +
+		       columns * (0.5 * tpd_log2_near(1 + value / (columns * unit)) + COEFFICIENT_BITS) + HEADER_BITS;
+		if (!(fit->elements / 2 * tpd_log2_near(rest / after) > bits))
 			break;
 		rest = after;
 	}
@@ -303,7 +290,7 @@ static double saved_in_row(const struct fit *fit, size_t i, const double g[LANES
 	}
 	if (left < fit->energy[i] * 1e-6)
 		left = fit->energy[i] * 1e-6;
-	return log2_of(fit->energy[i]) - log2_of(left);
+	return tpd_log2_near(fit->energy[i]) - tpd_log2_near(left);
 }
 
 /* Factors of all rows, in bytes, one component after the other; returns how many bits they save, by every SEEN-th row. */
@@ -380,19 +367,10 @@ static enum tpd_status put(struct tpd_codec *codec, const struct fit *fit, const
 	return status;
 }
 
-/* The next `size` bytes of the codec's memory, aligned for anything. */
-static void *take(uint8_t **at, size_t size)
-{
-	uint8_t *from = *at;
-
-	*at += (size + 63) / 64 * 64;
-	return from;
-}
-
 static size_t room_for(size_t count, size_t row)
 {
 	return count * (sizeof(double) + sizeof(float) + 1) + LANES * sizeof(float) * (3 * count + 3 * row + TPD_LOW_RANK_BLOCK) + LANES * (count + row) +
-	       TPD_LOW_RANK_BOUND(count, row) + 64 * 16;
+	       TPD_LOW_RANK_BOUND(count, row) + TPD_TAKE_ALIGN * 16;
 }
 
 enum tpd_status tpd_low_rank_fit(struct tpd_codec *codec, struct tpd_prediction *prediction, const struct tpd_pieces *pieces, struct tpd_err *err)
@@ -415,18 +393,18 @@ enum tpd_status tpd_low_rank_fit(struct tpd_codec *codec, struct tpd_prediction 
 	base = (float *)(void *)codec->towards.data;
 	z = base + n;
 	at = codec->low_rank.data;
-	out->factors = take(&at, LANES * count * sizeof(float));
-	out->columns = take(&at, TPD_LOW_RANK_COLUMNS(LANES, pieces->row) * sizeof(float));
-	fit.basis = take(&at, LANES * pieces->row * sizeof(float));
-	fit.sums = take(&at, LANES * pieces->row * sizeof(float));
-	fit.products = take(&at, LANES * count * sizeof(float));
-	fit.factors = take(&at, LANES * count * sizeof(float));
-	fit.energy = take(&at, count * sizeof(double));
-	fit.scales = take(&at, count * sizeof(float));
-	fit.exponents = take(&at, count);
-	rows = take(&at, LANES * count);
-	columns = take(&at, LANES * pieces->row);
-	out->part = take(&at, TPD_LOW_RANK_BOUND(count, pieces->row));
+	out->factors = tpd_take(&at, LANES * count * sizeof(float));
+	out->columns = tpd_take(&at, TPD_LOW_RANK_COLUMNS(LANES, pieces->row) * sizeof(float));
+	fit.basis = tpd_take(&at, LANES * pieces->row * sizeof(float));
+	fit.sums = tpd_take(&at, LANES * pieces->row * sizeof(float));
+	fit.products = tpd_take(&at, LANES * count * sizeof(float));
+	fit.factors = tpd_take(&at, LANES * count * sizeof(float));
+	fit.energy = tpd_take(&at, count * sizeof(double));
+	fit.scales = tpd_take(&at, count * sizeof(float));
+	fit.exponents = tpd_take(&at, count);
+	rows = tpd_take(&at, LANES * count);
+	columns = tpd_take(&at, LANES * pieces->row);
+	out->part = tpd_take(&at, TPD_LOW_RANK_BOUND(count, pieces->row));
 	for (size_t i = 0; i < count; i++) {
 		const size_t begin = tpd_piece_start(pieces, i), len = tpd_piece_start(pieces, i + 1) - begin;
 

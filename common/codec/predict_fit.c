@@ -26,17 +26,6 @@
 #define ROWS_MAX (2 * SOME_ROWS)
 #define STRETCHES 8u  /* of a long row */
 
-/* log2, to some 0.01: exponent, and a parabola for the mantissa. x > 0. */
-static double log2_of(double x)
-{
-	uint64_t bits;
-	double mantissa;
-
-	memcpy(&bits, &x, sizeof(bits));
-	mantissa = (double)(bits & ((UINT64_C(1) << 52) - 1)) / (double)(UINT64_C(1) << 52);
-	return (double)(bits >> 52) - 1023 + mantissa + 0.344 * mantissa * (1 - mantissa);
-}
-
 void tpd_normal_unpack(const double *products, unsigned count, struct tpd_normal *out)
 {
 	for (unsigned a = 0; a <= count; a++)
@@ -261,7 +250,7 @@ static double gain_of(const struct tpd_normal *normal, unsigned count, double re
 	for (unsigned k = 0; k < count; k++)
 		own[k] = (double)tpd_coefficient(own[k]);
 	left = rest_of(normal, count, own) / (double)learnt;
-	return (double)length / 2 * (log2_of(rest + least) - log2_of(left + least)) - COEFFICIENT_BITS * count;
+	return (double)length / 2 * (tpd_log2_near(rest + least) - tpd_log2_near(left + least)) - COEFFICIENT_BITS * count;
 }
 
 void tpd_predict_choose(struct tpd_prediction *prediction)

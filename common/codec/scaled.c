@@ -20,39 +20,31 @@ static enum tpd_status corrupt(struct tpd_err *err, const char *what)
 	return tpd_fail(err, TPD_CORRUPT, "scaled: %s", what);
 }
 
-/* The next `size` bytes of the codec's memory, aligned for anything. */
-static void *take(uint8_t **at, size_t size)
-{
-	uint8_t *from = *at;
-
-	*at += (size + 15) / 16 * 16;
-	return from;
-}
-
 enum tpd_status tpd_scaled_room(struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_pieces *pieces, struct tpd_scaled *out,
 				struct tpd_err *err)
 {
 	const size_t n = pieces->n, count = tpd_piece_count(pieces), row = pieces->row, width = tpd_dtype_width(dtype), sort = n + TPD_SCALED_SLACK;
-	const size_t size = 9 * count + 9 * row + 7 * (n + 16) + TPD_SCALED_CLASSES * sort + TPD_SCALED_STRETCH * width + 16 * 16;
+	const size_t size = 9 * count + 9 * row + 7 * (n + 16) + TPD_SCALED_CLASSES * sort + TPD_SCALED_STRETCH * width +
+			    TPD_TAKE_ALIGN * (10 + TPD_SCALED_CLASSES);
 	enum tpd_status status = tpd_scratch_need(&codec->scaled, size, err);
 	uint8_t *at = codec->scaled.data;
 
 	if (status != TPD_OK)
 		return status;
 	*out = (struct tpd_scaled){.dtype = dtype, .width = width, .n = n, .count = count, .pieces = *pieces, .factor = 1};
-	out->row_factors = take(&at, 4 * count);
-	out->means = take(&at, 4 * count);
-	out->column_sums = take(&at, 8 * row);
-	out->levels = take(&at, count);
-	out->columns = take(&at, row);
-	out->scale = take(&at, 2 * n);
-	out->logs = take(&at, 2 * n);
-	out->steps = take(&at, n);
-	out->classes = take(&at, n);
-	out->symbols = take(&at, n);
-	out->made = take(&at, TPD_SCALED_STRETCH * width);
+	out->row_factors = tpd_take(&at, 4 * count);
+	out->means = tpd_take(&at, 4 * count);
+	out->column_sums = tpd_take(&at, 8 * row);
+	out->levels = tpd_take(&at, count);
+	out->columns = tpd_take(&at, row);
+	out->scale = tpd_take(&at, 2 * n);
+	out->logs = tpd_take(&at, 2 * n);
+	out->steps = tpd_take(&at, n);
+	out->classes = tpd_take(&at, n);
+	out->symbols = tpd_take(&at, n);
+	out->made = tpd_take(&at, TPD_SCALED_STRETCH * width);
 	for (unsigned c = 0; c < TPD_SCALED_CLASSES; c++)
-		out->sorted[c] = take(&at, sort);
+		out->sorted[c] = tpd_take(&at, sort);
 	return TPD_OK;
 }
 

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/random.h"
 #include "codec/kernels.h"
 #include "codec/stats_internal.h"
 
@@ -108,16 +109,13 @@ static void swap(double *a, double *b)
 static void select_rank(double *v, size_t n, size_t rank)
 {
 	ptrdiff_t low = 0, high = (ptrdiff_t)n - 1, want = (ptrdiff_t)rank;
-	uint64_t random = UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t random = TPD_RANDOM_START;
 
 	while (low < high) {
 		ptrdiff_t i = low, j = high;
 		double pivot;
 
-		random ^= random << 13;
-		random ^= random >> 7;
-		random ^= random << 17;
-		pivot = v[low + (ptrdiff_t)(random % (uint64_t)(high - low + 1))];
+		pivot = v[low + (ptrdiff_t)(tpd_random_next(&random) % (uint64_t)(high - low + 1))];
 		while (i <= j) {
 			while (v[i] > pivot)
 				i++;

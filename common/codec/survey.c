@@ -16,6 +16,7 @@
 #include <math.h>
 
 #include "base/digest.h"
+#include "base/random.h"
 #include "codec/stats_internal.h"
 #include "codec/survey_kernel.h"
 
@@ -52,7 +53,7 @@ const struct tpd_survey_kernels tpd_survey_scalar = {survey, count, between, pla
 static double guess_bar(const struct tpd_survey_task *task, size_t keep)
 {
 	double sizes[GUESS_FROM];
-	uint64_t random = UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t random = TPD_RANDOM_START;
 	const double share = (double)keep / (double)task->n;
 	const size_t step = task->n / GUESS_FROM;
 	size_t above;
@@ -60,10 +61,7 @@ static double guess_bar(const struct tpd_survey_task *task, size_t keep)
 	for (size_t i = 0; i < GUESS_FROM; i++) {
 		size_t at;
 
-		random ^= random << 13;
-		random ^= random >> 7;
-		random ^= random << 17;
-		at = i * step + (size_t)(random % step); /* a fixed distance might be that of rows */
+		at = i * step + (size_t)(tpd_random_next(&random) % step); /* a fixed distance might be that of rows */
 		sizes[i] = fabs(pair_difference(task->dtype, task->x, task->w, at));
 	}
 	above = (size_t)(share * GUESS_FROM + GUESS_SIGMAS * sqrt(share * (1 - share) * GUESS_FROM)) + 1;

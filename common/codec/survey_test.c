@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/digest.h"
+#include "base/random.h"
 
 #define ELEMENTS 1100u /* whole rounds, a block, and a part of one */
 
@@ -21,14 +22,6 @@ static const struct answer {
 	{TPD_DTYPE_F64, UINT64_C(0xed1dd2bf1118d212)},
 };
 
-static uint64_t next_random(uint64_t *random)
-{
-	*random ^= *random << 13;
-	*random ^= *random >> 7;
-	*random ^= *random << 17;
-	return *random;
-}
-
 /* Values of about 2^-12 .. 2^-4 and small changes, some of them none; some elements of any kind. */
 static void make_piece(enum tpd_dtype dtype, uint8_t *x, uint8_t *w)
 {
@@ -36,7 +29,7 @@ static void make_piece(enum tpd_dtype dtype, uint8_t *x, uint8_t *w)
 	uint64_t random = 0x9e3779b97f4a7c15u;
 
 	for (size_t i = 0; i < ELEMENTS; i++) {
-		uint64_t old = next_random(&random), kind = next_random(&random) >> 20, sign = old >> 63, power = kind >> 8 & 7, new;
+		uint64_t old = tpd_random_next(&random), kind = tpd_random_next(&random) >> 20, sign = old >> 63, power = kind >> 8 & 7, new;
 
 		if (dtype == TPD_DTYPE_F64)
 			old = sign << 63 | (1011 + power) << 52 | (old & 0xfffffffffffff);
@@ -44,10 +37,10 @@ static void make_piece(enum tpd_dtype dtype, uint8_t *x, uint8_t *w)
 			old = sign << 15 | (3 + power) << 10 | (old & 0x3ff);
 		else
 			old = (sign << 31 | (115 + power) << 23 | (old & 0x7fffff)) >> (32 - 8 * width);
-		new = next_random(&random) & (dtype == TPD_DTYPE_F64 ? 0xffffffffffu : dtype == TPD_DTYPE_F32 ? 0xffffu : 15u);
+		new = tpd_random_next(&random) & (dtype == TPD_DTYPE_F64 ? 0xffffffffffu : dtype == TPD_DTYPE_F32 ? 0xffffu : 15u);
 		new = kind % 4 ? old + new : old;
 		if (kind % 32 == 1)
-			new = next_random(&random);
+			new = tpd_random_next(&random);
 		for (unsigned b = 0; b < width; b++) {
 			x[i * width + b] = (uint8_t)(new >> 8 * b);
 			w[i * width + b] = (uint8_t)(old >> 8 * b);
