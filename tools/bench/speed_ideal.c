@@ -339,6 +339,8 @@ static enum tpd_status read_group(struct tpd_rd *rd, struct row_tables *tables, 
 	unsigned key = 0;
 	enum tpd_status status = TPD_OK;
 
+	if (tables->count + bounds >= TPD_ROWS_TABLES)
+		return tpd_fail(err, TPD_CORRUPT, "rows: a payload of ours cannot be read");
 	for (unsigned b = 0; b <= bounds; b++)
 		for (unsigned bound = b < bounds ? tpd_rd_u8(rd) : TPD_ROWS_KEYS; key < bound && key < TPD_ROWS_KEYS; key++)
 			of[key] = (uint8_t)(tables->count + b);
@@ -350,7 +352,7 @@ static enum tpd_status read_group(struct tpd_rd *rd, struct row_tables *tables, 
 			status = tpd_rans_read_frequencies(rd, first, last, freq, err);
 	}
 	tables->count += bounds + 1;
-	if (!status && (!tpd_rd_ok(rd) || tables->count > TPD_ROWS_TABLES))
+	if (!status && !tpd_rd_ok(rd))
 		status = tpd_fail(err, TPD_CORRUPT, "rows: a payload of ours cannot be read");
 	return status;
 }
@@ -360,13 +362,13 @@ static enum tpd_status rows(struct tpd_codec *codec, enum tpd_dtype dtype, struc
 {
 	const unsigned form = tpd_rd_u8(rd);
 	struct row_tables *tables = calloc(1, sizeof(*tables));
-	uint8_t *sources = malloc(2 * n), *groups = sources + n, *split = malloc(4 * n);
+	uint8_t *sources = malloc(n), *groups = malloc(n), *split = malloc(4 * n);
 	struct tpd_rows_type type;
 	struct tpd_pieces pieces = {0};
 	unsigned group_count;
 	enum tpd_status status = TPD_OK;
 
-	if (!tables || !sources || !split)
+	if (!tables || !sources || !groups || !split)
 		status = tpd_fail_nomem(err);
 	if (!status && !read_pieces(rd, n, &pieces))
 		status = tpd_fail(err, TPD_CORRUPT, "rows: a payload of ours cannot be read");
@@ -399,6 +401,7 @@ static enum tpd_status rows(struct tpd_codec *codec, enum tpd_dtype dtype, struc
 		*bits += entropy_bits(tables->symbols[t]);
 	free(tables);
 	free(sources);
+	free(groups);
 	free(split);
 	return status;
 }
