@@ -154,7 +154,7 @@ static void build_part(struct tpd_buf *out, const char *name, uint64_t first, ui
 	snprintf(label, sizeof(label), "%s.chunks", name);
 	varint(out, label, chunks);
 	snprintf(label, sizeof(label), "%s.bytes", name);
-	u64(out, label, 16 + payload + 56 * chunks + 80);
+	u64(out, label, 16 + payload + 32 * chunks + 80);
 	fill(out, digest, 16);
 }
 

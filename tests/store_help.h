@@ -149,8 +149,8 @@ static TPD_UNUSED enum tpd_status write_part(const struct tpd_io *with, int at, 
 
 	if (status)
 		return status;
-	tpd_xxh128(&content, 1, chunk.payload_digest);
-	tpd_xxh128(&content, 1, chunk.decoded_digest);
+	tpd_xxh128_first(&content, 1, chunk.payload_digest, TPD_PAYLOAD_DIGEST);
+	tpd_xxh128_first(&content, 1, chunk.decoded_digest, TPD_DECODED_DIGEST);
 	status = tpd_part_append(w, &chunk, &content, &err);
 	if (!status)
 		return tpd_part_finish(w, &ref->chunks, &ref->bytes, ref->trailer_digest, &err);

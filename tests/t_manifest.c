@@ -77,7 +77,7 @@ START_TEST(honest_values)
 	ck_assert_uint_eq(w->parts[1].first_chunk, 2);
 	ck_assert_uint_eq(w->parts[1].trailer_digest[15], 0xd2);
 	ck_assert_uint_eq(tpd_manifest_size(&m), SIZE + 10);
-	ck_assert_uint_eq(tpd_manifest_stored(&m), 3 * 96 + 5 * 56 + 4509);
+	ck_assert_uint_eq(tpd_manifest_stored(&m), 3 * 96 + 5 * 32 + 4509);
 
 	/* The id, counted by hand. */
 	{
@@ -255,8 +255,8 @@ static const struct change changes[] = {
 	{.label = "3.p0.chunks", .number = 3, .expect = C},
 	{.label = "3.p1.chunks", .number = 1, .expect = C},
 	{.label = "3.p1.chunks", .number = UINT64_MAX, .expect = C},
-	{.label = "3.p0.bytes", .number = 96 + 2 * 56 + 2499, .expect = C},
-	{.label = "3.p0.bytes", .number = 96 + 2 * 56 - 1, .expect = C},
+	{.label = "3.p0.bytes", .number = 96 + 2 * 32 + 2499, .expect = C},
+	{.label = "3.p0.bytes", .number = 96 + 2 * 32 - 1, .expect = C},
 	{.label = "3.p0.bytes", .number = UINT64_MAX, .expect = C},
 	{.label = "4.parts", .overlong = true, .expect = C},
 	{.label = "ties", .number = 1, .expect = C}, /* and something behind it */
@@ -365,7 +365,7 @@ START_TEST(no_tensor_is_empty)
 		entry->segments[2].length = length;
 		entry->part_count = 1;
 		entry->parts[0].chunks = tpd_entry_chunks(entry);
-		entry->parts[0].bytes = 96 + 56 * entry->parts[0].chunks + 4500;
+		entry->parts[0].bytes = 96 + 32 * entry->parts[0].chunks + 4500;
 		ck_assert_int_eq(tpd_manifest_write(&m, &again, &err), length ? TPD_OK : TPD_USAGE);
 		ck_assert(length || strstr(err.text, "segment 2 is empty"));
 	}

@@ -96,7 +96,7 @@ START_TEST(all_files_have_one_limit)
 		tpd_buf_varint(&body, 1);
 		tpd_buf_varint(&body, 0);
 		tpd_buf_varint(&body, count);
-		tpd_buf_u64(&body, 96 + 56 * count);
+		tpd_buf_u64(&body, 96 + 32 * count);
 		fill(&body, 0, 16);
 	}
 	check_refused(&body, "more than there is room for");

@@ -166,7 +166,7 @@ static void random_file(struct tpd_entry *entry, bool has_ref, bool has_w1)
 		next += part->chunks;
 		take = next == chunks ? payload : rnd(payload + 1);
 		payload -= take;
-		part->bytes = 96 + 56 * part->chunks + take;
+		part->bytes = 96 + 32 * part->chunks + take;
 		part->trailer_digest[3] = (uint8_t)rnd(256);
 	}
 }

@@ -21,7 +21,7 @@
 #define NAME "f00002.p00001"
 #define CHUNKS 3
 #define INDEX_AT (16 + 100 + 0 + 7) /* the payloads' lengths */
-#define SIZE (INDEX_AT + CHUNKS * 56 + 80)
+#define SIZE (INDEX_AT + CHUNKS * 32 + 80)
 
 static const struct tpd_io *io;
 static char root[] = "/tmp/t_part-XXXXXX";
@@ -58,7 +58,7 @@ static struct tpd_part_entry make_chunk(unsigned i, uint8_t payload[100])
 				       .encoding = encodings[i]};
 
 	memset(payload, (int)i + 1, 100);
-	tpd_xxh128(payload, entry.payload_len, entry.payload_digest);
+	tpd_xxh128_first(payload, entry.payload_len, entry.payload_digest, TPD_PAYLOAD_DIGEST);
 	memset(entry.decoded_digest, 0x50 + (int)i, sizeof(entry.decoded_digest));
 	return entry;
 }
@@ -159,9 +159,8 @@ START_TEST(round_trip)
 
 		ck_assert_int_eq(tpd_part_entry_read(part, FIRST + i, &entry, NULL), TPD_OK);
 		ck_assert_uint_eq(entry.payload_len, honest.payload_len);
-		ck_assert_uint_eq(entry.decoded_len, honest.decoded_len);
 		ck_assert_int_eq(entry.encoding, honest.encoding);
-		ck_assert_mem_eq(entry.decoded_digest, honest.decoded_digest, TPD_XXH_LEN);
+		ck_assert_mem_eq(entry.decoded_digest, honest.decoded_digest, TPD_DECODED_DIGEST);
 		ck_assert_int_eq(tpd_part_payload_read(part, &entry, got, NULL), TPD_OK);
 		ck_assert_mem_eq(got, wanted, entry.payload_len);
 	}
@@ -181,23 +180,24 @@ END_TEST
 START_TEST(the_bytes_are_the_formats)
 {
 	struct written written;
-	uint8_t *data, digest[TPD_XXH_LEN], rest[52];
+	uint8_t *data, digest[TPD_XXH_LEN], rest[28];
 
 	ck_assert_int_eq(write_part(io, &written), TPD_OK);
 	data = load();
 	ck_assert_mem_eq(data, "TPDPART1\1\0\0\0\0\0\0\0", 16);
 	ck_assert_uint_eq(data[16], 1);
 	ck_assert_uint_eq(data[INDEX_AT - 1], 3);
-	ck_assert_uint_eq(tpd_get_u64(data + INDEX_AT), 16);
-	ck_assert_uint_eq(tpd_get_u64(data + INDEX_AT + 56), 116);
-	ck_assert_uint_eq(tpd_get_u32(data + INDEX_AT + 8), 100);
-	ck_assert_uint_eq(tpd_get_u32(data + INDEX_AT + 12), 1u << 22);
-	ck_assert_uint_eq(tpd_get_u32(data + INDEX_AT + 16), TPD_ENCODING_GRID);
-	memcpy(rest, data + INDEX_AT, 20);
-	memcpy(rest + 20, data + INDEX_AT + 24, 32);
+	ck_assert_uint_eq(tpd_get_u32(data + INDEX_AT), 16);
+	ck_assert_uint_eq(tpd_get_u32(data + INDEX_AT + 32), 116);
+	ck_assert_uint_eq(tpd_get_u32(data + INDEX_AT + 4), 100 | (uint32_t)TPD_ENCODING_GRID << 24);
+	memcpy(rest, data + INDEX_AT, 8);
+	memcpy(rest + 8, data + INDEX_AT + 12, 20);
 	tpd_xxh128(rest, sizeof(rest), digest);
-	ck_assert_mem_eq(data + INDEX_AT + 20, digest, 4);
-	ck_assert_uint_eq(data[INDEX_AT + 40], 0x50);
+	ck_assert_mem_eq(data + INDEX_AT + 8, digest, 4);
+	tpd_xxh128(data + 16, 100, digest);
+	ck_assert_mem_eq(data + INDEX_AT + 12, digest, 8);
+	for (unsigned i = 20; i < 32; i++)
+		ck_assert_uint_eq(data[INDEX_AT + i], 0x50);
 	ck_assert_uint_eq(tpd_get_u64(data + SIZE - 80), INDEX_AT);
 	ck_assert_uint_eq(tpd_get_u32(data + SIZE - 72), CHUNKS);
 	ck_assert_uint_eq(tpd_get_u32(data + SIZE - 68), FILE_NUMBER);
@@ -259,7 +259,7 @@ struct change {
 	enum tpd_status expect;
 };
 
-#define ENTRY(i) (INDEX_AT + 56 * (i))
+#define ENTRY(i) (INDEX_AT + 32 * (i))
 #define TRAILER (SIZE - 80)
 static const struct change changes[] = {
 	{0, 0, 0, TPD_OK}, /* resealing changes nothing */
@@ -268,21 +268,20 @@ static const struct change changes[] = {
 	{8, 4, 2, TPD_UNSUPPORTED},
 	{12, 4, 1, TPD_UNSUPPORTED},
 	{16, 1, 0xee, TPD_CORRUPT}, /* a payload */
-	{ENTRY(0), 8, 15, TPD_CORRUPT},
-	{ENTRY(0), 8, 17, TPD_CORRUPT},
-	{ENTRY(2), 8, 115, TPD_CORRUPT}, /* overlaps the one before */
-	{ENTRY(2), 8, UINT64_MAX, TPD_CORRUPT},
-	{ENTRY(2), 8, UINT64_MAX - 3, TPD_CORRUPT}, /* whose end would wrap round */
-	{ENTRY(2) + 8, 4, 8, TPD_CORRUPT}, /* into the index */
-	{ENTRY(2) + 8, 4, 6, TPD_CORRUPT}, /* not up to it */
-	{ENTRY(0) + 8, 4, UINT32_MAX, TPD_CORRUPT},
-	{ENTRY(1) + 12, 4, 0, TPD_CORRUPT},
-	{ENTRY(1) + 12, 4, (1u << 22) + 1, TPD_CORRUPT},
-	{ENTRY(1) + 16, 1, TPD_ENCODING_COUNT, TPD_UNSUPPORTED},
-	{ENTRY(1) + 17, 1, 1, TPD_UNSUPPORTED},
-	{ENTRY(1) + 19, 1, 0x80, TPD_UNSUPPORTED},
-	{ENTRY(0) + 24, 1, 0, TPD_CORRUPT}, /* payload's digest */
-	{TRAILER, 8, INDEX_AT - 56, TPD_CORRUPT},
+	{ENTRY(0), 4, 15, TPD_CORRUPT},
+	{ENTRY(0), 4, 17, TPD_CORRUPT},
+	{ENTRY(2), 4, 115, TPD_CORRUPT}, /* overlaps the one before */
+	{ENTRY(2), 4, UINT32_MAX, TPD_CORRUPT},
+	{ENTRY(2), 4, UINT32_MAX - 3, TPD_CORRUPT}, /* whose end would wrap round */
+	{ENTRY(2) + 4, 3, 8, TPD_CORRUPT}, /* into the index */
+	{ENTRY(2) + 4, 3, 6, TPD_CORRUPT}, /* not up to it */
+	{ENTRY(0) + 4, 3, 0xffffff, TPD_CORRUPT},
+	{ENTRY(0) + 4, 3, (1u << 22) + 1, TPD_CORRUPT},
+	{ENTRY(1) + 7, 1, TPD_ENCODING_COUNT, TPD_UNSUPPORTED},
+	{ENTRY(1) + 7, 1, 13, TPD_UNSUPPORTED}, /* nobody's */
+	{ENTRY(1) + 7, 1, 0x80, TPD_UNSUPPORTED},
+	{ENTRY(0) + 12, 1, 0, TPD_CORRUPT}, /* payload's digest */
+	{TRAILER, 8, INDEX_AT - 32, TPD_CORRUPT},
 	{TRAILER, 8, 15, TPD_CORRUPT},
 	{TRAILER, 8, SIZE, TPD_CORRUPT},
 	{TRAILER, 8, UINT64_MAX, TPD_CORRUPT},
@@ -300,15 +299,15 @@ static const struct change changes[] = {
 
 static void reseal(uint8_t *data)
 {
-	uint8_t rest[52], digest[TPD_XXH_LEN];
+	uint8_t rest[28], digest[TPD_XXH_LEN];
 
 	for (size_t i = 0; i < CHUNKS; i++) {
-		memcpy(rest, data + ENTRY(i), 20);
-		memcpy(rest + 20, data + ENTRY(i) + 24, 32);
+		memcpy(rest, data + ENTRY(i), 8);
+		memcpy(rest + 8, data + ENTRY(i) + 12, 20);
 		tpd_xxh128(rest, sizeof(rest), digest);
-		memcpy(data + ENTRY(i) + 20, digest, 4);
+		memcpy(data + ENTRY(i) + 8, digest, 4);
 	}
-	tpd_xxh128(data + INDEX_AT, CHUNKS * 56, data + TRAILER + 40);
+	tpd_xxh128(data + INDEX_AT, CHUNKS * 32, data + TRAILER + 40);
 	tpd_xxh128(data + TRAILER, 56, data + TRAILER + 56);
 }
 
@@ -333,11 +332,11 @@ END_TEST
 START_TEST(payloads_follow_one_another)
 {
 	static const struct change bad[] = {
-		{ENTRY(1), 8, 117, TPD_CORRUPT},
-		{ENTRY(2), 8, 115, TPD_CORRUPT},
-		{ENTRY(2) + 8, 4, 6, TPD_CORRUPT},
-		{ENTRY(0) + 8, 4, 99, TPD_CORRUPT},
-		{ENTRY(0), 8, 16, TPD_OK}, /* as it was */
+		{ENTRY(1), 4, 117, TPD_CORRUPT},
+		{ENTRY(2), 4, 115, TPD_CORRUPT},
+		{ENTRY(2) + 4, 3, 6, TPD_CORRUPT},
+		{ENTRY(0) + 4, 3, 99, TPD_CORRUPT},
+		{ENTRY(0), 4, 16, TPD_OK}, /* as it was */
 	};
 	struct written written;
 	uint8_t *data;
@@ -440,7 +439,7 @@ START_TEST(many_chunks)
 		struct tpd_part_entry entry = {.payload_len = i % 1000 == 999 ? 700000 : i % 70, .decoded_len = 700000};
 
 		memset(payload, (int)i, entry.payload_len);
-		tpd_xxh128(payload, entry.payload_len, entry.payload_digest);
+		tpd_xxh128_first(payload, entry.payload_len, entry.payload_digest, TPD_PAYLOAD_DIGEST);
 		ck_assert_int_eq(tpd_part_append(w, &entry, payload, NULL), TPD_OK);
 	}
 	ck_assert_int_eq(tpd_part_finish(w, &chunks, &bytes, digest, NULL), TPD_OK);

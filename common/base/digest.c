@@ -16,6 +16,7 @@
 #include <openssl/evp.h>
 #include <openssl/sha.h>
 #include <stdlib.h>
+#include <string.h>
 #include <xxhash.h>
 
 struct tpd_sha256 {
@@ -30,6 +31,15 @@ void tpd_xxh128(const void *data, size_t len, uint8_t out_digest[TPD_XXH_LEN])
 	static_assert(sizeof canonical.digest == TPD_XXH_LEN, "XXH3-128 has 16 bytes");
 	for (size_t i = 0; i < TPD_XXH_LEN; i++)
 		out_digest[i] = canonical.digest[i];
+}
+
+void tpd_xxh128_first(const void *data, size_t len, uint8_t *out_digest, size_t size)
+{
+	uint8_t digest[TPD_XXH_LEN];
+
+	assert(size <= sizeof digest);
+	tpd_xxh128(data, len, digest);
+	memcpy(out_digest, digest, size);
 }
 
 uint64_t tpd_xxh64(const void *data, size_t len)

@@ -17,6 +17,8 @@
 
 /* XXH3-128, seed 0. */
 void tpd_xxh128(const void *data, size_t len, uint8_t out_digest[TPD_XXH_LEN]);
+/* The first `size` bytes of that, at most TPD_XXH_LEN. */
+void tpd_xxh128_first(const void *data, size_t len, uint8_t *out_digest, size_t size);
 /* XXH3-64, seed 0: for comparisons in memory only, never on disk. */
 uint64_t tpd_xxh64(const void *data, size_t len);
 

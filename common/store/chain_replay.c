@@ -16,7 +16,7 @@
  *      link 3 (keyframe) planes planes ─────────────────┘
  *
  * A chunk whose bytes still lie in the original file needs nothing, nor does one that was decoded for another before (chain_cache.c): those
- * that others are put together from are kept for a while. Index entries are read one by one (56 bytes), so memory does not
+ * that others are put together from are kept for a while. Index entries are read one by one (32 bytes), so memory does not
  * depend on the number of chunks. Part files are taken for one read at a time (chain_files.c): that of a link is taken again on the
  * way up. Rejected: recursion, which would decode a chunk as often as there are ways to it.
  */
@@ -301,7 +301,7 @@ static bool read_raw(struct tpd_chain *chain, enum tpd_chain_source source, cons
 	struct raw_read read = {.out = node->buffer.data,
 				.start = node->key.chunk * tpd_chunk_bytes(entry->segments[node->key.segment].dtype)};
 	struct tpd_chain_file *file = tpd_chain_take_raw(chain, source, node->key.file);
-	uint8_t digest[TPD_XXH_LEN];
+	uint8_t digest[TPD_DECODED_DIGEST];
 
 	if (!file)
 		return false;
@@ -310,7 +310,7 @@ static bool read_raw(struct tpd_chain *chain, enum tpd_chain_source source, cons
 	tpd_chain_give(chain, file);
 	if (read.failed)
 		return false;
-	tpd_xxh128(read.out, node->entry.decoded_len, digest);
+	tpd_xxh128_first(read.out, node->entry.decoded_len, digest, sizeof(digest));
 	return memcmp(digest, node->entry.decoded_digest, sizeof(digest)) == 0;
 }
 
@@ -461,9 +461,7 @@ static enum tpd_status enter(struct tpd_chain *chain, struct tpd_chain_worker *w
 			return status;
 	}
 	status = tpd_chain_read_entry(chain, link, file, place, &node->entry, err);
-	if (!status && node->entry.decoded_len != tpd_segment_chunk_len(&seg, node->key.chunk))
-		status = tpd_fail(err, TPD_CORRUPT, "its index says %u bytes where %u belong", node->entry.decoded_len,
-				  tpd_segment_chunk_len(&seg, node->key.chunk));
+	node->entry.decoded_len = tpd_segment_chunk_len(&seg, node->key.chunk);
 	if (!status && node->entry.payload_len > node->entry.decoded_len)
 		status = tpd_fail(err, TPD_CORRUPT, "its payload is longer than its bytes");
 	if (!status && link == 0)
@@ -624,7 +622,7 @@ static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *
 	struct tpd_references references = {0};
 	struct tpd_bytes reference = {0};
 	struct tpd_inputs inputs;
-	uint8_t digest[TPD_XXH_LEN];
+	uint8_t digest[TPD_DECODED_DIGEST];
 	enum tpd_status status = take_buffer(worker, node, err);
 
 	if (!status)
@@ -643,7 +641,7 @@ static enum tpd_status decode(struct tpd_chain *chain, struct tpd_chain_worker *
 		status = tpd_decode_chunk_with(worker->codec, entry->encoding, seg.dtype, worker->payload.data, entry->payload_len, &references,
 					       node->buffer.data, entry->decoded_len, err);
 	if (!status) {
-		tpd_xxh128(node->buffer.data, entry->decoded_len, digest);
+		tpd_xxh128_first(node->buffer.data, entry->decoded_len, digest, sizeof(digest));
 		if (memcmp(digest, entry->decoded_digest, sizeof(digest)) != 0)
 			status = tpd_fail(err, TPD_CORRUPT, "its decoded bytes do not have the recorded digest");
 	}

@@ -71,8 +71,8 @@ static enum tpd_status encode_slot(void *ctx, size_t item, unsigned worker, stru
 		return status;
 	slot->entry.payload_len = (uint32_t)payload_len;
 	slot->entry.decoded_len = (uint32_t)slot->len;
-	tpd_xxh128(slot->payload, payload_len, slot->entry.payload_digest);
-	tpd_xxh128(slot->x, slot->len, slot->entry.decoded_digest);
+	tpd_xxh128_first(slot->payload, payload_len, slot->entry.payload_digest, TPD_PAYLOAD_DIGEST);
+	tpd_xxh128_first(slot->x, slot->len, slot->entry.decoded_digest, TPD_DECODED_DIGEST);
 	return TPD_OK;
 }
 
@@ -161,15 +161,16 @@ static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, str
 	const struct tpd_segment *seg = &job->file->entry->segments[slot->segment];
 	const struct tpd_plan *plan = &job->file->segments[slot->segment].plan;
 	struct tpd_references references = {.inputs = &slot->inputs};
-	uint8_t digest[TPD_XXH_LEN];
+	uint8_t digest[TPD_DECODED_DIGEST];
 	enum tpd_status status = read_slot(job, item, worker, err);
 
 	if (!status)
 		status = tpd_part_entry_read(adoption->part, slot->number, &slot->entry, err);
 	if (status)
 		return status;
-	tpd_xxh128(slot->x, slot->len, digest);
-	if (slot->entry.decoded_len != slot->len || memcmp(digest, slot->entry.decoded_digest, sizeof(digest)) != 0 ||
+	slot->entry.decoded_len = (uint32_t)slot->len;
+	tpd_xxh128_first(slot->x, slot->len, digest, sizeof(digest));
+	if (memcmp(digest, slot->entry.decoded_digest, sizeof(digest)) != 0 ||
 	    slot->entry.payload_len > slot->len ||
 	    (tpd_encoding_needs_reference(slot->entry.encoding) && !seg->has_ref) ||
 	    (tpd_encoding_takes_inputs(slot->entry.encoding) && plan->encoding != slot->entry.encoding))

@@ -617,14 +617,14 @@ static enum tpd_status compare_chunk(struct likeness *like, const struct tpd_fil
 {
 	uint32_t len = tpd_segment_chunk_len(seg, number);
 	struct tpd_part_entry recorded;
-	uint8_t digest[TPD_XXH_LEN];
+	uint8_t digest[TPD_DECODED_DIGEST];
 	enum tpd_status status = tpd_chain_entry(like->there.chain, in_file, seg->first_chunk + number, &recorded, err);
 
 	if (!status)
 		status = tpd_ingest_pread(file, like->chunk, len, offset, err);
 	if (status)
 		return status;
-	tpd_xxh128(like->chunk, len, digest);
+	tpd_xxh128_first(like->chunk, len, digest, sizeof(digest));
 	*out_equal = memcmp(digest, recorded.decoded_digest, sizeof(digest)) == 0;
 	return TPD_OK;
 }

@@ -10,15 +10,17 @@
 #include "codec/codec.h"
 
 #define TPD_PART_HEADER 16
-#define TPD_PART_ENTRY 56
+#define TPD_PART_ENTRY 32
 #define TPD_PART_TRAILER 80
-#define TPD_PART_MAX (4ull << 30) /* decoded bytes */
+#define TPD_PART_MAX ((1ull << 32) - 2 * TPD_CHUNK_MAX_BYTES) /* decoded bytes that close it, so that offsets have 32 bits */
+#define TPD_PAYLOAD_DIGEST 8  /* bytes of the xxh128 that are kept */
+#define TPD_DECODED_DIGEST 12
 
 struct tpd_part_entry {
-	uint64_t offset;
-	uint32_t payload_len, decoded_len;
+	uint32_t offset, payload_len;
+	uint32_t decoded_len; /* not in the object: whoever reads an entry says it */
 	enum tpd_encoding encoding;
-	uint8_t payload_digest[TPD_XXH_LEN], decoded_digest[TPD_XXH_LEN];
+	uint8_t payload_digest[TPD_PAYLOAD_DIGEST], decoded_digest[TPD_DECODED_DIGEST];
 };
 
 /* fNNNNN.pNNNNN */
@@ -55,7 +57,7 @@ uint64_t tpd_part_first_chunk(const struct tpd_part *part);
 uint64_t tpd_part_chunks(const struct tpd_part *part);
 uint64_t tpd_part_bytes(const struct tpd_part *part); /* size of the object */
 void tpd_part_trailer_digest(const struct tpd_part *part, uint8_t out[TPD_XXH_LEN]);
-/* Entry of chunk number (in the file) `chunk`; checks bounds and the entry's check. */
+/* Entry of chunk number (in the file) `chunk`, but for decoded_len; checks bounds and the entry's check. */
 enum tpd_status tpd_part_entry_read(const struct tpd_part *part, uint64_t chunk, struct tpd_part_entry *out,
 				    struct tpd_err *err);
 /* The payload, digest verified, into buf of at least entry->payload_len bytes. */

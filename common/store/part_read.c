@@ -31,34 +31,30 @@ struct tpd_part {
 
 void tpd_part_entry_check(const uint8_t in[TPD_PART_ENTRY], uint8_t out_check[4])
 {
-	uint8_t rest[TPD_PART_ENTRY - 4], digest[TPD_XXH_LEN];
+	uint8_t rest[TPD_PART_ENTRY - 4];
 
-	memcpy(rest, in, 20);
-	memcpy(rest + 20, in + 24, sizeof(rest) - 20);
-	tpd_xxh128(rest, sizeof(rest), digest);
-	memcpy(out_check, digest, 4);
+	memcpy(rest, in, 8);
+	memcpy(rest + 8, in + 12, sizeof(rest) - 8);
+	tpd_xxh128_first(rest, sizeof(rest), out_check, 4);
 }
 
 void tpd_part_entry_put(const struct tpd_part_entry *entry, uint8_t out[TPD_PART_ENTRY])
 {
-	memset(out, 0, TPD_PART_ENTRY);
-	tpd_put_u64(out, entry->offset);
-	tpd_put_u32(out + 8, entry->payload_len);
-	tpd_put_u32(out + 12, entry->decoded_len);
-	out[16] = (uint8_t)entry->encoding;
-	memcpy(out + 24, entry->payload_digest, TPD_XXH_LEN);
-	memcpy(out + 40, entry->decoded_digest, TPD_XXH_LEN);
-	tpd_part_entry_check(out, out + 20);
+	tpd_put_u32(out, entry->offset);
+	tpd_put_u32(out + 4, entry->payload_len | (uint32_t)entry->encoding << 24);
+	memcpy(out + 12, entry->payload_digest, TPD_PAYLOAD_DIGEST);
+	memcpy(out + 20, entry->decoded_digest, TPD_DECODED_DIGEST);
+	tpd_part_entry_check(out, out + 8);
 }
 
 void tpd_part_entry_get(const uint8_t in[TPD_PART_ENTRY], struct tpd_part_entry *out)
 {
-	out->offset = tpd_get_u64(in);
-	out->payload_len = tpd_get_u32(in + 8);
-	out->decoded_len = tpd_get_u32(in + 12);
-	out->encoding = (enum tpd_encoding)in[16];
-	memcpy(out->payload_digest, in + 24, TPD_XXH_LEN);
-	memcpy(out->decoded_digest, in + 40, TPD_XXH_LEN);
+	out->offset = tpd_get_u32(in);
+	out->payload_len = tpd_get_u32(in + 4) & 0xffffff;
+	out->decoded_len = 0;
+	out->encoding = (enum tpd_encoding)in[7];
+	memcpy(out->payload_digest, in + 12, TPD_PAYLOAD_DIGEST);
+	memcpy(out->decoded_digest, in + 20, TPD_DECODED_DIGEST);
 }
 
 /* Bytes of the index to an entry that can be worked with. */
@@ -69,14 +65,14 @@ static enum tpd_status take_entry(const struct tpd_part *part, const uint8_t in[
 	uint8_t check[4];
 
 	tpd_part_entry_check(in, check);
-	if (memcmp(check, in + 20, sizeof(check)) != 0)
+	if (memcmp(check, in + 8, sizeof(check)) != 0)
 		return tpd_fail(err, TPD_CORRUPT, "'%s': an index entry does not have its check", part->name);
-	if (in[16] >= TPD_ENCODING_COUNT || in[17] || in[18] || in[19])
-		return tpd_fail(err, TPD_UNSUPPORTED, "'%s': encoding %u is unknown to this version", part->name,
-				in[16]);
 	tpd_part_entry_get(in, &entry);
-	if (entry.decoded_len == 0 || entry.decoded_len > TPD_CHUNK_MAX_BYTES)
-		return tpd_fail(err, TPD_CORRUPT, "'%s': a chunk of %u bytes cannot be", part->name, entry.decoded_len);
+	if (!tpd_encoding_is_known(entry.encoding))
+		return tpd_fail(err, TPD_UNSUPPORTED, "'%s': encoding %u is unknown to this version", part->name,
+				(unsigned)entry.encoding);
+	if (entry.payload_len > TPD_CHUNK_MAX_BYTES)
+		return tpd_fail(err, TPD_CORRUPT, "'%s': a payload of %u bytes cannot be", part->name, entry.payload_len);
 	if (entry.offset < TPD_PART_HEADER || entry.offset > part->index_at ||
 	    entry.payload_len > part->index_at - entry.offset)
 		return tpd_fail(err, TPD_CORRUPT, "'%s': a payload lies outside", part->name);
@@ -214,13 +210,13 @@ enum tpd_status tpd_part_entry_read(const struct tpd_part *part, uint64_t chunk,
 enum tpd_status tpd_part_payload_read(const struct tpd_part *part, const struct tpd_part_entry *entry, void *buf,
 				      struct tpd_err *err)
 {
-	uint8_t digest[TPD_XXH_LEN];
+	uint8_t digest[TPD_PAYLOAD_DIGEST];
 	enum tpd_status status;
 
 	status = tpd_io_read_exact(part->io, part->fd, buf, entry->payload_len, entry->offset, part->name, err);
 	if (status)
 		return status;
-	tpd_xxh128(buf, entry->payload_len, digest);
+	tpd_xxh128_first(buf, entry->payload_len, digest, sizeof(digest));
 	if (memcmp(digest, entry->payload_digest, sizeof(digest)) != 0)
 		return tpd_fail(err, TPD_CORRUPT, "'%s': a payload does not have its digest", part->name);
 	return TPD_OK;

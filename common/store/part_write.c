@@ -1,7 +1,7 @@
 /*
  * part_write.c - write a part in one pass (FORMAT.md section 3).
  *
- * Payloads go to the file as they come; the index is kept in memory (56 bytes a chunk) and follows them, then the
+ * Payloads go to the file as they come; the index is kept in memory (32 bytes a chunk) and follows them, then the
  * trailer. Before the part gets its name it is read back from the disk: what comes from the page cache would prove
  * nothing, so the cached pages are dropped first, which they can be once the fsync has made them clean. The directory
  * is not fsynced here: a part whose name a power loss takes away is made again, and publishing syncs the directory
@@ -91,13 +91,13 @@ enum tpd_status tpd_part_append(struct tpd_part_writer *w, const struct tpd_part
 	enum tpd_status status;
 
 	assert(entry->decoded_len > 0 && entry->decoded_len <= TPD_CHUNK_MAX_BYTES);
-	assert(entry->encoding < TPD_ENCODING_COUNT);
-	if (w->chunks == UINT32_MAX)
+	assert(tpd_encoding_is_known(entry->encoding) && entry->payload_len <= TPD_CHUNK_MAX_BYTES);
+	if (w->chunks == UINT32_MAX || w->at > UINT32_MAX)
 		return tpd_fail(err, TPD_LIMIT, "'%s' has too many chunks", w->shown);
 	status = tpd_io_write_all(w->io, w->fd, payload, entry->payload_len, w->at, w->shown, err);
 	if (status)
 		return status;
-	placed.offset = w->at;
+	placed.offset = (uint32_t)w->at;
 	tpd_part_entry_put(&placed, bytes);
 	tpd_buf_put(&w->index, bytes, sizeof(bytes));
 	status = tpd_buf_status(&w->index, err);
@@ -168,10 +168,10 @@ static enum tpd_status read_back_payloads(const struct tpd_part_writer *w, uint8
 			return status;
 		for (uint32_t i = first; i < end; i++) {
 			struct tpd_part_entry entry;
-			uint8_t digest[TPD_XXH_LEN];
+			uint8_t digest[TPD_PAYLOAD_DIGEST];
 
 			tpd_part_entry_get(w->index.data + (size_t)i * TPD_PART_ENTRY, &entry);
-			tpd_xxh128(buf + (entry.offset - start), entry.payload_len, digest);
+			tpd_xxh128_first(buf + (entry.offset - start), entry.payload_len, digest, sizeof(digest));
 			if (memcmp(digest, entry.payload_digest, sizeof(digest)) != 0)
 				return tpd_fail(err, TPD_CORRUPT,
 						"'%s': chunk %llu does not read back as it was written",

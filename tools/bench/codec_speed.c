@@ -4,7 +4,7 @@
  *     codec_speed [--passes N] [--threads N] [--tensors] [--types FIRST] [--low-rank] [--INPUT FILE]... [REFERENCE] NEW
  *
  * Both files are read and parsed, and their tensors are matched by name and coded as an ingest would code them: the
- * same types, samples, plans, chunks and references (speed_job.c), hence the same bytes, but for the 56 a chunk that
+ * same types, samples, plans, chunks and references (speed_job.c), hence the same bytes, but for the 32 a chunk that
  * the store's index takes. FIRST is the file that the chain began with (else REFERENCE): storages whose format tells
  * no type have the one that they looked like there. INPUT is one of w0, m1, v1, m2, v2: what weights are predicted
  * from, as F32 in files whose tensors have the weights' names; with none of them no weights are predicted. Moments are found by
