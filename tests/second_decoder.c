@@ -343,7 +343,10 @@ static uint64_t reach(const struct layout *l, const struct expected *e, unsigned
 		if (v2 > 0) {
 			float share = rest / v2;
 
-			z = z + noise * sqrtf(share > 0 ? share : 0);
+			part = noise * noise;
+			part = part * (share > 0 ? share : 0);
+			rest = e->s[i] * e->s[i];
+			z = sqrtf(rest + part);
 		}
 	}
 	memcpy(&bits, &z, sizeof bits);
@@ -573,6 +576,16 @@ static void predict(struct reader *in, const struct second_input inputs[5], uint
 		add_low_rank(in, out, n);
 }
 
+/* Section 14: term 0. */
+static float jump(const struct second_input inputs[5], size_t i)
+{
+	float v1 = float_at(inputs[2].data, inputs[2].len, i), v2 = float_at(inputs[4].data, inputs[4].len, i), size = 0;
+
+	if (v2 > 0 && v2 > v1)
+		size = sqrtf((v2 - v1) / v2);
+	return copysignf(size, float_at(inputs[3].data, inputs[3].len, i));
+}
+
 /* Section 14. */
 static void stepped(struct reader *in, const struct layout *l, const struct second_input inputs[5], uint8_t *out, size_t n, uint8_t *list,
 		    uint8_t *ts)
@@ -585,12 +598,15 @@ static void stepped(struct reader *in, const struct layout *l, const struct seco
 	if (!pattern || !s)
 		fail(in->status, SECOND_NOMEM);
 	check_terms(in->status, terms, inputs);
+	need(in->status, !(terms & 1) || (terms & 12) == 12);
 	for (unsigned k = 0; k < 4; k++)
 		c[k] = terms >> k & 1 ? float_of_bits(integer(in, 2) << 16) : 0;
 	for (size_t i = 0; i < n && !*in->status; i++) {
 		float w1 = widen(l, (uint32_t)load(out + 2 * i, 2));
 
-		s[i] = sum_of_terms(terms, c, inputs, w1, i);
+		s[i] = terms & 1 ? c[0] * jump(inputs, i) : 0;
+		for (unsigned k = 1; k < 4; k++)
+			s[i] = s[i] + (terms >> k & 1 ? sum_of_terms(1u << k, c, inputs, w1, i) : 0);
 		s[i] = isfinite(s[i]) ? s[i] : 0;
 		pattern[i] = closest(l, w1 + s[i], (uint16_t)load(out + 2 * i, 2));
 	}

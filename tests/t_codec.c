@@ -109,19 +109,32 @@ static void check_chunk(const struct tpd_plan *plan, const struct tpd_chunk *chu
 	free(back);
 }
 
-/* The encoder is forced into the encoding even where it does not pay, and what it makes must decode. */
-static void check_forced(const struct tpd_plan *plan, const struct tpd_chunk *chunk)
+/*
+ * The encoder is forced into the encoding even where it does not pay, and what it makes must decode. `stepped` is told from weights that came
+ * from 0: of an input of no bytes all are.
+ */
+static void check_forced(const struct tpd_plan *asked, const struct tpd_chunk *of)
 {
+	const uint8_t nothing = 0;
+	const struct tpd_inputs inputs = {.of = {[TPD_INPUT_W0] = {&nothing, 0}}};
+	struct tpd_chunk chunk_of_it = *of, *chunk = &chunk_of_it;
+	struct tpd_plan plan_of_it = *asked, *plan = &plan_of_it;
+	struct tpd_references references;
 	struct tpd_err err = {0};
 	size_t len = 0;
 	uint8_t *back = malloc(chunk->len);
 
 	ck_assert(back);
+	if (plan->encoding == TPD_ENCODING_STEPPED) {
+		plan->terms = TPD_TERM_STEP;
+		chunk->inputs = &inputs;
+	}
+	references = (struct tpd_references){chunk->p, chunk->ref_len, chunk->inputs};
 	if (tpd_encode_with(codec, plan, chunk, 0, &len, &err) != TPD_OK)
 		ck_abort_msg("%s", err.text);
 	if (len != SIZE_MAX) {
-		if (tpd_decode_chunk(codec, plan->encoding, plan->dtype, codec->payload.data, len, chunk->p,
-				     chunk->ref_len, back, chunk->len, &err) != TPD_OK)
+		if (tpd_decode_chunk_with(codec, plan->encoding, plan->dtype, codec->payload.data, len, &references, back, chunk->len, &err) !=
+		    TPD_OK)
 			ck_abort_msg("%zu bytes of %s of %s: %s", chunk->len, tpd_dtype_name(plan->dtype),
 				     tpd_encoding_name(plan->encoding), err.text);
 		if (memcmp(back, chunk->x, chunk->len) != 0)

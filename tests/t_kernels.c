@@ -8,6 +8,7 @@
 
 #include <check.h>
 #include <fenv.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -616,11 +617,12 @@ START_TEST(predictions_of_pieces)
 }
 END_TEST
 
-/* Keys from anything: the same from all forms, and below their number. */
+/* Keys, and a term of steps, from anything: the same from all forms; keys are below their number. */
 START_TEST(keys)
 {
 	enum { MOST = 900 };
 	float *steps = memory(MOST * 4), *v1 = memory(MOST * 4), *v2 = memory(MOST * 4);
+	float *jumps = memory(MOST * 4), *jump = memory(MOST * 4);
 	uint16_t *first = memory(MOST * 2), *other = memory(MOST * 2);
 	uint8_t *p = memory(MOST * 4), *levels = memory(MOST);
 
@@ -647,6 +649,9 @@ START_TEST(keys)
 			forms[f]->class_keys(dtype, &rule, p, &pieces, f ? other : first);
 			if (f > 0)
 				ck_assert_mem_eq(first, other, n * 2);
+			forms[f]->step_jump(steps, v1, v2, n, f ? jump : jumps);
+			for (size_t i = 0; f > 0 && i < n; i++) /* NaN, of an infinite v2, has whatever sign */
+				ck_assert(isnan(jumps[i]) ? isnan(jump[i]) : memcmp(&jumps[i], &jump[i], 4) == 0);
 		}
 		for (size_t i = 0; i < n; i++)
 			ck_assert_uint_lt(first[i], rule.by ? TPD_KEYS : TPD_KEY_EXPONENTS * TPD_KEY_LEVELS);
@@ -654,6 +659,8 @@ START_TEST(keys)
 	free(steps);
 	free(v1);
 	free(v2);
+	free(jumps);
+	free(jump);
 	free(first);
 	free(other);
 	free(p);

@@ -92,8 +92,8 @@ static struct parts honest(void)
 }
 
 /*
- * With v, of which a quarter is new: 2^-6 * sqrt(1/4) more for each, that is reach 20, and (1.5 * 2^-6) 486 - 480 + 20 = 26: keys of
- * 48 * 3 + 20 = 164, and 170.
+ * With v, of which a quarter is new: 2^-6 * sqrt(1/4) for the first, that is reach 20, and a little more than the step, still reach 24, for
+ * the second: keys of 48 * 3 + 20 = 164, and 168.
  */
 static struct parts innovative(void)
 {
@@ -105,6 +105,18 @@ static struct parts innovative(void)
 	parts.decay = 1;
 	parts.noise = 0x1p-6f;
 	parts.bound = 168;
+	return parts;
+}
+
+/* Term 0 alone has a coefficient: -2^-5 * sqrt(1/4) for both, which is where they are predicted, 0x3f7c; both are of the second class. */
+static struct parts jumping(void)
+{
+	struct parts parts = innovative();
+
+	parts.terms |= 1;
+	parts.coefficients = 4;
+	parts.coefficient[0] = -0x1p-5f;
+	parts.coefficient[1] = 0;
 	return parts;
 }
 
@@ -187,14 +199,24 @@ START_TEST(fields)
 	GIVES(innovative, level = 4, TPD_OK, 0x3f80, 0x3f7b);
 	GIVES(innovative, bound = 164, TPD_OK, 0x3f81, 0x3f7b);
 	GIVES(innovative, bound = 165, TPD_OK, 0x3f80, 0x3f7b);
-	GIVES(innovative, bound = 170, TPD_OK, 0x3f80, 0x3f7b);
-	GIVES(innovative, bound = 171, TPD_OK, 0x3f80, 0x3f80);
+	GIVES(innovative, bound = 169, TPD_OK, 0x3f80, 0x3f80);
 	GIVES(innovative, noise = 0, TPD_OK, 0x3f80, 0x3f7b);      /* keys 144 and 168 */
+	GIVES(innovative, noise = -0x1p-6f, TPD_OK, 0x3f80, 0x3f7b);
+	GIVES(innovative, noise = 0x1.8p-6f, TPD_OK, 0x3f80, 0x3f7b); /* 166, and sqrt(1 + 9/16) * 2^-6 is 169 */
 	GIVES(innovative, noise = 0x1p-4f, TPD_OK, 0x3f81, 0x3f7b); /* 172 the first */
 	GIVES(innovative, noise = NAN, TPD_OK, 0x3f81, 0x3f7b);     /* the last reach */
 	GIVES(innovative, decay = 2, TPD_OK, 0x3f80, 0x3f7b);       /* nothing is new: as without noise */
 	GIVES(innovative, decay = -7, TPD_OK, 0x3f81, 0x3f7b);      /* 2.5 * 2^-6 is 29 and more */
 	GIVES(innovative, coefficients = 2, TPD_CORRUPT, 0, 0);
+	GIVES(jumping, level = 4, TPD_OK, 0x3f7b, 0x3f7b);
+	GIVES(jumping, symbol[1] = 129, TPD_OK, 0x3f7c, 0x3f7c);
+	GIVES(jumping, coefficient[0] = 0, TPD_OK, 0x3f80, 0x3f80); /* no step, and both are of the first class */
+	GIVES(jumping, coefficient[0] = 0x1p-5f, TPD_OK, 0x3f83, 0x3f83);
+	GIVES(jumping, coefficient[0] = NAN, TPD_OK, 0x3f80, 0x3f80);
+	GIVES(jumping, terms = 13, TPD_CORRUPT, 0, 0); /* a coefficient too many */
+	GIVES(honest, terms = 1, TPD_CORRUPT, 0, 0);   /* not without both moments */
+	GIVES(jumping, terms = 7, TPD_CORRUPT, 0, 0);
+	GIVES(jumping, terms = 11, TPD_CORRUPT, 0, 0);
 }
 END_TEST
 
@@ -219,6 +241,36 @@ START_TEST(needs)
 		inputs.of[TPD_INPUT_W0].len = 4; /* the second weight came from 0 */
 		ck_assert_int_eq(decode_from(&parts, &inputs, out), TPD_OK);
 		ck_assert_uint_eq(out[1], 0x4001);
+	}
+}
+END_TEST
+
+/* Term 0 has the sign of m2, and is 0 where v did not grow. */
+START_TEST(jumps)
+{
+	static const struct {
+		float m2, v1, v2;
+		uint16_t first;
+	} cases[] = {
+		{1, 0.75f, 1, 0x3f7c},   {-1, 0.75f, 1, 0x3f82},  {0, 0.75f, 1, 0x3f7c},   {-0.0f, 0.75f, 1, 0x3f82},
+		{1, 1, 1, 0x3f80},       {1, 2, 1, 0x3f80},       {1, 0, 0, 0x3f80},       {1, -1, 0, 0x3f80},
+		{1, NAN, 1, 0x3f80},     {1, 0, NAN, 0x3f80},     {1, 0, INFINITY, 0x3f80}, {1, 0, 1, 0x3f78},
+	};
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(cases); i++) {
+		float m[2] = {cases[i].m2, 1}, before_now[2] = {cases[i].v1, 0.75f}, now[2] = {cases[i].v2, 1};
+		struct tpd_inputs inputs = all_inputs();
+		struct parts parts = jumping();
+		uint16_t out[2];
+
+		inputs.of[TPD_INPUT_M2].data = (const uint8_t *)m;
+		inputs.of[TPD_INPUT_V1].data = (const uint8_t *)before_now;
+		inputs.of[TPD_INPUT_V2].data = (const uint8_t *)now;
+		parts.coefficient[2] = parts.coefficient[3] = 0;
+		parts.symbol[0] = parts.symbol[1] = 129;
+		ck_assert_int_eq(decode_from(&parts, &inputs, out), TPD_OK);
+		ck_assert_msg(out[0] == cases[i].first, "case %zu: %04x", i, out[0]);
+		ck_assert_uint_eq(out[1], 0x3f7c);
 	}
 }
 END_TEST
@@ -340,6 +392,38 @@ START_TEST(what_it_saves)
 }
 END_TEST
 
+/* Of a payload that was encoded every beginning is refused, and so is what has a byte more. */
+START_TEST(truncations)
+{
+	enum { CLOSE = 600, STRIDE = 211 };
+	const enum tpd_dtype dtype = _i ? TPD_DTYPE_F16 : TPD_DTYPE_BF16;
+	struct training *t = malloc(sizeof(*t));
+	uint8_t *out = malloc(2 * N + 1), *back = malloc(2 * N);
+	struct tpd_inputs inputs;
+	size_t len;
+
+	ck_assert(t && out && back);
+	train(dtype, t);
+	inputs = inputs_of(t);
+	len = encode(t, dtype, TPD_ENCODING_STEPPED, TPD_TERM_STEP | TPD_TERM_BEFORE | TPD_TERM_NOW, out);
+	out[len] = 0;
+	for (size_t cut = 0; cut <= len + 1; cut += cut < CLOSE || cut + CLOSE > len ? 1 : STRIDE) {
+		uint8_t *exact = malloc(cut + 1);
+		enum tpd_status status;
+
+		ck_assert_ptr_nonnull(exact);
+		memcpy(exact, out, cut);
+		status = tpd_decode_chunk_with(codec, TPD_ENCODING_STEPPED, dtype, exact, cut,
+					       &(struct tpd_references){(const uint8_t *)t->p, 2 * N, &inputs}, back, 2 * N, NULL);
+		ck_assert_msg(status == (cut == len ? TPD_OK : TPD_CORRUPT), "%zu of %zu bytes: %s", cut, len, tpd_status_name(status));
+		free(exact);
+	}
+	free(t);
+	free(out);
+	free(back);
+}
+END_TEST
+
 /* The planner takes it where it pays, and not where the moments are somebody else's. */
 START_TEST(planning)
 {
@@ -401,7 +485,9 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, fields);
 	tcase_add_test(tests, needs);
+	tcase_add_test(tests, jumps);
 	tcase_add_loop_test(tests, what_it_saves, 0, 2);
+	tcase_add_loop_test(tests, truncations, 0, 2);
 	tcase_add_test(tests, planning);
 	tcase_add_test(tests, types);
 	srunner_run_all(runner, CK_ENV);

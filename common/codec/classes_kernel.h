@@ -51,10 +51,10 @@ TPD_INLINE void first_digits(const struct tpd_class_rule *rule, const int32_t *e
 		keys[i] = (uint16_t)(clamped(exponents[i] - base, TPD_KEY_EXPONENTS - 1) * (int32_t)scale);
 }
 
-/* How far an element may go: the step that is expected, and what the new share of v says of noise. */
+/* How far an element may go: the step that is expected, and beside it, at a right angle, what the new share of v says of noise. */
 TPD_INLINE void make_reach(const struct tpd_class_rule *rule, size_t at, size_t n, float *reach)
 {
-	const float *steps = rule->steps + at;
+	const float *steps = rule->steps + at, noise = rule->noise * rule->noise;
 
 	for (size_t i = 0; i < n; i++)
 		reach[i] = float_of(bits_of(steps[i]) & 0x7fffffffu);
@@ -62,9 +62,9 @@ TPD_INLINE void make_reach(const struct tpd_class_rule *rule, size_t at, size_t 
 		return;
 	for (size_t i = 0; i < n; i++) {
 		float whole = rule->v2[at + i] > 0 ? rule->v2[at + i] : 1, part = rule->decay * rule->v1[at + i];
-		float share = (whole - part) / whole, noise = rule->noise * sqrtf(share > 0 ? share : 0);
+		float share = (whole - part) / whole, both = sqrtf(steps[i] * steps[i] + noise * (share > 0 ? share : 0));
 
-		reach[i] = reach[i] + (rule->v2[at + i] > 0 ? noise : 0);
+		reach[i] = rule->v2[at + i] > 0 ? both : reach[i];
 	}
 }
 

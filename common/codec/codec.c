@@ -297,6 +297,8 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	}
 	if (tpd_encoding_needs_reference(use.encoding) && (!chunk->p || chunk->ref_len == 0))
 		use.encoding = alone(use.encoding);
+	if (use.encoding == TPD_ENCODING_STEPPED)
+		use.terms = (uint8_t)tpd_step_terms(use.terms);
 	if (tpd_encoding_takes_inputs(use.encoding) &&
 	    ((tpd_encoding_needs_inputs(use.encoding) && use.terms == 0) || !tpd_terms_have(use.terms, chunk->inputs)))
 		use.encoding = without_inputs(use.encoding);

@@ -142,7 +142,7 @@ static inline uint32_t tpd_sample_times(enum tpd_dtype dtype)
  * that eighth when it was not tried on more.  Types of two bytes are compared by what a whole chunk would take, told from the sample and
  * that eighth: tables weigh less there.  Ties go to the lower encoding number. A prediction is tried where `grid` is the best of the
  * others (16-bit types: or `classes`, or `sparse`), and must save 3 % of it: it makes reading dearer. TPD_TERM_DECAY is not used for
- * 16-bit types. `scaled`, or `scaled-alone` where p is NULL, must save 1 % of the best, 3 % with inputs. With try_low_rank an F32 tensor of enough
+ * 16-bit types (step.h). `scaled`, or `scaled-alone` where p is NULL, must save 1 % of the best, 3 % with inputs. With try_low_rank an F32 tensor of enough
  * rows that could be predicted is, whatever that saves: a sample has no rows that lie beside each other, and each chunk sees for itself what
  * its rows have in common.
  */

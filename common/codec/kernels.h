@@ -99,6 +99,7 @@ struct tpd_kernels {
 	/* --- steps of 16-bit types, section 14 (step_kernel.h) --- */
 
 	void (*step_widen)(enum tpd_dtype dtype, const uint8_t *p, size_t n, float *out);
+	void (*step_jump)(const float *m2, const float *v1, const float *v2, size_t n, float *out);
 	/* w1 + steps, rounded to the type; p where that is not finite. */
 	void (*step_target)(enum tpd_dtype dtype, const float *w1, const float *steps, const uint8_t *p, size_t n, uint8_t *out);
 	/* Symbols 3 .. 255 of elements that are expected to go down, mirrored: both ways. */

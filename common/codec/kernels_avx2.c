@@ -612,6 +612,7 @@ const struct tpd_kernels tpd_kernels_avx2 = {
 	.scaled_decode = vector_scaled_decode,
 	.class_keys = class_keys,
 	.step_widen = step_widen,
+	.step_jump = step_jump,
 	.step_target = step_target,
 	.step_mirror = step_mirror,
 	.step_choose = step_choose,

@@ -17,6 +17,7 @@
 #include "codec/predict.h"
 
 #define TERMS ((unsigned)TPD_TERM_COUNT)
+#define MOMENTS ((unsigned)TPD_TERM_BEFORE | (unsigned)TPD_TERM_NOW)
 #define FINE 2u /* exponents below T: what is learnt from */
 #define FAR_BITS 0x5d800000u /* 2^60 */
 
@@ -64,7 +65,7 @@ static enum tpd_status make_terms(struct tpd_codec *codec, enum tpd_dtype dtype,
 			continue;
 		out[k] = term;
 		if (k == 0)
-			out[k] = room(codec, ROOM_W1, n);
+			kernels->step_jump(room(codec, ROOM_M2, n), room(codec, ROOM_V1, n), room(codec, ROOM_V2, n), n, term);
 		else if (k == 1)
 			kernels->predict_difference(room(codec, ROOM_W1, n), room(codec, ROOM_W0, n), n, term);
 		else if (k == 2)
@@ -84,13 +85,19 @@ static void apply(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned terms,
 	codec->kernels->predict_apply(zero, arrays, coefficients, n, step); /* 0 where it is not finite */
 	codec->kernels->step_target(dtype, room(codec, ROOM_W1, n), step, p, n, codec->predicted.data);
 	*out = (struct tpd_steps){.steps = step, .predicted = codec->predicted.data, .given = {.steps = step}};
-	if ((terms & TPD_TERM_BEFORE) && (terms & TPD_TERM_NOW)) {
+	if ((terms & MOMENTS) == MOMENTS) {
 		out->given.v1 = room(codec, ROOM_V1, n);
 		out->given.v2 = room(codec, ROOM_V2, n);
 	}
 }
 
 /* --- fitting --- */
+
+unsigned tpd_step_terms(unsigned terms)
+{
+	terms &= ~(unsigned)TPD_STEP_TERM_JUMP;
+	return (terms & MOMENTS) == MOMENTS ? terms | TPD_STEP_TERM_JUMP : terms;
+}
 
 /* All ones where it is finite, and not so large that it is no update. */
 static uint32_t near(float v)
@@ -150,6 +157,7 @@ static const float *find_rests(struct tpd_codec *codec, enum tpd_dtype dtype, co
 enum tpd_status tpd_step_encode(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk, const uint8_t *p,
 				size_t n, unsigned t, uint8_t *out, size_t *out_len, struct tpd_steps *steps, struct tpd_err *err)
 {
+	const unsigned terms = tpd_step_terms(plan->terms);
 	const float *arrays[TERMS];
 	float coefficients[TERMS];
 	uint8_t *begin = out;
@@ -158,14 +166,14 @@ enum tpd_status tpd_step_encode(struct tpd_codec *codec, const struct tpd_plan *
 
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
-	status = make_terms(codec, plan->dtype, plan->terms, p, chunk->inputs, n, arrays, err);
+	status = make_terms(codec, plan->dtype, terms, p, chunk->inputs, n, arrays, err);
 	if (status == TPD_OK) {
 		fit(codec, plan->dtype, chunk->x, p, arrays, n, t > FINE ? t - FINE : 0, coefficients);
-		apply(codec, plan->dtype, plan->terms, p, arrays, coefficients, n, steps);
+		apply(codec, plan->dtype, terms, p, arrays, coefficients, n, steps);
 		steps->given.rests = find_rests(codec, plan->dtype, chunk->x, n);
-		*out++ = plan->terms;
+		*out++ = (uint8_t)terms;
 		for (unsigned k = 0; k < TERMS; k++) {
-			if (!(plan->terms >> k & 1))
+			if (!(terms >> k & 1))
 				continue;
 			tpd_put_u16(out, (uint16_t)(bits_of(coefficients[k]) >> 16));
 			out += 2;
@@ -187,7 +195,7 @@ enum tpd_status tpd_step_decode(struct tpd_codec *codec, enum tpd_dtype dtype, s
 
 	if (!tpd_rd_ok(rd) || terms == 0 || terms >= 1u << TERMS)
 		return tpd_fail(err, TPD_CORRUPT, "stepped: bad terms");
-	if (!tpd_terms_have(terms, inputs))
+	if (!tpd_terms_have(terms, inputs) || (terms & TPD_STEP_TERM_JUMP && (terms & MOMENTS) != MOMENTS))
 		return tpd_fail(err, TPD_CORRUPT, "stepped: it needs what there is not");
 	for (unsigned k = 0; k < TERMS; k++)
 		coefficients[k] = terms >> k & 1 ? float_of((uint32_t)tpd_rd_u16(rd) << 16) : 0;

@@ -18,6 +18,11 @@ struct tpd_steps {
 	struct tpd_class_given given;
 };
 
+/* In place of TPD_TERM_DECAY, which is far below an ulp: how v grew. Only together with the terms of both moments. */
+#define TPD_STEP_TERM_JUMP 1
+/* The terms that a payload has where a plan has these; 0: it is none. */
+unsigned tpd_step_terms(unsigned terms);
+
 #define TPD_STEP_BOUND (1 + 2 * TPD_TERM_COUNT)
 
 /*

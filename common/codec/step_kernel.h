@@ -5,6 +5,8 @@
 #ifndef TPD_CODEC_STEP_KERNEL_H
 #define TPD_CODEC_STEP_KERNEL_H
 
+#include <math.h>
+
 #include "base/bytes.h"
 #include "base/tpd.h"
 #include "codec/grid_kernel.h"
@@ -31,6 +33,18 @@ static void step_widen(enum tpd_dtype dtype, const uint8_t *p, size_t n, float *
 	else
 		for (size_t i = 0; i < n; i++)
 			out[i] = step_widen_f16(tpd_get_u16(p + 2 * i));
+}
+
+/* The square root of what part of v2 is more than v1, with the sign of m2. */
+static void step_jump(const float *m2, const float *v1, const float *v2, size_t n, float *out)
+{
+	for (size_t i = 0; i < n; i++) {
+		const bool grew = v2[i] > 0 && v2[i] > v1[i];
+		float whole = grew ? v2[i] : 1, part = grew ? v1[i] : 1;
+		float jump = sqrtf((whole - part) / whole);
+
+		out[i] = float_of(bits_of(jump) | (bits_of(m2[i]) & 0x80000000u));
+	}
 }
 
 static void step_target(enum tpd_dtype dtype, const float *w1, const float *steps, const uint8_t *p, size_t n, uint8_t *out)
