@@ -87,6 +87,21 @@ static void naive_gaps(const struct pair *pair, double bar, struct tpd_sparsity 
 	free(counts);
 }
 
+/* Which block of a group is sampled: the fraction of number / phi, 1 / phi in 32 bits. */
+static uint64_t naive_phase(uint64_t group, uint32_t stride)
+{
+	return (group * 2654435761u % 4294967296u) * stride / 4294967296u;
+}
+
+static uint32_t naive_stride(size_t n)
+{
+	uint32_t stride = 16;
+
+	while (stride > 1 && n / stride < TPD_STATS_SAMPLE_LEAST)
+		stride /= 2;
+	return stride;
+}
+
 static struct tpd_sparsity naive(const struct pair *pair, uint32_t stride)
 {
 	struct tpd_sparsity out = {.count = pair->n, .has_delta = pair->w != NULL};
@@ -121,7 +136,7 @@ static struct tpd_sparsity naive(const struct pair *pair, uint32_t stride)
 		for (unsigned k = 0; k < TPD_SPARSITY_ULPS; k++)
 			out.ulps[k] += ulps < (long double)(1u << k);
 		sizes[out.pairs++] = fabs(d);
-		if (i / 64 % stride == 0)
+		if (i / 64 % stride == naive_phase(i / 64 / stride, stride))
 			sampled[samples++] = fabs(d);
 	}
 	if (finite > 0)
@@ -234,7 +249,7 @@ START_TEST(random_tensors)
 	for (size_t k = 0; k < TPD_ARRAY_LEN(sizes); k++) {
 		struct pair pair = random_pair(types[_i], sizes[k]);
 
-		assert_like_naive(&pair, 1);
+		assert_like_naive(&pair, naive_stride(pair.n));
 		pair_release(&pair);
 	}
 }
@@ -251,7 +266,7 @@ START_TEST(every_pattern_pair_kind)
 			put(&pair, pair.x, i, i);
 			put(&pair, pair.w, i, old[k]);
 		}
-		assert_like_naive(&pair, 1);
+		assert_like_naive(&pair, naive_stride(pair.n));
 	}
 	pair_release(&pair);
 }
@@ -271,7 +286,7 @@ START_TEST(values_only_without_delta)
 		ck_assert(!got.has_delta);
 		ck_assert_uint_eq(got.pairs, 0);
 		ck_assert_uint_eq(got.percentile_stride, 0);
-		assert_like_naive(&pair, 1);
+		assert_like_naive(&pair, naive_stride(pair.n));
 		pair_release(&pair);
 	}
 }
@@ -296,7 +311,7 @@ START_TEST(equal_tensors_are_wholly_sparse)
 	ck_assert_uint_eq(got.gap_count, 0);
 	ck_assert_double_eq(got.gap_elias_bits, 0);
 	ck_assert_double_eq(got.percentile[5], 0);
-	assert_like_naive(&pair, 1);
+	assert_like_naive(&pair, naive_stride(pair.n));
 	pair_release(&pair);
 }
 END_TEST
@@ -328,7 +343,7 @@ START_TEST(not_finite_pairs_are_left_out)
 	ck_assert_double_eq(got.delta_max, 0.5);
 	ck_assert_double_eq(got.delta_min, 0);
 	ck_assert_double_eq(got.percentile[0], 0.5);
-	assert_like_naive(&pair, 1);
+	assert_like_naive(&pair, naive_stride(pair.n));
 	pair_release(&pair);
 }
 END_TEST
@@ -339,7 +354,7 @@ START_TEST(nothing_finite)
 
 	for (size_t i = 0; i < pair.n; i++)
 		put(&pair, pair.x, i, i % 2 ? 0x7f80 : 0x7fc0);
-	assert_like_naive(&pair, 1);
+	assert_like_naive(&pair, naive_stride(pair.n));
 	ck_assert_uint_eq(measure(&pair).nan, 20);
 	pair_release(&pair);
 }
@@ -387,7 +402,7 @@ START_TEST(gaps_across_chunk_borders)
 	/* gaps 10, 131062, 1, 268927: bit lengths 4, 17, 1, 19 cost 8, 25, 1, 27 */
 	ck_assert_double_eq(got.gap_elias_bits, (8 + 25 + 1 + 27) / 4.0);
 	ck_assert_double_eq(got.gap_entropy, 2);
-	assert_like_naive(&pair, 1);
+	assert_like_naive(&pair, naive_stride(pair.n));
 	pair_release(&pair);
 }
 END_TEST
@@ -404,23 +419,51 @@ START_TEST(long_gaps_are_pooled)
 	}
 	/* kinds of 1, 1 and 2: the last two are one kind, the 17-bit ones */
 	ck_assert_double_eq(measure(&pair).gap_entropy, 1.5);
-	assert_like_naive(&pair, 1);
+	assert_like_naive(&pair, naive_stride(pair.n));
 	pair_release(&pair);
 }
 END_TEST
 
 START_TEST(large_tensors_are_sampled)
 {
-	struct pair pair;
+	static const struct {
+		size_t elements;
+		uint32_t stride;
+	} cases[] = {{65535, 1}, {65536, 2}, {131071, 2}, {131072, 4}, {176128, 4}, {524287, 8}, {524288, 16}, {(1u << 22) + 12345, 16}};
 
-	random_state = 4242;
-	pair = random_pair(TPD_DTYPE_BF16, TPD_STATS_EXACT + 12345);
-	ck_assert_uint_eq(measure(&pair).percentile_stride, 16);
-	assert_like_naive(&pair, 16);
-	pair.n = TPD_STATS_EXACT;
-	ck_assert_uint_eq(measure(&pair).percentile_stride, 1);
-	assert_like_naive(&pair, 1);
-	pair_release(&pair);
+	for (size_t k = 0; k < TPD_ARRAY_LEN(cases); k++) {
+		struct pair pair;
+
+		random_state = 4242;
+		pair = random_pair(TPD_DTYPE_BF16, cases[k].elements);
+		ck_assert_uint_eq(measure(&pair).percentile_stride, cases[k].stride);
+		assert_like_naive(&pair, cases[k].stride);
+		pair_release(&pair);
+	}
+}
+END_TEST
+
+/* Sizes that depend on the column, of rows as long as a few blocks: no column is overlooked. */
+START_TEST(columns_are_sampled_alike)
+{
+	static const size_t rows[] = {64, 128, 192, 256, 512, 688, 1024, 4096};
+
+	for (size_t r = 0; r < TPD_ARRAY_LEN(rows); r++) {
+		struct pair pair = pair_new(TPD_DTYPE_F32, 300000, true);
+		struct tpd_sparsity got;
+
+		random_state = 3;
+		for (size_t i = 0; i < pair.n; i++) {
+			double share = (double)(i % rows[r]) / (double)rows[r];
+
+			put(&pair, pair.x, i, float_bits((float)(share + (double)(next_random() % 1024) * 0x1p-20)));
+		}
+		got = measure(&pair);
+		for (unsigned k = 0; k < TPD_SPARSITY_PCTS; k++) /* to a column, and what chance allows */
+			ck_assert_double_eq_tol(got.percentile[k], tpd_sparsity_percentiles[k] / 100, 1.0 / (double)rows[r] + 0.004);
+		assert_like_naive(&pair, naive_stride(pair.n));
+		pair_release(&pair);
+	}
 }
 END_TEST
 
@@ -430,8 +473,10 @@ START_TEST(stride_grows_with_the_tensor)
 		uint64_t elements;
 		uint32_t stride;
 	} cases[] = {{1, 1},
-		     {TPD_STATS_EXACT, 1},
-		     {TPD_STATS_EXACT + 1, 16},
+		     {2 * TPD_STATS_SAMPLE_LEAST - 1, 1},
+		     {2 * TPD_STATS_SAMPLE_LEAST, 2},
+		     {16 * TPD_STATS_SAMPLE_LEAST - 1, 8},
+		     {16 * TPD_STATS_SAMPLE_LEAST, 16},
 		     {(uint64_t)TPD_STATS_SAMPLE_MAX * 16, 16},
 		     {(uint64_t)TPD_STATS_SAMPLE_MAX * 16 + 1, 32},
 		     {(uint64_t)TPD_STATS_SAMPLE_MAX * 64, 64}};
@@ -531,7 +576,7 @@ START_TEST(at_the_thresholds)
 		for (size_t k = 0; k < TPD_SPARSITY_REAL; k++) {
 			struct pair pair = pair_around(types[t], 3000, tpd_sparsity_thresholds, TPD_SPARSITY_REAL);
 
-			assert_like_naive(&pair, 1);
+			assert_like_naive(&pair, naive_stride(pair.n));
 			pair_release(&pair);
 		}
 	}
@@ -554,7 +599,7 @@ START_TEST(many_of_few_sizes)
 				/* in the last turn the last chunk's are the largest, but not by much */
 				put(&pair, pair.x, i, float_bits(kind == 0 && r >> 60 ? 0.0f : 1.0f + (float)kind + (float)(i >> 16)));
 			}
-			assert_like_naive(&pair, 1);
+			assert_like_naive(&pair, naive_stride(pair.n));
 			pair_release(&pair);
 		}
 	}
@@ -578,7 +623,7 @@ START_TEST(one_part_is_not_like_another)
 				power = kind == 0 ? 60 * where : -60 * where;
 			put(&pair, pair.x, i, float_bits((float)(r * exp2(power - 20))));
 		}
-		assert_like_naive(&pair, 1);
+		assert_like_naive(&pair, naive_stride(pair.n));
 		pair_release(&pair);
 	}
 }
@@ -632,6 +677,7 @@ int main(void)
 	tcase_add_test(tcase, gaps_across_chunk_borders);
 	tcase_add_test(tcase, long_gaps_are_pooled);
 	tcase_add_test(tcase, large_tensors_are_sampled);
+	tcase_add_test(tcase, columns_are_sampled_alike);
 	tcase_add_test(tcase, stride_grows_with_the_tensor);
 	tcase_add_test(tcase, what_is_kept_has_room);
 	tcase_add_test(tcase, order_of_surveying_does_not_matter);

@@ -38,7 +38,7 @@ struct tpd_sparsity {
 	uint64_t minmax[TPD_SPARSITY_REAL];
 	uint64_t ulps[TPD_SPARSITY_ULPS];
 	double delta_min, delta_max, delta_rms; /* signed extremes */
-	uint32_t percentile_stride; /* 1: percentiles are exact; s: from every s-th block of 64 elements */
+	uint32_t percentile_stride; /* 1: percentiles are exact; s: from one of each s blocks of 64 elements */
 	double percentile[TPD_SPARSITY_PCTS];
 
 	/* gaps between the kept positions: |delta| > percentile[95] */

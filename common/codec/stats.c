@@ -3,9 +3,9 @@
  *
  * Percentiles from the 90th on need the largest tenth of the sample only: a buffer of twice that is cut back to about
  * the larger half whenever it is full, so each value costs a constant on average.  What is in the larger half is guessed from some
- * of the values, and the guess is proven by counting; where that fails (few values, each of many elements), it is selected.
- * In the end the values are counted in bins, and those in the bins where the percentiles are looked at one by one.  Zeros need no place:
- * whatever is missing is one.  Gaps are counted by
+ * of the values, and the guess is proven by counting; where that fails (few values, each of many elements), it is selected. A tensor of one
+ * chunk needs no buffer.  In the end the values are counted in bins, and only those in the bins where the percentiles are remain to be
+ * selected from.  Zeros need no place: whatever is missing is one.  Gaps are counted by
  * length; every mean and the entropy follow from those counts at the end.  Logarithms are formed with + - * /
  * alone, since libm's differ between machines and the record is part of the manifest.  Rejected: a heap (a cache
  * miss for each level), sorting (for all values), sketches (a percentile should be a value that is there).
@@ -24,14 +24,16 @@
 #include "codec/kernels.h"
 #include "codec/stats_internal.h"
 
-#define STRIDE_FIRST 16u
+#define STRIDE_CALM 16u /* more only where the sample would be too large */
 #define BUFFER_LEAST 64u
 #define RAISE_FROM 512u
 #define COUNT_FROM 1024u
-#define BINS 2048u
+#define BINS 1024u
+#define COUNTS_KNOWN 256u /* counts whose share in the entropy is formed once */
 #define GAPS_FIRST 512u
 #define PLACES 2048u /* elements that are looked at at once */
 
+/* At most. */
 static uint64_t sample_size(uint64_t elements, uint32_t stride)
 {
 	uint64_t blocks = elements / TPD_STATS_BLOCK + (elements % TPD_STATS_BLOCK > 0);
@@ -58,7 +60,10 @@ enum tpd_status tpd_stats_new(enum tpd_dtype dtype, uint64_t elements, bool has_
 	stats->kernels = use->survey;
 	stats->dtype = dtype;
 	stats->has_delta = has_delta;
-	stats->stride = elements <= TPD_STATS_EXACT ? 1 : STRIDE_FIRST;
+	stats->elements = elements;
+	stats->stride = 1;
+	while (stats->stride < STRIDE_CALM && elements / stats->stride >= 2 * TPD_STATS_SAMPLE_LEAST)
+		stats->stride *= 2;
 	while (sample_size(elements, stats->stride) > TPD_STATS_SAMPLE_MAX)
 		stats->stride *= 2;
 	stats->keep = (size_t)(sample_size(elements, stats->stride) / 10 + 1);
@@ -180,11 +185,10 @@ static void cut_back(struct tpd_stats *stats)
 	stats->bar = stats->largest[stats->keep - 1];
 }
 
-enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_survey *survey, const double *sample,
-				     size_t samples, struct tpd_err *err)
+/* Appended to what is kept, as far as they can matter. */
+static enum tpd_status keep_sample(struct tpd_stats *stats, const struct tpd_survey *survey, const double *sample, size_t samples,
+				   struct tpd_err *err)
 {
-	struct tpd_survey *total = &stats->total;
-
 	if (samples > 0 && !stats->largest) {
 		stats->cap = 2 * stats->keep + BUFFER_LEAST;
 		stats->largest = malloc((stats->cap + TPD_STATS_SLACK) * sizeof(*stats->largest));
@@ -209,6 +213,89 @@ enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_s
 			stats->kept += n;
 		}
 	}
+	return TPD_OK;
+}
+
+/* How many are larger than the percentile, at least. */
+static size_t above_percentile(const struct tpd_stats *stats, unsigned k)
+{
+	uint64_t mille = (uint64_t)(tpd_sparsity_percentiles[k] * 10); /* 92.5 % is 925 in a thousand, exactly */
+	uint64_t sampled = stats->total.sampled;
+
+	return (size_t)(sampled - (sampled * mille + 999) / 1000); /* nearest rank, counted from 1 upwards */
+}
+
+static size_t bin_of(double v, uint64_t low, unsigned shift)
+{
+	uint64_t bin = (bits_of(v) - low) >> shift;
+
+	return (size_t)TPD_MIN(bin, (uint64_t)BINS - 1);
+}
+
+/*
+ * Of these values leave those among which a percentile is: they are counted in bins of bit patterns, whose order is that of the values.
+ * larger[k]: how many larger ones than the percentile there are; among those that are left, after this. Returns how many these are.
+ */
+static size_t leave_bins(const struct tpd_stats *stats, double *v, size_t n, double bar, size_t larger[TPD_SPARSITY_PCTS])
+{
+	const uint64_t low = bits_of(bar), /* some may equal it */ high = bits_of(stats->total.abs_max);
+	uint32_t counts[2][BINS] = {{0}};
+	uint8_t in[BINS] = {0};
+	size_t above = 0, bin = BINS, here = 0, left = 0, taken = 0;
+	unsigned shift = 0;
+
+	while (high > low && (high - low) >> shift >= BINS)
+		shift++;
+	for (size_t i = 0; i < n / 2; i++) { /* in two places, so that an addition need not wait for the one before it */
+		counts[0][bin_of(v[2 * i], low, shift)]++;
+		counts[1][bin_of(v[2 * i + 1], low, shift)]++;
+	}
+	if (n % 2 > 0)
+		counts[0][bin_of(v[n - 1], low, shift)]++;
+	for (unsigned k = TPD_SPARSITY_PCTS; k-- > 0;) { /* the highest first */
+		if (larger[k] >= n)
+			continue;
+		while (larger[k] >= above + here) {
+			above += here;
+			bin--;
+			here = (size_t)counts[0][bin] + counts[1][bin];
+		}
+		if (!in[bin]) {
+			in[bin] = 1;
+			left += here;
+		}
+		larger[k] = left - (above + here - larger[k]);
+	}
+	for (size_t i = 0; i < n; i++) { /* written always, as in take_above() */
+		double value = v[i];
+
+		v[taken] = value;
+		taken += in[bin_of(value, low, shift)];
+	}
+	assert(taken == left);
+	return taken;
+}
+
+/* The percentiles in the largest of the sample, all that are larger than the bar; puts them in another order. */
+static void find_percentiles(struct tpd_stats *stats, double *v, size_t n, double bar)
+{
+	size_t larger[TPD_SPARSITY_PCTS], all = n;
+
+	for (unsigned k = 0; k < TPD_SPARSITY_PCTS; k++)
+		larger[k] = above_percentile(stats, k);
+	if (n >= COUNT_FROM)
+		n = leave_bins(stats, v, n, bar, larger);
+	for (unsigned k = 0; k < TPD_SPARSITY_PCTS; k++) { /* from the lowest on: the later ones are no smaller */
+		if (above_percentile(stats, k) >= all) /* all others are zeros: there was no bar */
+			continue;
+		select_rank(v, n, larger[k]);
+		stats->percentile[k] = v[larger[k]];
+		n = larger[k] + 1;
+	}
+}
+
+static void add_total(struct tpd_survey *total, const struct tpd_survey *survey)
+{
 	if (survey->finite > 0) {
 		bool none = total->finite == 0;
 
@@ -235,103 +322,29 @@ enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_s
 		total->raw[k] += survey->raw[k];
 	for (unsigned k = 0; k < TPD_SPARSITY_ULPS; k++)
 		total->ulps[k] += survey->ulps[k];
+}
+
+enum tpd_status tpd_stats_add_survey(struct tpd_stats *stats, const struct tpd_survey *survey, double *sample, size_t samples,
+				     struct tpd_err *err)
+{
+	const bool whole = stats->total.count == 0 && survey->count == stats->elements;
+
+	if (!whole) {
+		enum tpd_status status = keep_sample(stats, survey, sample, samples, err);
+
+		if (status)
+			return status;
+	}
+	add_total(&stats->total, survey);
+	if (whole && samples > 0)
+		find_percentiles(stats, sample, samples, survey->bar);
 	return TPD_OK;
-}
-
-/* How many are larger than the percentile, at least. */
-static size_t above_percentile(const struct tpd_stats *stats, unsigned k)
-{
-	uint64_t mille = (uint64_t)(tpd_sparsity_percentiles[k] * 10); /* 92.5 % is 925 in a thousand, exactly */
-	uint64_t sampled = stats->total.sampled;
-
-	return (size_t)(sampled - (sampled * mille + 999) / 1000); /* nearest rank, counted from 1 upwards */
-}
-
-/* Each percentile in what is kept, from the lowest on: the later ones are no smaller. */
-static void select_percentiles(struct tpd_stats *stats)
-{
-	for (unsigned k = 0; k < TPD_SPARSITY_PCTS; k++) {
-		size_t above = above_percentile(stats, k);
-
-		if (above >= stats->kept) /* all others are zeros: the bar was never raised */
-			continue;
-		select_rank(stats->largest, stats->kept, above);
-		stats->percentile[k] = stats->largest[above];
-		stats->kept = above + 1;
-	}
-}
-
-static size_t bin_of(double v, uint64_t low, unsigned shift)
-{
-	uint64_t bin = (bits_of(v) - low) >> shift;
-
-	return (size_t)TPD_MIN(bin, (uint64_t)BINS - 1);
-}
-
-/*
- * The same of many: counted in bins of bit patterns, whose order is that of the values, and then selected from those in the bin. These are
- * put behind what is kept; false, and nothing done, where they find no room there.
- */
-static bool count_percentiles(struct tpd_stats *stats)
-{
-	const uint64_t low = bits_of(stats->bar), /* some may equal it */ high = bits_of(stats->total.abs_max);
-	double *behind = stats->largest + stats->kept;
-	uint32_t counts[2][BINS] = {{0}};
-	size_t bins[TPD_SPARSITY_PCTS], larger[TPD_SPARSITY_PCTS], above = 0, bin = BINS, here = 0;
-	unsigned shift = 0;
-
-	while (high > low && (high - low) >> shift >= BINS)
-		shift++;
-	for (size_t i = 0; i < stats->kept / 2; i++) { /* in two places, so that an addition need not wait for the one before it */
-		counts[0][bin_of(stats->largest[2 * i], low, shift)]++;
-		counts[1][bin_of(stats->largest[2 * i + 1], low, shift)]++;
-	}
-	if (stats->kept % 2 > 0)
-		counts[0][bin_of(stats->largest[stats->kept - 1], low, shift)]++;
-	for (unsigned k = TPD_SPARSITY_PCTS; k-- > 0;) { /* the highest first */
-		size_t rank = above_percentile(stats, k);
-
-		bins[k] = BINS;
-		if (rank >= stats->kept)
-			continue;
-		while (rank >= above + here) {
-			above += here;
-			bin--;
-			here = counts[0][bin] + counts[1][bin];
-		}
-		if (here > stats->cap - stats->kept)
-			return false;
-		bins[k] = bin;
-		larger[k] = above;
-	}
-	for (unsigned k = 0; k < TPD_SPARSITY_PCTS; k++) { /* the lowest first: the later ones are no smaller, so the smaller go */
-		double from, to;
-		size_t n;
-
-		if (bins[k] == BINS)
-			continue;
-		from = bins[k] == 0 ? 0 : double_of(low + ((uint64_t)bins[k] << shift) - 1);
-		to = bins[k] == BINS - 1 ? INFINITY : double_of(low + ((uint64_t)(bins[k] + 1) << shift) - 1);
-		n = stats->kernels->between(stats->largest, stats->kept, from, to, behind, &above);
-		assert(above == larger[k] && above_percentile(stats, k) - above < n);
-		select_rank(behind, n, above_percentile(stats, k) - above);
-		stats->percentile[k] = behind[above_percentile(stats, k) - above];
-		if (k + 1 < TPD_SPARSITY_PCTS)
-			stats->kept = stats->kernels->between(stats->largest, stats->kept, from, INFINITY, stats->largest, &above);
-	}
-	return true;
 }
 
 void tpd_stats_end_survey(struct tpd_stats *stats)
 {
-	if (stats->kept > 0) {
-		size_t need = above_percentile(stats, 0) + 1;
-
-		if (stats->kept > need + need / 4)
-			raise_bar(stats, need);
-		if (stats->kept < COUNT_FROM || !count_percentiles(stats))
-			select_percentiles(stats);
-	}
+	if (stats->kept > 0)
+		find_percentiles(stats, stats->largest, stats->kept, stats->bar);
 	free(stats->largest);
 	stats->largest = NULL;
 	stats->kept = stats->cap = 0;
@@ -367,27 +380,41 @@ static enum tpd_status make_gaps(struct tpd_stats *stats, size_t gap, struct tpd
 	return TPD_OK;
 }
 
+/* A gap that is not among those which have room. */
+static enum tpd_status add_long_gap(struct tpd_stats *stats, uint64_t gap, struct tpd_err *err)
+{
+	enum tpd_status status = gap < stats->gap_kinds ? make_gaps(stats, (size_t)gap, err) : TPD_OK;
+
+	if (status)
+		return status;
+	if (gap < stats->gaps->room)
+		stats->gaps->count[gap]++;
+	else
+		pool_gap(stats, gap);
+	return TPD_OK;
+}
+
 /* The gaps before these kept elements, counted from `first`. */
 static enum tpd_status add_gaps(struct tpd_stats *stats, uint64_t first, const uint32_t *places, size_t n, struct tpd_err *err)
 {
-	uint64_t last = stats->last;
+	uint64_t *count = stats->gaps->count, room = stats->gaps->room, last = stats->last - first; /* modulo 2^64 */
 
 	for (size_t i = 0; i < n; i++) {
-		uint64_t next = first + places[i] + 1, gap = next - last;
+		uint64_t next = (uint64_t)places[i] + 1, gap = next - last;
 
 		last = next;
-		if (gap >= stats->gaps->room && gap < stats->gap_kinds) {
-			enum tpd_status status = make_gaps(stats, (size_t)gap, err);
+		if (gap < room) {
+			count[gap]++;
+		} else {
+			enum tpd_status status = add_long_gap(stats, gap, err);
 
 			if (status)
 				return status;
+			count = stats->gaps->count;
+			room = stats->gaps->room;
 		}
-		if (gap < stats->gaps->room)
-			stats->gaps->count[gap]++;
-		else
-			pool_gap(stats, gap);
 	}
-	stats->last = last;
+	stats->last = first + last;
 	stats->gap_count += n;
 	return TPD_OK;
 }
@@ -444,6 +471,16 @@ static double plogp(uint64_t count, uint64_t all)
 	return count == 0 ? 0 : (double)count * strict_log2((double)all / (double)count);
 }
 
+/* Most gaps occur a few times only. known: 0 where it was not needed yet. */
+static double known_plogp(double known[COUNTS_KNOWN], uint64_t count, uint64_t all)
+{
+	if (count >= COUNTS_KNOWN)
+		return plogp(count, all);
+	if (known[count] == 0)
+		known[count] = plogp(count, all);
+	return known[count];
+}
+
 #define GAP_SHIFT 48u /* counts are of elements of one tensor, gaps with a count of their own below 2^16 */
 _Static_assert(TPD_STATS_GAPS <= 1u << (64 - GAP_SHIFT), "a gap fits above its count");
 
@@ -462,7 +499,7 @@ static void describe_gaps(const struct tpd_stats *stats, struct tpd_sparsity *ou
 {
 	const uint64_t mask = (UINT64_C(1) << GAP_SHIFT) - 1;
 	uint64_t elias = 0, rice_best = UINT64_MAX;
-	double entropy = 0;
+	double entropy = 0, known[COUNTS_KNOWN] = {0};
 	const uint64_t *list;
 	size_t n;
 
@@ -473,7 +510,7 @@ static void describe_gaps(const struct tpd_stats *stats, struct tpd_sparsity *ou
 	list = stats->gaps->count;
 	for (size_t i = 0; i < n; i++) {
 		elias += (list[i] & mask) * elias_bits(bit_length(list[i] >> GAP_SHIFT));
-		entropy += plogp(list[i] & mask, stats->gap_count);
+		entropy += known_plogp(known, list[i] & mask, stats->gap_count);
 	}
 	for (unsigned length = 1; length < TPD_ARRAY_LEN(stats->gaps->pooled); length++) {
 		elias += stats->gaps->pooled[length] * elias_bits(length);

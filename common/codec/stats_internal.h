@@ -9,7 +9,7 @@
 #include "codec/stats.h"
 
 #define TPD_STATS_CHUNK_MAX TPD_CHUNK_ELEMENTS
-#define TPD_STATS_BLOCK 64u    /* elements: every so many of these blocks is sampled */
+#define TPD_STATS_BLOCK 64u   /* elements: of so many of these blocks one is sampled */
 #define TPD_STATS_GAPS 65536u /* gaps from here on are pooled by their bit length */
 
 /* A chunk. w: NULL without delta. first: a multiple of TPD_STATS_BLOCK. */
@@ -18,7 +18,7 @@ struct tpd_survey_task {
 	const uint8_t *x, *w;
 	size_t n;
 	uint64_t first;
-	uint32_t stride;
+	uint32_t stride; /* a power of two */
 	double bar; /* not negative: sampled |delta| that are not larger are left out */
 };
 
@@ -29,6 +29,15 @@ struct tpd_count_task {
 	double limits[TPD_SPARSITY_REAL]; /* INFINITY: every pair is below */
 	double bar;
 };
+
+/* Is this block of the sample? One of each group of `stride` is: the one that the leading bits of the group's number times 2^32 / phi name. */
+static inline bool tpd_stats_sampled(uint64_t block, uint32_t stride)
+{
+	const unsigned bits = (unsigned)__builtin_ctz(stride);
+	const uint32_t spread = (uint32_t)(block >> bits) * UINT32_C(0x9e3779b1);
+
+	return (block & (stride - 1)) == (uint64_t)spread << bits >> 32;
+}
 
 /* The loops: all forms give the same bits. Their caller has set the floating-point mode, and out to zeros. */
 struct tpd_survey_kernels {
@@ -62,7 +71,8 @@ struct tpd_gaps {
 struct tpd_stats {
 	enum tpd_dtype dtype;
 	bool has_delta;
-	uint32_t stride; /* every so many blocks is sampled */
+	uint64_t elements;
+	uint32_t stride; /* of so many blocks one is sampled; a power of two */
 	const struct tpd_survey_kernels *kernels;
 	struct tpd_survey total;
 

@@ -49,12 +49,12 @@ const struct tpd_survey_kernels tpd_survey_scalar = {survey, count, between, pla
 #define GUESS_FROM 256u /* elements that are looked at */
 #define GUESS_SIGMAS 3  /* of the share that they have above the bar: one chunk in a thousand is looked at twice */
 
-/* A bar above which there are probably `keep` of the n elements; 0: none is known. */
+/* A bar above which there are probably `keep` of the sampled elements; 0: none is known. */
 static double guess_bar(const struct tpd_survey_task *task, size_t keep)
 {
 	double sizes[GUESS_FROM];
 	uint64_t random = TPD_RANDOM_START;
-	const double share = (double)keep / (double)task->n;
+	const double share = (double)keep * task->stride / (double)task->n;
 	const size_t step = task->n / GUESS_FROM;
 	size_t above;
 
@@ -78,7 +78,7 @@ void tpd_survey_chunk(const struct tpd_stats *stats, const uint8_t *x, const uin
 	task.bar = stats->bar;
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV); /* denormals are values, whatever somebody else in this process set */
-	if (w1 && stats->stride == 1 && n >= 16 * GUESS_FROM && n / 2 >= stats->keep)
+	if (w1 && n >= 16 * GUESS_FROM && n / 2 / stats->stride >= stats->keep)
 		task.bar = fmax(task.bar, guess_bar(&task, stats->keep));
 	*out = (struct tpd_survey){.count = n};
 	*out_samples = stats->kernels->survey(&task, out, sample);

@@ -107,6 +107,7 @@ INLINE __mmask16 first_lanes(size_t n)
 /* --- floats that do not decide --- */
 
 #define DOUBTS_MAX 16u
+#define IGNORED_MAX 63u /* more floats at a time than that would be in doubt too often */
 
 struct doubts {
 	uint32_t list[DOUBTS_MAX];
@@ -114,7 +115,13 @@ struct doubts {
 	/* a float at the place that 4 of its bits name; what is in no place is all ones, which is the size of nothing */
 	uint32_t table[16];
 	unsigned shift;
+	uint32_t ignored; /* lowest bits that do not matter; below those that name a place */
 };
+
+static unsigned bits_of_ignored(uint32_t ignored)
+{
+	return ignored == 0 ? 0 : 32 - (unsigned)__builtin_clz(ignored);
+}
 
 static float shift_double(double v, int by)
 {
@@ -145,18 +152,19 @@ static void doubt(struct doubts *doubts, double limit)
 }
 
 /* False: no four bits tell them apart. */
-static bool make_table(struct doubts *doubts)
+static bool try_table(struct doubts *doubts)
 {
-	for (doubts->shift = 0; doubts->shift < 28; doubts->shift++) {
+	for (doubts->shift = bits_of_ignored(doubts->ignored); doubts->shift < 28; doubts->shift++) {
 		bool clash = false;
 
 		for (unsigned i = 0; i < 16; i++)
 			doubts->table[i] = UINT32_MAX;
 		for (unsigned i = 0; i < doubts->count; i++) {
-			uint32_t *place = &doubts->table[doubts->list[i] >> doubts->shift & 15];
+			const uint32_t bits = doubts->list[i] & ~doubts->ignored;
+			uint32_t *place = &doubts->table[bits >> doubts->shift & 15];
 
-			clash |= *place != UINT32_MAX;
-			*place = doubts->list[i];
+			clash |= *place != UINT32_MAX && *place != bits;
+			*place = bits;
 		}
 		if (!clash)
 			return true;
@@ -164,10 +172,25 @@ static bool make_table(struct doubts *doubts)
 	return false;
 }
 
-/* Not 0 where a size is none of those at its place. */
-INLINE __m512i surely(__m512i size, __m512i places, __m512i table)
+/* The two floats beside a limit that is half way between them differ in few bits, often in the last one alone: those are left out then. */
+static bool make_table(struct doubts *doubts)
 {
-	return _mm512_xor_si512(_mm512_permutexvar_epi32(places, table), size);
+	doubts->ignored = 0;
+	if (try_table(doubts))
+		return true;
+	for (unsigned i = 1; i < doubts->count; i++) {
+		const uint32_t differ = doubts->list[i] ^ doubts->list[i - 1];
+
+		if (differ <= IGNORED_MAX)
+			doubts->ignored |= differ;
+	}
+	return doubts->ignored != 0 && try_table(doubts);
+}
+
+/* Not 0 where a size is none of those at its place. care: the bits that are not ignored. */
+INLINE __m512i surely(__m512i size, __m512i places, __m512i table, __m512i care)
+{
+	return _mm512_ternarylogic_epi32(_mm512_permutexvar_epi32(places, table), size, care, 0x28); /* (a ^ b) & c */
 }
 
 INLINE __m512i least_of(const __m512i v[4])
@@ -421,7 +444,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 	struct rest rest = {INFINITY, -INFINITY, out, sample, 0};
 	struct sums sums;
 	__m512i extreme = zero;
-	size_t round = 0, left = task->stride > 0 ? (size_t)(task->first / TPD_STATS_BLOCK % task->stride) : 0;
+	size_t round = 0;
 	uint64_t plain = 0, plain_sampled = 0, plain_small = 0; /* rounds in which all are finite */
 
 	for (unsigned h = 0; h < 2; h++)
@@ -434,10 +457,9 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 	}
 	for (size_t i = 0; i < task->n; i += ROUND) {
 		const uint8_t *x = task->x + i * width, *w = with_delta ? task->w + i * width : NULL;
-		const bool sampled = with_delta && left == 0;
+		const bool sampled = with_delta && tpd_stats_sampled((task->first + i) / TPD_STATS_BLOCK, task->stride);
 		__m512i near[4], size[4], most = set(UINT32_MAX);
 
-		left = left + 1 == task->stride ? 0 : left + 1;
 		if (task->n - i >= ROUND) {
 			EACH {
 				__m512 v = float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff));
@@ -469,7 +491,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 			else
 				survey_round(dtype, with_delta, false, false, false, x, w, &context, size, &sums, &rest, near);
 			if (with_delta) {
-				EACH size[b] = surely(size[b], size[b], context.table);
+				EACH size[b] = surely(size[b], size[b], context.table, set(UINT32_MAX));
 				if (__builtin_expect(any_zero(least_of(size)), 0))
 					correct(dtype, x, w, out);
 				if (__builtin_expect(_mm512_cmpge_epu32_mask(most, extreme) != 0, 0))
@@ -528,7 +550,7 @@ static size_t survey(const struct tpd_survey_task *task, struct tpd_survey *out,
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
 		doubt(&doubts, tpd_sparsity_thresholds[k]);
 	/* The lowest bits of these thresholds tell them apart, which saves a shift. */
-	if (task->dtype == TPD_DTYPE_F64 || !make_table(&doubts) || doubts.shift != 0)
+	if (task->dtype == TPD_DTYPE_F64 || !make_table(&doubts) || doubts.shift != 0 || doubts.ignored != 0)
 		return survey_plain(task, out, sample);
 	lanes_begin(&lanes);
 	if (task->dtype == TPD_DTYPE_F32)
@@ -581,7 +603,7 @@ INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_tas
 			  uint8_t *kept)
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
-	const __m512i table = _mm512_loadu_si512(doubts->table), largest = set(LARGEST);
+	const __m512i table = _mm512_loadu_si512(doubts->table), care = set(~doubts->ignored), largest = set(LARGEST);
 	const __m128i shift = _mm_cvtsi32_si128((int)doubts->shift);
 	const __m512i bar = _mm512_castps_si512(_mm512_set1_ps((float)task->bar)); /* positive floats are ordered as their bits are */
 	__m512i limits[TPD_SPARSITY_REAL], below[TPD_SPARSITY_REAL], lower;
@@ -603,7 +625,7 @@ INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_tas
 		EACH {
 			size[b] = _mm512_castps_si512(single_size(float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff)),
 								  float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff))));
-			sure[b] = surely(size[b], _mm512_srl_epi32(size[b], shift), table);
+			sure[b] = surely(size[b], _mm512_srl_epi32(size[b], shift), table, care);
 		}
 		if (__builtin_expect(any_zero(least_of(sure)) || _mm512_cmpgt_epu32_mask(most_of(size), largest) != 0, 0)) {
 			tpd_put_u64(kept + i / 8, count_odd(dtype, x, w, ROUND, task, out));

@@ -273,7 +273,7 @@ INLINE size_t survey_type(const enum tpd_dtype dtype, const struct tpd_survey_ta
 	for (size_t i = 0; i < task->n; i += BLOCK) {
 		const uint8_t *new = task->x + i *width, *old = task->w ? task->w + i *width : NULL;
 		size_t count = TPD_MIN(task->n - i, (size_t)BLOCK);
-		bool sampled = old && (task->first + i) / TPD_STATS_BLOCK % task->stride == 0;
+		bool sampled = old && tpd_stats_sampled((task->first + i) / TPD_STATS_BLOCK, task->stride);
 		double *to = sampled ? sample + samples : NULL, size[BLOCK];
 
 		if (count == BLOCK && (old ? survey_fast(dtype, new, old, true, lanes, size)
