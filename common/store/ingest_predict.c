@@ -20,7 +20,7 @@
 #include "codec/rounding.h"
 
 /* Tensors of fewer elements are all header. */
-#define PREDICT_MIN 4096u
+#define PREDICT_MIN 1024u
 
 enum { HAS_M = 1, HAS_V = 2 };
 
