@@ -15,8 +15,8 @@
  * 2 * TPD_STATS_SAMPLE_LEAST elements. From there on percentile_stride, a power of two, says of how many blocks of 64 elements one is
  * sampled: the largest stride up to 16 that leaves TPD_STATS_SAMPLE_LEAST, then 32, 64 ... where TPD_STATS_SAMPLE_MAX would be exceeded.
  * Which one of a group of so many is spread evenly (tpd_stats_sampled()), since rows are often as long as a few blocks.
- * A percentile p of m independent elements is off by sqrt(p (1 - p) / m) in rank: of 2^15 by 0.17 in a hundred at the 90th, 0.12 at the 95th,
- * 0.04 at the 99.5th. Neighbours are not quite independent; README.md says what was measured.
+ * A percentile p of m independent elements is off by sqrt(p (1 - p) / m) in rank: of 2^15 by 0.17 in a hundred at the 90th, 0.12 at the
+ * 95th, 0.04 at the 99.5th. Neighbours are not quite independent; README.md says what was measured.
  */
 #ifndef TPD_CODEC_STATS_H
 #define TPD_CODEC_STATS_H

@@ -30,7 +30,7 @@ struct tpd_count_task {
 	double bar;
 };
 
-/* Is this block of the sample? One of each group of `stride` is: the one that the leading bits of the group's number times 2^32 / phi name. */
+/* Is this block of the sample? One of each group of `stride` is: which one the leading bits of the group's number times 2^32 / phi say. */
 static inline bool tpd_stats_sampled(uint64_t block, uint32_t stride)
 {
 	const unsigned bits = (unsigned)__builtin_ctz(stride);

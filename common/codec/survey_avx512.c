@@ -246,7 +246,7 @@ INLINE __m512i add4(__m512i *ones, __m512i *twos, const __m512i words[4])
 struct sums {
 	__m512d value2[2], delta2[2];
 	__m512i order_min, order_max; /* of the value */
-	__m512i below[TPD_SPARSITY_REAL];
+	uint64_t below[TPD_SPARSITY_REAL];
 };
 
 /* What is seldom changed. */
@@ -303,6 +303,15 @@ INLINE size_t put_above(__m512d size, __mmask8 lanes, __m512d bar, double *out)
 
 	_mm512_storeu_pd(out, _mm512_maskz_compress_pd(above, size));
 	return (size_t)(unsigned)_mm_popcnt_u32(above);
+}
+
+/* How many of a round are smaller. Counted as bits: a register for each threshold would be one too many. */
+INLINE uint64_t count_below(const __m512i size[4], __m512i threshold)
+{
+	const __mmask32 low = _mm512_kunpackw(_mm512_cmplt_epu32_mask(size[1], threshold), _mm512_cmplt_epu32_mask(size[0], threshold));
+	const __mmask32 high = _mm512_kunpackw(_mm512_cmplt_epu32_mask(size[3], threshold), _mm512_cmplt_epu32_mask(size[2], threshold));
+
+	return (uint64_t)_mm_popcnt_u64(_mm512_kunpackd(high, low));
 }
 
 /* A round in which some are not there or not finite, or their difference is not in single precision. */
@@ -424,12 +433,11 @@ INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, cons
 				sample += put_above(_mm512_abs_pd(d0), 0xff, context->bar, sample);
 				sample += put_above(_mm512_abs_pd(d1), 0xff, context->bar, sample);
 			}
-			for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-				if (k < UPPER || !small)
-					sums->below[k] = add_where(sums->below[k], _mm512_cmplt_epu32_mask(size[b], context->thresholds[k]));
 			near[b] = smeared_distance(order, order_of(dtype, old));
 		}
 	}
+	for (unsigned k = 0; with_delta && k < (small ? UPPER : TPD_SPARSITY_REAL); k++)
+		sums->below[k] += count_below(size, context->thresholds[k]);
 	rest->samples = (size_t)(sample - rest->sample) + (sampled && all ? ROUND : 0);
 }
 
@@ -452,7 +460,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 	sums.order_min = set(INT32_MAX);
 	sums.order_max = set(UINT32_C(0x80000000));
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
-		sums.below[k] = zero;
+		sums.below[k] = 0;
 		context.thresholds[k] = _mm512_castps_si512(_mm512_set1_ps((float)tpd_sparsity_thresholds[k]));
 	}
 	for (size_t i = 0; i < task->n; i += ROUND) {
@@ -469,6 +477,8 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 				size[b] = _mm512_castps_si512(_mm512_abs_ps(v));
 			}
 			most = most_of(size);
+		} else {
+			EACH size[b] = most;
 		}
 		if (__builtin_expect(_mm512_cmpgt_epu32_mask(most, largest) != 0, 0)) {
 			struct sums copy = sums;
@@ -481,13 +491,15 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 
 			plain++;
 			plain_sampled += sampled;
-			plain_small += sampled && small;
+			plain_small += small;
 			if (all)
 				survey_round(dtype, with_delta, true, true, false, x, w, &context, size, &sums, &rest, near);
 			else if (sampled && small)
 				survey_round(dtype, with_delta, true, false, true, x, w, &context, size, &sums, &rest, near);
 			else if (sampled)
 				survey_round(dtype, with_delta, true, false, false, x, w, &context, size, &sums, &rest, near);
+			else if (small)
+				survey_round(dtype, with_delta, false, false, true, x, w, &context, size, &sums, &rest, near);
 			else
 				survey_round(dtype, with_delta, false, false, false, x, w, &context, size, &sums, &rest, near);
 			if (with_delta) {
@@ -522,7 +534,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 		out->ulps[k] = out->pairs - far[k];
 	out->zeros = out->ulps[0];
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		out->raw[k] += (uint32_t)_mm512_reduce_add_epi32(sums.below[k]) + (k < UPPER ? 0 : plain_small * ROUND);
+		out->raw[k] += sums.below[k] + (k < UPPER ? 0 : plain_small * ROUND);
 	for (unsigned h = 0; h < 2; h++) {
 		_mm512_storeu_pd(lanes->value_sum2 + 8 * h, sums.value2[h]);
 		_mm512_storeu_pd(lanes->delta_sum2 + 8 * h, sums.delta2[h]);
