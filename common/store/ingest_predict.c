@@ -19,8 +19,6 @@
 #include "base/bytes.h"
 #include "codec/rounding.h"
 
-/* Tensors of fewer elements are all header. */
-#define PREDICT_MIN 1024u
 
 enum { HAS_M = 1, HAS_V = 2 };
 
@@ -54,13 +52,13 @@ static bool is_float(const struct tpd_segment *seg)
 /* What may be coded with others' help at all. */
 static bool is_worth_it(const struct tpd_segment *seg)
 {
-	return elements_of(seg) >= PREDICT_MIN && has_before(seg);
+	return elements_of(seg) >= TPD_PREDICT_MIN && has_before(seg);
 }
 
 /* A keyframe's, too. */
 static bool may_be_scaled(const struct tpd_segment *seg)
 {
-	return is_float(seg) && elements_of(seg) >= PREDICT_MIN && !(seg->has_ref && seg->derived);
+	return is_float(seg) && elements_of(seg) >= TPD_PREDICT_MIN && !(seg->has_ref && seg->derived);
 }
 
 static bool may_be_predicted(const struct tpd_segment *seg)

@@ -62,7 +62,7 @@ def measure_run(args, forms, scratch, name, run):
         print(f"  {name}: stored and restored, {effort}", file=sys.stderr, flush=True)
     records, _ = store.all_of_run(args.build, scratch, name, checkpoints, "max", "optimizer", args.threads, store.ANCHORED_DEPTH)
     result["configurations"][store.ANCHORED] = records
-    before, first = None, next(iter(checkpoints.values()))
+    earlier, before, first = None, None, next(iter(checkpoints.values()))
     for index, (step, path) in enumerate(checkpoints.items()):
         checkpoint = runs.Checkpoint(path)
         names = [*FAST, *(peers.SLOW if slow_at(args.slow, index, len(checkpoints)) else ())]
@@ -71,9 +71,9 @@ def measure_run(args, forms, scratch, name, run):
                   "roles": peers_of(checkpoint, before, names, args.passes, args.threads, scratch), "codec": {}}
         if (path / speed.MODEL).is_file():
             record["codec"] = ({"keyframe": speed.of_keyframe(program, args.passes, path)} if before is None else
-                               speed.of_pair(program, args.passes, args.threads, scratch, (before, checkpoint), first, ties, forms))
+                               speed.of_pair(program, args.passes, args.threads, scratch, (earlier, before, checkpoint), first, ties, forms))
         result["checkpoints"].append(record)
-        before = checkpoint
+        earlier, before = before, checkpoint
         print(f"  {name}@{step}", file=sys.stderr, flush=True)
     base = runs.base_of(run)
     if run.name in ("finetune", "bf16") and base and store.can_have_base(args.build):

@@ -57,19 +57,29 @@ def of_keyframe(program, passes, path):
     return _codec(program, passes, path / MODEL)
 
 
-def of_pair(program, passes, threads, scratch, pair, first, ties, forms):
-    """pair: Checkpoints before and now; first: where the chain began. Variant: what codec_speed says."""
-    before, now = pair
+def _write_earlier(checkpoint, scratch):
+    """w0 as F32: the option that names it."""
+    if checkpoint is None:
+        return []
+    dtype, path = checkpoint.dtypes[runs.WEIGHTS], scratch / "w0.safetensors"
+    save_file({name: _as_floats(data, dtype) for name, data in checkpoint.by_role[runs.WEIGHTS].items()}, path)
+    return ["--w0", path]
+
+
+def of_pair(program, passes, threads, scratch, last, first, ties, forms):
+    """last: Checkpoints earlier (or None), before and now; first: where the chain began. Variant: what codec_speed says."""
+    earlier, before, now = last
     weights = (before.path / MODEL, now.path / MODEL)
     found = {"plain": _codec(program, passes, "--threads", threads, *weights)}
-    moments = [*_write_moments(before, ties, 1, scratch), *_write_moments(now, ties, 2, scratch)]
-    if len(moments) == 2 * 2 * len(INPUTS):
-        found["predicted"] = _codec(program, passes, *moments, *weights)
-        found["low rank"] = _codec(program, passes, "--low-rank", *moments, *weights)  # as with effort = max
+    inputs = [*_write_moments(before, ties, 1, scratch), *_write_moments(now, ties, 2, scratch)]
+    if len(inputs) == 2 * 2 * len(INPUTS):
+        inputs += _write_earlier(earlier, scratch)
+        found["predicted"] = _codec(program, passes, *inputs, *weights)
+        found["low rank"] = _codec(program, passes, "--low-rank", *inputs, *weights)  # as with effort = max
     if "avx2" in forms:
         found["plain, avx2"] = _codec(program, passes, *weights, form="avx2")
         if "predicted" in found:
-            found["predicted, avx2"] = _codec(program, passes, *moments, *weights, form="avx2")
+            found["predicted, avx2"] = _codec(program, passes, *inputs, *weights, form="avx2")
     if (now.path / OPTIMIZER).is_file() and (before.path / OPTIMIZER).is_file():
         found["optimizer"] = _codec(program, passes, "--types", first / OPTIMIZER, before.path / OPTIMIZER, now.path / OPTIMIZER)
     return found

@@ -22,7 +22,6 @@
 #define FILE_MAX (UINT64_C(8) << 30)
 /* As in the store. */
 #define GUESS_MIN 4096u
-#define PREDICT_MIN 4096u
 #define INPUT_WIDTH 4u
 #define BYTES_STRETCHES 4u
 #define BYTES_STRETCH 32768u
@@ -171,7 +170,7 @@ static void add_inputs(const struct speed_job *job, struct speed_tensor *tensor)
 	const uint64_t elements = tensor->len / tpd_dtype_width(tensor->dtype);
 	unsigned have = 0;
 
-	if (!tensor->p || tensor->p_len != tensor->len || tpd_dtype_exponent_bits(tensor->dtype) == 0 || elements < PREDICT_MIN)
+	if (!tensor->p || tensor->p_len != tensor->len || tpd_dtype_exponent_bits(tensor->dtype) == 0 || elements < TPD_PREDICT_MIN)
 		return;
 	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
 		if (job->input_path[i] && find_span(&job->input[i], tensor->name, &span) && span.len == elements * INPUT_WIDTH) {
@@ -181,7 +180,7 @@ static void add_inputs(const struct speed_job *job, struct speed_tensor *tensor)
 	if (!have && !job->low_rank)
 		return;
 	tensor->terms = TPD_TERM_DECAY;
-	for (unsigned term = job->low_rank ? TPD_TERM_STEP : TPD_TERM_BEFORE; term <= TPD_TERM_NOW; term <<= 1) /* w0: of effort = max */
+	for (unsigned term = TPD_TERM_STEP; term <= TPD_TERM_NOW; term <<= 1)
 		if (tpd_terms_have(term, &tensor->inputs))
 			tensor->terms |= (uint8_t)term;
 }
@@ -235,7 +234,7 @@ static enum tpd_status add_scale(struct speed_job *job, struct speed_tensor *ten
 	tpd_state_name(tensor->name, &name);
 	if ((tensor->p && tensor->p_len != tensor->len) || (name.kind != TPD_STATE_EXP_AVG && name.kind != TPD_STATE_EXP_AVG_SQ) ||
 	    (tensor->dtype != TPD_DTYPE_F32 && tensor->dtype != TPD_DTYPE_BF16) ||
-	    tensor->len / tpd_dtype_width(tensor->dtype) < PREDICT_MIN)
+	    tensor->len / tpd_dtype_width(tensor->dtype) < TPD_PREDICT_MIN)
 		return TPD_OK;
 	tensor->may_be_scaled = true;
 	if (name.kind == TPD_STATE_EXP_AVG && find_square(&job->x, &name, &span))
