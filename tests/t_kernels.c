@@ -290,15 +290,59 @@ static void random_frequencies(uint16_t freq[256])
 		freq[first + symbols - 1] = (uint16_t)(freq[first + symbols - 1] + left);
 }
 
+/*
+ * What differences look like: many near the middle, ever fewer to both sides, or to one, and single slots far away. Some forms tell such symbols by
+ * tables that have room for no others, so all sizes that these have are met, and what is just too much.
+ */
+static void hill_frequencies(uint16_t freq[256])
+{
+	const unsigned middle = 8 + (unsigned)rnd(240), fall = 40 + (unsigned)rnd(60), other = rnd(3) ? fall : 10 + (unsigned)rnd(80);
+	unsigned sum = 0, f;
+
+	memset(freq, 0, 256 * sizeof freq[0]);
+	for (unsigned down = 0; down < 2; down++) {
+		f = 4096 / (unsigned)(6 + rnd(20));
+		for (unsigned d = down, at = middle; f > 0 && at < 256; d++, at = down ? middle - d : middle + d) {
+			freq[at] = (uint16_t)f;
+			f = f * (down ? other : fall) / 100;
+			f += rnd(4) ? 0 : f / 8;
+		}
+	}
+	for (unsigned far = (unsigned)rnd(60); far > 0; far--) {
+		unsigned at = (unsigned)rnd(256);
+
+		freq[at] = freq[at] > 0 ? freq[at] : (uint16_t)(1 + rnd(8) / 7);
+	}
+	for (unsigned s = 0; s < 256; s++)
+		sum += freq[s];
+	while (sum > TPD_RANS_SUM)
+		for (unsigned s = 0; s < 256 && sum > TPD_RANS_SUM; s++)
+			if (freq[s] > 1) {
+				unsigned less = TPD_MIN(sum - TPD_RANS_SUM, 1 + freq[s] / 4u);
+
+				less = TPD_MIN(less, freq[s] - 1u);
+				freq[s] = (uint16_t)(freq[s] - less);
+				sum -= less;
+			}
+	freq[middle] = (uint16_t)(freq[middle] + TPD_RANS_SUM - sum);
+	if (freq[middle] == TPD_RANS_SUM) {
+		freq[middle]--;
+		freq[(middle + 1) % 256] = 1;
+	}
+}
+
 static void check_rans(size_t n, unsigned k, bool honest)
 {
 	uint8_t *symbols = memory(n), *back = memory(n), *buffer = memory(2 * n + TPD_WORDS_SLACK), *first = memory(2 * n + 2), *words = NULL;
-	uint32_t states[64], first_states[64], used[64], *table = memory(TPD_RANS_SUM * sizeof *table);
+	uint32_t states[64], first_states[64], used[64], *table = memory(TPD_RANS_SUM * sizeof *table), *room = memory(TPD_RANS_SUM * sizeof *room);
 	uint16_t freq[256];
 	size_t len = 0, first_len = 0, cut;
 	bool verdict = false;
 
-	random_frequencies(freq);
+	if (rnd(2))
+		random_frequencies(freq);
+	else
+		hill_frequencies(freq);
 	tpd_rans_decode_table(freq, table);
 	for (size_t i = 0; i < n; i++)
 		symbols[i] = (uint8_t)table[rnd(8) ? rnd(TPD_RANS_SUM) : 0];
@@ -325,7 +369,7 @@ static void check_rans(size_t n, unsigned k, bool honest)
 		bool good;
 
 		memcpy(used, first_states, sizeof used);
-		good = forms[f]->rans_decode(words, first_len / 2, k, table, used, back, n);
+		good = forms[f]->rans_decode(words, first_len / 2, k, freq, room, used, back, n);
 		if (f == 0)
 			verdict = good;
 		ck_assert_int_eq(good, verdict);
@@ -338,6 +382,7 @@ static void check_rans(size_t n, unsigned k, bool honest)
 	free(buffer);
 	free(first);
 	free(table);
+	free(room);
 }
 
 START_TEST(rans)

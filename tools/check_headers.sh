@@ -10,7 +10,7 @@ mapfile -d '' headers < <(find common daemon tools tests -name '*.h' -print0 2>/
 libraries=$(pkg-config --cflags libuv libzstd inih sqlite3 libxxhash libcrypto) || exit 2
 
 avx2='-mavx2 -mbmi2 -mpopcnt'
-avx512="$avx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi2 -mavx512cd"
+avx512="$avx2 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vbmi2 -mavx512cd"
 # Included from standard input: a main file that is a header draws warnings of its own.
 # shellcheck disable=SC2016
 one='printf "#include \"%s\"\n" "$3" | $1 -std=c11 -Wall -Wextra -Wshadow -Wconversion -Wvla -Wmissing-prototypes \

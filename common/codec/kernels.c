@@ -136,8 +136,7 @@ static bool try_rans(const struct tpd_kernels *kernels, struct trial *trial)
 	tpd_buf_put(&trial->made, words, (size_t)(end - words));
 	for (unsigned lane = 0; lane < TPD_RANS_LANES_MAX; lane++)
 		tpd_buf_u32(&trial->made, trial->states[lane]);
-	tpd_rans_decode_table(freq, trial->table);
-	return kernels->rans_decode(words, (size_t)(end - words) / 2, 6, trial->table, trial->states, trial->decoded, ELEMENTS) &&
+	return kernels->rans_decode(words, (size_t)(end - words) / 2, 6, freq, trial->table, trial->states, trial->decoded, ELEMENTS) &&
 	       memcmp(trial->decoded, trial->symbols, ELEMENTS) == 0;
 }
 
@@ -376,8 +375,8 @@ static void find_all(void)
 		state.all[state.count++] = &tpd_kernels_avx2;
 	}
 	if (tpd_kernels_avx512.name && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi2") &&
-	    __builtin_cpu_supports("avx512cd"))
+	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+	    __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512cd"))
 		state.all[state.count++] = &tpd_kernels_avx512;
 #endif
 }

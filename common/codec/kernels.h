@@ -115,9 +115,12 @@ struct tpd_kernels {
 	 */
 	uint8_t *(*rans_encode)(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
 				uint32_t *states);
-	/* table: tpd_rans_decode_table()'s; states: in range. false: words run out or are left over, or a state is wrong at the end. */
-	bool (*rans_decode)(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
-			    size_t n);
+	/*
+	 * freq: as above; table: room for 4096 entries, which forms that look symbols up there fill; states: in range. false: words run out or are
+	 * left over, or a state is wrong at the end.
+	 */
+	bool (*rans_decode)(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
+			    uint8_t *out, size_t n);
 
 	/*
 	 * The same where each symbol has the table of its class; a row piece at a time, of which element i is in lane i mod 2^k. States are taken

@@ -454,14 +454,16 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 	return words;
 }
 
-static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out, size_t n)
+static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states, uint8_t *out,
+			size_t n)
 {
 	const uint8_t *end = words + 2 * count;
 	__m256i state[REGISTERS], all;
 	size_t i = 0;
 
 	if (k != 6)
-		return tpd_kernels_scalar.rans_decode(words, count, k, table, states, out, n);
+		return tpd_kernels_scalar.rans_decode(words, count, k, freq, table, states, out, n);
+	tpd_rans_decode_table(freq, table);
 	for (unsigned v = 0; v < REGISTERS; v++)
 		state[v] = load_256(states + HALF * v);
 	all = all_lanes(states);

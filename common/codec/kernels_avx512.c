@@ -1,5 +1,5 @@
 /*
- * kernels_avx512.c - the kernels for CPUs with AVX-512 F, BW, DQ, VL, VBMI2 and CD (Ice Lake, Zen 4 and later).
+ * kernels_avx512.c - the kernels for CPUs with AVX-512 F, BW, DQ, VL, VBMI, VBMI2 and CD (Ice Lake, Zen 4 and later).
  *
  * Sixteen elements, lanes of the remainder stream or lanes of rANS to a register. What the scalar kernels do lane by lane with a
  * conditional word each becomes one compress or expand of a register. Three things are turned around for that:
@@ -18,7 +18,8 @@
 
 #include "codec/kernels_internal.h"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VBMI2__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VBMI__) && \
+	defined(__AVX512VBMI2__)
 
 #include <immintrin.h>
 #include <string.h>
@@ -29,6 +30,7 @@
 #include "codec/planes_kernel.h"
 #include "codec/low_rank_kernel.h"
 #include "codec/predict_kernel.h"
+#include "codec/rans_avx512.h"
 #include "codec/scaled_kernel.h"
 #include "codec/stats_internal.h"
 #include "codec/step_kernel.h"
@@ -493,15 +495,23 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 	return words;
 }
 
-static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out, size_t n)
+static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states, uint8_t *out,
+			size_t n)
 {
 	const uint8_t *end = words + 2 * count;
+	struct slot_tables tables;
 	__m512i state[4];
 	__mmask16 all;
 	size_t i = 0;
 
 	if (k != 6)
-		return tpd_kernels_scalar.rans_decode(words, count, k, table, states, out, n);
+		return tpd_kernels_scalar.rans_decode(words, count, k, freq, table, states, out, n);
+	if (fill_slot_tables(freq, &tables)) {
+		i = rans_decode_by_places(&tables, &words, end, states, out, n);
+		words = rans_decode_last(&tables, words, end, states, out, i, n);
+		return words && tpd_rans_is_end(words, end, states, TPD_RANS_LANES_MAX);
+	}
+	tpd_rans_decode_table(freq, table);
 	for (unsigned v = 0; v < 4; v++)
 		state[v] = _mm512_loadu_si512(states + 16 * v);
 	/*

@@ -32,8 +32,8 @@ bool tpd_scalar_grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, 
 
 uint8_t *tpd_scalar_rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
 				uint32_t *states);
-bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
-			    size_t n);
+bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
+			    uint8_t *out, size_t n);
 uint8_t *tpd_scalar_rans_encode_mixed(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps,
 				      uint8_t *words, uint32_t *states);
 const uint8_t *tpd_scalar_rans_decode_mixed(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *tables, uint32_t *states,

@@ -145,12 +145,13 @@ const uint8_t *tpd_scalar_rans_decode_mixed(const uint8_t *words, const uint8_t 
 	return decode_mixed(words, end, (size_t)1 << k, tables, states, classes, out, n);
 }
 
-bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint32_t *table, uint32_t *states, uint8_t *out,
-			    size_t n)
+bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
+			    uint8_t *out, size_t n)
 {
 	const uint8_t *end = words + 2 * count;
 	const size_t lanes = (size_t)1 << k;
 
+	tpd_rans_decode_table(freq, table);
 	if (k == 6)
 		words = decode_lanes(words, end, 64, table, states, out, n);
 	else if (k == 4)

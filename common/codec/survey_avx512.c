@@ -1,5 +1,5 @@
 /*
- * survey_avx512.c - the loops of the statistics for CPUs with AVX-512 F, BW, DQ, VL, VBMI2 and CD.
+ * survey_avx512.c - the loops of the statistics for CPUs with AVX-512 F, BW, DQ, VL, VBMI, VBMI2 and CD.
  *
  * Sixteen elements to a register, as floats; their values and differences also as doubles, for what is summed up, in the lanes of the plain
  * loops. A round of 64 elements that are all there and finite, as is their difference in single precision, is known by its largest size; the

@@ -77,8 +77,7 @@ static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, u
 	wrong = tpd_rans_read_states(rd, k, states, &words, &count);
 	if (wrong)
 		return corrupt(err, wrong);
-	tpd_rans_decode_table(freq, codec->rans_decode);
-	if (!codec->kernels->rans_decode(words, count, k, codec->rans_decode, states, out, n))
+	if (!codec->kernels->rans_decode(words, count, k, freq, codec->rans_decode, states, out, n))
 		return corrupt(err, "the rANS words do not end where they must");
 	return TPD_OK;
 }
