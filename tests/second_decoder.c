@@ -258,11 +258,22 @@ static void curve(struct reader *in, int scale, struct table *t)
 	};
 	static const int offset[3] = {-5, 5, 15};
 	static const unsigned other[8] = {64, 48, 32, 24, 16, 8, 4, 1};
-	uint64_t bits = integer(in, 1), equal = integer(in, 1), magnitudes = integer(in, 1), weight[256] = {0}, sum, g = 1 << 20;
-	uint64_t q = r[scale], b = 65536, rarer;
-
+	uint64_t bits = integer(in, 1), equal, magnitudes, weight[256] = {0}, sum, g = 1 << 20;
+	uint64_t q, b = 65536, rarer;
+	bool is_short = scale >= 64;
 	int centre = 0;
 
+	if (is_short) {
+		scale -= 64;
+		equal = bits >> 2 & 31;
+		equal = equal ? 2 * (equal + 1) : 0;
+		magnitudes = bits & 128;
+		bits = (bits & 3) | 32;
+	} else {
+		equal = integer(in, 1);
+		magnitudes = integer(in, 1);
+	}
+	q = r[scale];
 	if (magnitudes >= 128) {
 		centre = (int)(int8_t)(uint8_t)integer(in, 1);
 		need(in->status, centre != 0 && centre >= -126 && centre <= 126);
@@ -275,6 +286,17 @@ static void curve(struct reader *in, int scale, struct table *t)
 		int at = scale + offset[bits % 4];
 
 		b = r[at < 0 ? 0 : at > 63 ? 63 : at];
+	}
+	if (is_short) {
+		uint64_t ratio = q, height = g;
+
+		do {
+			magnitudes++;
+			height = height * ratio >> 16;
+			ratio = ratio * b >> 16;
+		} while (height >= 1024 && magnitudes < 126);
+		magnitudes += (uint64_t)abs(centre);
+		magnitudes = magnitudes > 126 ? 126 : magnitudes;
 	}
 	sum = 0;
 	for (int j = 0; j <= 252; j++) {
@@ -317,7 +339,7 @@ static void class_table(struct reader *in, struct table *t)
 	} else if (form <= 126) {
 		mirrored(in, form, t);
 	} else {
-		need(in->status, form >= 128 && form < 192);
+		need(in->status, form >= 128);
 		if (!*in->status)
 			curve(in, (int)form - 128, t);
 	}

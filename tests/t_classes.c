@@ -154,7 +154,7 @@ START_TEST(fields)
 	REFUSED(k = 1, TPD_CORRUPT); /* a second state, which is 0 */
 	REFUSED(tables = 2, TPD_CORRUPT);
 	REFUSED(form[2] = 127, TPD_CORRUPT);
-	REFUSED(form[2] = 192, TPD_CORRUPT);
+	REFUSED(form[2] = 192, TPD_CORRUPT); /* other frequencies */
 	REFUSED(form[2] = 253, TPD_CORRUPT);
 	REFUSED(form[0] = 254, TPD_CORRUPT);
 	REFUSED(bytes[2][1] = 0, TPD_CORRUPT); /* other frequencies */
@@ -222,6 +222,81 @@ START_TEST(curves)
 		ck_assert_int_eq(decode(&parts, out), i < 5 ? TPD_CORRUPT : TPD_OK);
 	}
 	REFUSED(bytes[2][2] = 128 + 127, TPD_CORRUPT);
+}
+END_TEST
+
+/* A short curve, whose "equal" has the level 16: its symbols as in honest(), with the frequencies that it has. */
+static struct parts shortened(unsigned scale, unsigned shape, int centre)
+{
+	struct tpd_class_curve curve = {.scale = (uint8_t)scale, .shape = (uint8_t)shape, .centre = (int8_t)centre, .equal = 16};
+	struct parts parts = honest();
+	const unsigned pushed[] = {130, 1};
+	uint32_t x = 1u << 15;
+	uint16_t freq[256];
+
+	tpd_class_curve_short(&curve);
+	ck_assert(tpd_class_curve_frequencies(&curve, freq));
+	for (unsigned i = 0; i < 2; i++) {
+		uint32_t cum = 0, f = freq[pushed[i]];
+
+		for (unsigned s = 0; s < pushed[i]; s++)
+			cum += freq[s];
+		ck_assert_uint_gt(f, 0);
+		x = (x / f << 12) + x % f + cum;
+	}
+	parts.states[0] = x;
+	parts.form[2] = 192 + scale;
+	parts.len[2] = centre ? 2 : 1;
+	parts.bytes[2][0] = (uint8_t)(shape | 7 << 2 | (centre ? 128 : 0));
+	parts.bytes[2][1] = (uint8_t)centre;
+	return parts;
+}
+
+#undef REFUSED
+#define REFUSED(change, verdict)                              \
+	do {                                                  \
+		struct parts parts = shortened(7, 1, 1);      \
+		parts.change;                                 \
+		ck_assert_int_eq(decode(&parts, out), verdict); \
+	} while (0)
+
+START_TEST(short_curves)
+{
+	static const struct {
+		uint8_t scale, shape;
+		int8_t centre;
+		uint8_t count;
+	} ends[] = {{0, 3, 0, 2}, {0, 3, -3, 5}, {20, 3, 0, 28}, {20, 3, 100, 126}, {61, 3, 0, 126}, {61, 3, 126, 126}};
+	uint8_t out[11];
+
+	for (size_t i = 0; i < TPD_ARRAY_LEN(ends); i++) { /* 1200/65536, of 2^20, is above 2^10, its square is not; 0.7788^27.7 is 2^-10 */
+		struct tpd_class_curve curve = {.scale = ends[i].scale, .shape = ends[i].shape & 3, .centre = ends[i].centre, .skew = 5,
+						.is_down = true, .has_escape = true, .has_zero = true, .equal = 30};
+
+		tpd_class_curve_short(&curve);
+		ck_assert_uint_eq(curve.count, ends[i].count);
+		ck_assert(curve.skew == 0 && curve.has_middle && !curve.is_down && !curve.has_escape && !curve.has_zero);
+		ck_assert_uint_eq(curve.equal, 30);
+	}
+	for (unsigned scale = 0; scale < 62; scale++)
+		for (unsigned shape = 0; shape < 4; shape++)
+			for (int centre = -2; centre <= 2; centre++) {
+				struct parts good = shortened(scale, shape, centre);
+
+				ck_assert_int_eq(decode(&good, out), TPD_OK);
+				ck_assert_uint_eq(tpd_get_u16(out + 4), 0x3f81);
+			}
+	REFUSED(form[2] = 254, TPD_CORRUPT);
+	REFUSED(form[2] = 192 + 8, TPD_CORRUPT); /* other frequencies */
+	REFUSED(bytes[2][0] ^= 1, TPD_CORRUPT);
+	REFUSED(bytes[2][0] ^= 4, TPD_CORRUPT);
+	REFUSED(bytes[2][0] &= 3, TPD_CORRUPT);  /* "equal" does not occur, and there is no centre */
+	REFUSED(bytes[2][1] = 0, TPD_CORRUPT);   /* no centre */
+	REFUSED(bytes[2][1] = 127, TPD_CORRUPT); /* too far */
+	REFUSED(bytes[2][1] = 128, TPD_CORRUPT);
+	REFUSED(bytes[2][1] = 129, TPD_CORRUPT);
+	REFUSED(len[2] = 1, TPD_CORRUPT);
+	REFUSED(len[2] = 3, TPD_CORRUPT);
 }
 END_TEST
 
@@ -400,6 +475,7 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, fields);
 	tcase_add_test(tests, curves);
+	tcase_add_test(tests, short_curves);
 	tcase_add_test(tests, weights);
 	tcase_add_test(tests, types);
 	tcase_add_test(tests, close_to_the_entropy);

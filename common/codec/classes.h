@@ -33,6 +33,8 @@ struct tpd_class_rule {
 #define TPD_TABLE_FREQUENCIES 254u
 #define TPD_TABLE_SINGLE 255u
 #define TPD_TABLE_CURVE 128u       /* + scale */
+#define TPD_TABLE_SHORT 192u       /* + scale, TPD_SHORT_SCALES of them */
+#define TPD_SHORT_SCALES 62u
 #define TPD_TABLE_MAGNITUDES_MAX 126u
 #define TPD_WEIGHT_LEVELS 64u /* 0: does not occur */
 
@@ -73,6 +75,8 @@ extern const uint8_t tpd_class_skews[TPD_CURVE_SKEWS];
 /* The frequencies that levels say; false: they say none, since fewer than two symbols occur, or too many. */
 bool tpd_class_frequencies(const struct tpd_class_levels *levels, uint16_t freq[256]);
 bool tpd_class_curve_frequencies(const struct tpd_class_curve *curve, uint16_t freq[256]);
+/* What a short table does not say, from scale, shape and centre. */
+void tpd_class_curve_short(struct tpd_class_curve *curve);
 /* Weights of a curve at distances 0 .. count from its centre. */
 void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uint32_t weights[TPD_CURVE_DISTANCES]);
 

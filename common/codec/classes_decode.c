@@ -110,6 +110,20 @@ static bool read_curve(struct tpd_rd *rd, unsigned scale, struct tpd_class_curve
 	return curve->equal <= TPD_WEIGHT_LEVELS && curve->count <= TPD_TABLE_MAGNITUDES_MAX;
 }
 
+static bool read_short_curve(struct tpd_rd *rd, unsigned scale, struct tpd_class_curve *curve)
+{
+	const unsigned bits = tpd_rd_u8(rd), equal = bits >> 2 & 31;
+
+	*curve = (struct tpd_class_curve){.scale = (uint8_t)scale, .shape = bits & 3, .equal = (uint8_t)(equal ? 2 * equal + 2 : 0)};
+	if (bits >> 7) {
+		curve->centre = (int8_t)tpd_rd_u8(rd);
+		if (curve->centre == 0 || curve->centre > (int)TPD_TABLE_MAGNITUDES_MAX || curve->centre < -(int)TPD_TABLE_MAGNITUDES_MAX)
+			return false;
+	}
+	tpd_class_curve_short(curve);
+	return true;
+}
+
 static enum tpd_status read_table(struct tpd_rd *rd, uint16_t freq[256], struct tpd_err *err)
 {
 	struct tpd_class_levels levels;
@@ -133,6 +147,8 @@ static enum tpd_status read_table(struct tpd_rd *rd, uint16_t freq[256], struct 
 		good = read_levels(rd, form, &levels) && tpd_rd_ok(rd) && tpd_class_frequencies(&levels, freq);
 	else if (form - TPD_TABLE_CURVE < TPD_CURVE_SCALES)
 		good = read_curve(rd, form - TPD_TABLE_CURVE, &curve) && tpd_rd_ok(rd) && tpd_class_curve_frequencies(&curve, freq);
+	else if (form >= TPD_TABLE_SHORT && form - TPD_TABLE_SHORT < TPD_SHORT_SCALES)
+		good = read_short_curve(rd, form - TPD_TABLE_SHORT, &curve) && tpd_rd_ok(rd) && tpd_class_curve_frequencies(&curve, freq);
 	else
 		return corrupt(err, "a table of an unknown form");
 	return good ? TPD_OK : corrupt(err, "a table that says nothing");

@@ -8,6 +8,7 @@
 #include "codec/classes_fit.h"
 
 #define CURVE_LEN 4u    /* bytes of its table, without a centre */
+#define SHORT_LEN 2u
 #define MEAN_ONE 4096u /* of a mean magnitude */
 
 static void find_range(struct tpd_class *class)
@@ -262,10 +263,41 @@ static uint64_t make_curve(const struct tpd_codec *codec, struct tpd_class *clas
 	return best;
 }
 
+/* What a short table can say instead of the best curve, where that is less; *cost is of that curve. Returns whether it is. */
+static bool make_short(const struct tpd_codec *codec, struct tpd_class *class, uint64_t *cost, uint16_t best_freq[256])
+{
+	const struct tpd_class_curve from = class->curve;
+	const unsigned table = 8 * (from.centre == 0 ? SHORT_LEN : SHORT_LEN + 1);
+	bool found = false;
+
+	if (from.has_escape || from.has_zero)
+		return false;
+	for (unsigned scale = from.scale > 0 ? from.scale - 1u : 0; scale <= from.scale + 1u && scale < TPD_SHORT_SCALES; scale++)
+		for (unsigned up = 0; up <= (from.equal % 2 && from.equal < TPD_WEIGHT_LEVELS); up++) {
+			struct tpd_class_curve curve = from;
+			uint16_t freq[256];
+			uint64_t bits;
+
+			curve.scale = (uint8_t)scale;
+			curve.equal = (uint8_t)(from.equal == 0 ? 0 : TPD_MAX((from.equal + up) / 2 * 2, 4u));
+			tpd_class_curve_short(&curve);
+			if (curve.count < from.count)
+				continue;
+			bits = curve_bits(codec, class, &curve, freq);
+			if (bits == UINT64_MAX || bits + table >= *cost)
+				continue;
+			*cost = bits + table;
+			class->curve = curve;
+			memcpy(best_freq, freq, 256 * sizeof(freq[0]));
+			found = true;
+		}
+	return found;
+}
+
 void tpd_class_fit(const struct tpd_codec *codec, struct tpd_class *class)
 {
 	uint64_t mirrored = UINT64_MAX, plain, curve;
-	unsigned table = 3; /* bytes */
+	unsigned table = 3 /* bytes */, curve_form = TPD_TABLE_CURVE;
 	uint16_t plain_freq[256], mirrored_freq[256], curve_freq[256];
 
 	find_range(class);
@@ -284,9 +316,11 @@ void tpd_class_fit(const struct tpd_codec *codec, struct tpd_class *class)
 	if (tpd_class_frequencies(&class->levels, mirrored_freq))
 		mirrored = symbol_bits(codec, class, mirrored_freq) + 8 * mirrored_len(class->levels.count);
 	curve = make_curve(codec, class, curve_freq);
+	if (curve != UINT64_MAX && make_short(codec, class, &curve, curve_freq))
+		curve_form = TPD_TABLE_SHORT;
 	class->cost = TPD_MIN(TPD_MIN(curve, mirrored), plain);
 	if (class->cost == curve) {
-		class->form = TPD_TABLE_CURVE + class->curve.scale;
+		class->form = curve_form + class->curve.scale;
 		memcpy(class->freq, curve_freq, sizeof(curve_freq));
 	} else if (class->cost == mirrored) {
 		class->form = class->levels.count;
@@ -335,6 +369,12 @@ uint8_t *tpd_class_put_table(uint8_t *out, const struct tpd_class *class)
 	}
 	if (class->form < TPD_TABLE_CURVE)
 		return put_levels(out, &class->levels);
+	if (class->form >= TPD_TABLE_SHORT) {
+		*out++ = (uint8_t)(curve->shape | (curve->equal ? curve->equal / 2 - 1 : 0) << 2 | (curve->centre != 0) << 7);
+		if (curve->centre != 0)
+			*out++ = (uint8_t)curve->centre;
+		return out;
+	}
 	*out++ = (uint8_t)(curve->shape | curve->skew << 2 | curve->has_middle << 5 | curve->has_escape << 6 | curve->has_zero << 7);
 	*out++ = (uint8_t)(curve->equal | curve->is_down << 7);
 	*out++ = (uint8_t)(curve->count | (curve->centre != 0) << 7);

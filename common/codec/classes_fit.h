@@ -15,7 +15,7 @@ struct tpd_class {
 	unsigned first_key, first, last; /* symbols */
 	unsigned form;                   /* as it is written */
 	struct tpd_class_levels levels;  /* form: a number of magnitudes */
-	struct tpd_class_curve curve;    /* form: TPD_TABLE_CURVE and more */
+	struct tpd_class_curve curve;    /* form: TPD_TABLE_CURVE and more, or TPD_TABLE_SHORT and more */
 	uint16_t freq[256];
 	uint64_t cost;                   /* bits: of the symbols, and of the table */
 };

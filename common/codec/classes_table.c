@@ -11,6 +11,7 @@
 #include "codec/classes.h"
 
 #define WEIGHT_ONE (1u << 20) /* of a curve at 0 */
+#define WEIGHT_SHORT (1u << 10) /* where a short one ends */
 
 const int8_t tpd_class_steps[16] = {-28, -20, -14, -10, -7, -5, -4, -3, -2, -1, 0, 1, 2, 4, 8, 16};
 const uint8_t tpd_class_skews[TPD_CURVE_SKEWS] = {64, 48, 32, 24, 16, 8, 4, 1};
@@ -83,6 +84,21 @@ void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uin
 		ratio = (uint32_t)((uint64_t)ratio * bend >> 16);
 		weights[m] = TPD_MAX(weights[m], 1u);
 	}
+}
+
+void tpd_class_curve_short(struct tpd_class_curve *curve)
+{
+	const unsigned away = (unsigned)(curve->centre < 0 ? -curve->centre : curve->centre);
+	uint32_t weights[TPD_CURVE_DISTANCES];
+	unsigned m = 1;
+
+	tpd_class_curve_weights(curve->scale, curve->shape, TPD_TABLE_MAGNITUDES_MAX, weights);
+	while (m < TPD_TABLE_MAGNITUDES_MAX && weights[m] >= WEIGHT_SHORT)
+		m++;
+	curve->count = (uint8_t)TPD_MIN(away + m, TPD_TABLE_MAGNITUDES_MAX);
+	curve->skew = 0;
+	curve->is_down = curve->has_escape = curve->has_zero = false;
+	curve->has_middle = true;
 }
 
 bool tpd_class_curve_frequencies(const struct tpd_class_curve *curve, uint16_t freq[256])
