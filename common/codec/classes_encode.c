@@ -34,7 +34,7 @@
 #define SLOTS_MAX 600u        /* ranges of keys before they are joined */
 #define SLOT_CHANGES 16u      /* a slot ends when it has so many, ... */
 #define SLOT_SHARE 256u       /* ... and at least this part of all; or this part of all elements */
-#define CLASS_BITS 56u       /* what a class costs beside its symbols, about */
+#define CLASS_BITS 64u       /* what a class costs beside its symbols, about */
 #define LEVELS_BITS 128u      /* of their stream, beside them, about */
 #define NOISE 2.0             /* of what is left, squared, to how far an element may go */
 #define FAR 1e30
