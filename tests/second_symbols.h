@@ -69,15 +69,21 @@ struct coder {
 	struct reader words;
 };
 
+static inline void coder_states(struct reader *in, unsigned k, struct coder *c)
+{
+	c->lanes = 1u << k;
+	for (unsigned lane = 0; lane < c->lanes; lane++) {
+		c->state[lane] = (uint32_t)integer(in, 4);
+		need(in->status, c->state[lane] >= 1u << 15 && c->state[lane] < 1u << 31);
+	}
+}
+
 static inline struct coder coder_open(struct reader *in, unsigned k)
 {
-	struct coder c = {.lanes = 1u << k};
+	struct coder c = {.lanes = 1};
 	uint64_t w = integer(in, 4);
 
-	for (unsigned lane = 0; lane < c.lanes; lane++) {
-		c.state[lane] = (uint32_t)integer(in, 4);
-		need(in->status, c.state[lane] >= 1u << 15 && c.state[lane] < 1u << 31);
-	}
+	coder_states(in, k, &c);
 	c.words = take(in, 2 * w);
 	return c;
 }
@@ -119,13 +125,18 @@ static inline void rans(struct reader *in, uint8_t *out, size_t n)
 	coder_close(&c);
 }
 
+/* Section 9: a table of any form (second_tables.c). */
+void second_class_table(struct reader *in, struct table *t);
+/* Section 3, coder 4. */
+void second_curve_coder(struct reader *in, uint8_t *out, size_t n);
+
 /* Section 3: S(n). */
 static inline void symbols(struct reader *in, uint8_t *out, size_t n)
 {
 	uint64_t coder = integer(in, 1);
 	struct reader part;
 
-	if (coder > 3)
+	if (coder > 4)
 		fail(in->status, SECOND_UNSUPPORTED);
 	need(in->status, n > 0 || coder == 0);
 	if (n == 0 || *in->status)
@@ -138,8 +149,10 @@ static inline void symbols(struct reader *in, uint8_t *out, size_t n)
 	} else if (coder == 2) {
 		part = take(in, integer(in, 4));
 		zstd_frame(part, NULL, 0, out, n);
-	} else {
+	} else if (coder == 3) {
 		rans(in, out, n);
+	} else {
+		second_curve_coder(in, out, n);
 	}
 }
 

@@ -68,7 +68,7 @@ START_TEST(symbol_streams)
 		free(out);
 		free(back);
 	}
-	ck_assert_uint_eq(coders, 15); /* each was the shortest once */
+	ck_assert_uint_eq(coders, 31); /* each was the shortest once */
 }
 END_TEST
 
@@ -248,6 +248,55 @@ static enum tpd_status decode_symbols(const struct tpd_buf *buf, uint8_t *out, s
 	return status;
 }
 
+#define CURVE_N 600u
+
+/* A hill around 140, of which the encoder tells a curve: 4, k, middle, the form. */
+START_TEST(curve_fields)
+{
+	static const struct {
+		size_t at;
+		uint8_t value;
+		enum tpd_status expect;
+	} changes[] = {
+		{1, 7, TPD_CORRUPT}, /* lanes */
+		{2, 0, TPD_CORRUPT}, {2, 2, TPD_CORRUPT}, /* a middle that is no place for one */
+		{2, 3, TPD_CORRUPT}, {2, 255, TPD_CORRUPT}, /* so far out that the table reaches beyond */
+		{3, 255, TPD_CORRUPT}, /* a single symbol */
+		{3, 127, TPD_CORRUPT}, {3, 254, TPD_CORRUPT},
+	};
+	uint8_t symbols[CURVE_N], out[CURVE_N], bytes[TPD_SYMBOLS_BOUND(CURVE_N)], flipped[TPD_SYMBOLS_BOUND(CURVE_N)];
+	struct tpd_buf buf = {.data = bytes, .cap = sizeof bytes}, other = {.data = flipped, .cap = sizeof flipped};
+
+	for (size_t i = 0; i < CURVE_N; i++) {
+		uint64_t r = next_random();
+
+		symbols[i] = (uint8_t)(140 + (int)(r % 16 + (r >> 8) % 16) - (int)((r >> 16) % 16 + (r >> 24) % 16));
+	}
+	ck_assert_int_eq(tpd_symbols_encode(codec, symbols, CURVE_N, bytes, &buf.len, NULL), TPD_OK);
+	ck_assert_uint_eq(bytes[0], TPD_CODER_CURVE);
+	ck_assert_int_eq(decode_symbols(&buf, out, CURVE_N), TPD_OK);
+	ck_assert_mem_eq(out, symbols, CURVE_N);
+	ck_assert_int_ne(decode_symbols(&buf, out, CURVE_N - 1), TPD_OK);
+	for (size_t i = 0; i < TPD_ARRAY_LEN(changes); i++) {
+		memcpy(flipped, bytes, buf.len);
+		flipped[changes[i].at] = changes[i].value;
+		other.len = buf.len;
+		ck_assert_int_eq(decode_symbols(&other, out, CURVE_N), changes[i].expect);
+	}
+	for (other.len = 0; other.len < buf.len; other.len++)
+		ck_assert_int_eq(decode_symbols(&other, out, CURVE_N), TPD_CORRUPT);
+	for (size_t bit = 0; bit < 8 * buf.len; bit++) {
+		enum tpd_status status;
+
+		memcpy(flipped, bytes, buf.len);
+		flipped[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		status = decode_symbols(&other, out, CURVE_N);
+		/* The lanes' last states have the rest of the words in them: what is another stream does not end as one. */
+		ck_assert_msg(status != TPD_OK || bit / 8 == 2 || memcmp(out, symbols, CURVE_N) == 0, "bit %zu", bit); /* 2: all moved */
+	}
+}
+END_TEST
+
 #define RANS_N 300u
 
 /* 300 symbols of 10, 12 and 200, in 4 lanes: enough that words are needed. */
@@ -284,7 +333,7 @@ START_TEST(rans_fields)
 	ck_assert_int_eq(decode_parts(&honest, out), TPD_OK);
 	ck_assert_mem_eq(out, symbols, RANS_N);
 
-	parts.coder = 4;
+	parts.coder = 5;
 	ck_assert_int_eq(decode_parts(&parts, out), TPD_UNSUPPORTED);
 	parts = honest;
 	parts.k = 7;
@@ -440,7 +489,7 @@ START_TEST(raw_and_constant_streams)
 	ck_assert_int_eq(decode_symbols(&buf, out, 0), TPD_OK);
 	bytes[0] = 1;
 	ck_assert_int_eq(decode_symbols(&buf, out, 0), TPD_CORRUPT);
-	bytes[0] = 4;
+	bytes[0] = 5;
 	ck_assert_int_eq(decode_symbols(&buf, out, 0), TPD_UNSUPPORTED);
 	bytes[0] = 255;
 	ck_assert_int_eq(decode_symbols(&buf, out, 3), TPD_UNSUPPORTED);
@@ -460,6 +509,7 @@ int main(void)
 	tcase_add_test(tcase, frequencies_follow_the_rule);
 	tcase_add_test(tcase, gap_streams);
 	tcase_add_test(tcase, gap_codes_are_the_defined_ones);
+	tcase_add_test(tcase, curve_fields);
 	tcase_add_test(tcase, rans_fields);
 	tcase_add_test(tcase, rans_last_state);
 	tcase_add_test(tcase, rans_frequencies_as_bytes);

@@ -196,7 +196,7 @@ static void relate(enum tpd_dtype dtype, enum relation relation, const uint8_t *
 }
 
 struct seen {
-	unsigned encoding[TPD_ENCODING_COUNT], coder[4], gaps[2];
+	unsigned encoding[TPD_ENCODING_COUNT], coder[5], gaps[2];
 	unsigned accepted, refused; /* damaged payloads */
 };
 
@@ -562,7 +562,7 @@ static const struct {
 	{"planes: rotation of integers", 4, TPD_DTYPE_U8, HEX("\1" "\1z"), HEX(""), 3, NULL},
 	{"planes: no element", 4, TPD_DTYPE_F32, HEX("\0" "\0\0\0\0" "abc"), HEX(""), 3, "abc"},
 	{"planes: an empty constant", 4, TPD_DTYPE_F32, HEX("\0" "\1\0\0\0\0" "abc"), HEX(""), 3, NULL},
-	{"planes: coder 4", 4, TPD_DTYPE_U8, HEX("\0" "\4z"), HEX(""), 3, NULL},
+	{"planes: coder 5", 4, TPD_DTYPE_U8, HEX("\0" "\5z"), HEX(""), 3, NULL},
 	{"rANS: one symbol", 4, TPD_DTYPE_U8,
 	 HEX("\0" "\3\0\5\6" "\x80\x10\x80\x10" "\0\0\0\0" "\0\0\1\0"), HEX(""), 1, "\5"},
 	{"rANS: another last state", 4, TPD_DTYPE_U8,

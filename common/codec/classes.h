@@ -77,6 +77,8 @@ bool tpd_class_frequencies(const struct tpd_class_levels *levels, uint16_t freq[
 bool tpd_class_curve_frequencies(const struct tpd_class_curve *curve, uint16_t freq[256]);
 /* What a short table does not say, from scale, shape and centre. */
 void tpd_class_curve_short(struct tpd_class_curve *curve);
+/* A table as it is written, to frequencies, of symbols of section 7. */
+enum tpd_status tpd_class_read_table(struct tpd_rd *rd, uint16_t freq[256], struct tpd_err *err);
 /* Weights of a curve at distances 0 .. count from its centre. */
 void tpd_class_curve_weights(unsigned scale, unsigned shape, unsigned count, uint32_t weights[TPD_CURVE_DISTANCES]);
 

@@ -124,7 +124,7 @@ static bool read_short_curve(struct tpd_rd *rd, unsigned scale, struct tpd_class
 	return true;
 }
 
-static enum tpd_status read_table(struct tpd_rd *rd, uint16_t freq[256], struct tpd_err *err)
+enum tpd_status tpd_class_read_table(struct tpd_rd *rd, uint16_t freq[256], struct tpd_err *err)
 {
 	struct tpd_class_levels levels;
 	struct tpd_class_curve curve;
@@ -170,7 +170,7 @@ static enum tpd_status read_symbols(struct tpd_codec *codec, struct tpd_rd *rd, 
 	for (unsigned c = 0; c < classes->count; c++) {
 		uint16_t freq[256];
 
-		status = read_table(rd, freq, err);
+		status = tpd_class_read_table(rd, freq, err);
 		if (status != TPD_OK)
 			return status;
 		tpd_rans_mixed_table(freq, tables + c * TPD_RANS_SUM);

@@ -114,7 +114,7 @@ static inline double tpd_log2_near(double x)
 
 /* ---- symbol streams, SPEC.md section 3 (symbols_encode.c, symbols_decode.c) ---- */
 
-enum { TPD_CODER_RAW = 0, TPD_CODER_CONSTANT = 1, TPD_CODER_ZSTD = 2, TPD_CODER_RANS = 3 };
+enum { TPD_CODER_RAW = 0, TPD_CODER_CONSTANT = 1, TPD_CODER_ZSTD = 2, TPD_CODER_RANS = 3, TPD_CODER_CURVE = 4 };
 
 #define TPD_SYMBOLS_BOUND(n) ((n) + 1) /* bytes of S(n) at most */
 
@@ -122,6 +122,8 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 				   size_t *out_len, struct tpd_err *err);
 enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
 				   struct tpd_err *err);
+/* Coder 4's table of section 9's symbols as one of bytes around `middle`; false: it reaches beyond them. */
+bool tpd_symbols_move_table(const uint16_t from[256], unsigned middle, uint16_t to[256]);
 /* The same where they need not be moved: *out_symbols is `out`, or where they stand raw. */
 enum tpd_status tpd_symbols_view(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n, const uint8_t **out_symbols,
 				 struct tpd_err *err);

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "codec/classes.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
 
@@ -45,18 +46,34 @@ enum tpd_status tpd_rans_read_frequencies(struct tpd_rd *rd, unsigned first, uns
 	return TPD_OK;
 }
 
-const char *tpd_rans_read_states(struct tpd_rd *rd, unsigned k, uint32_t *states, const uint8_t **out_words, uint32_t *out_count)
+static const char *read_states(struct tpd_rd *rd, unsigned k, uint32_t *states)
 {
-	const uint32_t count = tpd_rd_u32(rd);
-
 	for (unsigned lane = 0; lane < 1u << k; lane++) {
 		states[lane] = tpd_rd_u32(rd);
 		if (states[lane] < TPD_RANS_LOW || states[lane] >= UINT32_C(1) << 31)
 			return "a rANS state is out of range";
 	}
+	return NULL;
+}
+
+const char *tpd_rans_read_states(struct tpd_rd *rd, unsigned k, uint32_t *states, const uint8_t **out_words, uint32_t *out_count)
+{
+	const uint32_t count = tpd_rd_u32(rd);
+	const char *wrong = read_states(rd, k, states);
+
+	if (wrong)
+		return wrong;
 	*out_count = count;
 	*out_words = tpd_rd_bytes(rd, (uint64_t)count * 2);
 	return *out_words ? NULL : "ends inside the rANS words";
+}
+
+static enum tpd_status run_rans(struct tpd_codec *codec, const uint8_t *words, uint32_t count, unsigned k, const uint16_t freq[256],
+				uint32_t *states, uint8_t *out, size_t n, struct tpd_err *err)
+{
+	if (!codec->kernels->rans_decode(words, count, k, freq, codec->rans_decode, states, out, n))
+		return corrupt(err, "the rANS words do not end where they must");
+	return TPD_OK;
 }
 
 static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
@@ -77,9 +94,50 @@ static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, u
 	wrong = tpd_rans_read_states(rd, k, states, &words, &count);
 	if (wrong)
 		return corrupt(err, wrong);
-	if (!codec->kernels->rans_decode(words, count, k, freq, codec->rans_decode, states, out, n))
-		return corrupt(err, "the rANS words do not end where they must");
-	return TPD_OK;
+	return run_rans(codec, words, count, k, freq, states, out, n, err);
+}
+
+bool tpd_symbols_move_table(const uint16_t from[256], unsigned middle, uint16_t to[256])
+{
+	memset(to, 0, 256 * sizeof(to[0]));
+	for (unsigned s = 0; s < 256; s++) {
+		const unsigned byte = s <= TPD_SYMBOL_ZERO ? s : s - TPD_SYMBOL_MIDDLE + middle; /* wraps around below 0 */
+
+		if (from[s] == 0)
+			continue;
+		if (byte > 255 || (s > TPD_SYMBOL_ZERO && byte <= TPD_SYMBOL_ZERO))
+			return false;
+		to[byte] = from[s];
+	}
+	return true;
+}
+
+static enum tpd_status decode_curve(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n, struct tpd_err *err)
+{
+	const unsigned k = tpd_rd_u8(rd), middle = tpd_rd_u8(rd);
+	uint32_t states[TPD_RANS_LANES_MAX];
+	uint16_t table[256], freq[256];
+	const uint8_t *words;
+	const char *wrong;
+	uint64_t count;
+	enum tpd_status status;
+
+	if (!tpd_rd_ok(rd) || k > 6 || middle <= TPD_SYMBOL_ZERO)
+		return corrupt(err, "bad rANS header");
+	status = tpd_class_read_table(rd, table, err);
+	if (status != TPD_OK)
+		return status;
+	if (!tpd_symbols_move_table(table, middle, freq))
+		return corrupt(err, "a table reaches beyond the bytes");
+	for (unsigned s = 0; s < 256; s++)
+		if (freq[s] == TPD_RANS_SUM)
+			return corrupt(err, "a table of a single symbol");
+	count = tpd_rd_varint(rd);
+	wrong = read_states(rd, k, states);
+	words = count <= UINT32_MAX ? tpd_rd_bytes(rd, count * 2) : NULL;
+	if (wrong || !words)
+		return corrupt(err, wrong ? wrong : "ends inside the rANS words");
+	return run_rans(codec, words, (uint32_t)count, k, freq, states, out, n, err);
 }
 
 enum tpd_status tpd_symbols_view(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n, const uint8_t **out_symbols,
@@ -91,7 +149,7 @@ enum tpd_status tpd_symbols_view(struct tpd_codec *codec, struct tpd_rd *rd, uin
 
 	if (!tpd_rd_ok(rd))
 		return corrupt(err, "is not there");
-	if (coder > TPD_CODER_RANS)
+	if (coder > TPD_CODER_CURVE)
 		return tpd_fail(err, TPD_UNSUPPORTED, "symbol stream: unknown coder %u", coder);
 	*out_symbols = out;
 	if (n == 0)
@@ -112,8 +170,10 @@ enum tpd_status tpd_symbols_view(struct tpd_codec *codec, struct tpd_rd *rd, uin
 		if (!bytes)
 			return corrupt(err, "ends inside its Zstandard frame");
 		return tpd_zstd_decode(codec->zstd, NULL, 0, bytes, size, out, n, err);
-	default:
+	case TPD_CODER_RANS:
 		return decode_rans(codec, rd, out, n, err);
+	default:
+		return decode_curve(codec, rd, out, n, err);
 	}
 }
 

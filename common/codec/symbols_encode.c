@@ -1,6 +1,6 @@
 /*
  * symbols_encode.c - a symbol stream S(n): whichever coder makes n bytes shortest, by rules that depend on the
- * bytes alone (SPEC.md sections 3 and 10).
+ * bytes alone (SPEC.md sections 3 and 13).
  *
  * The ideal cost under the quantised frequencies is known before a single symbol is coded; random bytes (the low
  * mantissa planes) are seen there and stay raw without the work.
@@ -10,11 +10,15 @@
 #include <assert.h>
 #include <string.h>
 
+#include "codec/classes_fit.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
 
 #define ZSTD_TRY_MAX 4096u /* longer streams have order-0 statistics good enough for rANS */
 #define ZSTD_LEVEL 1
+#define CURVE_TRY_MIN 64u   /* shorter ones are all header */
+#define CURVE_TRY_MAX 8192u /* of longer ones frequencies are a small part */
+#define CURVE_LANES_MIN 512u
 #define HEADER_MAX (4u + 2u * 256u + 4u + 4u * TPD_RANS_LANES_MAX) /* coder, k, first, last; frequencies; w; states */
 
 /* One of `what` is missing to, or is too much for, the sum: the symbol that changes; the lower one on a tie. */
@@ -90,13 +94,17 @@ uint8_t *tpd_rans_put_frequencies(uint8_t *out, const uint16_t freq[256], unsign
 	return out;
 }
 
-uint8_t *tpd_rans_put_states(uint8_t *out, size_t word_count, unsigned k, const uint32_t *states)
+static uint8_t *put_states(uint8_t *out, unsigned k, const uint32_t *states)
 {
-	tpd_put_u32(out, (uint32_t)word_count);
-	out += 4;
 	for (unsigned lane = 0; lane < 1u << k; lane++, out += 4)
 		tpd_put_u32(out, states[lane]);
 	return out;
+}
+
+uint8_t *tpd_rans_put_states(uint8_t *out, size_t word_count, unsigned k, const uint32_t *states)
+{
+	tpd_put_u32(out, (uint32_t)word_count);
+	return put_states(out + 4, k, states);
 }
 
 static unsigned choose_k(size_t n)
@@ -108,37 +116,103 @@ static unsigned choose_k(size_t n)
 	return n >= 256 ? 2 : 0;
 }
 
-/* Coder 3 into out, whose room is cap; *out_len is SIZE_MAX when it does not fit. */
+/* Words and states into the codec's scratch: *out_words, *out_len bytes. */
+static enum tpd_status run_rans(struct tpd_codec *codec, const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint32_t *states,
+				const uint8_t **out_words, size_t *out_len, struct tpd_err *err)
+{
+	enum tpd_status status = tpd_scratch_need(&codec->words, 2 * n + TPD_WORDS_SLACK, err);
+	uint8_t *end;
+
+	if (status != TPD_OK)
+		return status;
+	end = codec->words.data + 2 * n + TPD_WORDS_SLACK;
+	*out_words = codec->kernels->rans_encode(symbols, n, k, freq, end, states);
+	*out_len = (size_t)(end - *out_words);
+	return TPD_OK;
+}
+
+/* header and words into out, if its room, cap, is enough for them; *out_len is SIZE_MAX when it is not. */
+static void put_stream(const uint8_t *header, size_t header_len, const uint8_t *words, size_t words_len, uint8_t *out, size_t cap,
+		       size_t *out_len)
+{
+	*out_len = SIZE_MAX;
+	if (header_len + words_len > cap)
+		return;
+	memcpy(out, header, header_len);
+	memcpy(out + header_len, words, words_len);
+	*out_len = header_len + words_len;
+}
+
+/* Coder 3 into out. */
 static enum tpd_status encode_rans(struct tpd_codec *codec, const uint8_t *symbols, size_t n, const uint16_t freq[256],
 				   unsigned first, unsigned last, uint8_t *out, size_t cap, size_t *out_len,
 				   struct tpd_err *err)
 {
-	uint8_t header[HEADER_MAX], *p = header, *words, *words_end;
+	uint8_t header[HEADER_MAX], *p = header;
 	uint32_t states[TPD_RANS_LANES_MAX];
-	unsigned k = choose_k(n);
-	size_t words_len, header_len;
-	enum tpd_status status;
+	const unsigned k = choose_k(n);
+	const uint8_t *words = NULL;
+	size_t words_len = 0;
+	enum tpd_status status = run_rans(codec, symbols, n, k, freq, states, &words, &words_len, err);
 
-	*out_len = SIZE_MAX;
-	status = tpd_scratch_need(&codec->words, 2 * n + TPD_WORDS_SLACK, err);
 	if (status != TPD_OK)
 		return status;
-	words_end = codec->words.data + 2 * n + TPD_WORDS_SLACK;
-	words = codec->kernels->rans_encode(symbols, n, k, freq, words_end, states);
-	words_len = (size_t)(words_end - words);
-
 	*p++ = TPD_CODER_RANS;
 	*p++ = (uint8_t)k;
 	*p++ = (uint8_t)first;
 	*p++ = (uint8_t)last;
 	p = tpd_rans_put_frequencies(p, freq, first, last);
 	p = tpd_rans_put_states(p, words_len / 2, k, states);
-	header_len = (size_t)(p - header);
-	if (header_len + words_len > cap)
+	put_stream(header, (size_t)(p - header), words, words_len, out, cap, out_len);
+	return TPD_OK;
+}
+
+/* The most frequent byte that a table can be told around; the lowest of several. */
+static unsigned middle_of(const uint32_t counts[256])
+{
+	unsigned middle = TPD_SYMBOL_FIRST;
+
+	for (unsigned s = middle + 1; s < 256; s++)
+		if (counts[s] > counts[middle])
+			middle = s;
+	return middle;
+}
+
+/* Coder 4 into out, where its table can say what there is. */
+static enum tpd_status encode_curve(struct tpd_codec *codec, const uint8_t *symbols, size_t n, const uint32_t counts[256], uint8_t *out,
+				    size_t cap, size_t *out_len, struct tpd_err *err)
+{
+	const unsigned middle = middle_of(counts), k = n >= CURVE_LANES_MIN ? 2 : 0;
+	struct tpd_class class = {.n = (uint32_t)n};
+	uint8_t header[HEADER_MAX], *p = header;
+	uint32_t states[TPD_RANS_LANES_MAX];
+	uint16_t freq[256];
+	const uint8_t *words = NULL;
+	size_t words_len = 0;
+	enum tpd_status status;
+
+	*out_len = SIZE_MAX;
+	for (unsigned s = 0; s < 256; s++) {
+		const unsigned moved = s <= TPD_SYMBOL_ZERO ? s : s - middle + TPD_SYMBOL_MIDDLE;
+
+		if (counts[s] > 0 && (moved > 255 || (s > TPD_SYMBOL_ZERO && moved <= TPD_SYMBOL_ZERO)))
+			return TPD_OK;
+		if (counts[s] > 0)
+			class.counts[moved] = counts[s];
+	}
+	tpd_class_fit(codec, &class);
+	if (class.form == TPD_TABLE_SINGLE || class.cost / 8 >= cap || !tpd_symbols_move_table(class.freq, middle, freq))
 		return TPD_OK;
-	memcpy(out, header, header_len);
-	memcpy(out + header_len, words, words_len);
-	*out_len = header_len + words_len;
+	status = run_rans(codec, symbols, n, k, freq, states, &words, &words_len, err);
+	if (status != TPD_OK)
+		return status;
+	*p++ = TPD_CODER_CURVE;
+	*p++ = (uint8_t)k;
+	*p++ = (uint8_t)middle;
+	p = tpd_class_put_table(p, &class);
+	p = put_varint(p, (uint32_t)(words_len / 2));
+	p = put_states(p, k, states);
+	put_stream(header, (size_t)(p - header), words, words_len, out, cap, out_len);
 	return TPD_OK;
 }
 
@@ -190,6 +264,13 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 		tpd_rans_quantise(counts, n, first, last, freq);
 		if (rans_may_pay(codec, counts, freq, n)) {
 			status = encode_rans(codec, symbols, n, freq, first, last, out, best - 1, &len, err);
+			if (status != TPD_OK)
+				return status;
+			if (len != SIZE_MAX)
+				best = len;
+		}
+		if (n >= CURVE_TRY_MIN && n <= CURVE_TRY_MAX) {
+			status = encode_curve(codec, symbols, n, counts, out, best - 1, &len, err);
 			if (status != TPD_OK)
 				return status;
 			if (len != SIZE_MAX)
