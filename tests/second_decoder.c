@@ -26,9 +26,36 @@ static const uint8_t width_of[DTYPES] = {1, 4, 2, 2, 8, 1, 1, 2, 2, 4, 4, 8, 8, 
 
 struct fields second_fields_open(struct reader *in)
 {
-	uint64_t w = integer(in, 4);
+	uint64_t w = integer(in, 4), t;
+	struct fields b = {.words = {.status = in->status}};
+	uint8_t len[20] = {0};
 
-	return (struct fields){.words = take(in, 4 * w)};
+	if (w < 1u << 31) {
+		b.words = take(in, 4 * w);
+		return b;
+	}
+	w -= 1u << 31;
+	need(in->status, w <= 2048);
+	t = w < 20 ? w : 20;
+	for (unsigned i = 0; i < (t + 3) / 4 * 4 && !*in->status; i += 4) {
+		uint64_t four = integer(in, 1);
+
+		for (unsigned k = i; k < i + 4; k++, four /= 4) {
+			need(in->status, k < t || four == 0);
+			len[k] = (uint8_t)(1 + four % 4);
+		}
+	}
+	if (*in->status)
+		return b;
+	b.words = take(in, 4 * (w - t));
+	for (unsigned i = 0; i < t && !*in->status; i++) {
+		uint64_t word = integer(in, len[i]);
+
+		for (unsigned k = 0; k < 4; k++)
+			b.last[4 * i + k] = (uint8_t)(word >> 8 * k);
+	}
+	b.last_len = 4 * (unsigned)t;
+	return b;
 }
 
 uint64_t second_field(struct fields *b, size_t index, unsigned bits)
@@ -37,7 +64,12 @@ uint64_t second_field(struct fields *b, size_t index, unsigned bits)
 	uint64_t v;
 
 	while (b->held[lane] < bits) { /* bits <= 32, so there is room for 32 more */
-		b->queue[lane] |= integer(&b->words, 4) << b->held[lane];
+		if (b->words.left == 0 && b->last_at < b->last_len) {
+			b->queue[lane] |= load(b->last + b->last_at, 4) << b->held[lane];
+			b->last_at += 4;
+		} else {
+			b->queue[lane] |= integer(&b->words, 4) << b->held[lane];
+		}
 		b->held[lane] += 32;
 	}
 	v = b->queue[lane] & ((1ull << bits) - 1);
@@ -48,7 +80,7 @@ uint64_t second_field(struct fields *b, size_t index, unsigned bits)
 
 void second_fields_close(const struct fields *b)
 {
-	need(b->words.status, b->words.left == 0);
+	need(b->words.status, b->words.left == 0 && b->last_at == b->last_len);
 	for (unsigned lane = 0; lane < 16; lane++)
 		need(b->words.status, b->queue[lane] == 0);
 }

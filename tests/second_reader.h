@@ -135,6 +135,8 @@ static inline uint16_t closest(const struct layout *l, float v, uint16_t otherwi
 /* Section 4: B. */
 struct fields {
 	struct reader words;
+	uint8_t last[80];           /* then these, in whole words */
+	unsigned last_at, last_len; /* bytes */
 	uint64_t queue[16]; /* of each lane; its front is the least significant bit */
 	unsigned held[16];  /* bits in the queue, at most 63 */
 };

@@ -447,7 +447,7 @@ START_TEST(a_sample_is_not_a_chunk)
 	uint64_t bytes, alone;
 	struct tpd_plan plan;
 
-	train(p, x, 1e-7);
+	train(p, x, 3e-8);
 	for (unsigned i = 0; i < 2; i++) {
 		struct tpd_chunk chunk = {.x = (uint8_t *)x, .len = part, .p = (uint8_t *)p, .ref_len = part};
 

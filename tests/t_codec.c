@@ -361,7 +361,7 @@ END_TEST
 /* SPEC.md section 12 */
 START_TEST(worked_example)
 {
-	static const uint8_t payload[] = {0x02, 0x00, 0x02, 0x00, 0x00, 0x7f, 0x00, 0x82, 0x80, 1, 0, 0, 0, 1, 0, 0, 0};
+	static const uint8_t payload[] = {0x02, 0x00, 0x02, 0x00, 0x00, 0x7f, 0x00, 0x82, 0x80, 1, 0, 0, 0x80, 0, 1};
 	static const uint8_t p[] = {0x80, 0x3f, 0x00, 0x00}, x[] = {0x81, 0x3f, 0x01, 0x80};
 	struct tpd_plan plan = {.encoding = TPD_ENCODING_GRID, .dtype = TPD_DTYPE_BF16, .row = 2, .grid_bias = 2};
 	struct tpd_chunk chunk = {.x = x, .len = 4, .p = p, .ref_len = 4};

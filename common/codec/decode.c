@@ -60,10 +60,9 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 {
 	const unsigned width = tpd_element_width(TPD_ENCODING_GRID, dtype);
 	const size_t n = len / width, left = len % width;
-	size_t row = tpd_rd_u16(rd), first = tpd_rd_u16(rd), count, words_len;
+	size_t row = tpd_rd_u16(rd), first = tpd_rd_u16(rd), count;
 	struct tpd_grid_type type = {0};
 	struct tpd_fields_in fields;
-	const uint8_t *words;
 	enum tpd_status status;
 
 	tpd_grid_type(dtype, &type);
@@ -88,11 +87,9 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 	for (size_t i = 0; i < count; i++)
 		if (codec->steps.data[i] == 0 || codec->steps.data[i] > type.t_max)
 			return tpd_fail(err, TPD_CORRUPT, "grid: T = %u", codec->steps.data[i]);
-	words_len = (size_t)tpd_rd_u32(rd) * 4;
-	words = tpd_rd_bytes(rd, words_len);
-	if (!words || tpd_rd_left(rd) != left)
-		return tpd_fail(err, TPD_CORRUPT, "grid: the payload has the wrong length");
-	tpd_fields_open(&fields, words, words_len);
+	status = tpd_fields_read(codec, rd, left, &fields, err);
+	if (status != TPD_OK)
+		return status;
 	if (!decode_pieces(codec, dtype, &(struct tpd_pieces){first, row, n}, count, p, prediction, out, &fields))
 		return tpd_fail(err, TPD_CORRUPT, "grid: an element is not valid");
 	if (!tpd_fields_done(&fields))

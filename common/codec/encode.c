@@ -238,9 +238,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	if (status != TPD_OK)
 		return status;
 	out += part;
-	part = (size_t)(fields_end - fields);
-	memcpy(out, fields, part);
-	out += part;
+	out = tpd_fields_write(out, fields);
 	memcpy(out, chunk->x + n * width, left);
 	*out_len = (size_t)(out - codec->payload.data) + left;
 	return TPD_OK;

@@ -63,8 +63,7 @@ enum tpd_status tpd_decode_grid64(struct tpd_codec *codec, struct tpd_rd *rd, co
 	const struct tpd_pieces pieces = {TPD_MIN(first, n), row, n};
 	struct tpd_grid64_type type;
 	struct tpd_fields_in fields;
-	size_t count, words_len;
-	const uint8_t *words;
+	size_t count;
 	enum tpd_status status;
 
 	if (!tpd_rd_ok(rd) || cut > TPD_GRID64_CUT_MAX || row == 0 || row > TPD_ROW_MAX || first == 0 || first > row)
@@ -82,11 +81,9 @@ enum tpd_status tpd_decode_grid64(struct tpd_codec *codec, struct tpd_rd *rd, co
 		status = tpd_symbols_decode(codec, rd, codec->symbols.data, n, err);
 	if (status != TPD_OK)
 		return status;
-	words_len = (size_t)tpd_rd_u32(rd) * 4;
-	words = tpd_rd_bytes(rd, words_len);
-	if (!words || tpd_rd_left(rd) != left)
-		return corrupt(err, "the payload has the wrong length");
-	tpd_fields_open(&fields, words, words_len);
+	status = tpd_fields_read(codec, rd, left, &fields, err);
+	if (status != TPD_OK)
+		return status;
 	for (size_t i = 0; i < count; i++) {
 		const unsigned t = codec->steps.data[i] | (unsigned)codec->steps.data[count + i] << 8;
 		const size_t end = tpd_piece_start(&pieces, i + 1);

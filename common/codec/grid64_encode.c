@@ -164,8 +164,7 @@ enum tpd_status tpd_encode_grid64(struct tpd_codec *codec, const struct tpd_plan
 		status = put_stream(codec, codec->symbols.data, n, &out, err);
 	if (status != TPD_OK)
 		return status;
-	memcpy(out, fields, (size_t)(fields_end - fields));
-	out += fields_end - fields;
+	out = tpd_fields_write(out, fields);
 	memcpy(out, chunk->x + 8 * n, left);
 	*out_len = (size_t)(out - codec->payload.data) + left;
 	return TPD_OK;

@@ -198,10 +198,9 @@ enum tpd_status tpd_decode_scaled(struct tpd_codec *codec, enum tpd_encoding enc
 	const unsigned width = tpd_dtype_width(dtype);
 	const size_t n = len / width, left = len % width;
 	unsigned form = tpd_rd_u8(rd);
-	size_t row = tpd_rd_u16(rd), first = tpd_rd_u16(rd), words_len;
+	size_t row = tpd_rd_u16(rd), first = tpd_rd_u16(rd);
 	struct tpd_fields_in fields;
 	struct tpd_scaled s = {0};
-	const uint8_t *words;
 	fenv_t caller;
 	bool valid;
 	enum tpd_status status;
@@ -229,11 +228,9 @@ enum tpd_status tpd_decode_scaled(struct tpd_codec *codec, enum tpd_encoding enc
 	status = read_symbols(codec, rd, &s, err);
 	if (status != TPD_OK)
 		return status;
-	words_len = (size_t)tpd_rd_u32(rd) * 4;
-	words = tpd_rd_bytes(rd, words_len);
-	if (!words || tpd_rd_left(rd) != left)
-		return corrupt(err, "the payload has the wrong length");
-	tpd_fields_open(&fields, words, words_len);
+	status = tpd_fields_read(codec, rd, left, &fields, err);
+	if (status != TPD_OK)
+		return status;
 	fesetenv(FE_DFL_ENV);
 	valid = decode_stretches(codec->kernels, &s, p, out, &fields);
 	fesetenv(&caller);

@@ -344,8 +344,7 @@ enum tpd_status tpd_encode_scaled(struct tpd_codec *codec, const struct tpd_plan
 		status = put_symbols(codec, &s, &out, err);
 	if (status != TPD_OK)
 		return status;
-	memcpy(out, fields, (size_t)(fields_end - fields));
-	out += fields_end - fields;
+	out = tpd_fields_write(out, fields);
 	memcpy(out, chunk->x + n * width, left);
 	*out_len = (size_t)(out - codec->payload.data) + left;
 	return TPD_OK;

@@ -57,8 +57,8 @@ enum tpd_status tpd_decode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype,
 	const size_t n = len / width;
 	unsigned code = tpd_rd_u8(rd), k = tpd_rd_u8(rd);
 	uint64_t m = tpd_rd_varint(rd);
-	uint32_t gaps_len = tpd_rd_u32(rd), words;
-	const uint8_t *gaps = tpd_rd_bytes(rd, gaps_len), *fields_words;
+	uint32_t gaps_len = tpd_rd_u32(rd);
+	const uint8_t *gaps = tpd_rd_bytes(rd, gaps_len);
 	struct tpd_fields_in fields;
 	uint32_t *places;
 	enum tpd_status status;
@@ -78,12 +78,10 @@ enum tpd_status tpd_decode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype,
 	status = tpd_symbols_decode(codec, rd, codec->symbols.data, (size_t)m, err);
 	if (status != TPD_OK)
 		return status;
-	words = tpd_rd_u32(rd);
-	fields_words = tpd_rd_bytes(rd, (uint64_t)words * 4);
-	if (!fields_words || tpd_rd_left(rd) != len - n * width)
-		return tpd_fail(err, TPD_CORRUPT, "sparse: the payload has the wrong length");
+	status = tpd_fields_read(codec, rd, len - n * width, &fields, err);
+	if (status != TPD_OK)
+		return status;
 	memcpy(out, p, n * width);
-	tpd_fields_open(&fields, fields_words, (size_t)words * 4);
 	if (!apply_type(out, places, codec->symbols.data, (size_t)m, width, tpd_dtype_exponent_bits(dtype) > 0,
 			&fields) ||
 	    !tpd_fields_done(&fields))

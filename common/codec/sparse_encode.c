@@ -46,7 +46,7 @@ static void positions_to_gaps(uint32_t *places, size_t m)
 /* Room that the payload may need: a symbol and at most W bytes an element, a bit of gap (Rice, k = 0). */
 static size_t payload_bound(size_t n, size_t len)
 {
-	return 64 + n / 8 + n + 2 * len + 4 * TPD_LANES;
+	return 72 + n / 8 + n + 2 * len + 4 * TPD_LANES;
 }
 
 enum tpd_status tpd_encode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p,
@@ -108,9 +108,8 @@ enum tpd_status tpd_encode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype,
 	if (status != TPD_OK)
 		return status;
 	part += gaps_len;
-	gaps_len = tpd_fields_finish(&fields);
-	memcpy(out + part, codec->fields.data, gaps_len);
-	part += gaps_len;
+	tpd_fields_finish(&fields);
+	part = (size_t)(tpd_fields_write(out + part, codec->fields.data) - out);
 	memcpy(out + part, x + n * width, len - n * width);
 	*out_len = part + len - n * width;
 	return TPD_OK;
