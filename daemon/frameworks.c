@@ -615,7 +615,7 @@ bool tpd_framework_regex_step(const struct tpd_root *root, const char *path, boo
 		return false;
 	memcpy(digits, below + match[1].rm_so, n);
 	digits[n] = 0;
-	return tpd_text_parse_u64(digits, out_step);
+	return tpd_text_parse_step(digits, out_step);
 }
 
 /* What lies in it and below, for the rules on names of what no framework of the table wrote. */

@@ -171,7 +171,7 @@ static bool is_numbered_run(const char *name)
 
 bool tpd_recognise_dir(const struct tpd_dir_facts *facts, uint64_t *out_step)
 {
-	bool plain = has_prefix(facts->name, "checkpoint-") && tpd_text_parse_u64(facts->name + strlen("checkpoint-"), out_step);
+	bool plain = has_prefix(facts->name, "checkpoint-") && tpd_text_parse_step(facts->name + strlen("checkpoint-"), out_step);
 
 	if (!facts->payload)
 		return false;

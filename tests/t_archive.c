@@ -4,6 +4,19 @@
 #include "base/tpd.h"
 
 #include "archive_help.h"
+#include "base/text.h"
+
+/* sqlite's integers have a sign: what no catalog could hold is not stored. */
+START_TEST(steps_have_an_end)
+{
+	checkpoint_make(scratch("checkpoint-1"), 1, 7);
+	archive_open(16, 0, 1);
+	ck_assert_int_eq(ingest(scratch("checkpoint-1"), "run", TPD_STEP_MAX + 1, NULL), TPD_USAGE);
+	ck_assert_ptr_nonnull(strstr(err.text, "2^63"));
+	OK(ingest(scratch("checkpoint-1"), "run", TPD_STEP_MAX, NULL));
+	OK(ingest(scratch("checkpoint-1"), "run", 1, NULL));
+}
+END_TEST
 
 START_TEST(chain_restores_at_every_depth)
 {
@@ -582,6 +595,7 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
+		steps_have_an_end,
 		chain_restores_at_every_depth,
 		grid_is_what_the_deltas_use,
 		bytes_do_not_depend_on_threads,

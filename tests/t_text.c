@@ -157,6 +157,8 @@ START_TEST(plain_values_are_read)
 	ck_assert(tpd_text_parse_u64("18446744073709551615", &v) && v == UINT64_MAX);
 	ck_assert(tpd_text_parse_u64("007", &v) && v == 7);
 	ck_assert(!tpd_text_parse_u64("18446744073709551616", &v));
+	ck_assert(tpd_text_parse_step("9223372036854775807", &v) && v == TPD_STEP_MAX);
+	ck_assert(!tpd_text_parse_step("9223372036854775808", &v) && v == TPD_STEP_MAX);
 	ck_assert(!tpd_text_parse_u64("", &v));
 	ck_assert(!tpd_text_parse_u64("1 ", &v));
 	ck_assert(!tpd_text_parse_u64("-1", &v));
@@ -244,6 +246,7 @@ START_TEST(trailing_numbers)
 {
 	uint64_t v = 4711;
 
+	ck_assert(!tpd_text_trailing_number("checkpoint-9223372036854775808", &v));
 	ck_assert(tpd_text_trailing_number("checkpoint-120", &v) && v == 120);
 	ck_assert(tpd_text_trailing_number("step=20.ckpt", &v) && v == 20);
 	ck_assert(tpd_text_trailing_number("epoch=3-step=0042.ckpt", &v) && v == 42);

@@ -445,8 +445,8 @@ static int set_option(struct tpd_ctl *ctl, unsigned option, const char *value)
 		ctl->run = value;
 		break;
 	case O_STEP:
-		if (!tpd_text_parse_u64(value, &ctl->step))
-			return tpd_ctl_usage(ctl, "--step: '%s' is not a number", value);
+		if (!tpd_text_parse_step(value, &ctl->step))
+			return tpd_ctl_usage(ctl, "--step: '%s' is not a number, or more than 2^63 - 1", value);
 		ctl->has_step = true;
 		break;
 	case O_TO:

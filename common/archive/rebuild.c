@@ -37,6 +37,7 @@ bool tpd_archive_is_local(const struct tpd_err *fault)
 	case TPD_CORRUPT:
 	case TPD_NOT_FOUND:
 	case TPD_UNSUPPORTED:
+	case TPD_LIMIT: /* what the catalog cannot hold, or nobody would read */
 		return true;
 	case TPD_IO: /* somebody else's file: what another user made by hand, say */
 		return fault->sys == EACCES || fault->sys == EPERM || fault->sys == EROFS;

@@ -51,7 +51,7 @@ bool tpd_step_word(const char *name, uint64_t *out_step)
 				continue;
 			memcpy(digits, p, n);
 			digits[n] = 0;
-			if (tpd_text_parse_u64(digits, out_step))
+			if (tpd_text_parse_step(digits, out_step))
 				found = true;
 			p += n;
 		}

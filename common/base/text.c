@@ -160,6 +160,16 @@ bool tpd_text_parse_u64(const char *s, uint64_t *out_v)
 	return true;
 }
 
+bool tpd_text_parse_step(const char *s, uint64_t *out_step)
+{
+	uint64_t v;
+
+	if (!tpd_text_parse_u64(s, &v) || v > TPD_STEP_MAX)
+		return false;
+	*out_step = v;
+	return true;
+}
+
 bool tpd_text_parse_bool(const char *s, bool *out_v)
 {
 	static const char *const yes[] = {"yes", "true", "on", "1"}, *const no[] = {"no", "false", "off", "0"};
@@ -333,5 +343,5 @@ bool tpd_text_trailing_number(const char *s, uint64_t *out_v)
 	for (begin = end; begin > 0 && is_digit(s[begin - 1]);)
 		begin--;
 	p = s + begin;
-	return parse_digits(&p, out_v);
+	return parse_digits(&p, out_v) && *out_v <= TPD_STEP_MAX;
 }

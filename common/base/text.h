@@ -23,6 +23,9 @@ bool tpd_text_parse_bytes(const char *s, uint64_t *out_bytes);
 bool tpd_text_parse_duration(const char *s, uint64_t *out_ms);
 /* Decimal digits only, no sign, no overflow. */
 bool tpd_text_parse_u64(const char *s, uint64_t *out_v);
+/* A checkpoint's step: the same, up to TPD_STEP_MAX, which sqlite and all who count steps have signed integers for. */
+#define TPD_STEP_MAX ((uint64_t)INT64_MAX)
+bool tpd_text_parse_step(const char *s, uint64_t *out_step);
 bool tpd_text_parse_bool(const char *s, bool *out_v); /* yes/no true/false on/off 1/0 */
 
 /* Bytes (1..4) of the well-formed UTF-8 character at s, of which len bytes are there; 0: ill-formed, or len is 0. */
@@ -46,7 +49,7 @@ bool tpd_text_is_safe_path(const char *s);
 bool tpd_text_has_suffix(const char *s, const char *suffix);
 /* Percent-encode s into one path element of [A-Za-z0-9._-] (never "." or ".."); fresh memory, NULL: out of memory. */
 char *tpd_text_escape(const char *s);
-/* The last run of decimal digits in s as a number ("checkpoint-120" -> 120, "step=20.ckpt" -> 20). false: none. */
+/* The last run of decimal digits in s as a step ("checkpoint-120" -> 120, "step=20.ckpt" -> 20). false: none, or beyond TPD_STEP_MAX. */
 bool tpd_text_trailing_number(const char *s, uint64_t *out_v);
 
 #endif

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "store/ingest_internal.h"
 #include "store/manifest_internal.h"
 
@@ -617,8 +618,11 @@ static enum tpd_status ingest_once(struct tpd_run_lock *lock, const char *run, u
 				     .dir = -1, .alone = alone};
 	struct tpd_ingest_result result = {0};
 	struct tpd_run versions = {0};
-	enum tpd_status status = take_entries(&job, run, step, err);
+	enum tpd_status status;
 
+	if (step > TPD_STEP_MAX) /* no catalog could hold it */
+		return tpd_fail(err, TPD_USAGE, "step %llu is more than 2^63 - 1", (unsigned long long)step);
+	status = take_entries(&job, run, step, err);
 	if (!status)
 		status = tpd_store_run_read(job.store, run, &versions, err);
 	if (!status)
