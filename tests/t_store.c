@@ -92,6 +92,30 @@ START_TEST(foreign_directories_are_refused)
 }
 END_TEST
 
+/* What is lost is one file of two lines, not the store. */
+START_TEST(a_lost_format_is_named)
+{
+	static const enum tpd_store_flags modes[] = {TPD_STORE_READ, TPD_STORE_WRITE, TPD_STORE_CREATE};
+	static const char again[] = "tpd-store 1\nid 0123456789abcdef0123456789abcdef\n";
+	struct tpd_store *store = NULL;
+
+	tpd_store_close(open_store(TPD_STORE_CREATE));
+	for (unsigned damaged = 0; damaged < 2; damaged++) {
+		ck_assert_int_eq(io->unlink(io, dir, "s/format"), 0);
+		if (damaged)
+			put("format", "tpd-store ", 10);
+		for (size_t m = 0; m < TPD_ARRAY_LEN(modes); m++) {
+			ck_assert_int_eq(tpd_store_open(io, path, modes[m], 0, &store, &err), TPD_CORRUPT);
+			ck_assert_ptr_nonnull(strstr(err.text, "write two lines there"));
+		}
+		if (damaged)
+			ck_assert_int_eq(io->unlink(io, dir, "s/format"), 0);
+		put("format", again, sizeof(again) - 1);
+		tpd_store_close(open_store(TPD_STORE_WRITE));
+	}
+}
+END_TEST
+
 static const struct {
 	const char *text;
 	enum tpd_status expect;
@@ -770,6 +794,7 @@ int main(void)
 	tcase_add_test(tests, made_and_opened);
 	tcase_add_test(tests, deep_path_and_missing_pieces);
 	tcase_add_test(tests, foreign_directories_are_refused);
+	tcase_add_test(tests, a_lost_format_is_named);
 	tcase_add_loop_test(tests, formats_are_told_apart, 0, (int)TPD_ARRAY_LEN(formats));
 	tcase_add_test(tests, readers_need_only_read_permission);
 	tcase_add_test(tests, locks_exclude);

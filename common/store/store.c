@@ -45,13 +45,28 @@ enum tpd_status tpd_store_list(const struct tpd_store *store, int dir, const cha
 	return rc < 0 ? tpd_fail_sys(err, -rc, "cannot list directory '%s'", path) : TPD_OK;
 }
 
+static bool has_objects(const struct tpd_store *store)
+{
+	struct stat st;
+
+	return store->io->stat(store->io, store->dir, "objects", &st) >= 0 && S_ISDIR(st.st_mode) &&
+	       store->io->stat(store->io, store->dir, "refs", &st) >= 0 && S_ISDIR(st.st_mode);
+}
+
+/* What is in it is whole all the same; nothing but this file says that it is a store, so nobody makes it unasked. */
+static enum tpd_status lost_format(const struct tpd_store *store, struct tpd_err *err)
+{
+	return tpd_fail(err, TPD_CORRUPT, "'%s/format' is missing or damaged: put it back, or write two lines there, "
+			"'tpd-store %u' and 'id ' with 32 digits of 0-9a-f", store->path, TPD_STORE_VERSION);
+}
+
 /* --- making one --- */
 
 /* May this directory become a store? Only what is left of an earlier try, and of mkfs, may be there. */
 static enum tpd_status check_empty(const struct tpd_store *store, struct tpd_err *err)
 {
 	struct tpd_buf names = {0};
-	enum tpd_status status = tpd_store_list(store, store->dir, ".", &names, err);
+	enum tpd_status status = has_objects(store) ? lost_format(store, err) : tpd_store_list(store, store->dir, ".", &names, err);
 
 	for (size_t at = 0; !status && at < names.len; at += strlen((char *)names.data + at) + 1) {
 		const char *name = (char *)names.data + at;
@@ -112,12 +127,12 @@ static enum tpd_status check_format(const struct tpd_store *store, const char *t
 	uint64_t number;
 
 	if (len < word || memcmp(text, FORMAT_WORD, word) != 0)
-		return tpd_fail(err, TPD_NOT_FOUND, "'%s' is not a tpded store", store->path);
+		return has_objects(store) ? lost_format(store, err) : tpd_fail(err, TPD_NOT_FOUND, "'%s' is not a tpded store", store->path);
 	text += word;
 	len -= word;
 	digits = strspn(text, "0123456789");
 	if (digits == 0 || digits >= sizeof(version) || text[digits] != '\n')
-		return tpd_fail(err, TPD_CORRUPT, "'%s/format' is damaged", store->path);
+		return lost_format(store, err);
 	memcpy(version, text, digits);
 	version[digits] = 0;
 	if (!tpd_text_parse_u64(version, &number) || number > TPD_STORE_VERSION)
@@ -127,7 +142,7 @@ static enum tpd_status check_format(const struct tpd_store *store, const char *t
 	len -= digits + 1;
 	if (number == 0 || len != 3 + 2 * sizeof(id) + 1 || memcmp(text, "id ", 3) != 0 || text[len - 1] != '\n' ||
 	    memchr(text, 0, len) || strspn(text + 3, "0123456789abcdef") != 2 * sizeof(id))
-		return tpd_fail(err, TPD_CORRUPT, "'%s/format' is damaged", store->path);
+		return lost_format(store, err);
 	return TPD_OK;
 }
 
@@ -145,7 +160,7 @@ static enum tpd_status read_format(const struct tpd_store *store, bool create, s
 		status = tpd_io_read_file(store->io, store->dir, "format", FORMAT_MAX, &text, &len, err);
 	}
 	if (status == TPD_NOT_FOUND || status == TPD_LIMIT)
-		return tpd_fail(err, TPD_NOT_FOUND, "'%s' is not a tpded store", store->path);
+		return has_objects(store) ? lost_format(store, err) : tpd_fail(err, TPD_NOT_FOUND, "'%s' is not a tpded store", store->path);
 	if (status)
 		return tpd_store_fault(store, status, err);
 	return check_format(store, (char *)text, len, err);
