@@ -595,6 +595,26 @@ START_TEST(predictions)
 }
 END_TEST
 
+/* Single precision in sixteen lanes; then pairs of these, and so on, in double. */
+static void products_of(const float *const *arrays, unsigned count, size_t n, double *out)
+{
+	for (unsigned a = 0; a < count; a++)
+		for (unsigned b = a; b < count; b++) {
+			float lanes[16] = {0};
+			double sums[8];
+
+			for (unsigned lane = 0; lane < 16; lane++)
+				for (size_t i = lane; i < n; i += 16) {
+					float product = arrays[a][i] * arrays[b][i];
+
+					lanes[lane] += product;
+				}
+			for (unsigned l = 0; l < 8; l++)
+				sums[l] = (double)lanes[l] + (double)lanes[l + 8];
+			*out++ = ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+		}
+}
+
 /* From all that there may be, at any address: what the parts make of it, and the same bits from all forms. */
 START_TEST(predictions_of_pieces)
 {
@@ -631,7 +651,7 @@ START_TEST(predictions_of_pieces)
 				arrays[count++] = used[k] = parts + k * TPD_TERM_ROOM;
 		forms[0]->predict_difference(in[TPD_INPUT_COUNT + 1], parts, n, term);
 		arrays[count++] = term;
-		forms[0]->predict_products(arrays, count, n, sums);
+		products_of(arrays, count, n, sums);
 		forms[0]->predict_apply(parts, used, coefficients, n, first);
 		for (size_t f = 0; f < form_count; f++) {
 			memset(whole, 0xee, len + 64);

@@ -49,7 +49,7 @@ struct tpd_kernels {
 	void (*predict)(const struct tpd_predict_from *from, const float coefficients[4], size_t n, float *out);
 	/*
 	 * Terms of at most TPD_LEARN_MAX elements, that of bit k at terms + k * TPD_TERM_ROOM, and there w1 itself in any case; and the sums that
-	 * predict_products() would make of those that are used, and of x - w1. May write whole registers.
+	 * learn_products() of predict_kernel.h makes of those that are used, and of x - w1. May write whole registers.
 	 */
 	void (*predict_learn)(const struct tpd_predict_from *from, const uint8_t *x, size_t n, float *terms, double *products);
 	/* The parts of both. */

@@ -116,26 +116,29 @@ VECTOR_INLINE void learn_round(const unsigned terms, const struct tpd_predict_fr
 /* A row of the matrix: the first array with each of them. n is a multiple of 8. */
 VECTOR_INLINE double *products_of_row(const float *const *arrays, const unsigned count, size_t n, double *out)
 {
-	__m256d low[TPD_TERMS + 1], high[TPD_TERMS + 1];
+	__m256 low[TPD_TERMS + 1], high[TPD_TERMS + 1];
+	size_t i = 0;
 
 #pragma GCC unroll 5
 	for (unsigned b = 0; b < count; b++)
-		low[b] = high[b] = _mm256_setzero_pd();
-	for (size_t i = 0; i < n; i += PREDICT_VECTOR) {
-		const __m256d a_low = _mm256_cvtps_pd(_mm_loadu_ps(arrays[0] + i)), a_high = _mm256_cvtps_pd(_mm_loadu_ps(arrays[0] + i + 4));
+		low[b] = high[b] = _mm256_setzero_ps();
+	for (; i + 2 * PREDICT_VECTOR <= n; i += 2 * PREDICT_VECTOR) {
+		const __m256 a_low = _mm256_loadu_ps(arrays[0] + i), a_high = _mm256_loadu_ps(arrays[0] + i + PREDICT_VECTOR);
 
 #pragma GCC unroll 5
 		for (unsigned b = 0; b < count; b++) {
-			__m256d b_low = b == 0 ? a_low : _mm256_cvtps_pd(_mm_loadu_ps(arrays[b] + i));
-			__m256d b_high = b == 0 ? a_high : _mm256_cvtps_pd(_mm_loadu_ps(arrays[b] + i + 4));
-
-			low[b] = _mm256_add_pd(low[b], _mm256_mul_pd(a_low, b_low));
-			high[b] = _mm256_add_pd(high[b], _mm256_mul_pd(a_high, b_high));
+			low[b] = _mm256_add_ps(low[b], _mm256_mul_ps(a_low, _mm256_loadu_ps(arrays[b] + i)));
+			high[b] = _mm256_add_ps(high[b], _mm256_mul_ps(a_high, _mm256_loadu_ps(arrays[b] + i + PREDICT_VECTOR)));
 		}
 	}
 #pragma GCC unroll 5
-	for (unsigned b = 0; b < count; b++) { /* as sum_of_lanes() in predict_kernel.h */
-		__m256d four = _mm256_add_pd(low[b], high[b]);
+	for (unsigned b = 0; i < n && b < count; b++)
+		low[b] = _mm256_add_ps(low[b], _mm256_mul_ps(_mm256_loadu_ps(arrays[0] + i), _mm256_loadu_ps(arrays[b] + i)));
+#pragma GCC unroll 5
+	for (unsigned b = 0; b < count; b++) { /* as learn_products() and sum_of_lanes() in predict_kernel.h */
+		__m256d four_low = _mm256_add_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(low[b])), _mm256_cvtps_pd(_mm256_castps256_ps128(high[b])));
+		__m256d four_high = _mm256_add_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(low[b], 1)), _mm256_cvtps_pd(_mm256_extractf128_ps(high[b], 1)));
+		__m256d four = _mm256_add_pd(four_low, four_high);
 		__m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
 
 		*out++ = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));

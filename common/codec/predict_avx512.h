@@ -106,22 +106,16 @@ VECTOR_INLINE void learn_terms(const unsigned terms, const struct tpd_predict_fr
 	arrays[at] = _mm512_sub_ps(predict_at(x, i, lanes), w1);
 }
 
-VECTOR_INLINE void learn_products(const unsigned count, const __m512 arrays[TPD_TERMS + 1], __m512d sums[TPD_PRODUCTS])
+/* As learn_products() in predict_kernel.h. */
+VECTOR_INLINE void vector_products(const unsigned count, const __m512 arrays[TPD_TERMS + 1], __m512 sums[TPD_PRODUCTS])
 {
-#pragma GCC unroll 2
-	for (unsigned half = 0; half < 2; half++) { /* eight lanes */
-		__m512d wide[TPD_TERMS + 1];
-		unsigned pair = 0;
+	unsigned pair = 0;
 
 #pragma GCC unroll 5
-		for (unsigned a = 0; a < count; a++)
-			wide[a] = _mm512_cvtps_pd(half ? _mm512_extractf32x8_ps(arrays[a], 1) : _mm512_castps512_ps256(arrays[a]));
+	for (unsigned a = 0; a < count; a++)
 #pragma GCC unroll 5
-		for (unsigned a = 0; a < count; a++)
-#pragma GCC unroll 5
-			for (unsigned b = a; b < count; b++, pair++)
-				sums[pair] = _mm512_fmadd_pd(wide[a], wide[b], sums[pair]);
-	}
+		for (unsigned b = a; b < count; b++, pair++)
+			sums[pair] = _mm512_add_ps(sums[pair], _mm512_mul_ps(arrays[a], arrays[b]));
 }
 
 /* Products of a round wait for its roots and divisions: those of the next one are begun before. */
@@ -131,23 +125,24 @@ VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_f
 	const struct tpd_predict_from local = *from;
 	const unsigned count = (unsigned)__builtin_popcount(terms) + 1, pairs = count * (count + 1) / 2;
 	__m512 arrays[TPD_TERMS + 1], next[TPD_TERMS + 1];
-	__m512d sums[TPD_PRODUCTS];
+	__m512 sums[TPD_PRODUCTS];
 
 #pragma GCC unroll 15
 	for (unsigned pair = 0; pair < pairs; pair++)
-		sums[pair] = _mm512_setzero_pd();
+		sums[pair] = _mm512_setzero_ps();
 	learn_terms(terms, &local, x, 0, first_lanes(n), out, next);
 	for (size_t i = PREDICT_VECTOR; i < n; i += PREDICT_VECTOR) {
 #pragma GCC unroll 5
 		for (unsigned a = 0; a < count; a++)
 			arrays[a] = next[a];
 		learn_terms(terms, &local, x, i, first_lanes(n - i), out, next);
-		learn_products(count, arrays, sums);
+		vector_products(count, arrays, sums);
 	}
-	learn_products(count, next, sums);
+	vector_products(count, next, sums);
 #pragma GCC unroll 15
 	for (unsigned pair = 0; pair < pairs; pair++)
-		products[pair] = vector_sum(sums[pair]);
+		products[pair] = vector_sum(_mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(sums[pair])),
+							  _mm512_cvtps_pd(_mm512_extractf32x8_ps(sums[pair], 1))));
 }
 
 static void vector_predict(const struct tpd_predict_from *from, const float coefficients[TPD_TERMS], size_t n, float *out)

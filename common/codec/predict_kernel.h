@@ -134,6 +134,25 @@ static void predict_products(const float *const *arrays, unsigned count, size_t 
 		}
 }
 
+/*
+ * The same for no more than TPD_LEARN_MAX elements, which single precision is enough for: in sixteen lanes, of which the upper eight are added
+ * to the lower ones in double.
+ */
+static void learn_products(const float *const *arrays, unsigned count, size_t n, double *out)
+{
+	for (unsigned a = 0; a < count; a++)
+		for (unsigned b = a; b < count; b++) {
+			float lanes[2 * PREDICT_LANES] = {0};
+			double wide[PREDICT_LANES];
+
+			for (size_t i = 0; i < n; i++)
+				lanes[i % (2 * PREDICT_LANES)] += arrays[a][i] * arrays[b][i];
+			for (unsigned l = 0; l < PREDICT_LANES; l++)
+				wide[l] = (double)lanes[l] + (double)lanes[l + PREDICT_LANES];
+			*out++ = sum_of_lanes(wide);
+		}
+}
+
 /* At most TPD_LEARN_MAX elements: term k at terms + k * TPD_TERM_ROOM, w1 in any case; and the products of those that are used, and of x - w1. */
 static void predict_learn(const struct tpd_predict_from *from, const uint8_t *x, size_t n, float *terms, double *products)
 {
@@ -155,7 +174,7 @@ static void predict_learn(const struct tpd_predict_from *from, const uint8_t *x,
 		if (from->terms >> k & 1)
 			arrays[count++] = terms + k * TPD_TERM_ROOM;
 	arrays[count] = change;
-	predict_products(arrays, count + 1, n, products);
+	learn_products(arrays, count + 1, n, products);
 }
 
 #endif
