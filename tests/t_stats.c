@@ -102,6 +102,20 @@ static uint32_t naive_stride(size_t n)
 	return stride;
 }
 
+/* As delta_rms and the percentiles have it: to 24 bits and no smaller unit than 2^-149, half way to even. */
+static double naive_rounded(const struct pair *pair, double d)
+{
+	int exponent;
+	double unit, r;
+
+	if (pair->width == 8 || d == 0)
+		return d;
+	frexp(d, &exponent);
+	unit = ldexp(1, exponent - 24 < -149 ? -149 : exponent - 24);
+	r = nearbyint(d / unit) * unit;
+	return fabs(r) >= 0x1p128 ? d : r;
+}
+
 static struct tpd_sparsity naive(const struct pair *pair, uint32_t stride)
 {
 	struct tpd_sparsity out = {.count = pair->n, .has_delta = pair->w != NULL};
@@ -127,7 +141,7 @@ static struct tpd_sparsity naive(const struct pair *pair, uint32_t stride)
 		d = v - naive_value(pair->dtype, old);
 		out.delta_min = out.pairs == 0 ? d : fmin(out.delta_min, d);
 		out.delta_max = out.pairs == 0 ? d : fmax(out.delta_max, d);
-		delta_squares += d * d;
+		delta_squares += naive_rounded(pair, d) * naive_rounded(pair, d);
 		max = fmax(max, fabs(d));
 		out.zeros += d == 0;
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
@@ -137,7 +151,7 @@ static struct tpd_sparsity naive(const struct pair *pair, uint32_t stride)
 			out.ulps[k] += ulps < (long double)(1u << k);
 		sizes[out.pairs++] = fabs(d);
 		if (i / 64 % stride == naive_phase(i / 64 / stride, stride))
-			sampled[samples++] = fabs(d);
+			sampled[samples++] = fabs(naive_rounded(pair, d));
 	}
 	if (finite > 0)
 		out.value_rms = sqrt(squares / (double)finite);

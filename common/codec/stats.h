@@ -10,7 +10,8 @@
  *
  * Sums of squares are formed within a chunk in 16 lanes (element number in the chunk modulo 16), added up pairwise
  * (8 apart, then 4, 2, 1), and then in chunk order, so the result does not depend on threads or on the width of
- * vectors.  ord() of the log thresholds gives both zeros 0, so `zeros` equals the count below 1 ulp.
+ * vectors.  Squares and samples are of deltas in single precision, where base/sparsity.h has them so.  ord() of the log thresholds gives
+ * both zeros 0, so `zeros` equals the count below 1 ulp.
  * Percentiles need only the largest tenth of the sampled |delta|, which is kept in a bounded buffer. The sample is everything below
  * 2 * TPD_STATS_SAMPLE_LEAST elements. From there on percentile_stride, a power of two, says of how many blocks of 64 elements one is
  * sampled: the largest stride up to 16 that leaves TPD_STATS_SAMPLE_LEAST, then 32, 64 ... where TPD_STATS_SAMPLE_MAX would be exceeded.

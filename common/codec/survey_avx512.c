@@ -1,8 +1,8 @@
 /*
  * survey_avx512.c - the loops of the statistics for CPUs with AVX-512 F, BW, DQ, VL, VBMI, VBMI2 and CD.
  *
- * Sixteen elements to a register, as floats; their values and differences also as doubles, for what is summed up, in the lanes of the plain
- * loops. A round of 64 elements that are all there and finite, as is their difference in single precision, is known by its largest size; the
+ * Sixteen elements to a register, as floats; these are widened to doubles for what is summed up, in the lanes of the plain loops.
+ * A round of 64 elements that are all there and finite, as is their difference in single precision, is known by its largest size; the
  * others are done apart, with masks for those that take part.
  *
  *     thresholds  are compared with the difference in single precision. Rounding keeps order, so that decides for all but the few floats
@@ -324,9 +324,9 @@ static __attribute__((noinline, cold)) void survey_odd(const enum tpd_dtype dtyp
 	EACH {
 		const __mmask16 lanes = n > b * BLOCK ? first_lanes(n - b * BLOCK) : 0;
 		__m512i bits = load_bits(dtype, x + b * BLOCK * width, lanes), old, order, magnitude = magnitude_of(dtype, bits);
-		__mmask16 finite = _mm512_mask_cmplt_epu32_mask(lanes, magnitude, infinite), pairs;
-		__m512 v = float_of(dtype, bits), w1;
-		__m512d v0 = low_doubles(v), v1 = high_doubles(v), d0, d1;
+		__mmask16 finite = _mm512_mask_cmplt_epu32_mask(lanes, magnitude, infinite), pairs, large;
+		__m512 v = float_of(dtype, bits), w1, single;
+		__m512d v0 = low_doubles(v), v1 = high_doubles(v), d0, d1, s0, s1;
 		unsigned inf = (unsigned)_mm_popcnt_u32(_mm512_mask_cmpeq_epi32_mask(lanes, magnitude, infinite));
 		unsigned count = (unsigned)_mm_popcnt_u32(finite);
 
@@ -348,15 +348,19 @@ static __attribute__((noinline, cold)) void survey_odd(const enum tpd_dtype dtyp
 		w1 = float_of(dtype, old);
 		d0 = _mm512_sub_pd(v0, low_doubles(w1));
 		d1 = _mm512_sub_pd(v1, high_doubles(w1));
-		sums->delta2[0] = _mm512_mask_add_pd(sums->delta2[0], (__mmask8)pairs, sums->delta2[0], _mm512_mul_pd(d0, d0));
-		sums->delta2[1] = _mm512_mask_add_pd(sums->delta2[1], (__mmask8)(pairs >> 8), sums->delta2[1], _mm512_mul_pd(d1, d1));
+		single = single_size(v, w1);
+		large = _mm512_cmp_ps_mask(single, _mm512_set1_ps(FLT_MAX), _CMP_GT_OQ);
+		s0 = _mm512_mask_abs_pd(low_doubles(single), (__mmask8)large, d0);
+		s1 = _mm512_mask_abs_pd(high_doubles(single), (__mmask8)(large >> 8), d1);
+		sums->delta2[0] = _mm512_mask_add_pd(sums->delta2[0], (__mmask8)pairs, sums->delta2[0], _mm512_mul_pd(s0, s0));
+		sums->delta2[1] = _mm512_mask_add_pd(sums->delta2[1], (__mmask8)(pairs >> 8), sums->delta2[1], _mm512_mul_pd(s1, s1));
 		rest->delta_min = fmin(rest->delta_min, _mm512_mask_reduce_min_pd((__mmask8)pairs, d0));
 		rest->delta_min = fmin(rest->delta_min, _mm512_mask_reduce_min_pd((__mmask8)(pairs >> 8), d1));
 		rest->delta_max = fmax(rest->delta_max, _mm512_mask_reduce_max_pd((__mmask8)pairs, d0));
 		rest->delta_max = fmax(rest->delta_max, _mm512_mask_reduce_max_pd((__mmask8)(pairs >> 8), d1));
 		if (sampled) {
-			rest->samples += put_above(_mm512_abs_pd(d0), (__mmask8)pairs, context->bar, rest->sample + rest->samples);
-			rest->samples += put_above(_mm512_abs_pd(d1), (__mmask8)(pairs >> 8), context->bar, rest->sample + rest->samples);
+			rest->samples += put_above(s0, (__mmask8)pairs, context->bar, rest->sample + rest->samples);
+			rest->samples += put_above(s1, (__mmask8)(pairs >> 8), context->bar, rest->sample + rest->samples);
 		}
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
 			rest->out->raw[k] += (unsigned)_mm_popcnt_u32(pairs & exactly(v, w1, tpd_sparsity_thresholds[k], false));
@@ -420,18 +424,16 @@ INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, cons
 		sums->order_max = _mm512_max_epi32(order, sums->order_max);
 		if (with_delta) {
 			const __m512i old = load_bits(dtype, w + b * BLOCK * width, 0xffff);
-			const __m512 w1 = float_of(dtype, old);
-			const __m512d d0 = _mm512_sub_pd(v0, doubles_at(dtype, w + b * BLOCK * width, w1, false));
-			const __m512d d1 = _mm512_sub_pd(v1, doubles_at(dtype, w + b * BLOCK * width, w1, true));
+			const __m512d d0 = low_doubles(_mm512_castsi512_ps(size[b])), d1 = high_doubles(_mm512_castsi512_ps(size[b]));
 
-			sums->delta2[0] = _mm512_add_pd(sums->delta2[0], _mm512_mul_pd(d0, d0));
-			sums->delta2[1] = _mm512_add_pd(sums->delta2[1], _mm512_mul_pd(d1, d1));
+			sums->delta2[0] = _mm512_fmadd_pd(d0, d0, sums->delta2[0]);
+			sums->delta2[1] = _mm512_fmadd_pd(d1, d1, sums->delta2[1]);
 			if (sampled && all) {
-				_mm512_storeu_pd(sample + b * BLOCK, _mm512_abs_pd(d0));
-				_mm512_storeu_pd(sample + b * BLOCK + 8, _mm512_abs_pd(d1));
+				_mm512_storeu_pd(sample + b * BLOCK, d0);
+				_mm512_storeu_pd(sample + b * BLOCK + 8, d1);
 			} else if (sampled) {
-				sample += put_above(_mm512_abs_pd(d0), 0xff, context->bar, sample);
-				sample += put_above(_mm512_abs_pd(d1), 0xff, context->bar, sample);
+				sample += put_above(d0, 0xff, context->bar, sample);
+				sample += put_above(d1, 0xff, context->bar, sample);
 			}
 			near[b] = smeared_distance(order, order_of(dtype, old));
 		}

@@ -9,6 +9,7 @@
 #ifndef TPD_CODEC_SURVEY_KERNEL_H
 #define TPD_CODEC_SURVEY_KERNEL_H
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -113,9 +114,19 @@ INLINE void add_value(struct lanes *lanes, unsigned lane, double v)
 	lanes->value_max[lane] = v > lanes->value_max[lane] ? v : lanes->value_max[lane];
 }
 
-INLINE void add_delta(struct lanes *lanes, unsigned lane, double d)
+/* A difference as sums and samples have it: of narrow types rounded to single precision, unless that makes it infinite. */
+INLINE double rounded(const enum tpd_dtype dtype, double d)
 {
-	lanes->delta_sum2[lane] += d * d;
+	const double single = (double)(float)d;
+
+	return dtype == TPD_DTYPE_F64 || fabs(single) > (double)FLT_MAX ? d : single;
+}
+
+INLINE void add_delta(const enum tpd_dtype dtype, struct lanes *lanes, unsigned lane, double d)
+{
+	const double r = rounded(dtype, d);
+
+	lanes->delta_sum2[lane] += r * r;
 	lanes->delta_min[lane] = d < lanes->delta_min[lane] ? d : lanes->delta_min[lane];
 	lanes->delta_max[lane] = d > lanes->delta_max[lane] ? d : lanes->delta_max[lane];
 }
@@ -154,13 +165,14 @@ INLINE size_t survey_slow(const enum tpd_dtype dtype, const uint8_t *x, const ui
 			continue;
 		d = v - value_of(dtype, old);
 		out->pairs++;
-		add_delta(lanes, (unsigned)i, d);
+		add_delta(dtype, lanes, (unsigned)i, d);
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
 			lanes->raw[k][0] += fabs(d) < tpd_sparsity_thresholds[k];
 		lanes->distances[0][bucket_of(distance_of(dtype, bits, old))]++;
 		out->sampled += sample != NULL;
-		if (sample && fabs(d) > bar)
-			sample[samples++] = fabs(d);
+		d = fabs(rounded(dtype, d));
+		if (sample && d > bar)
+			sample[samples++] = d;
 	}
 	return samples;
 }
@@ -212,7 +224,7 @@ INLINE uint32_t wide_values(const uint8_t *p, uint64_t bits[BLOCK], double value
 	return special;
 }
 
-/* 16 elements, the size of whose changes is in size; false, and nothing done, when one of them is not finite. */
+/* 16 elements, the size of whose changes, rounded, is in size; false, and nothing done, when one of them is not finite. */
 INLINE bool survey_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, const bool with_delta,
 			struct lanes *lanes, double size[BLOCK])
 {
@@ -234,7 +246,7 @@ INLINE bool survey_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint
 		double d = value[j] - old[j];
 
 		size[j] = fabs(d);
-		add_delta(lanes, j, d);
+		add_delta(dtype, lanes, j, d);
 	}
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 		const double threshold = tpd_sparsity_thresholds[k];
@@ -247,6 +259,8 @@ INLINE bool survey_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint
 							     : distance_of(dtype, narrow[j], narrow_old[j]));
 	for (unsigned j = 0; j < BLOCK; j++)
 		lanes->distances[j % 4][bucket[j]]++;
+	for (unsigned j = 0; j < BLOCK; j++)
+		size[j] = rounded(dtype, size[j]);
 	return true;
 }
 
