@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "second_context.h"
 #include "second_rows.h"
 #include "second_symbols.h"
 #include "second_wide.h"
@@ -213,6 +214,7 @@ struct expected {
 	const float *s;          /* NULL: this is `classes` */
 	const uint16_t *pattern; /* of the prediction */
 	const struct second_input *v1, *v2;
+	struct second_known *known; /* of `context`, else NULL */
 };
 
 /* Section 13: the last digit of a key. */
@@ -310,7 +312,11 @@ static void grid(struct reader *in, const struct layout *l, const struct expecte
 	if (*in->status)
 		return;
 	symbols(in, ts, n == 0 ? 0 : n <= first ? 1 : 1 + (n - first + row - 1) / row);
-	if (e)
+	if (e && e->known) {
+		e->known->row = row;
+		e->known->t = ts[0];
+		second_context(in, l, e->known, list);
+	} else if (e)
 		class_symbols(in, l, out, e, first, row, list, n);
 	else
 		symbols(in, list, n);
@@ -471,9 +477,47 @@ static float jump(const struct second_input inputs[5], size_t i)
 	return copysignf(size, float_at(inputs[3].data, inputs[3].len, i));
 }
 
-/* Section 14. */
-static void stepped(struct reader *in, const struct layout *l, const struct second_input inputs[5], uint8_t *out, size_t n, uint8_t *list,
-		    uint8_t *ts)
+/* Section 10, f of terms 2 and 3, or what stands in inputs[which] when it is none of these; NULL without memory. */
+static float *all_of(const struct second_input inputs[5], unsigned which, bool is_ratio, size_t n)
+{
+	float *all = calloc(n + 1, sizeof *all);
+
+	for (size_t i = 0; all && i < n; i++) {
+		const float v = float_at(inputs[which].data, inputs[which].len, i);
+		const float under = is_ratio ? float_at(inputs[which + 1].data, inputs[which + 1].len, i) : 1;
+
+		all[i] = under > 0 ? is_ratio ? v / sqrtf(under) : v : 0;
+	}
+	return all;
+}
+
+/* Section 18: what it knows beside s. */
+static void context_grid(struct reader *in, const struct layout *l, const struct second_input inputs[5], unsigned terms, struct expected *e,
+			 uint8_t *out, size_t n, uint8_t *list, uint8_t *ts)
+{
+	const bool both = (terms & 12) == 12;
+	uint8_t *p = malloc(2 * n + 1);
+	float *r1 = terms & 4 ? all_of(inputs, 1, true, n) : NULL, *r2 = terms & 8 ? all_of(inputs, 3, true, n) : NULL;
+	float *v1 = both ? all_of(inputs, 2, false, n) : NULL, *v2 = both ? all_of(inputs, 4, false, n) : NULL;
+	struct second_known known = {.p = p, .s = e->s, .r1 = r1, .r2 = r2, .v1 = v1, .v2 = v2, .n = n};
+
+	if (!p || (terms & 4 && !r1) || (terms & 8 && !r2) || (both && (!v1 || !v2)))
+		fail(in->status, SECOND_NOMEM);
+	if (!*in->status) {
+		memcpy(p, out, 2 * n);
+		e->known = &known;
+		grid(in, l, e, out, n, list, ts);
+	}
+	free(p);
+	free(r1);
+	free(r2);
+	free(v1);
+	free(v2);
+}
+
+/* Section 14, or 18. */
+static void stepped(struct reader *in, const struct layout *l, bool is_context, const struct second_input inputs[5], uint8_t *out, size_t n,
+		    uint8_t *list, uint8_t *ts)
 {
 	unsigned terms = (unsigned)integer(in, 1);
 	uint16_t *pattern = calloc(n + 1, sizeof *pattern);
@@ -482,7 +526,8 @@ static void stepped(struct reader *in, const struct layout *l, const struct seco
 
 	if (!pattern || !s)
 		fail(in->status, SECOND_NOMEM);
-	check_terms(in->status, terms, inputs);
+	if (!is_context || terms > 0)
+		check_terms(in->status, terms, inputs);
 	need(in->status, !(terms & 1) || (terms & 12) == 12);
 	for (unsigned k = 0; k < 4; k++)
 		c[k] = terms >> k & 1 ? float_of_bits(integer(in, 2) << 16) : 0;
@@ -499,7 +544,9 @@ static void stepped(struct reader *in, const struct layout *l, const struct seco
 		e.v1 = &inputs[2];
 		e.v2 = &inputs[4];
 	}
-	if (!*in->status)
+	if (!*in->status && is_context)
+		context_grid(in, l, inputs, terms, &e, out, n, list, ts);
+	else if (!*in->status)
 		grid(in, l, &e, out, n, list, ts);
 	free(pattern);
 	free(s);
@@ -539,7 +586,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 	uint8_t *scratch;
 	size_t n, tail;
 
-	if (encoding > 16 || encoding == 13 || dtype >= DTYPES)
+	if (encoding > 16 || dtype >= DTYPES)
 		return SECOND_UNSUPPORTED;
 	if (out_len == 0)
 		return SECOND_CORRUPT;
@@ -577,7 +624,7 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 		need(&status, (encoding != 9 && encoding != 16) || dtype == DTYPE_F32 || dtype == DTYPE_BF16);
 		need(&status, (encoding != 11 && encoding != 12) || (dtype != 0 && layout.width == 8));
 		need(&status, (encoding != 14 && encoding != 15) || (dtype >= DTYPE_I16 && dtype <= DTYPE_U64));
-		need(&status, encoding != 10 || dtype == DTYPE_F16 || dtype == DTYPE_BF16);
+		need(&status, (encoding != 10 && encoding != 13) || dtype == DTYPE_F16 || dtype == DTYPE_BF16);
 		if (encoding == 8 && !status)
 			predict(&in, inputs, out, n);
 		if (status)
@@ -592,8 +639,8 @@ int second_decode_with(unsigned encoding, unsigned dtype, const uint8_t *payload
 			sparse(&in, &layout, out, n, scratch);
 		else if (encoding == 9 || encoding == 16)
 			second_scaled(&in, &layout, encoding == 16, inputs, out, n);
-		else if (encoding == 10)
-			stepped(&in, &layout, inputs, out, n, scratch, scratch + 2 * out_len);
+		else if (encoding == 10 || encoding == 13)
+			stepped(&in, &layout, encoding == 13, inputs, out, n, scratch, scratch + 2 * out_len);
 		else if (encoding == 6 && dtype == DTYPE_F64)
 			second_grid64(&in, out, n, scratch, scratch + n);
 		else

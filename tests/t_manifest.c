@@ -197,7 +197,7 @@ static const struct change changes[] = {
 	{.label = "3.1.row", .number = 0, .expect = C},
 	{.label = "3.1.row", .number = 8193, .expect = C},
 	{.label = "3.1.encoding", .number = TPD_ENCODING_COUNT, .expect = U},
-	{.label = "3.1.encoding", .number = 13, .expect = U}, /* nobody's */
+	{.label = "3.1.encoding", .number = 77, .expect = U}, /* nobody's */
 	{.label = "3.1.stored", .number = 3001, .expect = C},
 	{.label = "3.1.stored", .number = UINT64_MAX - 1000, .expect = C},
 	{.label = "0.0.stored", .number = 8, .expect = C},

@@ -278,7 +278,7 @@ static const struct change changes[] = {
 	{ENTRY(0) + 4, 3, 0xffffff, TPD_CORRUPT},
 	{ENTRY(0) + 4, 3, (1u << 22) + 1, TPD_CORRUPT},
 	{ENTRY(1) + 7, 1, TPD_ENCODING_COUNT, TPD_UNSUPPORTED},
-	{ENTRY(1) + 7, 1, 13, TPD_UNSUPPORTED}, /* nobody's */
+	{ENTRY(1) + 7, 1, 77, TPD_UNSUPPORTED}, /* nobody's */
 	{ENTRY(1) + 7, 1, 0x80, TPD_UNSUPPORTED},
 	{ENTRY(0) + 12, 1, 0, TPD_CORRUPT}, /* payload's digest */
 	{TRAILER, 8, INDEX_AT - 32, TPD_CORRUPT},

@@ -28,6 +28,12 @@ struct tpd_class_rule {
 	const float *v1, *v2;   /* likewise; only for TPD_BY_INNOVATION */
 };
 
+/* Where symbols say that something changed: room for n + 8. Returns how many. */
+size_t tpd_class_places(const uint8_t *symbols, size_t n, uint32_t *places);
+/* rule->decay and rule->noise, from what changed; the rest of the rule, and given->rests, are there. Rounds as it finds the mode. */
+void tpd_class_innovation(enum tpd_dtype dtype, const uint8_t *p, const uint32_t *places, size_t changes, const struct tpd_class_given *given,
+			  struct tpd_class_rule *rule);
+
 /* --- tables --- */
 
 #define TPD_TABLE_FREQUENCIES 254u

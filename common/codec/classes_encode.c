@@ -272,7 +272,8 @@ static void choose_levels(struct work *work)
  * From v2 / v1 as BF16: what nearly none is below is how much v decays. Then, from elements with small ulps, how far they were from
  * where they were expected, for what share of v was new.
  */
-static void choose_innovation(const struct work *work, const struct tpd_class_given *given, struct tpd_class_rule *rule)
+void tpd_class_innovation(enum tpd_dtype dtype, const uint8_t *p, const uint32_t *places, size_t changes, const struct tpd_class_given *given,
+			  struct tpd_class_rule *rule)
 {
 	enum { SHIFT = 16, FIRST = 0x3e800000 >> SHIFT, RATIOS = (0x3f800000 >> SHIFT) - FIRST }; /* 1/4 .. 1 */
 	const unsigned most = rule->base + BELOW_T;
@@ -280,8 +281,8 @@ static void choose_innovation(const struct work *work, const struct tpd_class_gi
 	double off = 0, shares = 0;
 	unsigned at = 0;
 
-	for (size_t i = 0; i < work->changes; i++) {
-		float before = rule->v1[work->places[i]], after = rule->v2[work->places[i]], ratio = before > 0 && after > 0 ? after / before : 0;
+	for (size_t i = 0; i < changes; i++) {
+		float before = rule->v1[places[i]], after = rule->v2[places[i]], ratio = before > 0 && after > 0 ? after / before : 0;
 		int32_t place = (int32_t)(bits_of(ratio) >> SHIFT) - FIRST;
 
 		if (!(ratio > 0))
@@ -292,12 +293,12 @@ static void choose_innovation(const struct work *work, const struct tpd_class_gi
 	while (at < RATIOS && (below += ratios[at]) * DECAY_RANK < live)
 		at++;
 	rule->decay = float_of((uint32_t)(FIRST + at) << SHIFT);
-	for (size_t i = 0; i < work->changes; i++) {
-		size_t place = work->places[i];
+	for (size_t i = 0; i < changes; i++) {
+		size_t place = places[i];
 		float after = rule->v2[place], whole = after > 0 ? after : 1, part = rule->decay * rule->v1[place], share = (whole - part) / whole;
 		double rest = (double)given->rests[place];
 
-		if (exponent_of(work->dtype, work->p, place) > most || !(after > 0 && share > 0 && rest * rest < FAR))
+		if (exponent_of(dtype, p, place) > most || !(after > 0 && share > 0 && rest * rest < FAR))
 			continue;
 		off += rest * rest;
 		shares += (double)share;
@@ -309,7 +310,7 @@ static void choose_innovation(const struct work *work, const struct tpd_class_gi
 /* --- the stream --- */
 
 /* Where symbols say that something changed. */
-static size_t find_places(const uint8_t *symbols, size_t n, uint32_t *places)
+size_t tpd_class_places(const uint8_t *symbols, size_t n, uint32_t *places)
 {
 	const uint64_t all_equal = UINT64_C(0x0101010101010101) * TPD_SYMBOL_EQUAL;
 	size_t count = 0, i = 0;
@@ -365,7 +366,7 @@ static void choose_rule(struct work *work, const struct tpd_class_given *given, 
 	if (!given || !given->v1 || !given->v2)
 		return;
 	rule.by = TPD_BY_INNOVATION;
-	choose_innovation(work, given, &rule);
+	tpd_class_innovation(work->dtype, work->p, work->places, work->changes, given, &rule);
 	other->rule = rule;
 	work->codec->kernels->class_keys(work->dtype, &rule, work->p, work->pieces, work->keys);
 	make_classes(work, other);
@@ -462,7 +463,7 @@ enum tpd_status tpd_class_symbols_encode(struct tpd_codec *codec, enum tpd_dtype
 	if (status != TPD_OK)
 		return status;
 	attempts = (struct attempt *)(void *)codec->tables.data;
-	work.changes = find_places(symbols, n, work.places);
+	work.changes = tpd_class_places(symbols, n, work.places);
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
 	choose_rule(&work, given, t > BELOW_T ? t - BELOW_T : 0, &attempts[0], &attempts[1]);

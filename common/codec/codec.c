@@ -44,6 +44,7 @@ bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
 	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_SCALED ||
+	       encoding == TPD_ENCODING_CONTEXT ||
 	       tpd_encoding_needs_inputs(encoding) || encoding == TPD_ENCODING_ROWS_REF || encoding == TPD_ENCODING_INTEGERS_REF;
 }
 
@@ -54,12 +55,18 @@ bool tpd_encoding_needs_inputs(enum tpd_encoding encoding)
 
 bool tpd_encoding_takes_inputs(enum tpd_encoding encoding)
 {
-	return encoding == TPD_ENCODING_SCALED || encoding == TPD_ENCODING_SCALED_ALONE || tpd_encoding_needs_inputs(encoding);
+	return encoding == TPD_ENCODING_SCALED || encoding == TPD_ENCODING_SCALED_ALONE || encoding == TPD_ENCODING_CONTEXT ||
+	       tpd_encoding_needs_inputs(encoding);
 }
 
 bool tpd_encoding_has_classes(enum tpd_encoding encoding)
 {
-	return encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_STEPPED;
+	return encoding == TPD_ENCODING_CLASSES || tpd_encoding_has_steps(encoding);
+}
+
+bool tpd_encoding_has_steps(enum tpd_encoding encoding)
+{
+	return encoding == TPD_ENCODING_STEPPED || encoding == TPD_ENCODING_CONTEXT;
 }
 
 /* Is it coded by row pieces? */
@@ -81,7 +88,7 @@ bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype)
 		return tpd_dtype_width(dtype) == 1 && dtype != TPD_DTYPE_BYTES;
 	if (encoding == TPD_ENCODING_PREDICTED)
 		return dtype == TPD_DTYPE_F32;
-	if (encoding == TPD_ENCODING_STEPPED)
+	if (tpd_encoding_has_steps(encoding))
 		return dtype == TPD_DTYPE_BF16 || dtype == TPD_DTYPE_F16;
 	if (encoding == TPD_ENCODING_SCALED || encoding == TPD_ENCODING_SCALED_ALONE)
 		return dtype == TPD_DTYPE_F32 || dtype == TPD_DTYPE_BF16;
@@ -274,7 +281,7 @@ static enum tpd_encoding without_inputs(enum tpd_encoding encoding)
 {
 	if (encoding == TPD_ENCODING_SCALED_ALONE)
 		return TPD_ENCODING_PLANES;
-	return encoding == TPD_ENCODING_STEPPED ? TPD_ENCODING_CLASSES : TPD_ENCODING_GRID;
+	return tpd_encoding_has_steps(encoding) ? TPD_ENCODING_CLASSES : TPD_ENCODING_GRID;
 }
 
 enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk,
@@ -297,8 +304,10 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	}
 	if (tpd_encoding_needs_reference(use.encoding) && (!chunk->p || chunk->ref_len == 0))
 		use.encoding = alone(use.encoding);
-	if (use.encoding == TPD_ENCODING_STEPPED)
+	if (tpd_encoding_has_steps(use.encoding))
 		use.terms = (uint8_t)tpd_step_terms(use.terms);
+	if (use.encoding == TPD_ENCODING_CONTEXT && !tpd_terms_have(use.terms, chunk->inputs))
+		use.terms = 0;
 	if (tpd_encoding_takes_inputs(use.encoding) &&
 	    ((tpd_encoding_needs_inputs(use.encoding) && use.terms == 0) || !tpd_terms_have(use.terms, chunk->inputs)))
 		use.encoding = without_inputs(use.encoding);
@@ -398,11 +407,11 @@ enum tpd_status tpd_decode_chunk_with(struct tpd_codec *codec, enum tpd_encoding
 		if (status != TPD_OK)
 			return status;
 	}
-	if (encoding == TPD_ENCODING_STEPPED) {
-		status = tpd_step_decode(codec, dtype, &rd, p, references->inputs, out_len / tpd_dtype_width(dtype), &steps, err);
+	if (tpd_encoding_has_steps(encoding)) {
+		status = tpd_step_decode(codec, encoding, dtype, &rd, p, references->inputs, out_len / tpd_dtype_width(dtype), &steps, err);
 		if (status != TPD_OK)
 			return status;
 	}
-	return tpd_decode_grid(codec, encoding, dtype, &rd, p, encoding == TPD_ENCODING_STEPPED ? &steps : NULL,
+	return tpd_decode_grid(codec, encoding, dtype, &rd, p, tpd_encoding_has_steps(encoding) ? &steps : NULL,
 			       encoding == TPD_ENCODING_PREDICTED ? &prediction : NULL, out, out_len, err);
 }

@@ -45,6 +45,7 @@
 	X(STEPPED, 10, "stepped") \
 	X(ROWS, 11, "rows") \
 	X(ROWS_REF, 12, "rows-ref") \
+	X(CONTEXT, 13, "context") \
 	X(INTEGERS, 14, "integers") \
 	X(INTEGERS_REF, 15, "integers-ref") \
 	X(SCALED_ALONE, 16, "scaled-alone")
@@ -107,7 +108,7 @@ struct tpd_plan {
 	enum tpd_dtype dtype;
 	uint32_t row;               /* row length in elements, 1..TPD_ROW_MAX */
 	uint8_t grid_bias;          /* T = median exponent + M - grid_bias; 2 or 3 */
-	uint8_t terms;              /* predicted, stepped and scaled only */
+	uint8_t terms;              /* predicted, stepped, context and scaled only */
 	bool low_rank;              /* predicted: look for what rows have in common */
 	bool nibbles;               /* rows, rows-ref: elements are two values of 4 bits */
 	uint8_t form;               /* integers, integers-ref: section 17's */
@@ -124,6 +125,7 @@ struct tpd_sample {
 	const uint8_t *term_sets;        /* with inputs: predictions to try, TPD_TERM_* each */
 	size_t term_set_count;
 	bool try_low_rank;               /* of a prediction: it takes about as long again to find */
+	bool try_context;                /* 16-bit weights that change in few places: each bit by itself, which is slow */
 	bool try_scaled;                 /* it is a moment, or may be like one */
 	uint8_t scaled_terms;            /* of TPD_TERM_SCALE and TPD_TERM_CAME_IN */
 };
@@ -146,7 +148,8 @@ static inline uint32_t tpd_sample_times(enum tpd_dtype dtype)
  * others (16-bit types: or `classes`, or `sparse`), and must save 3 % of it: it makes reading dearer. TPD_TERM_DECAY is not used for
  * 16-bit types (step.h). `scaled`, or `scaled-alone` where p is NULL, must save 1 % of the best, 3 % with inputs. With try_low_rank an F32 tensor of enough
  * rows that could be predicted is, whatever that saves: a sample has no rows that lie beside each other, and each chunk sees for itself what
- * its rows have in common.
+ * its rows have in common. With try_context a tensor that is `stepped`, `classes` or `sparse`, in at most an eighth of its bytes, becomes
+ * `context` where that saves 1 %, with the same terms.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
 				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,
@@ -167,7 +170,7 @@ struct tpd_chunk {
 	const uint8_t *p;   /* reference, ref_len bytes; NULL: none */
 	size_t ref_len;
 	uint64_t element;   /* number in its storage of the chunk's first element: rows are counted from 0 */
-	const struct tpd_inputs *inputs; /* for `predicted` and `stepped`: those that the plan's terms need, or NULL */
+	const struct tpd_inputs *inputs; /* for `predicted`, `stepped` and `context`: those that the plan's terms need, or NULL */
 };
 
 /*
@@ -186,7 +189,7 @@ enum tpd_status tpd_decode_chunk(struct tpd_codec *codec, enum tpd_encoding enco
 				 const uint8_t *payload, size_t payload_len, const uint8_t *ref, size_t ref_len,
 				 uint8_t *out, size_t out_len, struct tpd_err *err);
 
-/* The same where a chunk may be `predicted` or `stepped`: with what it was predicted from. */
+/* The same where a chunk may be `predicted`, `stepped` or `context`: with what it was predicted from. */
 struct tpd_references {
 	const uint8_t *p;
 	size_t len;

@@ -6,6 +6,7 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "codec/context.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
@@ -75,12 +76,15 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);
 	if (status == TPD_OK)
 		status = tpd_symbols_decode(codec, rd, codec->steps.data, count, err);
-	if (status == TPD_OK && tpd_encoding_has_classes(encoding))
+	if (status == TPD_OK && encoding == TPD_ENCODING_CONTEXT)
+		status = tpd_context_symbols_decode(codec, dtype, count > 0 ? codec->steps.data[0] : 1, rd, p, &steps->given, codec->symbols.data,
+						    &(struct tpd_pieces){first, row, n}, err);
+	else if (status == TPD_OK && tpd_encoding_has_classes(encoding))
 		status = tpd_class_symbols_decode(codec, dtype, rd, p, encoding == TPD_ENCODING_STEPPED ? &steps->given : NULL,
 						  codec->symbols.data, &(struct tpd_pieces){first, row, n}, err);
 	else if (status == TPD_OK)
 		status = tpd_symbols_decode(codec, rd, codec->symbols.data, n, err);
-	if (status == TPD_OK && encoding == TPD_ENCODING_STEPPED)
+	if (status == TPD_OK && tpd_encoding_has_steps(encoding))
 		status = tpd_step_towards(codec, steps, &p, n, err);
 	if (status != TPD_OK)
 		return status;

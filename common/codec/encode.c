@@ -10,6 +10,7 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "codec/context.h"
 #include "codec/grid64.h"
 #include "codec/grid_kernel.h"
 #include "codec/integers.h"
@@ -174,7 +175,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 				      .n = n};
 	const size_t count = tpd_piece_count(&pieces), lanes = piece_lanes(&pieces, count);
 	const size_t fields_max = n * width + TPD_FIELDS_SLACK; /* no element has more than its width */
-	const bool stepped = plan->encoding == TPD_ENCODING_STEPPED;
+	const bool stepped = tpd_encoding_has_steps(plan->encoding);
 	const uint8_t *old = p;
 	struct tpd_steps expected = {0};
 	struct tpd_prediction prediction;
@@ -230,13 +231,20 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	if (status != TPD_OK)
 		return status;
 	out += part;
-	if (tpd_encoding_has_classes(plan->encoding))
+	if (plan->encoding == TPD_ENCODING_CONTEXT)
+		status = tpd_context_symbols_encode(codec, plan->dtype, count > 0 ? codec->steps.data[0] : 1, old, &expected.given,
+						    codec->symbols.data, &pieces, out, &part, err);
+	else if (tpd_encoding_has_classes(plan->encoding))
 		status = tpd_class_symbols_encode(codec, plan->dtype, count > 0 ? codec->steps.data[0] : 1, old,
 						  stepped ? &expected.given : NULL, codec->symbols.data, &pieces, out, &part, err);
 	else
 		status = tpd_symbols_encode(codec, codec->symbols.data, n, out, &part, err);
 	if (status != TPD_OK)
 		return status;
+	if (part == SIZE_MAX) { /* given up */
+		*out_len = SIZE_MAX;
+		return TPD_OK;
+	}
 	out += part;
 	out = tpd_fields_write(out, fields);
 	memcpy(out, chunk->x + n * width, left);
@@ -282,6 +290,7 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 	case TPD_ENCODING_CLASSES:
 	case TPD_ENCODING_PREDICTED:
 	case TPD_ENCODING_STEPPED:
+	case TPD_ENCODING_CONTEXT:
 		return encode_grid(codec, plan, chunk, p, force_t, out_len, err);
 	case TPD_ENCODING_ROWS:
 	case TPD_ENCODING_ROWS_REF:

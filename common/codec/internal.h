@@ -152,9 +152,12 @@ static inline size_t tpd_piece_start(const struct tpd_pieces *pieces, size_t i)
 #define TPD_CLASSES_MAX 64u
 enum { TPD_BY_LEVEL = 0, TPD_BY_STEP = 1, TPD_BY_INNOVATION = 2 }; /* how they are told */
 
-/* Beside the reference: steps that are expected, an element each, and v1 and v2, or NULL; and for encoding what steps left over. */
+/*
+ * Beside the reference: steps that are expected, an element each, and v1 and v2, or NULL; for `context` zeros, and m1 / sqrt(v1) and
+ * m2 / sqrt(v2), or NULL; and for encoding what steps left over.
+ */
 struct tpd_class_given {
-	const float *steps, *v1, *v2, *rests;
+	const float *steps, *v1, *v2, *zeros, *before, *now, *rests;
 };
 
 /* Bytes of C(n) at most: levels, header and tables, words, states. */
@@ -198,6 +201,8 @@ unsigned tpd_element_width(enum tpd_encoding encoding, enum tpd_dtype dtype);
 bool tpd_planes_may_rotate(enum tpd_dtype dtype);
 /* `grid` whose symbols are coded by classes, with one T a chunk? */
 bool tpd_encoding_has_classes(enum tpd_encoding encoding);
+/* ... whose elements are told from an expected step? */
+bool tpd_encoding_has_steps(enum tpd_encoding encoding);
 /* May this type be coded so at all? */
 bool tpd_encoding_allows(enum tpd_encoding encoding, enum tpd_dtype dtype);
 
@@ -217,7 +222,7 @@ enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype,
 				  size_t len, struct tpd_err *err);
 enum tpd_status tpd_decode_sparse(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
 				  uint8_t *out, size_t len, struct tpd_err *err);
-/* `grid`, `classes`, or what is left of `predicted` and `stepped`: with what was read of it, the others NULL. */
+/* `grid`, `classes`, or what is left of `predicted`, `stepped` and `context`: with what was read of it, the others NULL. */
 struct tpd_prediction;
 struct tpd_steps;
 enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,

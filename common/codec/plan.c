@@ -27,6 +27,8 @@
 #define GUESS_PERCENT 98u /* a type's byte planes must cost less than this share of what plain bytes cost */
 #define PREDICTED_PERCENT 97u /* of what `grid` takes: less than that it must be */
 #define SCALED_PERCENT 99u    /* of what the best takes: likewise, without inputs */
+#define CONTEXT_PERCENT 99u   /* of what `stepped`, `classes` or `sparse` take */
+#define CONTEXT_PART 8u       /* of the elements' bytes that these may take: what changes more would be slow, and gains little */
 #define FLOAT_SPREAD 64u  /* exponents; see looks_float() */
 
 /* Not larger than raw.  Without sample->p, encodings that need a reference are left out. */
@@ -249,6 +251,27 @@ static enum tpd_status try_scaled(struct tpd_codec *codec, uint32_t row, const s
 	return status;
 }
 
+/* Where few 16-bit weights change, whatever tells them so far. */
+static enum tpd_status try_context(struct tpd_codec *codec, uint32_t row, const struct tpd_sample *sample, struct tpd_plan *in_out_plan,
+				   uint64_t *in_out_bytes, struct tpd_err *err)
+{
+	struct tpd_plan plan = *in_out_plan;
+	uint64_t bytes = 0;
+	enum tpd_status status;
+
+	if ((plan.encoding != TPD_ENCODING_STEPPED && plan.encoding != TPD_ENCODING_CLASSES && plan.encoding != TPD_ENCODING_SPARSE) ||
+	    !tpd_encoding_allows(TPD_ENCODING_CONTEXT, plan.dtype) || *in_out_bytes > sample->len / CONTEXT_PART)
+		return TPD_OK;
+	plan.encoding = TPD_ENCODING_CONTEXT;
+	plan.row = row;
+	status = try_plan(codec, &plan, sample, &bytes, err);
+	if (status != TPD_OK || bytes * 100 > *in_out_bytes * CONTEXT_PERCENT)
+		return status;
+	*in_out_bytes = bytes;
+	in_out_plan->encoding = plan.encoding;
+	return TPD_OK;
+}
+
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row,
 				const struct tpd_sample *sample, struct tpd_plan *out_plan, uint64_t *out_bytes,
 				uint64_t *out_bytes_alone, struct tpd_err *err)
@@ -299,6 +322,8 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		return status;
 	if (sample->inputs && sample->p)
 		status = try_predictions(codec, &best, best_part, plan.row, sample, &best, &best_bytes, err);
+	if (status == TPD_OK && sample->try_context && sample->p)
+		status = try_context(codec, plan.row, sample, &best, &best_bytes, err);
 	if (status == TPD_OK && sample->try_scaled && tpd_encoding_allows(TPD_ENCODING_SCALED, dtype))
 		status = try_scaled(codec, plan.row, sample, &best, &best_bytes, err);
 	if (status != TPD_OK)

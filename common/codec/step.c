@@ -84,7 +84,8 @@ static void apply(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned terms,
 	memset(zero, 0, n * sizeof(*zero));
 	codec->kernels->predict_apply(zero, arrays, coefficients, n, step); /* 0 where it is not finite */
 	codec->kernels->step_target(dtype, room(codec, ROOM_W1, n), step, p, n, codec->predicted.data);
-	*out = (struct tpd_steps){.steps = step, .predicted = codec->predicted.data, .given = {.steps = step}};
+	*out = (struct tpd_steps){.steps = step, .predicted = codec->predicted.data,
+				  .given = {.steps = step, .zeros = zero, .before = arrays[2], .now = arrays[3]}};
 	if ((terms & MOMENTS) == MOMENTS) {
 		out->given.v1 = room(codec, ROOM_V1, n);
 		out->given.v2 = room(codec, ROOM_V2, n);
@@ -138,7 +139,6 @@ static void fit(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *x,
 	codec->kernels->predict_products(fitted, count + 1, n, sums);
 	tpd_normal_unpack(sums, count, &normal);
 	tpd_normal_solve(&normal, count, c);
-	memset(coefficients, 0, TERMS * sizeof(*coefficients));
 	for (unsigned k = 0; k < count; k++)
 		coefficients[used[k]] = tpd_coefficient(c[k]);
 }
@@ -159,7 +159,7 @@ enum tpd_status tpd_step_encode(struct tpd_codec *codec, const struct tpd_plan *
 {
 	const unsigned terms = tpd_step_terms(plan->terms);
 	const float *arrays[TERMS];
-	float coefficients[TERMS];
+	float coefficients[TERMS] = {0};
 	uint8_t *begin = out;
 	fenv_t caller;
 	enum tpd_status status;
@@ -168,7 +168,8 @@ enum tpd_status tpd_step_encode(struct tpd_codec *codec, const struct tpd_plan *
 	fesetenv(FE_DFL_ENV);
 	status = make_terms(codec, plan->dtype, terms, p, chunk->inputs, n, arrays, err);
 	if (status == TPD_OK) {
-		fit(codec, plan->dtype, chunk->x, p, arrays, n, t > FINE ? t - FINE : 0, coefficients);
+		if (terms != 0)
+			fit(codec, plan->dtype, chunk->x, p, arrays, n, t > FINE ? t - FINE : 0, coefficients);
 		apply(codec, plan->dtype, terms, p, arrays, coefficients, n, steps);
 		steps->given.rests = find_rests(codec, plan->dtype, chunk->x, n);
 		*out++ = (uint8_t)terms;
@@ -184,8 +185,8 @@ enum tpd_status tpd_step_encode(struct tpd_codec *codec, const struct tpd_plan *
 	return status;
 }
 
-enum tpd_status tpd_step_decode(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
-				const struct tpd_inputs *inputs, size_t n, struct tpd_steps *steps, struct tpd_err *err)
+enum tpd_status tpd_step_decode(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,
+				const uint8_t *p, const struct tpd_inputs *inputs, size_t n, struct tpd_steps *steps, struct tpd_err *err)
 {
 	unsigned terms = tpd_rd_u8(rd);
 	const float *arrays[TERMS];
@@ -193,14 +194,14 @@ enum tpd_status tpd_step_decode(struct tpd_codec *codec, enum tpd_dtype dtype, s
 	fenv_t caller;
 	enum tpd_status status;
 
-	if (!tpd_rd_ok(rd) || terms == 0 || terms >= 1u << TERMS)
-		return tpd_fail(err, TPD_CORRUPT, "stepped: bad terms");
+	if (!tpd_rd_ok(rd) || (terms == 0 && encoding == TPD_ENCODING_STEPPED) || terms >= 1u << TERMS)
+		return tpd_fail(err, TPD_CORRUPT, "%s: bad terms", tpd_encoding_name(encoding));
 	if (!tpd_terms_have(terms, inputs) || (terms & TPD_STEP_TERM_JUMP && (terms & MOMENTS) != MOMENTS))
-		return tpd_fail(err, TPD_CORRUPT, "stepped: it needs what there is not");
+		return tpd_fail(err, TPD_CORRUPT, "%s: it needs what there is not", tpd_encoding_name(encoding));
 	for (unsigned k = 0; k < TERMS; k++)
 		coefficients[k] = terms >> k & 1 ? float_of((uint32_t)tpd_rd_u16(rd) << 16) : 0;
 	if (!tpd_rd_ok(rd))
-		return tpd_fail(err, TPD_CORRUPT, "stepped: ends inside its coefficients");
+		return tpd_fail(err, TPD_CORRUPT, "%s: ends inside its coefficients", tpd_encoding_name(encoding));
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
 	status = make_terms(codec, dtype, terms, p, inputs, n, arrays, err);

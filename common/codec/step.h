@@ -31,8 +31,9 @@ unsigned tpd_step_terms(unsigned terms);
  */
 enum tpd_status tpd_step_encode(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_chunk *chunk, const uint8_t *p,
 				size_t n, unsigned t, uint8_t *out, size_t *out_len, struct tpd_steps *steps, struct tpd_err *err);
-enum tpd_status tpd_step_decode(struct tpd_codec *codec, enum tpd_dtype dtype, struct tpd_rd *rd, const uint8_t *p,
-				const struct tpd_inputs *inputs, size_t n, struct tpd_steps *steps, struct tpd_err *err);
+/* `context` may have no terms. */
+enum tpd_status tpd_step_decode(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,
+				const uint8_t *p, const struct tpd_inputs *inputs, size_t n, struct tpd_steps *steps, struct tpd_err *err);
 
 /* From the reference *p to what each element is coded against, when it is known which are equal to it; in codec->towards. */
 enum tpd_status tpd_step_away(struct tpd_codec *codec, const struct tpd_steps *steps, const uint8_t *x, const uint8_t **p, size_t n,

@@ -188,6 +188,7 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 	/* Alone it depends on nothing. */
 	sample.try_scaled = work->may_be_scaled && (!sample.p || job->options->depend != TPD_DEPEND_NONE);
 	sample.try_low_rank = job->options->effort == TPD_EFFORT_MAX;
+	sample.try_context = job->options->effort == TPD_EFFORT_MAX && !work->may_be_scaled;
 	if (work->predictor.terms) {
 		for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
 			inputs.of[i] = (struct tpd_bytes){work->sample_inputs[i],

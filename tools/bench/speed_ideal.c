@@ -223,12 +223,25 @@ static enum tpd_status classes(struct tpd_codec *codec, enum tpd_dtype dtype, st
 	return TPD_OK;
 }
 
-/* What stands before the grid of `stepped`: the number of terms, and coefficients. */
+/* The chances of its bits are what there is to know: what the coder took of them is their -log2 but for some bytes. */
+static enum tpd_status context(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, uint8_t *symbols, double *bits, struct tpd_err *err)
+{
+	struct tpd_pieces pieces;
+	enum tpd_status status;
+
+	if (!read_pieces(rd, n, &pieces))
+		return tpd_fail(err, TPD_CORRUPT, "context: a payload of ours cannot be read");
+	status = read_symbols(codec, rd, symbols, tpd_piece_count(&pieces), bits, err);
+	*bits += BITS_A_BYTE * (double)tpd_rd_left(rd);
+	return status;
+}
+
+/* What stands before the grid of `stepped` and `context`: the number of terms, and coefficients. */
 static enum tpd_status steps_of(struct speed_job *job, const struct speed_chunk *chunk, enum tpd_dtype dtype, struct tpd_rd *rd,
 				const uint8_t *p, size_t n, struct tpd_steps *out_steps, double *bits, struct tpd_err *err)
 {
 	const size_t before = tpd_rd_left(rd);
-	enum tpd_status status = tpd_step_decode(job->codec, dtype, rd, p, chunk->in.inputs, n, out_steps, err);
+	enum tpd_status status = tpd_step_decode(job->codec, chunk->encoding, dtype, rd, p, chunk->in.inputs, n, out_steps, err);
 
 	*bits += BITS_A_BYTE * (double)(before - tpd_rd_left(rd));
 	return status;
@@ -451,6 +464,13 @@ static enum tpd_status ideal_of(struct speed_job *job, struct speed_chunk *chunk
 			status = steps_of(job, chunk, dtype, &rd, p, n, &steps, &bits, err);
 		if (!status)
 			status = classes(job->codec, dtype, &rd, p, &steps, n, symbols, &bits, err);
+		break;
+	case TPD_ENCODING_CONTEXT:
+		status = tpd_padded_reference(job->codec, chunk->in.p, chunk->in.ref_len, chunk->in.len, &p, err);
+		if (!status)
+			status = steps_of(job, chunk, dtype, &rd, p, n, &steps, &bits, err);
+		if (!status)
+			status = context(job->codec, &rd, n, symbols, &bits, err);
 		break;
 	case TPD_ENCODING_SCALED:
 	case TPD_ENCODING_SCALED_ALONE:
