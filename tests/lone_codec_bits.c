@@ -485,6 +485,7 @@ static void choose(uint32_t number, const struct test_case *test)
 		if (k >= 2 && from.data)
 			inputs.of[k - 2] = (struct tpd_bytes){parts[k], stretch * stretches * each};
 	}
+	sample.try_context = number % 2;
 	if (test->chunk.inputs) {
 		for (unsigned terms = 1; terms < TERM_SETS; terms++)
 			sets[sample.term_set_count++] = (uint8_t)terms;
