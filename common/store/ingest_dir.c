@@ -62,7 +62,7 @@ static enum tpd_status write_begin(const struct tpd_run_lock *lock, uint64_t ste
 				   const struct tpd_begin *begin, struct tpd_err *err)
 {
 	struct tpd_buf out = {0};
-	uint8_t digest[TPD_XXH_LEN];
+	uint8_t check[BEGIN_CHECK];
 	enum tpd_status status;
 
 	tpd_buf_put(&out, BEGIN_MAGIC, 8);
@@ -74,8 +74,8 @@ static enum tpd_status write_begin(const struct tpd_run_lock *lock, uint64_t ste
 	tpd_buf_varint(&out, TPD_CODEC_VERSION);
 	status = tpd_buf_status(&out, err);
 	if (!status) {
-		tpd_xxh128(out.data, out.len, digest);
-		tpd_buf_put(&out, digest, BEGIN_CHECK);
+		tpd_xxh128_first(out.data, out.len, check, sizeof(check));
+		tpd_buf_put(&out, check, sizeof(check));
 		status = tpd_buf_status(&out, err);
 	}
 	if (!status)
@@ -102,15 +102,15 @@ static bool take_reference(struct tpd_rd *rd, bool *out_has, struct tpd_id *out_
 static bool parse_begin(const uint8_t *data, size_t len, const char *run, uint64_t step, struct tpd_begin *out)
 {
 	struct tpd_begin begin = {0};
-	uint8_t digest[TPD_XXH_LEN];
+	uint8_t check[BEGIN_CHECK];
 	struct tpd_rd rd;
 	bool same;
 	char *name;
 
 	if (len < 8 + BEGIN_CHECK || memcmp(data, BEGIN_MAGIC, 8) != 0)
 		return false;
-	tpd_xxh128(data, len - BEGIN_CHECK, digest);
-	if (memcmp(digest, data + len - BEGIN_CHECK, BEGIN_CHECK) != 0)
+	tpd_xxh128_first(data, len - BEGIN_CHECK, check, sizeof(check));
+	if (memcmp(check, data + len - BEGIN_CHECK, sizeof(check)) != 0)
 		return false;
 	rd = tpd_rd_make(data + 8, len - 8 - BEGIN_CHECK);
 	name = tpd_rd_str(&rd, BEGIN_MAX);

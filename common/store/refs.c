@@ -55,14 +55,14 @@ static enum tpd_status cut_tail(struct tpd_run_lock *lock, struct tpd_err *err)
 void tpd_refs_put_record(struct tpd_buf *out, enum tpd_refs_type type, const struct tpd_buf *body)
 {
 	size_t begin = out->len;
-	uint8_t digest[TPD_XXH_LEN];
+	uint8_t check[CHECK_LEN];
 
 	tpd_buf_u32(out, (uint32_t)body->len + 1);
 	tpd_buf_u8(out, (uint8_t)type);
 	tpd_buf_put(out, body->data, body->len);
 	if (!out->failed)
-		tpd_xxh128(out->data + begin, out->len - begin, digest);
-	tpd_buf_put(out, digest, CHECK_LEN);
+		tpd_xxh128_first(out->data + begin, out->len - begin, check, sizeof(check));
+	tpd_buf_put(out, check, sizeof(check));
 }
 
 enum tpd_status tpd_refs_append(struct tpd_run_lock *lock, enum tpd_refs_type type, const struct tpd_buf *body,

@@ -98,7 +98,7 @@ struct record {
 /* Does a whole and valid record begin here? */
 static bool take_record(const uint8_t *data, size_t left, struct record *out)
 {
-	uint8_t digest[TPD_XXH_LEN];
+	uint8_t check[CHECK_LEN];
 	uint32_t n;
 
 	if (left < 4)
@@ -106,8 +106,8 @@ static bool take_record(const uint8_t *data, size_t left, struct record *out)
 	n = tpd_get_u32(data);
 	if (n < 1 || n > TPD_REFS_MAX_RECORD || left - 4 < (size_t)n + CHECK_LEN)
 		return false;
-	tpd_xxh128(data, 4 + (size_t)n, digest);
-	if (memcmp(digest, data + 4 + n, CHECK_LEN) != 0)
+	tpd_xxh128_first(data, 4 + (size_t)n, check, sizeof(check));
+	if (memcmp(check, data + 4 + n, sizeof(check)) != 0)
 		return false;
 	*out = (struct record){.type = data[4], .body = data + 5, .len = n - 1, .size = 4 + (size_t)n + CHECK_LEN};
 	return true;

@@ -60,6 +60,11 @@ static enum tpd_status lost_format(const struct tpd_store *store, struct tpd_err
 			"'tpd-store %u' and 'id ' with 32 digits of 0-9a-f", store->path, TPD_STORE_VERSION);
 }
 
+static enum tpd_status no_store(const struct tpd_store *store, struct tpd_err *err)
+{
+	return has_objects(store) ? lost_format(store, err) : tpd_fail(err, TPD_NOT_FOUND, "'%s' is not a tpded store", store->path);
+}
+
 /* --- making one --- */
 
 /* May this directory become a store? Only what is left of an earlier try, and of mkfs, may be there. */
@@ -127,7 +132,7 @@ static enum tpd_status check_format(const struct tpd_store *store, const char *t
 	uint64_t number;
 
 	if (len < word || memcmp(text, FORMAT_WORD, word) != 0)
-		return has_objects(store) ? lost_format(store, err) : tpd_fail(err, TPD_NOT_FOUND, "'%s' is not a tpded store", store->path);
+		return no_store(store, err);
 	text += word;
 	len -= word;
 	digits = strspn(text, "0123456789");
@@ -160,7 +165,7 @@ static enum tpd_status read_format(const struct tpd_store *store, bool create, s
 		status = tpd_io_read_file(store->io, store->dir, "format", FORMAT_MAX, &text, &len, err);
 	}
 	if (status == TPD_NOT_FOUND || status == TPD_LIMIT)
-		return has_objects(store) ? lost_format(store, err) : tpd_fail(err, TPD_NOT_FOUND, "'%s' is not a tpded store", store->path);
+		return no_store(store, err);
 	if (status)
 		return tpd_store_fault(store, status, err);
 	return check_format(store, (char *)text, len, err);
