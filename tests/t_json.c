@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/random.h"
 
 /* One letter a token: { } [ ] k s n t f 0, then . for the end or ! for an error. */
 static const char *tokens(const char *text, size_t len)
@@ -233,7 +234,7 @@ START_TEST(doubles_read_back_equal)
 	for (int i = 0; i < 2000; i++) {
 		double v;
 
-		state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+		tpd_random_next(&state);
 		memcpy(&v, &state, sizeof v);
 		if (isfinite(v))
 			double_is(v, NULL);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/random.h"
 #include "codec/codec.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
@@ -26,10 +27,7 @@ static struct tpd_codec *codec;
 
 static uint64_t rnd(uint64_t below)
 {
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return (seed >> 11) % below;
+	return (tpd_random_next(&seed) >> 11) % below;
 }
 
 /* About normal, with the variance 1. */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "base/random.h"
 #include "codec/internal.h"
 #include "second_decoder.h"
 
@@ -38,10 +39,7 @@ static uint64_t seed;
 
 static uint64_t any(void)
 {
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed * 0x2545f4914f6cdd1dull;
+	return tpd_random_next(&seed) * 0x2545f4914f6cdd1dull;
 }
 
 /* A number below n. */
