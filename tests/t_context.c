@@ -291,7 +291,7 @@ START_TEST(planning)
 {
 	static const uint8_t sets[] = {TPD_TERM_BEFORE | TPD_TERM_NOW};
 	struct training *t = malloc(sizeof(*t));
-	struct tpd_sample sample = {.len = 2 * TPD_SAMPLE_ELEMENTS, .stretch = 2 * TPD_SAMPLE_ELEMENTS, .term_sets = sets, .term_set_count = 1};
+	struct tpd_sample sample;
 	uint64_t stepped, bytes, alone;
 	struct tpd_inputs inputs;
 	struct tpd_plan plan;
@@ -299,8 +299,7 @@ START_TEST(planning)
 	ck_assert_ptr_nonnull(t);
 	train(TPD_DTYPE_BF16, t);
 	inputs = inputs_of(t);
-	sample.x = (const uint8_t *)t->x;
-	sample.p = (const uint8_t *)t->p;
+	sample = sample_of(t, sets, TPD_ARRAY_LEN(sets));
 	sample.inputs = &inputs;
 	ck_assert_int_eq(tpd_plan_choose(codec, TPD_DTYPE_BF16, 512, &sample, &plan, &stepped, &alone, NULL), TPD_OK);
 	ck_assert_int_ne(plan.encoding, TPD_ENCODING_CONTEXT); /* it is to be asked for */

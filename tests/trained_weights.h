@@ -69,4 +69,11 @@ static inline struct tpd_inputs inputs_of(const struct training *t)
 					  [TPD_INPUT_V2] = {(const uint8_t *)t->v2, 4 * N}}};
 }
 
+/* Of all of it, for a plan, with one of these sets of terms; inputs stay NULL. */
+static inline struct tpd_sample sample_of(const struct training *t, const uint8_t *term_sets, size_t count)
+{
+	return (struct tpd_sample){.x = (const uint8_t *)t->x, .p = (const uint8_t *)t->p, .len = 2 * TPD_SAMPLE_ELEMENTS,
+				   .stretch = 2 * TPD_SAMPLE_ELEMENTS, .term_sets = term_sets, .term_set_count = count};
+}
+
 #endif

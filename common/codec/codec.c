@@ -44,8 +44,8 @@ bool tpd_encoding_needs_reference(enum tpd_encoding encoding)
 {
 	return encoding == TPD_ENCODING_COPY || encoding == TPD_ENCODING_ZSTD_REF || encoding == TPD_ENCODING_SPARSE ||
 	       encoding == TPD_ENCODING_GRID || encoding == TPD_ENCODING_CLASSES || encoding == TPD_ENCODING_SCALED ||
-	       encoding == TPD_ENCODING_CONTEXT ||
-	       tpd_encoding_needs_inputs(encoding) || encoding == TPD_ENCODING_ROWS_REF || encoding == TPD_ENCODING_INTEGERS_REF;
+	       encoding == TPD_ENCODING_CONTEXT || encoding == TPD_ENCODING_ROWS_REF || encoding == TPD_ENCODING_INTEGERS_REF ||
+	       tpd_encoding_needs_inputs(encoding);
 }
 
 bool tpd_encoding_needs_inputs(enum tpd_encoding encoding)

@@ -98,8 +98,7 @@ struct ground {
 	const uint8_t *p;
 	size_t n, row;
 	int32_t t_ulp;          /* the exponent field, in F32, of a unit of T */
-	float decay, noise;
-	unsigned base;
+	struct tpd_class_rule rule;
 	uint8_t lows[16];       /* of each exponent: the smallest reach of what changed */
 	uint16_t *keys;         /* exponent, reach */
 	uint8_t *magnitudes;    /* of what is coded */
@@ -148,10 +147,10 @@ static void find_place(const struct ground *ground, struct context_model *model,
 	int32_t both_size, noise;
 
 	if (given->v2 && given->v2[i] > 0) {
-		share = (given->v2[i] - ground->decay * given->v1[i]) / given->v2[i];
+		share = (given->v2[i] - ground->rule.decay * given->v1[i]) / given->v2[i];
 		share = share > 0 ? share : 0;
 	}
-	square = ground->noise * ground->noise * share;
+	square = ground->rule.noise * ground->rule.noise * share;
 	part = whole(sqrtf(share) * 16, 15);
 	noise = halves(square) + ROOT_OF_SQUARE;
 	step_size = (uint32_t)between(quarters(step) - 4 * ulp + 20, 47);
@@ -269,6 +268,13 @@ TPD_INLINE bool code_symbols(const struct ground *ground, struct context_model *
 
 /* --- both directions --- */
 
+static struct ground ground_of(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const struct tpd_class_given *given,
+			       const struct tpd_pieces *pieces)
+{
+	return (struct ground){.given = given, .dtype = dtype, .p = p, .n = pieces->n, .row = pieces->row, .t_ulp = ulp_of(dtype, t),
+			       .rule = {.by = TPD_BY_INNOVATION, .steps = given->steps, .v1 = given->v1, .v2 = given->v2}};
+}
+
 /* What the codec's memory has. */
 static enum tpd_status lay_out(struct tpd_codec *codec, size_t n, size_t places, struct ground *ground, struct context_model **out_model,
 			       uint32_t **out_places, struct tpd_err *err)
@@ -288,12 +294,10 @@ static enum tpd_status lay_out(struct tpd_codec *codec, size_t n, size_t places,
 }
 
 /* Exponents and reaches. Without v, reach is the step alone. */
-static void make_keys(const struct tpd_codec *codec, const struct ground *ground, const struct tpd_class_rule *rule,
-		      const struct tpd_pieces *pieces)
+static void make_keys(const struct tpd_codec *codec, const struct ground *ground, const struct tpd_pieces *pieces)
 {
-	struct tpd_class_rule use = *rule;
+	struct tpd_class_rule use = ground->rule;
 
-	use.by = TPD_BY_INNOVATION;
 	if (!use.v1 || !use.v2)
 		use.v1 = use.v2 = ground->given->zeros;
 	codec->kernels->class_keys(ground->dtype, &use, ground->p, pieces, ground->keys);
@@ -319,9 +323,7 @@ enum tpd_status tpd_context_symbols_encode(struct tpd_codec *codec, enum tpd_dty
 					   const struct tpd_class_given *given, const uint8_t *symbols, const struct tpd_pieces *pieces,
 					   uint8_t *out, size_t *out_len, struct tpd_err *err)
 {
-	struct ground ground = {.given = given, .dtype = dtype, .p = p, .n = pieces->n, .row = pieces->row, .base = t > BELOW_T ? t - BELOW_T : 0,
-				.t_ulp = ulp_of(dtype, t)};
-	struct tpd_class_rule rule = {.base = ground.base, .steps = given->steps, .v1 = given->v1, .v2 = given->v2};
+	struct ground ground = ground_of(dtype, t, p, given, pieces);
 	struct coder coder = {.high = UINT32_MAX, .out_end = out + TPD_CONTEXT_SYMBOLS_BOUND(pieces->n)};
 	struct context_model *model;
 	uint32_t *places;
@@ -333,18 +335,17 @@ enum tpd_status tpd_context_symbols_encode(struct tpd_codec *codec, enum tpd_dty
 
 	if (status != TPD_OK)
 		return status;
+	ground.rule.base = t > BELOW_T ? t - BELOW_T : 0;
 	changes = tpd_class_places(symbols, pieces->n, places);
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
 	if (given->v1 && given->v2)
-		tpd_class_innovation(dtype, p, places, changes, given, &rule);
-	ground.decay = rule.decay;
-	ground.noise = rule.noise;
-	make_keys(codec, &ground, &rule, pieces);
+		tpd_class_innovation(dtype, p, places, changes, given, &ground.rule);
+	make_keys(codec, &ground, pieces);
 	count = find_lows(&ground, places, changes);
-	*out++ = (uint8_t)ground.base;
-	tpd_put_u16(out, (uint16_t)(bits_of(rule.decay) >> 16));
-	tpd_put_u16(out + 2, (uint16_t)(bits_of(rule.noise) >> 16));
+	*out++ = (uint8_t)ground.rule.base;
+	tpd_put_u16(out, (uint16_t)(bits_of(ground.rule.decay) >> 16));
+	tpd_put_u16(out + 2, (uint16_t)(bits_of(ground.rule.noise) >> 16));
 	out += 4;
 	*out++ = (uint8_t)count;
 	memcpy(out, ground.lows, count);
@@ -368,8 +369,7 @@ enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dty
 					   const struct tpd_class_given *given, uint8_t *symbols, const struct tpd_pieces *pieces,
 					   struct tpd_err *err)
 {
-	struct ground ground = {.given = given, .dtype = dtype, .p = p, .n = pieces->n, .row = pieces->row, .t_ulp = ulp_of(dtype, t)};
-	struct tpd_class_rule rule = {.steps = given->steps, .v1 = given->v1, .v2 = given->v2};
+	struct ground ground = ground_of(dtype, t, p, given, pieces);
 	struct context_model *model;
 	uint32_t *places;
 	struct coder coder;
@@ -382,9 +382,9 @@ enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dty
 
 	if (status != TPD_OK)
 		return status;
-	rule.base = ground.base = tpd_rd_u8(rd);
-	rule.decay = ground.decay = float_of((uint32_t)tpd_rd_u16(rd) << 16);
-	rule.noise = ground.noise = float_of((uint32_t)tpd_rd_u16(rd) << 16);
+	ground.rule.base = tpd_rd_u8(rd);
+	ground.rule.decay = float_of((uint32_t)tpd_rd_u16(rd) << 16);
+	ground.rule.noise = float_of((uint32_t)tpd_rd_u16(rd) << 16);
 	count = tpd_rd_u8(rd);
 	if (!tpd_rd_ok(rd) || count > EXPONENTS)
 		return corrupt(err, "bad header");
@@ -401,7 +401,7 @@ enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dty
 	open_coder(&coder, data, len);
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
-	make_keys(codec, &ground, &rule, pieces);
+	make_keys(codec, &ground, pieces);
 	context_open(model);
 	memset(symbols, TPD_SYMBOL_EQUAL, pieces->n);
 	valid = code_symbols(&ground, model, &coder, NULL, symbols, true);

@@ -122,6 +122,9 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 				   size_t *out_len, struct tpd_err *err);
 enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
 				   struct tpd_err *err);
+#define TPD_SYMBOL_NOWHERE 256u
+/* Coder 4: where a symbol around `from` is around `to`; those of no d stay. TPD_SYMBOL_NOWHERE: no byte is that. */
+unsigned tpd_symbol_moved(unsigned symbol, unsigned from, unsigned to);
 /* Coder 4's table of section 9's symbols as one of bytes around `middle`; false: it reaches beyond them. */
 bool tpd_symbols_move_table(const uint16_t from[256], unsigned middle, uint16_t to[256]);
 /* The same where they need not be moved: *out_symbols is `out`, or where they stand raw. */

@@ -7,6 +7,7 @@
 #include "base/dtype.h"
 #include "base/tpd.h"
 #include "codec/grid.h"
+#include "codec/internal.h"
 
 struct tpd_fields_in;
 
@@ -43,6 +44,17 @@ uint8_t *tpd_rans_mixed_put(const uint8_t *symbols, const uint8_t *classes, size
 			    uint8_t *words, uint32_t *states);
 const uint8_t *tpd_rans_mixed_rest(const uint8_t *words, const uint8_t *end, size_t lanes, const uint32_t *tables, uint32_t *states,
 				   const uint8_t *classes, uint8_t *out, size_t i, size_t n);
+/* The next word, where the state is below what states are. false: there is none. */
+static inline bool tpd_rans_refill(uint32_t *state, const uint8_t **words, const uint8_t *end)
+{
+	if (*state >= TPD_RANS_LOW)
+		return true;
+	if (*words == end)
+		return false;
+	*state = *state << 16 | tpd_get_u16(*words);
+	*words += 2;
+	return true;
+}
 /* One symbol of frequency f; returns where the words begin now. */
 uint8_t *tpd_rans_encode_one(uint32_t *state, uint32_t f, uint32_t cum, uint8_t *words);
 /* Symbols i .. n - 1, each word counted; and is the end as it must be? */

@@ -12,8 +12,8 @@
  * A place of more than one slot tells the first slot's symbol and where the next symbol begins: with (index * slots + slots - that) there, the
  * slot's own place in it is added, and what is carried makes the index one larger. The fine table has frequency and place in it at once, of
  * symbols of less than 16 slots; others have 0 there, and are told by the middle or the coarse one. Symbols with all slots in the fine table
- * need no index. Where a coarse place has more than two symbols the middle table must reach, and the fine one where the middle has. Where that is not
- * enough, both are twice as long, which takes a fifth longer; where that is not, or more than 64 indices are needed, there are
+ * need no index. Where a coarse place has more than two symbols the middle table must reach, and the fine one where the middle has. Where
+ * that is not enough, both are twice as long, which takes a fifth longer; where that is not, or more than 64 indices are needed, there are
  * gathers as ever.
  *
  * States are kept as two halves, 32 of each to a register: products of words are all that it takes, and a word that is taken becomes the lower
@@ -175,12 +175,8 @@ static const uint8_t *rans_decode_last(const struct slot_tables *tables, const u
 
 		*state = tables->freq_of[rank] * (*state >> TPD_RANS_BITS) + slot - tables->cum_of[rank];
 		out[i] = tables->symbol_of[rank];
-		if (*state >= TPD_RANS_LOW)
-			continue;
-		if (words == end)
+		if (!tpd_rans_refill(state, &words, end))
 			return NULL;
-		*state = *state << 16 | tpd_get_u16(words);
-		words += 2;
 	}
 	return words;
 }

@@ -34,12 +34,8 @@ static const uint8_t *decode_counted(const uint8_t *words, const uint8_t *end, s
 
 		*state = step_back(*state, entry);
 		out[i] = (uint8_t)entry;
-		if (*state >= TPD_RANS_LOW)
-			continue;
-		if (words == end)
+		if (!tpd_rans_refill(state, &words, end))
 			return NULL;
-		*state = *state << 16 | tpd_get_u16(words);
-		words += 2;
 	}
 	return words;
 }

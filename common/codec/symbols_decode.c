@@ -97,15 +97,24 @@ static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, u
 	return run_rans(codec, words, count, k, freq, states, out, n, err);
 }
 
+unsigned tpd_symbol_moved(unsigned symbol, unsigned from, unsigned to)
+{
+	const unsigned moved = symbol - from + to; /* wraps around below 0 */
+
+	if (symbol <= TPD_SYMBOL_ZERO)
+		return symbol;
+	return moved > TPD_SYMBOL_ZERO && moved < TPD_SYMBOL_NOWHERE ? moved : TPD_SYMBOL_NOWHERE;
+}
+
 bool tpd_symbols_move_table(const uint16_t from[256], unsigned middle, uint16_t to[256])
 {
 	memset(to, 0, 256 * sizeof(to[0]));
 	for (unsigned s = 0; s < 256; s++) {
-		const unsigned byte = s <= TPD_SYMBOL_ZERO ? s : s - TPD_SYMBOL_MIDDLE + middle; /* wraps around below 0 */
+		const unsigned byte = tpd_symbol_moved(s, TPD_SYMBOL_MIDDLE, middle);
 
 		if (from[s] == 0)
 			continue;
-		if (byte > 255 || (s > TPD_SYMBOL_ZERO && byte <= TPD_SYMBOL_ZERO))
+		if (byte == TPD_SYMBOL_NOWHERE)
 			return false;
 		to[byte] = from[s];
 	}

@@ -193,12 +193,13 @@ static enum tpd_status encode_curve(struct tpd_codec *codec, const uint8_t *symb
 
 	*out_len = SIZE_MAX;
 	for (unsigned s = 0; s < 256; s++) {
-		const unsigned moved = s <= TPD_SYMBOL_ZERO ? s : s - middle + TPD_SYMBOL_MIDDLE;
+		const unsigned moved = tpd_symbol_moved(s, middle, TPD_SYMBOL_MIDDLE);
 
-		if (counts[s] > 0 && (moved > 255 || (s > TPD_SYMBOL_ZERO && moved <= TPD_SYMBOL_ZERO)))
+		if (counts[s] == 0)
+			continue;
+		if (moved == TPD_SYMBOL_NOWHERE)
 			return TPD_OK;
-		if (counts[s] > 0)
-			class.counts[moved] = counts[s];
+		class.counts[moved] = counts[s];
 	}
 	tpd_class_fit(codec, &class);
 	if (class.form == TPD_TABLE_SINGLE || class.cost / 8 >= cap || !tpd_symbols_move_table(class.freq, middle, freq))

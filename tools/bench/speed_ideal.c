@@ -101,14 +101,20 @@ static bool read_pieces(struct tpd_rd *rd, size_t n, struct tpd_pieces *out)
 	return tpd_rd_ok(rd) && out->row > 0 && out->first > 0;
 }
 
+/* What all encodings by row pieces begin with: the pieces, and their T. */
+static enum tpd_status read_rows(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, const char *encoding, uint8_t *symbols,
+				 struct tpd_pieces *out_pieces, double *bits, struct tpd_err *err)
+{
+	if (!read_pieces(rd, n, out_pieces))
+		return tpd_fail(err, TPD_CORRUPT, "%s: a payload of ours cannot be read", encoding);
+	return read_symbols(codec, rd, symbols, tpd_piece_count(out_pieces), bits, err);
+}
+
 static enum tpd_status grid(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, uint8_t *symbols, double *bits, struct tpd_err *err)
 {
 	struct tpd_pieces pieces;
-	enum tpd_status status;
+	enum tpd_status status = read_rows(codec, rd, n, "grid", symbols, &pieces, bits, err);
 
-	if (!read_pieces(rd, n, &pieces))
-		return tpd_fail(err, TPD_CORRUPT, "grid: a payload of ours cannot be read");
-	status = read_symbols(codec, rd, symbols, tpd_piece_count(&pieces), bits, err);
 	if (!status)
 		status = read_symbols(codec, rd, symbols, n, bits, err);
 	if (!status)
@@ -198,11 +204,8 @@ static enum tpd_status classes(struct tpd_codec *codec, enum tpd_dtype dtype, st
 	const uint8_t *class_of;
 	struct tpd_pieces pieces;
 	struct tpd_rd ahead;
-	enum tpd_status status;
+	enum tpd_status status = read_rows(codec, rd, n, "classes", symbols, &pieces, bits, err);
 
-	if (!read_pieces(rd, n, &pieces))
-		return tpd_fail(err, TPD_CORRUPT, "classes: a payload of ours cannot be read");
-	status = read_symbols(codec, rd, symbols, tpd_piece_count(&pieces), bits, err);
 	if (status)
 		return status;
 	ahead = *rd;
@@ -227,11 +230,8 @@ static enum tpd_status classes(struct tpd_codec *codec, enum tpd_dtype dtype, st
 static enum tpd_status context(struct tpd_codec *codec, struct tpd_rd *rd, size_t n, uint8_t *symbols, double *bits, struct tpd_err *err)
 {
 	struct tpd_pieces pieces;
-	enum tpd_status status;
+	enum tpd_status status = read_rows(codec, rd, n, "context", symbols, &pieces, bits, err);
 
-	if (!read_pieces(rd, n, &pieces))
-		return tpd_fail(err, TPD_CORRUPT, "context: a payload of ours cannot be read");
-	status = read_symbols(codec, rd, symbols, tpd_piece_count(&pieces), bits, err);
 	*bits += BITS_A_BYTE * (double)tpd_rd_left(rd);
 	return status;
 }
