@@ -347,6 +347,22 @@ static void check_terms(int *status, unsigned terms, const struct second_input i
 	need(status, !(terms & 8) || (inputs && inputs[3].data && inputs[4].data));
 }
 
+/* Section 10: about 1 / sqrt(v). */
+static float inverse_root(float v)
+{
+	uint32_t pattern;
+	float y, r;
+
+	memcpy(&pattern, &v, 4);
+	pattern = 0x5f1ffff9 - (pattern >> 1);
+	memcpy(&y, &pattern, 4);
+	r = v * y;
+	r = r * y;
+	r = 2.38924456f - r;
+	y = y * 0.703952253f;
+	return y * r;
+}
+
 /* Section 10: s of element i. */
 static float sum_of_terms(unsigned terms, const float c[4], const struct second_input inputs[5], float w1, size_t i)
 {
@@ -363,7 +379,7 @@ static float sum_of_terms(unsigned terms, const float c[4], const struct second_
 			const struct second_input *m = &inputs[2 * k - 3], *v = m + 1;
 			float under = float_at(v->data, v->len, i);
 
-			f = under > 0 ? float_at(m->data, m->len, i) / sqrtf(under) : 0;
+			f = under > 0 ? float_at(m->data, m->len, i) * inverse_root(under) : 0;
 		}
 		sum = sum + c[k] * f;
 	}
@@ -486,7 +502,7 @@ static float *all_of(const struct second_input inputs[5], unsigned which, bool i
 		const float v = float_at(inputs[which].data, inputs[which].len, i);
 		const float under = is_ratio ? float_at(inputs[which + 1].data, inputs[which + 1].len, i) : 1;
 
-		all[i] = under > 0 ? is_ratio ? v / sqrtf(under) : v : 0;
+		all[i] = under > 0 ? is_ratio ? v * inverse_root(under) : v : 0;
 	}
 	return all;
 }

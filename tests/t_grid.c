@@ -215,7 +215,7 @@ static void check_form(const struct tpd_kernels *kernels, enum tpd_dtype dtype, 
 	}
 	ck_assert_uint_eq(slow.used, slow.count);
 	tpd_fields_open(&in, words + 4, len - 4);
-	ck_assert(kernels->grid_decode(dtype, t, old, symbols, n, back, &in));
+	ck_assert(kernels->grid_decode(dtype, &(uint8_t){(uint8_t)t}, &(struct tpd_pieces){n, n, n}, old, symbols, back, &in));
 	ck_assert(tpd_fields_done(&in));
 	ck_assert_mem_eq(back, new, n * width);
 	free(new);

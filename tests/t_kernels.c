@@ -8,17 +8,14 @@
 
 #include <check.h>
 #include <fenv.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/classes.h"
 #include "codec/fields.h"
 #include "codec/grid.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
-#include "codec/predict.h"
 #include "random_bits.h"
 
 static const struct tpd_kernels *const *forms;
@@ -141,7 +138,7 @@ static void check_garbage(enum tpd_dtype dtype, unsigned t, size_t n, size_t wor
 		bool good;
 
 		tpd_fields_open(&in, stream, 4 * words);
-		good = forms[f]->grid_decode(dtype, t, p, symbols, n, out, &in);
+		good = forms[f]->grid_decode(dtype, &(uint8_t){(uint8_t)t}, &(struct tpd_pieces){n, n, n}, p, symbols, out, &in);
 		if (f == 0) {
 			verdict = good;
 			done = good && tpd_fields_done(&in);
@@ -184,6 +181,7 @@ START_TEST(references_beyond_the_grid)
 	uint8_t p[4 * TPD_LANES], symbols[TPD_LANES], words[4 * 3 * TPD_LANES], out[4 * TPD_LANES], first[4 * TPD_LANES];
 
 	for (size_t d = 0; d < TPD_ARRAY_LEN(types); d++) {
+		const struct tpd_pieces one = {TPD_LANES, TPD_LANES, TPD_LANES};
 		struct tpd_grid_type type = {0};
 		const size_t width = tpd_dtype_width(types[d]);
 		bool same = true; /* an assertion each would take longer than all else */
@@ -211,7 +209,7 @@ START_TEST(references_beyond_the_grid)
 
 						memset(out, 0, sizeof out);
 						tpd_fields_open(&in, words, sizeof words);
-						valid = forms[f]->grid_decode(types[d], t, p, symbols, TPD_LANES, out, &in);
+						valid = forms[f]->grid_decode(types[d], &(uint8_t){(uint8_t)t}, &one, p, symbols, out, &in);
 						if (f == 0) {
 							verdict = valid;
 							left = (size_t)(in.end - in.next);
@@ -236,7 +234,7 @@ START_TEST(pieces_of_one_stream)
 		uint8_t *symbols = memory(n * pieces), *bits = memory(lanes * pieces), *buffer = memory(4 * lanes * pieces + TPD_FIELDS_SLACK);
 		uint32_t *values = memory(4 * lanes * pieces);
 		uint8_t *end = buffer + 4 * lanes * pieces + TPD_FIELDS_SLACK, *out;
-		unsigned t[8];
+		uint8_t t[8];
 
 		ck_assert(tpd_grid_type(dtype, &type));
 		for (size_t i = 0; i < n * pieces * width; i++) {
@@ -245,7 +243,7 @@ START_TEST(pieces_of_one_stream)
 		}
 		for (size_t f = 0; f < form_count; f++) {
 			for (size_t i = 0; i < pieces; i++) {
-				t[i] = 1 + (unsigned)rnd(i % 2 ? type.t_max : 9);
+				t[i] = (uint8_t)(1 + rnd(i % 2 ? type.t_max : 9));
 				forms[f]->grid_encode(dtype, t[i], x + i * n * width, p + i * n * width, n, symbols + i * n,
 						      values + i * lanes, bits + i * lanes);
 			}
@@ -254,9 +252,7 @@ START_TEST(pieces_of_one_stream)
 				struct tpd_fields_in in;
 
 				tpd_fields_open(&in, out + 4, (size_t)(end - out) - 4);
-				for (size_t i = 0; i < pieces; i++)
-					ck_assert(forms[g]->grid_decode(dtype, t[i], p + i * n * width, symbols + i * n, n,
-									back + i * n * width, &in));
+				ck_assert(forms[g]->grid_decode(dtype, t, &(struct tpd_pieces){n, n, n * pieces}, p, symbols, back, &in));
 				ck_assert(tpd_fields_done(&in));
 				ck_assert_mem_eq(back, x, n * pieces * width);
 			}
@@ -559,201 +555,36 @@ START_TEST(bytes)
 }
 END_TEST
 
-/* Any pattern, and often one of a common size. */
-static void fill_floats_of_all_kinds(float *out, size_t n)
+/* Few of a quarter of all are counted, yet none that occurs is left out: also where it is the last of all, or only where nothing is counted. */
+START_TEST(counts)
 {
-	for (size_t i = 0; i < n; i++) {
-		uint32_t bits = (uint32_t)rnd(UINT64_C(1) << 32);
+	for (int round = 0; round < 300; round++) {
+		size_t n = rnd(3) ? rnd(200000) : 32768 - 2 + rnd(5), sum = 0, rare = rnd(5);
+		uint32_t all[256] = {0}, expect[256] = {0}, found[256];
+		uint8_t *symbols = memory(n);
+		unsigned first = (unsigned)rnd(256), spread = 1 + (unsigned)rnd(rnd(2) ? 256 : 8);
 
-		if (rnd(8) > 0)
-			bits = (bits & 0x807fffffu) | (uint32_t)(110 + rnd(20)) << 23;
-		memcpy(&out[i], &bits, sizeof(bits));
-	}
-}
-
-/* The same bits from all forms, and not a float behind the last; NaN may look differently where it is only on the way to something. */
-START_TEST(predictions)
-{
-	enum { MOST = 700 };
-	const size_t len = MOST * sizeof(float);
-	float *w = memory(len), *a = memory(len), *b = memory(len), *first = memory(len + 64), *other = memory(len + 64);
-
-	for (unsigned round = 0; round < 2000; round++) {
-		const float coefficients[4] = {0.5f, -1e-3f, 1e30f, 3e-5f};
-		const float *terms[4] = {w, rnd(2) ? a : NULL, rnd(2) ? b : NULL, rnd(2) ? a : NULL};
-		const float *const arrays[3] = {w, a, b};
-		double sums[6], other_sums[6];
-		size_t n = 1 + rnd(MOST);
-
-		fill_floats_of_all_kinds(w, n);
-		fill_floats_of_all_kinds(a, n);
-		fill_floats_of_all_kinds(b, n);
-		for (size_t f = 1; f < form_count; f++) {
-			memset(first, 0xee, len + 64);
-			memset(other, 0xee, len + 64);
-			forms[0]->predict_apply(w, terms, coefficients, n, first);
-			forms[f]->predict_apply(w, terms, coefficients, n, other);
-			ck_assert_mem_eq(first, other, len + 64);
-			forms[0]->predict_ratio(a, b, n, first);
-			forms[f]->predict_ratio(a, b, n, other);
-			for (size_t i = 0; i < n; i++)
-				ck_assert(memcmp(&first[i], &other[i], 4) == 0 || (first[i] != first[i] && other[i] != other[i]));
-			ck_assert_mem_eq(first + n, other + n, len + 64 - n * 4);
-			forms[0]->predict_difference(a, b, n, first);
-			forms[f]->predict_difference(a, b, n, other);
-			for (size_t i = 0; i < n; i++)
-				ck_assert(memcmp(&first[i], &other[i], 4) == 0 || (first[i] != first[i] && other[i] != other[i]));
-			ck_assert_mem_eq(first + n, other + n, len + 64 - n * 4);
-			forms[0]->predict_products(arrays, 3, n, sums);
-			forms[f]->predict_products(arrays, 3, n, other_sums);
-			for (unsigned i = 0; i < 6; i++)
-				ck_assert(memcmp(&sums[i], &other_sums[i], 8) == 0 ||
-					  (sums[i] != sums[i] && other_sums[i] != other_sums[i]));
-		}
-	}
-	free(w);
-	free(a);
-	free(b);
-	free(first);
-	free(other);
-}
-END_TEST
-
-/* Single precision in sixteen lanes; then pairs of these, and so on, in double. */
-static void products_of(const float *const *arrays, unsigned count, size_t n, double *out)
-{
-	for (unsigned a = 0; a < count; a++)
-		for (unsigned b = a; b < count; b++) {
-			float lanes[16] = {0};
-			double sums[8];
-
-			for (unsigned lane = 0; lane < 16; lane++)
-				for (size_t i = lane; i < n; i += 16) {
-					float product = arrays[a][i] * arrays[b][i];
-
-					lanes[lane] += product;
-				}
-			for (unsigned l = 0; l < 8; l++)
-				sums[l] = (double)lanes[l] + (double)lanes[l + 8];
-			*out++ = ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-		}
-}
-
-/* From all that there may be, at any address: what the parts make of it, and the same bits from all forms. */
-START_TEST(predictions_of_pieces)
-{
-	const size_t len = TPD_LEARN_MAX * sizeof(float), terms_len = TPD_TERMS * TPD_TERM_ROOM * sizeof(float);
-	float *in[TPD_INPUT_COUNT + 2], *parts = memory(terms_len), *whole = memory(len + 64), *learnt = memory(terms_len);
-	float *term = memory(len), *first = memory(len);
-
-	for (unsigned k = 0; k < TPD_INPUT_COUNT + 2; k++)
-		in[k] = memory(len);
-	for (unsigned round = 0; round < 3000; round++) {
-		const unsigned terms = 1 + round % 15, shift = (unsigned)rnd(4);
-		const size_t n = 1 + rnd(rnd(2) ? 40 : TPD_LEARN_MAX);
-		const float coefficients[TPD_TERMS] = {0.5f, -0.25f, 1e-3f, -3e-5f};
-		const float *used[TPD_TERMS] = {NULL}, *arrays[TPD_TERMS + 1];
-		uint8_t *given[TPD_INPUT_COUNT + 2];
-		struct tpd_predict_from from = {.terms = terms};
-		double sums[TPD_PRODUCTS], other[TPD_PRODUCTS];
-		unsigned count = 0;
-
-		for (unsigned k = 0; k < TPD_INPUT_COUNT + 2; k++) {
-			fill_floats_of_all_kinds(in[k], n);
-			given[k] = memory(n * sizeof(float) + shift); /* to its end, and no further */
-			memcpy(given[k] + shift, in[k], n * sizeof(float));
-			if (k < TPD_INPUT_COUNT)
-				from.of[k] = given[k] + shift;
-		}
-		from.w1 = given[TPD_INPUT_COUNT] + shift;
-		memcpy(parts, in[TPD_INPUT_COUNT], n * sizeof(float));
-		forms[0]->predict_difference(parts, in[TPD_INPUT_W0], n, parts + TPD_TERM_ROOM);
-		forms[0]->predict_ratio(in[TPD_INPUT_M1], in[TPD_INPUT_V1], n, parts + 2 * TPD_TERM_ROOM);
-		forms[0]->predict_ratio(in[TPD_INPUT_M2], in[TPD_INPUT_V2], n, parts + 3 * TPD_TERM_ROOM);
-		for (unsigned k = 0; k < TPD_TERMS; k++)
-			if (terms >> k & 1)
-				arrays[count++] = used[k] = parts + k * TPD_TERM_ROOM;
-		forms[0]->predict_difference(in[TPD_INPUT_COUNT + 1], parts, n, term);
-		arrays[count++] = term;
-		products_of(arrays, count, n, sums);
-		forms[0]->predict_apply(parts, used, coefficients, n, first);
-		for (size_t f = 0; f < form_count; f++) {
-			memset(whole, 0xee, len + 64);
-			forms[f]->predict(&from, coefficients, n, whole);
-			ck_assert_mem_eq(whole, first, n * sizeof(float));
-			for (size_t i = n * sizeof(float); i < len + 64; i++)
-				ck_assert_uint_eq(((const uint8_t *)whole)[i], 0xee);
-			forms[f]->predict_learn(&from, given[TPD_INPUT_COUNT + 1] + shift, n, learnt, other);
-			for (unsigned i = 0; i < count * (count + 1) / 2; i++)
-				ck_assert(memcmp(&sums[i], &other[i], 8) == 0 || (sums[i] != sums[i] && other[i] != other[i]));
-			for (unsigned k = 0; k < TPD_TERMS; k++) /* w1 is always there */
-				for (size_t i = 0; (k == 0 || terms >> k & 1) && i < n; i++) {
-					const float *a = &learnt[k * TPD_TERM_ROOM + i], *b = &parts[k * TPD_TERM_ROOM + i];
-
-					ck_assert(memcmp(a, b, 4) == 0 || (*a != *a && *b != *b));
-				}
-		}
-		for (unsigned k = 0; k < TPD_INPUT_COUNT + 2; k++)
-			free(given[k]);
-	}
-	for (unsigned k = 0; k < TPD_INPUT_COUNT + 2; k++)
-		free(in[k]);
-	free(parts);
-	free(whole);
-	free(learnt);
-	free(term);
-	free(first);
-}
-END_TEST
-
-/* Keys, and a term of steps, from anything: the same from all forms; keys are below their number. */
-START_TEST(keys)
-{
-	enum { MOST = 900 };
-	float *steps = memory(MOST * 4), *v1 = memory(MOST * 4), *v2 = memory(MOST * 4);
-	float *jumps = memory(MOST * 4), *jump = memory(MOST * 4);
-	uint16_t *first = memory(MOST * 2), *other = memory(MOST * 2);
-	uint8_t *p = memory(MOST * 4), *levels = memory(MOST);
-
-	for (unsigned round = 0; round < 2000; round++) {
-		const enum tpd_dtype dtype = types[round % 3];
-		const size_t n = 1 + rnd(MOST), row = 1 + rnd(rnd(2) ? 20 : MOST);
-		const struct tpd_pieces pieces = {.first = 1 + rnd(row), .row = row, .n = n};
-		struct tpd_class_rule rule = {.by = dtype == TPD_DTYPE_F32 ? 0 : (unsigned)rnd(3), .base = (unsigned)rnd(256), .levels = levels,
-					      .steps = steps, .v1 = v1, .v2 = v2};
-
-		fill_floats_of_all_kinds(steps, n);
-		fill_floats_of_all_kinds(v1, n);
-		fill_floats_of_all_kinds(v2, n);
-		fill_floats_of_all_kinds(&rule.decay, 1);
-		fill_floats_of_all_kinds(&rule.noise, 1);
-		for (size_t i = 0; i < n * 4; i++)
-			p[i] = (uint8_t)next_random();
-		for (size_t i = 0; i < n; i++) {
-			levels[i] = (uint8_t)rnd(TPD_KEY_LEVELS);
-			if (rnd(2))
-				v2[i] = v1[i];
-		}
-		for (size_t f = 0; f < form_count; f++) {
-			forms[f]->class_keys(dtype, &rule, p, &pieces, f ? other : first);
-			if (f > 0)
-				ck_assert_mem_eq(first, other, n * 2);
-			forms[f]->step_jump(steps, v1, v2, n, f ? jump : jumps);
-			for (size_t i = 0; f > 0 && i < n; i++) /* NaN, of an infinite v2, has whatever sign */
-				ck_assert(isnan(jumps[i]) ? isnan(jump[i]) : memcmp(&jumps[i], &jump[i], 4) == 0);
-		}
 		for (size_t i = 0; i < n; i++)
-			ck_assert_uint_lt(first[i], rule.by ? TPD_KEYS : TPD_KEY_EXPONENTS * TPD_KEY_LEVELS);
+			symbols[i] = (uint8_t)(first + rnd(spread));
+		for (size_t i = 0; n > 0 && i < rare; i++)
+			symbols[rnd(2) ? n - 1 : rnd(n)] = (uint8_t)next_random();
+		for (size_t i = 0; i < n; i++) {
+			const bool whole = i < n / 64 * 64;
+
+			all[symbols[i]]++;
+			expect[symbols[i]] += n <= 32768 || !whole || (uint16_t)(i / 64 * 40503) < 16383;
+		}
+		for (unsigned s = 0; s < 256; s++) {
+			expect[s] = all[s] > 0 && expect[s] == 0 ? 1 : expect[s];
+			sum += expect[s];
+		}
+		ck_assert(n <= 32768 ? sum == n : sum < n / 2);
+		for (size_t f = 0; f < form_count; f++) {
+			ck_assert_uint_eq(forms[f]->count_bytes(symbols, n, found), sum);
+			ck_assert_mem_eq(found, expect, sizeof found);
+		}
+		free(symbols);
 	}
-	free(steps);
-	free(v1);
-	free(v2);
-	free(jumps);
-	free(jump);
-	free(first);
-	free(other);
-	free(p);
-	free(levels);
 }
 END_TEST
 
@@ -779,9 +610,7 @@ int main(void)
 	tcase_add_test(tests, rans);
 	tcase_add_test(tests, rans_mixed);
 	tcase_add_test(tests, bytes);
-	tcase_add_test(tests, predictions);
-	tcase_add_test(tests, predictions_of_pieces);
-	tcase_add_test(tests, keys);
+	tcase_add_test(tests, counts);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);

@@ -36,20 +36,23 @@ enum tpd_status tpd_decode_planes(struct tpd_codec *codec, enum tpd_dtype dtype,
 }
 
 /* The grid's pieces, of which T and symbols are known; false: not valid. */
-static bool decode_pieces(const struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_pieces *pieces, size_t count, const uint8_t *p,
+static bool decode_pieces(const struct tpd_codec *codec, enum tpd_dtype dtype, const struct tpd_pieces *pieces, const uint8_t *p,
 			  struct tpd_prediction *prediction, uint8_t *out, struct tpd_fields_in *fields)
 {
-	const size_t width = tpd_element_width(TPD_ENCODING_GRID, dtype);
+	const size_t width = tpd_element_width(TPD_ENCODING_GRID, dtype), count = tpd_piece_count(pieces);
+	const uint8_t *steps = codec->steps.data, *symbols = codec->symbols.data;
 	bool valid = true;
 	fenv_t caller;
 
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
-	for (size_t i = 0; valid && i < count; i++) {
+	if (!prediction)
+		valid = codec->kernels->grid_decode(dtype, steps, pieces, p, symbols, out, fields);
+	for (size_t i = 0; prediction && valid && i < count; i++) {
 		const size_t start = tpd_piece_start(pieces, i), n = tpd_piece_start(pieces, i + 1) - start;
-		const uint8_t *from = prediction ? tpd_predict_stretch(prediction, start, n) : p + start * width;
+		const uint8_t *from = tpd_predict_stretch(prediction, start, n);
 
-		valid = codec->kernels->grid_decode(dtype, codec->steps.data[i], from, codec->symbols.data + start, n, out + start * width, fields);
+		valid = codec->kernels->grid_decode(dtype, steps + i, &(struct tpd_pieces){n, n, n}, from, symbols + start, out + start * width, fields);
 	}
 	fesetenv(&caller);
 	return valid;
@@ -96,7 +99,7 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 	status = tpd_fields_read(codec, rd, left, &fields, err);
 	if (status != TPD_OK)
 		return status;
-	if (!decode_pieces(codec, dtype, &(struct tpd_pieces){first, row, n}, count, p, prediction, out, &fields))
+	if (!decode_pieces(codec, dtype, &(struct tpd_pieces){first, row, n}, p, prediction, out, &fields))
 		return tpd_fail(err, TPD_CORRUPT, "grid: an element is not valid");
 	if (!tpd_fields_done(&fields))
 		return tpd_fail(err, TPD_CORRUPT, "grid: the fields do not end where they must");

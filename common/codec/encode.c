@@ -227,7 +227,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	tpd_put_u16(out, (uint16_t)pieces.row);
 	tpd_put_u16(out + 2, (uint16_t)pieces.first);
 	out += 4;
-	status = tpd_symbols_encode(codec, codec->steps.data, count, out, &part, err);
+	status = tpd_symbols_encode_beside(codec, codec->steps.data, count, (size_t)(fields_end - fields), out, &part, err);
 	if (status != TPD_OK)
 		return status;
 	out += part;

@@ -238,8 +238,8 @@ TPD_INLINE bool decode_type(const struct tpd_grid_type type, unsigned t, const u
 	return true;
 }
 
-bool tpd_scalar_grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
-			   uint8_t *out, struct tpd_fields_in *fields)
+static bool decode_one(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
+		       struct tpd_fields_in *fields)
 {
 	switch (dtype) {
 	case TPD_DTYPE_F32:
@@ -249,4 +249,18 @@ bool tpd_scalar_grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, 
 	default:
 		return decode_type(TYPE_F16, t, p, symbols, n, out, fields);
 	}
+}
+
+bool tpd_scalar_grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p,
+			    const uint8_t *symbols, uint8_t *out, struct tpd_fields_in *fields)
+{
+	const size_t width = tpd_dtype_width(dtype), count = tpd_piece_count(pieces);
+	bool valid = true;
+
+	for (size_t i = 0; valid && i < count; i++) {
+		const size_t start = tpd_piece_start(pieces, i), n = tpd_piece_start(pieces, i + 1) - start;
+
+		valid = decode_one(dtype, steps[i], p + start * width, symbols + start, n, out + start * width, fields);
+	}
+	return valid;
 }

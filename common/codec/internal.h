@@ -120,6 +120,9 @@ enum { TPD_CODER_RAW = 0, TPD_CODER_CONSTANT = 1, TPD_CODER_ZSTD = 2, TPD_CODER_
 
 enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbols, size_t n, uint8_t *out,
 				   size_t *out_len, struct tpd_err *err);
+/* The same beside so many other bytes of a payload: where it is little to them, coders that take long and save little are not tried. */
+enum tpd_status tpd_symbols_encode_beside(struct tpd_codec *codec, const uint8_t *symbols, size_t n, size_t beside, uint8_t *out,
+					  size_t *out_len, struct tpd_err *err);
 enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
 				   struct tpd_err *err);
 #define TPD_SYMBOL_NOWHERE 256u

@@ -34,9 +34,9 @@ struct tpd_kernels {
 	 */
 	void (*grid_encode)(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
 			    uint32_t *values, uint8_t *bits);
-	/* The way back; false: not valid (fields run out, or no pattern has this Q). */
-	bool (*grid_decode)(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
-			    struct tpd_fields_in *fields);
+	/* The way back, of pieces that lie one after the other, with a T each; false: not valid (fields run out, or no pattern has this Q). */
+	bool (*grid_decode)(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p,
+			    const uint8_t *symbols, uint8_t *out, struct tpd_fields_in *fields);
 	/*
 	 * The remainder stream (section 4) of so many rounds, its count included: it ends at `end`, before which there is room for as
 	 * many bytes as the fields take, and TPD_FIELDS_SLACK. Returns where it begins.
@@ -45,13 +45,13 @@ struct tpd_kernels {
 
 	/* --- prediction, section 10 (predict_kernel.h) --- */
 
-	/* Of n elements; a float each. */
-	void (*predict)(const struct tpd_predict_from *from, const float coefficients[4], size_t n, float *out);
+	/* Of n elements from `start` on; a float each. */
+	void (*predict)(const struct tpd_predict_from *from, size_t start, const float coefficients[4], size_t n, float *out);
 	/*
-	 * Terms of at most TPD_LEARN_MAX elements, that of bit k at terms + k * TPD_TERM_ROOM, and there w1 itself in any case; and the sums that
+	 * Terms of at most TPD_LEARN_MAX elements from `start` on, that of bit k at terms + k * TPD_TERM_ROOM, and there w1 itself in any case; and the sums that
 	 * learn_products() of predict_kernel.h makes of those that are used, and of x - w1. May write whole registers.
 	 */
-	void (*predict_learn)(const struct tpd_predict_from *from, const uint8_t *x, size_t n, float *terms, double *products);
+	void (*predict_learn)(const struct tpd_predict_from *from, size_t start, const uint8_t *x, size_t n, float *terms, double *products);
 	/* The parts of both. */
 	void (*predict_ratio)(const float *m, const float *v, size_t n, float *out);
 	void (*predict_difference)(const float *a, const float *b, size_t n, float *out);
@@ -134,8 +134,8 @@ struct tpd_kernels {
 
 	/* --- bytes --- */
 
-	/* How often each byte value occurs. */
-	void (*count_bytes)(const uint8_t *symbols, size_t n, uint32_t counts[256]);
+	/* How often each byte value occurs in the sample of SPEC.md section 13, 0 only for those that n symbols do not have. Returns the counts' sum. */
+	size_t (*count_bytes)(const uint8_t *symbols, size_t n, uint32_t counts[256]);
 	/* Section 6: width 1, 2, 4 or 8; plane b goes to planes + b * n, and comes from planes[b]. */
 	void (*planes_split)(const uint8_t *x, size_t n, unsigned width, bool rotate, uint8_t *planes);
 	void (*planes_join)(const uint8_t *const *planes, size_t n, unsigned width, bool rotate, uint8_t *out);

@@ -307,16 +307,28 @@ VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, enum tpd_dtype
 	return fields->next <= fields->end && _mm256_testz_si256(wrong, wrong);
 }
 
-static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
-			struct tpd_fields_in *fields)
+static bool grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p, const uint8_t *symbols,
+			uint8_t *out, struct tpd_fields_in *fields)
 {
-	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
-		return decode_rounds(TYPE_F32, dtype, t, p, symbols, n, out, fields);
-	if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
-		return decode_rounds(TYPE_BF16, dtype, t, p, symbols, n, out, fields);
-	if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
-		return decode_rounds(TYPE_F16, dtype, t, p, symbols, n, out, fields);
-	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
+	const size_t width = tpd_dtype_width(dtype), count = tpd_piece_count(pieces);
+	bool valid = true;
+
+	for (size_t i = 0; valid && i < count; i++) {
+		const size_t start = tpd_piece_start(pieces, i), n = tpd_piece_start(pieces, i + 1) - start;
+		const uint8_t *from = p + start * width, *these = symbols + start;
+		uint8_t *to = out + start * width;
+		const unsigned t = steps[i];
+
+		if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
+			valid = decode_rounds(TYPE_F32, dtype, t, from, these, n, to, fields);
+		else if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
+			valid = decode_rounds(TYPE_BF16, dtype, t, from, these, n, to, fields);
+		else if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
+			valid = decode_rounds(TYPE_F16, dtype, t, from, these, n, to, fields);
+		else
+			valid = tpd_scalar_grid_decode(dtype, steps + i, &(struct tpd_pieces){n, n, n}, from, these, to, fields);
+	}
+	return valid;
 }
 
 /* --- a T for each element --- */

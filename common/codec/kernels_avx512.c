@@ -239,23 +239,42 @@ VECTOR_INLINE __m512 signed_float(const struct tpd_grid_type type, __m512i x)
 	return _mm512_castsi512_ps(x);
 }
 
-/*
- * Rounds of which all symbols tell a d and all G are inside the grid, that is nearly all of them, have a way of their own. Truncating towards
- * zero, and 1 less where the sign is set, is Q of a reference inside; one beyond comes out with a Q so large that the result is not below
- * 2^M, as does what overflows, so no test but that is needed.
- */
-VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n,
-				 uint8_t *out, struct tpd_fields_in *fields, decode_any_of *any)
+/* What a queue has of each lane's last word is that word's upper bits: as they stood in it, and back. */
+VECTOR_INLINE __m512i last_words(__m512i held, __m512i count)
 {
-	const struct grid_step step = step_of(type, t);
+	return _mm512_sllv_epi32(held, _mm512_sub_epi32(set(32), count));
+}
+
+VECTOR_INLINE __m512i rest_of_words(__m512i last, __m512i count)
+{
+	return _mm512_srlv_epi32(last, _mm512_sub_epi32(set(32), count));
+}
+
+/* A constant that stays in its register: compilers would rather make it again in each round. */
+VECTOR_INLINE __m512i kept(int32_t x)
+{
+	__m512i all = set(x);
+
+	__asm__("" : "+v"(all));
+	return all;
+}
+
+/*
+ * Whole rounds of a piece, from element i on. Those of which all symbols tell a d and all G are inside the grid, that is nearly all of them,
+ * have a way of their own. Truncating towards zero, and 1 less where the sign is set, is Q of a reference inside; one beyond comes out with a
+ * Q so large that the result is not below 2^M, as does what overflows, so no test but that is needed.
+ */
+VECTOR_INLINE size_t decode_rounds(const struct tpd_grid_type type, const struct grid_step *step, const uint8_t *p, const uint8_t *symbols, size_t n,
+				   uint8_t *out, struct queue *queue, __m512i *wrong, __mmask16 *out_beyond, decode_any_of *any)
+{
 	const size_t width = type.width / 8;
-	const __m512 scale = _mm512_set1_ps(step.scale);
-	const __m512i raise = set((int32_t)step.raise), below = set((int32_t)step.below), below_bits = set(step.below_bits);
-	struct queue queue = {_mm512_loadu_si512(fields->acc), _mm512_loadu_si512(fields->bits), fields->next, fields->end};
-	__m512i held = queue.held, count = queue.count; /* not in memory, where others could reach them */
-	const uint8_t *next = queue.next, *const end = queue.end;
-	__m512i wrong = _mm512_setzero_si512();
-	__mmask16 beyond = 0;
+	const __m512 scale = _mm512_set1_ps(step->scale);
+	const __m512i raise = set((int32_t)step->raise), below = set((int32_t)step->below), below_bits = set(step->below_bits);
+	__m512i count = queue->count, last = last_words(queue->held, count); /* not in memory, where others could reach them */
+	const __m512i middle = kept(-TPD_SYMBOL_MIDDLE), log_one = kept((int32_t)type.mantissa + 127), ones = kept(-1), in_word = kept(31);
+	const __m512i sign = kept((int32_t)(UINT32_C(1) << (type.width - 1))), outside = kept((int32_t)(UINT32_MAX << type.mantissa));
+	const uint8_t *next = queue->next, *const end = queue->end;
+	__m512i most = _mm512_setzero_si512(); /* of what elements with G = 0 have */
 	size_t i = 0;
 
 	while (i + TPD_LANES <= n && (size_t)(end - next) >= 4 * TPD_LANES) {
@@ -264,59 +283,97 @@ VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, unsigned t, co
 		__m512i old = load_all(type, p + i * width), q, g, told, bits, value, fresh;
 		__mmask16 special = _mm_cmplt_epu8_mask(these, _mm_set1_epi8(TPD_SYMBOL_FIRST)), some, need;
 
-		q = _mm512_add_epi32(_mm512_cvtepu8_epi32(these), set(-TPD_SYMBOL_MIDDLE));
+		q = _mm512_add_epi32(_mm512_cvtepu8_epi32(these), middle);
 		q = _mm512_add_epi32(q, sign_of(type, old));
 		q = _mm512_add_epi32(q, _mm512_cvttps_epi32(_mm512_mul_ps(signed_float(type, old), scale)));
 		g = _mm512_xor_si512(q, _mm512_srai_epi32(q, 31));
-		special |= _mm512_test_epi32_mask(g, set((int32_t)(UINT32_MAX << type.mantissa)));
+		special |= _mm512_test_epi32_mask(g, outside);
 		if (__builtin_expect(special, 0)) {
-			queue = (struct queue){held, count, next, end};
-			any(&step, p + i * width, symbols + i, TPD_LANES, out + i * width, &queue, &wrong);
-			held = queue.held;
-			count = queue.count;
-			next = queue.next;
+			*queue = (struct queue){rest_of_words(last, count), count, next, end};
+			any(step, p + i * width, symbols + i, TPD_LANES, out + i * width, queue, wrong);
+			count = queue->count;
+			last = last_words(queue->held, count);
+			next = queue->next;
 			i += TPD_LANES;
 			continue;
 		}
 		some = _mm512_test_epi32_mask(g, g);
 		told = _mm512_castps_si512(_mm512_cvtepi32_ps(g));
-		bits = _mm512_mask_sub_epi32(below_bits, some, set((int32_t)type.mantissa + 127), _mm512_srli_epi32(told, 23));
+		bits = _mm512_mask_sub_epi32(below_bits, some, log_one, _mm512_srli_epi32(told, 23));
 		told = _mm512_maskz_add_epi32(some, _mm512_srli_epi32(told, 23 - type.mantissa), raise);
 
-		need = _mm512_cmplt_epi32_mask(count, bits); /* pull(), of less than 32 bits and from words that are there */
-		fresh = _mm512_maskz_expand_epi32(need, _mm512_loadu_si512(next));
+		/* pull(), of less than 32 bits, from words that are there: a lane that needs none has all its bits in the last one */
+		need = _mm512_cmplt_epi32_mask(count, bits);
+		fresh = _mm512_mask_expand_epi32(last, need, _mm512_loadu_si512(next));
 		next += 4 * (size_t)_mm_popcnt_u32(need);
-		value = _mm512_andnot_si512(_mm512_sllv_epi32(set(-1), bits),
-					    _mm512_or_si512(held, _mm512_sllv_epi32(fresh, count)));
-		held = _mm512_or_si512(_mm512_srlv_epi32(held, bits),
-					     _mm512_srlv_epi32(fresh, _mm512_sub_epi32(bits, count)));
-		count = _mm512_and_si512(_mm512_sub_epi32(count, bits), set(31));
+		value = _mm512_shldv_epi32(fresh, last, count);
+		last = fresh;
+		count = _mm512_and_si512(_mm512_sub_epi32(count, bits), in_word);
 
-		beyond |= _mm512_mask_cmpge_epi32_mask((__mmask16)~some, value, below);
-		value = _mm512_add_epi32(told, value);
-		store(type, out + i * width,
-		      _mm512_ternarylogic_epi32(value, q, set((int32_t)(UINT32_C(1) << (type.width - 1))), 0xf8)); /* | the sign */
+		value = _mm512_ternarylogic_epi32(told, value, _mm512_sllv_epi32(ones, bits), 0xf4); /* told | (value & ~mask) */
+		most = _mm512_mask_max_epu32(most, (__mmask16)~some, most, value);
+		store(type, out + i * width, _mm512_ternarylogic_epi32(value, q, sign, 0xf8)); /* | the sign */
 		i += TPD_LANES;
 	}
-	queue = (struct queue){held, count, next, end};
-	for (; i < n && queue.next <= queue.end; i += TPD_LANES)
-		any(&step, p + i * width, symbols + i, n - i, out + i * width, &queue, &wrong);
-	_mm512_storeu_si512(fields->acc, queue.held);
-	_mm512_storeu_si512(fields->bits, queue.count);
-	fields->next = queue.next;
+	*queue = (struct queue){rest_of_words(last, count), count, next, end};
+	*out_beyond |= _mm512_cmpge_epu32_mask(most, below);
+	return i;
+}
+
+VECTOR_INLINE struct queue queue_of(const struct tpd_fields_in *fields)
+{
+	return (struct queue){_mm512_loadu_si512(fields->acc), _mm512_loadu_si512(fields->bits), fields->next, fields->end};
+}
+
+VECTOR_INLINE void put_queue(const struct queue *queue, struct tpd_fields_in *fields)
+{
+	_mm512_storeu_si512(fields->acc, queue->held);
+	_mm512_storeu_si512(fields->bits, queue->count);
+	fields->next = queue->next;
+}
+
+/* The queue stays in registers from one piece to the next. */
+VECTOR_INLINE bool decode_pieces(const struct tpd_grid_type type, enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces,
+				 const uint8_t *p, const uint8_t *symbols, uint8_t *out, struct tpd_fields_in *fields, decode_any_of *any)
+{
+	const size_t width = type.width / 8, count = tpd_piece_count(pieces);
+	struct queue queue = queue_of(fields);
+	__m512i wrong = _mm512_setzero_si512();
+	__mmask16 beyond = 0;
+
+	for (size_t piece = 0; piece < count && queue.next <= queue.end; piece++) {
+		const size_t start = tpd_piece_start(pieces, piece), n = tpd_piece_start(pieces, piece + 1) - start;
+		const uint8_t *from = p + start * width, *these = symbols + start;
+		uint8_t *to = out + start * width;
+
+		if (steps[piece] > type.mantissa) {
+			const struct grid_step step = step_of(type, steps[piece]);
+			size_t i = decode_rounds(type, &step, from, these, n, to, &queue, &wrong, &beyond, any);
+
+			for (; i < n && queue.next <= queue.end; i += TPD_LANES)
+				any(&step, from + i * width, these + i, n - i, to + i * width, &queue, &wrong);
+			continue;
+		}
+		put_queue(&queue, fields);
+		if (!tpd_scalar_grid_decode(dtype, steps + piece, &(struct tpd_pieces){n, n, n}, from, these, to, fields))
+			return false;
+		queue = queue_of(fields);
+	}
+	put_queue(&queue, fields);
 	return queue.next <= queue.end && (_mm512_test_epi32_mask(wrong, wrong) | beyond) == 0;
 }
 
-static bool grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
-			struct tpd_fields_in *fields)
+static bool grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p, const uint8_t *symbols,
+			uint8_t *out, struct tpd_fields_in *fields)
 {
-	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
-		return decode_rounds(TYPE_F32, t, p, symbols, n, out, fields, decode_any_f32);
-	if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
-		return decode_rounds(TYPE_BF16, t, p, symbols, n, out, fields, decode_any_bf16);
-	if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
-		return decode_rounds(TYPE_F16, t, p, symbols, n, out, fields, decode_any_f16);
-	return tpd_kernels_scalar.grid_decode(dtype, t, p, symbols, n, out, fields);
+	switch (dtype) {
+	case TPD_DTYPE_F32:
+		return decode_pieces(TYPE_F32, dtype, steps, pieces, p, symbols, out, fields, decode_any_f32);
+	case TPD_DTYPE_BF16:
+		return decode_pieces(TYPE_BF16, dtype, steps, pieces, p, symbols, out, fields, decode_any_bf16);
+	default:
+		return decode_pieces(TYPE_F16, dtype, steps, pieces, p, symbols, out, fields, decode_any_f16);
+	}
 }
 
 /* --- a T for each element --- */
@@ -603,6 +660,32 @@ static const uint8_t *rans_decode_mixed(const uint8_t *words, const uint8_t *end
 
 /* --- bytes --- */
 
+static size_t count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256])
+{
+	__m512i missing[4];
+	uint8_t none[256];
+	size_t sum = 0;
+
+	if (n <= TPD_COUNT_ALL_MAX)
+		return tpd_count_bytes(symbols, n, counts);
+	tpd_count_sample(symbols, n, counts);
+	for (unsigned s = 0; s < 256; s++)
+		none[s] = counts[s] == 0;
+	for (unsigned v = 0; v < 4; v++)
+		missing[v] = _mm512_loadu_si512(none + 64 * v);
+	for (size_t i = 0; i + 64 <= n; i += 64) {
+		const __m512i these = _mm512_loadu_si512(symbols + i);
+		const __m512i lower = _mm512_permutex2var_epi8(missing[0], these, missing[1]), upper = _mm512_permutex2var_epi8(missing[2], these, missing[3]);
+		const __m512i found = _mm512_mask_mov_epi8(lower, _mm512_movepi8_mask(these), upper);
+
+		for (uint64_t left = _mm512_test_epi8_mask(found, found); __builtin_expect(left != 0, 0); left &= left - 1)
+			counts[symbols[i + (unsigned)__builtin_ctzll(left)]] = 1;
+	}
+	for (unsigned s = 0; s < 256; s++)
+		sum += counts[s];
+	return sum;
+}
+
 /* 16 places of which the mask says which. */
 VECTOR_INLINE size_t put_places(uint32_t *places, size_t m, __mmask16 changed, size_t first)
 {
@@ -666,7 +749,7 @@ const struct tpd_kernels tpd_kernels_avx512 = {
 	.rans_decode = rans_decode,
 	.rans_encode_mixed = rans_encode_mixed,
 	.rans_decode_mixed = rans_decode_mixed,
-	.count_bytes = tpd_count_bytes,
+	.count_bytes = count_bytes,
 	.planes_split = planes_split,
 	.planes_join = planes_join,
 	.find_changes = find_changes,

@@ -26,8 +26,8 @@ unsigned tpd_grid_t_of_counts(const struct tpd_grid_type *type, const uint8_t *e
 unsigned tpd_scalar_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
 void tpd_scalar_grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
 			    uint32_t *values, uint8_t *bits);
-bool tpd_scalar_grid_decode(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
-			    struct tpd_fields_in *fields);
+bool tpd_scalar_grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p,
+			    const uint8_t *symbols, uint8_t *out, struct tpd_fields_in *fields);
 
 /* --- rans_encode.c, rans_decode.c --- */
 
@@ -63,7 +63,19 @@ bool tpd_rans_decode_rest(const uint8_t *words, const uint8_t *end, size_t lanes
 
 /* --- kernels_scalar.c --- */
 
-void tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256]);
+/*
+ * Symbols whose frequencies are asked for come in blocks of 64. Of many a quarter is counted: what frequencies lose by that is some bytes a chunk.
+ * Multiples of the golden ratio spread the blocks over rows of any length.
+ */
+#define TPD_COUNT_BLOCK 64u
+#define TPD_COUNT_ALL_MAX (1u << 15)
+static inline bool tpd_block_is_counted(size_t block, size_t n)
+{
+	return n <= TPD_COUNT_ALL_MAX || (uint16_t)(block * 40503u) < UINT16_MAX / 4;
+}
+/* The blocks that are counted, and what is left behind the last whole one. */
+void tpd_count_sample(const uint8_t *symbols, size_t n, uint32_t counts[256]);
+size_t tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256]);
 /* From element i on; places counts from 0 of the array that it is given. */
 size_t tpd_find_changes_from(const uint8_t *x, const uint8_t *p, size_t i, size_t n, unsigned width, uint32_t *places);
 

@@ -42,18 +42,22 @@ static uint8_t *fields_pack(const uint32_t *values, const uint8_t *bits, size_t 
 	return out;
 }
 
-void tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256])
+void tpd_count_sample(const uint8_t *symbols, size_t n, uint32_t counts[256])
 {
 	uint32_t part[8][256]; /* eight tables: runs of one symbol would wait for their own increments */
 	size_t i = 0;
 
 	memset(part, 0, sizeof part);
-	for (; i + 8 <= n; i += 8) {
-		uint64_t word = tpd_get_u64(symbols + i);
+	for (; i + TPD_COUNT_BLOCK <= n; i += TPD_COUNT_BLOCK) {
+		if (!tpd_block_is_counted(i / TPD_COUNT_BLOCK, n))
+			continue;
+		for (size_t j = i; j < i + TPD_COUNT_BLOCK; j += 8) {
+			uint64_t word = tpd_get_u64(symbols + j);
 
 #pragma GCC unroll 8
-		for (unsigned b = 0; b < 8; b++) /* as a loop, with shifts by a variable, it takes twice as long */
-			part[b][word >> 8 * b & 255]++;
+			for (unsigned b = 0; b < 8; b++) /* as a loop, with shifts by a variable, it takes twice as long */
+				part[b][word >> 8 * b & 255]++;
+		}
 	}
 	for (; i < n; i++)
 		part[0][symbols[i]]++;
@@ -62,6 +66,24 @@ void tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256])
 		for (unsigned b = 0; b < 8; b++)
 			counts[s] += part[b][s];
 	}
+}
+
+size_t tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256])
+{
+	size_t sum = 0;
+
+	tpd_count_sample(symbols, n, counts);
+	if (n > TPD_COUNT_ALL_MAX) {
+		uint8_t occurs[256] = {0};
+
+		for (size_t i = 0; i < n; i++)
+			occurs[symbols[i]] = 1;
+		for (unsigned s = 0; s < 256; s++)
+			counts[s] = TPD_MAX(counts[s], occurs[s]);
+	}
+	for (unsigned s = 0; s < 256; s++)
+		sum += counts[s];
+	return sum;
 }
 
 /*

@@ -83,17 +83,6 @@ static enum tpd_status open_inputs(struct tpd_codec *codec, unsigned terms, cons
 	return TPD_OK;
 }
 
-struct tpd_predict_from tpd_predict_from(const struct tpd_prediction *prediction, size_t start)
-{
-	struct tpd_predict_from from = prediction->from;
-
-	from.w1 += start * sizeof(float);
-	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
-		if (from.of[i])
-			from.of[i] += start * sizeof(float);
-	return from;
-}
-
 static const float *coefficients_of(const struct tpd_prediction *prediction, size_t piece)
 {
 	return prediction->by_rows ? prediction->rows[piece] : prediction->whole;
@@ -122,7 +111,7 @@ static enum tpd_status put_rows(struct tpd_codec *codec, unsigned terms, const s
 		}
 		for (unsigned b = 0; b < 2; b++) {
 			size_t part;
-			enum tpd_status status = tpd_symbols_encode(codec, planes + b * count, count, *out, &part, err);
+			enum tpd_status status = tpd_symbols_encode_beside(codec, planes + b * count, count, pieces->n, *out, &part, err);
 
 			if (status != TPD_OK)
 				return status;
@@ -171,7 +160,6 @@ static void fetch(const struct tpd_prediction *prediction, size_t start, size_t 
 const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i)
 {
 	const size_t start = tpd_piece_start(&prediction->pieces, i), n = tpd_piece_start(&prediction->pieces, i + 1) - start;
-	const struct tpd_predict_from from = tpd_predict_from(prediction, start);
 	bool has_terms = false;
 
 	if (prediction->low_rank.base) { /* all pieces have been fitted */
@@ -186,10 +174,10 @@ const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i
 		const float *terms[TPD_TERMS];
 
 		for (unsigned k = 0; k < TPD_TERMS; k++)
-			terms[k] = from.terms >> k & 1 ? prediction->terms + k * TPD_TERM_ROOM : NULL;
+			terms[k] = prediction->from.terms >> k & 1 ? prediction->terms + k * TPD_TERM_ROOM : NULL;
 		prediction->kernels->predict_apply(prediction->terms, terms, prediction->rows[i], n, prediction->made);
 	} else {
-		prediction->kernels->predict(&from, coefficients_of(prediction, i), n, prediction->made);
+		prediction->kernels->predict(&prediction->from, start, coefficients_of(prediction, i), n, prediction->made);
 	}
 	fetch(prediction, start + n, n);
 	return (const uint8_t *)prediction->made;
@@ -307,10 +295,9 @@ const uint8_t *tpd_predict_stretch(struct tpd_prediction *prediction, size_t sta
 	float *out = prediction->made;
 
 	for (size_t at = start, end = start + n; at < end; piece++) {
-		const struct tpd_predict_from from = tpd_predict_from(prediction, at);
 		const size_t part = TPD_MIN(tpd_piece_start(pieces, piece + 1), end) - at;
 
-		prediction->kernels->predict(&from, coefficients_of(prediction, piece), part, out);
+		prediction->kernels->predict(&prediction->from, at, coefficients_of(prediction, piece), part, out);
 		out += part;
 		at += part;
 	}

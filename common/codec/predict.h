@@ -79,9 +79,6 @@ void tpd_normal_solve(const struct tpd_normal *normal, unsigned count, double c[
 /* A coefficient as it is stored in two bytes: rounded to BF16, 0 where that is not finite. */
 float tpd_coefficient(double c);
 
-/* Where element `start` and those behind it are. */
-struct tpd_predict_from tpd_predict_from(const struct tpd_prediction *prediction, size_t start);
-
 #define TPD_LEARN_MAX 1024u /* elements of a piece that are learnt from; of a longer one, stretches */
 #define TPD_TERM_ROOM (TPD_LEARN_MAX + 16u) /* floats of a term of theirs: a register may be stored whole */
 

@@ -28,7 +28,10 @@ VECTOR_INLINE __m256 vector_ratio(__m256 m, __m256 v)
 {
 	__m256 above = _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_GT_OQ);
 
-	return _mm256_and_ps(above, _mm256_div_ps(m, _mm256_sqrt_ps(_mm256_blendv_ps(_mm256_set1_ps(1), v, above))));
+	__m256 guess = _mm256_castsi256_ps(_mm256_sub_epi32(set(ROOT_GUESS), _mm256_srli_epi32(_mm256_castps_si256(v), 1)));
+	__m256 rest = _mm256_sub_ps(_mm256_set1_ps(ROOT_ABOVE), _mm256_mul_ps(_mm256_mul_ps(v, guess), guess));
+
+	return _mm256_and_ps(above, _mm256_mul_ps(m, _mm256_mul_ps(_mm256_mul_ps(guess, _mm256_set1_ps(ROOT_FACTOR)), rest)));
 }
 
 VECTOR_INLINE __m256 vector_term(const struct tpd_predict_from *from, unsigned k, size_t i, __m256 w1)
@@ -83,8 +86,8 @@ VECTOR_INLINE __m256 predict_round(const unsigned terms, const struct tpd_predic
 	return vector_arrive(w1, sum);
 }
 
-VECTOR_INLINE void predict_rounds(const unsigned terms, const struct tpd_predict_from *from, const float coefficients[TPD_TERMS], size_t n,
-				  float *out)
+VECTOR_INLINE void predict_rounds(const unsigned terms, const struct tpd_predict_from *from, size_t start, const float coefficients[TPD_TERMS],
+				  size_t n, float *out)
 {
 	const struct tpd_predict_from local = *from; /* which nobody may write to */
 	struct predict_rest rest;
@@ -92,10 +95,10 @@ VECTOR_INLINE void predict_rounds(const unsigned terms, const struct tpd_predict
 	size_t i = 0;
 
 	for (; i + PREDICT_VECTOR <= n; i += PREDICT_VECTOR)
-		_mm256_storeu_ps(out + i, predict_round(terms, &local, coefficients, i));
+		_mm256_storeu_ps(out + i, predict_round(terms, &local, coefficients, start + i));
 	if (i == n)
 		return;
-	predict_rest_of(from, i, n - i, &rest);
+	predict_rest_of(from, start + i, n - i, &rest);
 	_mm256_storeu_ps(last, predict_round(terms, &rest.from, coefficients, 0));
 	memcpy(out + i, last, (n - i) * sizeof(float));
 }
@@ -146,7 +149,8 @@ VECTOR_INLINE double *products_of_row(const float *const *arrays, const unsigned
 	return out;
 }
 
-VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_from *from, const uint8_t *x, size_t n, float *out, double *products)
+VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_from *from, size_t start, const uint8_t *x, size_t n, float *out,
+				double *products)
 {
 	const struct tpd_predict_from local = *from;
 	float change[TPD_TERM_ROOM], last[PREDICT_VECTOR] = {0};
@@ -156,10 +160,10 @@ VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_f
 	size_t i = 0;
 
 	for (; i + PREDICT_VECTOR <= n; i += PREDICT_VECTOR)
-		learn_round(terms, &local, x, i, out + i, change + i);
+		learn_round(terms, &local, x, start + i, out + i, change + i);
 	if (i < n) {
-		predict_rest_of(from, i, n - i, &rest);
-		memcpy(last, x + i * sizeof(float), (n - i) * sizeof(float));
+		predict_rest_of(from, start + i, n - i, &rest);
+		memcpy(last, x + (start + i) * sizeof(float), (n - i) * sizeof(float));
 		learn_round(terms, &rest.from, (const uint8_t *)last, 0, out + i, change + i);
 		i += PREDICT_VECTOR;
 	}
@@ -188,31 +192,31 @@ VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_f
 	}
 }
 
-static void vector_predict(const struct tpd_predict_from *from, const float coefficients[TPD_TERMS], size_t n, float *out)
+static void vector_predict(const struct tpd_predict_from *from, size_t start, const float coefficients[TPD_TERMS], size_t n, float *out)
 {
 	switch (from->terms) {
 #define CASE(set) \
 	case set: \
-		predict_rounds(set, from, coefficients, n, out); \
+		predict_rounds(set, from, start, coefficients, n, out); \
 		break;
 		EACH_TERM_SET(CASE)
 #undef CASE
 	default:
-		predict(from, coefficients, n, out);
+		predict(from, start, coefficients, n, out);
 	}
 }
 
-static void vector_learn(const struct tpd_predict_from *from, const uint8_t *x, size_t n, float *terms, double *products)
+static void vector_learn(const struct tpd_predict_from *from, size_t start, const uint8_t *x, size_t n, float *terms, double *products)
 {
 	switch (from->terms) {
 #define CASE(set) \
 	case set: \
-		learn_rounds(set, from, x, n, terms, products); \
+		learn_rounds(set, from, start, x, n, terms, products); \
 		break;
 		EACH_TERM_SET(CASE)
 #undef CASE
 	default:
-		predict_learn(from, x, n, terms, products);
+		predict_learn(from, start, x, n, terms, products);
 	}
 }
 

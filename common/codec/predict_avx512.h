@@ -29,7 +29,10 @@ VECTOR_INLINE __m512 vector_ratio(__m512 m, __m512 v)
 {
 	__mmask16 above = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GT_OQ);
 
-	return _mm512_maskz_div_ps(above, m, _mm512_sqrt_ps(_mm512_mask_mov_ps(_mm512_set1_ps(1), above, v)));
+	__m512 guess = _mm512_castsi512_ps(_mm512_sub_epi32(set(ROOT_GUESS), _mm512_srli_epi32(_mm512_castps_si512(v), 1)));
+	__m512 rest = _mm512_sub_ps(_mm512_set1_ps(ROOT_ABOVE), _mm512_mul_ps(_mm512_mul_ps(v, guess), guess));
+
+	return _mm512_maskz_mul_ps(above, m, _mm512_mul_ps(_mm512_mul_ps(guess, _mm512_set1_ps(ROOT_FACTOR)), rest));
 }
 
 /* Term k of the elements of these lanes from i on, of which w1 is loaded. */
@@ -56,8 +59,8 @@ VECTOR_INLINE __m512 vector_arrive(__m512 w1, __m512 sum)
 	return _mm512_mask_mov_ps(w1, finite, p);
 }
 
-VECTOR_INLINE void predict_rounds(const unsigned terms, const struct tpd_predict_from *from, const float coefficients[TPD_TERMS], size_t n,
-				  float *out)
+VECTOR_INLINE void predict_rounds(const unsigned terms, const struct tpd_predict_from *from, size_t start, const float coefficients[TPD_TERMS],
+				  size_t n, float *out)
 {
 	const struct tpd_predict_from local = *from; /* which nobody may write to */
 	__m512 c[TPD_TERMS];
@@ -66,13 +69,13 @@ VECTOR_INLINE void predict_rounds(const unsigned terms, const struct tpd_predict
 		c[k] = _mm512_set1_ps(coefficients[k]);
 	for (size_t i = 0; i < n; i += PREDICT_VECTOR) {
 		const __mmask16 lanes = first_lanes(n - i);
-		const __m512 w1 = predict_at(local.w1, i, lanes);
+		const __m512 w1 = predict_at(local.w1, start + i, lanes);
 		__m512 sum = _mm512_setzero_ps();
 
 #pragma GCC unroll 4
 		for (unsigned k = 0; k < TPD_TERMS; k++)
 			if (terms >> k & 1)
-				sum = _mm512_add_ps(sum, _mm512_mul_ps(c[k], vector_term(&local, k, i, lanes, w1)));
+				sum = _mm512_add_ps(sum, _mm512_mul_ps(c[k], vector_term(&local, k, start + i, lanes, w1)));
 		_mm512_mask_storeu_ps(out + i, lanes, vector_arrive(w1, sum));
 	}
 }
@@ -86,21 +89,21 @@ VECTOR_INLINE double vector_sum(__m512d lanes)
 	return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
-/* The terms of a round, and x - w1 behind them; they are kept. */
+/* The terms of a round of elements from i on, and x - w1 behind them; they are kept. */
 VECTOR_INLINE void learn_terms(const unsigned terms, const struct tpd_predict_from *from, const uint8_t *x, size_t i, __mmask16 lanes, float *out,
 			       __m512 arrays[TPD_TERMS + 1])
 {
 	const __m512 w1 = predict_at(from->w1, i, lanes);
 	unsigned at = 0;
 
-	_mm512_storeu_ps(out + i, w1);
+	_mm512_storeu_ps(out, w1);
 #pragma GCC unroll 4
 	for (unsigned k = 0; k < TPD_TERMS; k++) {
 		if (!(terms >> k & 1))
 			continue;
 		arrays[at] = vector_term(from, k, i, lanes, w1);
 		if (k > 0)
-			_mm512_storeu_ps(out + k * TPD_TERM_ROOM + i, arrays[at]);
+			_mm512_storeu_ps(out + k * TPD_TERM_ROOM, arrays[at]);
 		at++;
 	}
 	arrays[at] = _mm512_sub_ps(predict_at(x, i, lanes), w1);
@@ -119,8 +122,8 @@ VECTOR_INLINE void vector_products(const unsigned count, const __m512 arrays[TPD
 }
 
 /* Products of a round wait for its roots and divisions: those of the next one are begun before. */
-VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_from *from, const uint8_t *x, size_t n, float *out,
-				double *products)
+VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_from *from, size_t start, const uint8_t *x, size_t n,
+				float *out, double *products)
 {
 	const struct tpd_predict_from local = *from;
 	const unsigned count = (unsigned)__builtin_popcount(terms) + 1, pairs = count * (count + 1) / 2;
@@ -130,12 +133,12 @@ VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_f
 #pragma GCC unroll 15
 	for (unsigned pair = 0; pair < pairs; pair++)
 		sums[pair] = _mm512_setzero_ps();
-	learn_terms(terms, &local, x, 0, first_lanes(n), out, next);
+	learn_terms(terms, &local, x, start, first_lanes(n), out, next);
 	for (size_t i = PREDICT_VECTOR; i < n; i += PREDICT_VECTOR) {
 #pragma GCC unroll 5
 		for (unsigned a = 0; a < count; a++)
 			arrays[a] = next[a];
-		learn_terms(terms, &local, x, i, first_lanes(n - i), out, next);
+		learn_terms(terms, &local, x, start + i, first_lanes(n - i), out + i, next);
 		vector_products(count, arrays, sums);
 	}
 	vector_products(count, next, sums);
@@ -145,31 +148,31 @@ VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_f
 							  _mm512_cvtps_pd(_mm512_extractf32x8_ps(sums[pair], 1))));
 }
 
-static void vector_predict(const struct tpd_predict_from *from, const float coefficients[TPD_TERMS], size_t n, float *out)
+static void vector_predict(const struct tpd_predict_from *from, size_t start, const float coefficients[TPD_TERMS], size_t n, float *out)
 {
 	switch (from->terms) {
 #define CASE(set) \
 	case set: \
-		predict_rounds(set, from, coefficients, n, out); \
+		predict_rounds(set, from, start, coefficients, n, out); \
 		break;
 		EACH_TERM_SET(CASE)
 #undef CASE
 	default:
-		predict(from, coefficients, n, out);
+		predict(from, start, coefficients, n, out);
 	}
 }
 
-static void vector_learn(const struct tpd_predict_from *from, const uint8_t *x, size_t n, float *terms, double *products)
+static void vector_learn(const struct tpd_predict_from *from, size_t start, const uint8_t *x, size_t n, float *terms, double *products)
 {
 	switch (from->terms) {
 #define CASE(set) \
 	case set: \
-		learn_rounds(set, from, x, n, terms, products); \
+		learn_rounds(set, from, start, x, n, terms, products); \
 		break;
 		EACH_TERM_SET(CASE)
 #undef CASE
 	default:
-		predict_learn(from, x, n, terms, products);
+		predict_learn(from, start, x, n, terms, products);
 	}
 }
 

@@ -177,10 +177,9 @@ static size_t learn(struct tpd_prediction *prediction, size_t i, unsigned count,
 {
 	const size_t start = tpd_piece_start(&prediction->pieces, i), n = tpd_piece_start(&prediction->pieces, i + 1) - start;
 	const size_t products = products_of(count), stretch = TPD_LEARN_MAX / STRETCHES;
-	struct tpd_predict_from from = tpd_predict_from(prediction, start);
 
 	if (n <= TPD_LEARN_MAX) {
-		prediction->kernels->predict_learn(&from, prediction->x + start * sizeof(float), n, prediction->terms, sums);
+		prediction->kernels->predict_learn(&prediction->from, start, prediction->x, n, prediction->terms, sums);
 		return n;
 	}
 	memset(sums, 0, products * sizeof(*sums));
@@ -188,8 +187,7 @@ static size_t learn(struct tpd_prediction *prediction, size_t i, unsigned count,
 		const size_t at = start + s * (n - stretch) / (STRETCHES - 1);
 		double part[TPD_PRODUCTS];
 
-		from = tpd_predict_from(prediction, at);
-		prediction->kernels->predict_learn(&from, prediction->x + at * sizeof(float), stretch, prediction->terms, part);
+		prediction->kernels->predict_learn(&prediction->from, at, prediction->x, stretch, prediction->terms, part);
 		for (size_t k = 0; k < products; k++)
 			sums[k] += part[k];
 	}

@@ -19,6 +19,7 @@
 #define CURVE_TRY_MIN 64u   /* shorter ones are all header */
 #define CURVE_TRY_MAX 8192u /* of longer ones frequencies are a small part */
 #define CURVE_LANES_MIN 512u
+#define BESIDE_SHARE 128u
 #define HEADER_MAX (4u + 2u * 256u + 4u + 4u * TPD_RANS_LANES_MAX) /* coder, k, first, last; frequencies; w; states */
 
 /* One of `what` is missing to, or is too much for, the sum: the symbol that changes; the lower one on a tie. */
@@ -218,7 +219,7 @@ static enum tpd_status encode_curve(struct tpd_codec *codec, const uint8_t *symb
 }
 
 /* Not what rANS costs, but what it cannot go below: ideal bits, half of each state, the header. */
-static bool rans_may_pay(const struct tpd_codec *codec, const uint32_t counts[256], const uint16_t freq[256], size_t n)
+static bool rans_may_pay(const struct tpd_codec *codec, const uint32_t counts[256], size_t counted, const uint16_t freq[256], size_t n)
 {
 	uint64_t bits = 0, header = 8 + (UINT64_C(2) << choose_k(n));
 
@@ -226,20 +227,27 @@ static bool rans_may_pay(const struct tpd_codec *codec, const uint32_t counts[25
 		bits += (uint64_t)counts[s] * codec->cost[freq[s]];
 		header += counts[s] > 0;
 	}
-	return (bits >> 15) + header < TPD_SYMBOLS_BOUND(n);
+	return (bits * n / counted >> 15) + header < TPD_SYMBOLS_BOUND(n);
 }
 
 enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbols, size_t n, uint8_t *out,
 				   size_t *out_len, struct tpd_err *err)
 {
+	return tpd_symbols_encode_beside(codec, symbols, n, 0, out, out_len, err);
+}
+
+enum tpd_status tpd_symbols_encode_beside(struct tpd_codec *codec, const uint8_t *symbols, size_t n, size_t beside, uint8_t *out,
+					  size_t *out_len, struct tpd_err *err)
+{
+	const bool is_small = n < beside / BESIDE_SHARE;
 	uint32_t counts[256];
 	uint16_t freq[256];
 	unsigned first = 0, last = 255;
-	size_t best = TPD_SYMBOLS_BOUND(n), len; /* of raw; what comes later must be shorter */
+	size_t best = TPD_SYMBOLS_BOUND(n), counted = 0, len; /* best: of raw; what comes later must be shorter */
 	enum tpd_status status;
 
 	if (n > 0)
-		codec->kernels->count_bytes(symbols, n, counts);
+		counted = codec->kernels->count_bytes(symbols, n, counts);
 	while (n > 0 && counts[first] == 0)
 		first++;
 	while (n > 0 && counts[last] == 0)
@@ -250,7 +258,7 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 		*out_len = 2;
 		return TPD_OK;
 	}
-	if (n > 1 && n <= ZSTD_TRY_MAX) {
+	if (n > 1 && n <= ZSTD_TRY_MAX && !is_small) {
 		status = tpd_zstd_encode(codec->zstd, ZSTD_LEVEL, NULL, 0, symbols, n, out + 5, best > 6 ? best - 6 : 0,
 					 &len, err);
 		if (status != TPD_OK)
@@ -262,15 +270,15 @@ enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbo
 		}
 	}
 	if (n > 1) {
-		tpd_rans_quantise(counts, n, first, last, freq);
-		if (rans_may_pay(codec, counts, freq, n)) {
+		tpd_rans_quantise(counts, counted, first, last, freq);
+		if (rans_may_pay(codec, counts, counted, freq, n)) {
 			status = encode_rans(codec, symbols, n, freq, first, last, out, best - 1, &len, err);
 			if (status != TPD_OK)
 				return status;
 			if (len != SIZE_MAX)
 				best = len;
 		}
-		if (n >= CURVE_TRY_MIN && n <= CURVE_TRY_MAX) {
+		if (n >= CURVE_TRY_MIN && n <= CURVE_TRY_MAX && !is_small) {
 			status = encode_curve(codec, symbols, n, counts, out, best - 1, &len, err);
 			if (status != TPD_OK)
 				return status;
