@@ -43,6 +43,20 @@ static unsigned naive_elias(uint64_t gap)
 	return log + (log + 1) + (length - 1);
 }
 
+/* As all but zeros and extremes have it: to 24 bits and no smaller unit than 2^-149, half way to even. */
+static double naive_rounded(const struct pair *pair, double d)
+{
+	int exponent;
+	double unit, r;
+
+	if (pair->width == 8 || d == 0)
+		return d;
+	frexp(d, &exponent);
+	unit = ldexp(1, exponent - 24 < -149 ? -149 : exponent - 24);
+	r = nearbyint(d / unit) * unit;
+	return fabs(r) >= 0x1p128 ? d : r;
+}
+
 static void naive_gaps(const struct pair *pair, double bar, struct tpd_sparsity *out)
 {
 	uint64_t *gaps = calloc(pair->n + 1, sizeof *gaps), *counts = calloc(65536 + 64, sizeof *counts);
@@ -50,8 +64,8 @@ static void naive_gaps(const struct pair *pair, double bar, struct tpd_sparsity 
 	double best = INFINITY, elias = 0, entropy = 0;
 
 	for (size_t i = 0; i < pair->n; i++) {
-		double d = fabs(naive_value(pair->dtype, get(pair, pair->x, i)) -
-				naive_value(pair->dtype, get(pair, pair->w, i)));
+		double d = fabs(naive_rounded(pair, naive_value(pair->dtype, get(pair, pair->x, i)) -
+							    naive_value(pair->dtype, get(pair, pair->w, i))));
 
 		if (isfinite(naive_value(pair->dtype, get(pair, pair->x, i))) &&
 		    isfinite(naive_value(pair->dtype, get(pair, pair->w, i))) && d > bar) {
@@ -102,20 +116,6 @@ static uint32_t naive_stride(size_t n)
 	return stride;
 }
 
-/* As delta_rms and the percentiles have it: to 24 bits and no smaller unit than 2^-149, half way to even. */
-static double naive_rounded(const struct pair *pair, double d)
-{
-	int exponent;
-	double unit, r;
-
-	if (pair->width == 8 || d == 0)
-		return d;
-	frexp(d, &exponent);
-	unit = ldexp(1, exponent - 24 < -149 ? -149 : exponent - 24);
-	r = nearbyint(d / unit) * unit;
-	return fabs(r) >= 0x1p128 ? d : r;
-}
-
 static struct tpd_sparsity naive(const struct pair *pair, uint32_t stride)
 {
 	struct tpd_sparsity out = {.count = pair->n, .has_delta = pair->w != NULL};
@@ -145,11 +145,11 @@ static struct tpd_sparsity naive(const struct pair *pair, uint32_t stride)
 		max = fmax(max, fabs(d));
 		out.zeros += d == 0;
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			out.raw[k] += fabs(d) < tpd_sparsity_thresholds[k];
+			out.raw[k] += fabs(naive_rounded(pair, d)) < tpd_sparsity_thresholds[k];
 		ulps = fabsl(naive_ord(pair, bits) - naive_ord(pair, old));
 		for (unsigned k = 0; k < TPD_SPARSITY_ULPS; k++)
 			out.ulps[k] += ulps < (long double)(1u << k);
-		sizes[out.pairs++] = fabs(d);
+		sizes[out.pairs++] = fabs(naive_rounded(pair, d));
 		if (i / 64 % stride == naive_phase(i / 64 / stride, stride))
 			sampled[samples++] = fabs(naive_rounded(pair, d));
 	}
@@ -327,6 +327,30 @@ START_TEST(equal_tensors_are_wholly_sparse)
 	ck_assert_double_eq(got.percentile[5], 0);
 	assert_like_naive(&pair, naive_stride(pair.n));
 	pair_release(&pair);
+}
+END_TEST
+
+/* Deltas that single precision does not have: the percentile is one of those that are compared with it, so none is above it. */
+START_TEST(ties_are_not_kept)
+{
+	static const float old[] = {0.00137f, 0.00174f};
+
+	for (size_t k = 0; k < TPD_ARRAY_LEN(old); k++) {
+		struct pair pair = pair_new(TPD_DTYPE_F32, 4096, true);
+		struct tpd_sparsity got;
+
+		for (size_t i = 0; i < pair.n; i++) {
+			put(&pair, pair.x, i, float_bits(1.0f));
+			put(&pair, pair.w, i, float_bits(old[k]));
+		}
+		got = measure(&pair);
+		ck_assert_uint_eq(got.gap_count, 0);
+		ck_assert_double_eq(got.percentile[TPD_SPARSITY_PCT95], (double)(1.0f - old[k]));
+		ck_assert_double_eq(got.delta_max, 1.0 - (double)old[k]);
+		ck_assert_double_ne(got.delta_max, got.percentile[TPD_SPARSITY_PCT95]);
+		assert_like_naive(&pair, 1);
+		pair_release(&pair);
+	}
 }
 END_TEST
 
@@ -685,6 +709,7 @@ int main(void)
 	tcase_add_loop_test(tcase, every_pattern_pair_kind, 0, 2);
 	tcase_add_test(tcase, values_only_without_delta);
 	tcase_add_test(tcase, equal_tensors_are_wholly_sparse);
+	tcase_add_test(tcase, ties_are_not_kept);
 	tcase_add_test(tcase, not_finite_pairs_are_left_out);
 	tcase_add_test(tcase, nothing_finite);
 	tcase_add_test(tcase, percentile_is_the_nearest_rank);

@@ -116,6 +116,28 @@ static double next_to(double v, int by)
 	return v;
 }
 
+/* Distances in ulps of both signs around zero, and at 2^16 from it. */
+START_TEST(around_zero)
+{
+	static const double limits[TPD_SPARSITY_REAL] = {0x1p-149, 0x1p-140, 0x1p-133, 1e-30};
+
+	random_state = 4711;
+	for (unsigned turn = 0; turn < 200; turn++) {
+		struct pair pair = pair_new(turn % 3 == 2 ? TPD_DTYPE_BF16 : TPD_DTYPE_F32, 64 * (1 + next_random() % 20), true);
+		const uint64_t top = UINT64_C(1) << (8 * pair.width - 1), range = UINT64_C(1) << (turn % 2 ? 2 : 7 * pair.width);
+
+		for (size_t i = 0; i < pair.n; i++) {
+			const uint64_t far = turn % 5 && pair.width == 4 ? 0 : UINT64_C(65536) * (next_random() % 40 == 0);
+
+			put(&pair, pair.x, i, ((next_random() % range + far) & (top - 1)) | (next_random() % 2 ? top : 0));
+			put(&pair, pair.w, i, (next_random() % range & (top - 1)) | (next_random() % 2 ? top : 0));
+		}
+		assert_forms_agree(&pair, 0, 1, 0, limits);
+		pair_release(&pair);
+	}
+}
+END_TEST
+
 START_TEST(forms_agree)
 {
 	static const double sizes[] = {1e-5, 1e-4, 1e-3, 1e-2, 0x1.000001p-9, 0x1.000003p-9, 0x1p-140, 3e38};
@@ -148,6 +170,8 @@ START_TEST(forms_agree)
 			}
 			free(pair.w);
 			pair.w = NULL;
+			assert_forms_agree(&pair, 0, 1, 0, limits);
+			memset(pair.x, 0, pair.n * pair.width); /* below all thresholds, but no differences */
 			assert_forms_agree(&pair, 0, 1, 0, limits);
 			pair_release(&pair);
 		}
@@ -193,6 +217,7 @@ int main(void)
 	tcase_set_timeout(tcase, 600);
 	tcase_add_test(tcase, known_answers);
 	tcase_add_loop_test(tcase, forms_agree, 0, (int)TPD_ARRAY_LEN(types));
+	tcase_add_test(tcase, around_zero);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);

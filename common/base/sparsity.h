@@ -4,13 +4,13 @@
  *
  * Definition (once for the whole project).  x is the new value, w1 the value at the same
  * place in the checkpoint of the run's highest lower step at the time of ingest;
- * delta = x - w1 in double, over the `pairs` in which both are finite, zeros included.
+ * delta = x - w1 in double, over the `pairs` in which both are finite, zeros included; of types narrower than F64 rounded to
+ * single precision, unless that makes it infinite, everywhere but for `zeros`, delta_min, delta_max and max|delta| (F32 and BF16 within a factor of two of
+ * each other differ by such a number anyway).
  *   raw     |delta| < t
  *   minmax  |delta| < t * max|delta| of the tensor; a tensor whose max is 0 is wholly sparse
  *   log     |ord(x) - ord(w1)| < t ulps, ord() the order-preserving integer of the bit pattern
- * A share is count / pairs.  A percentile is the nearest-rank one of |delta|.  For it and for delta_rms, deltas of types narrower than F64
- * are rounded to single precision where that leaves them finite (F32 and BF16 within a factor of two of each other differ by such a number
- * anyway).
+ * A share is count / pairs.  A percentile is the nearest-rank one of |delta|.
  * Without a w1 of the same type and size, has_delta is false and only the value fields hold.
  */
 #ifndef TPD_BASE_SPARSITY_H

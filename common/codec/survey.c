@@ -47,6 +47,7 @@ const struct tpd_survey_kernels tpd_survey_scalar = {survey, count, between, pla
 /* --- the bar --- */
 
 #define GUESS_FROM 256u /* elements that are looked at */
+#define NEIGHBOURS 4u    /* of so many each: the first takes longer to come from memory than all else */
 #define GUESS_SIGMAS 3  /* of the share that they have above the bar: one chunk in a thousand is looked at twice */
 
 /* A bar above which there are probably `keep` of the sampled elements; 0: none is known. */
@@ -55,15 +56,16 @@ static double guess_bar(const struct tpd_survey_task *task, size_t keep)
 	double sizes[GUESS_FROM];
 	uint64_t random = TPD_RANDOM_START;
 	const double share = (double)keep * task->stride / (double)task->n;
-	const size_t step = task->n / GUESS_FROM;
-	size_t above;
+	const size_t step = task->n / GUESS_FROM, width = tpd_dtype_width(task->dtype);
+	size_t places[GUESS_FROM / NEIGHBOURS], above;
 
-	for (size_t i = 0; i < GUESS_FROM; i++) {
-		size_t at;
-
-		at = i * step + (size_t)(tpd_random_next(&random) % step); /* a fixed distance might be that of rows */
-		sizes[i] = fabs(pair_difference(task->dtype, task->x, task->w, at));
+	for (size_t i = 0; i < TPD_ARRAY_LEN(places); i++) { /* a fixed distance might be that of rows */
+		places[i] = i * NEIGHBOURS * step + (size_t)(tpd_random_next(&random) % step);
+		__builtin_prefetch(task->x + places[i] * width);
+		__builtin_prefetch(task->w + places[i] * width);
 	}
+	for (size_t i = 0; i < GUESS_FROM; i++)
+		sizes[i] = fabs(pair_difference(task->dtype, task->x, task->w, places[i / NEIGHBOURS] + i % NEIGHBOURS));
 	above = (size_t)(share * GUESS_FROM + GUESS_SIGMAS * sqrt(share * (1 - share) * GUESS_FROM)) + 1;
 	return tpd_stats_bar(sizes, GUESS_FROM, above);
 }

@@ -5,9 +5,7 @@
  * A round of 64 elements that are all there and finite, as is their difference in single precision, is known by its largest size; the
  * others are done apart, with masks for those that take part.
  *
- *     thresholds  are compared with the difference in single precision. Rounding keeps order, so that decides for all but the few floats
- *                 that a threshold, or a neighbour of it, rounds to. A table has these at places that their bits name, so that
- *                 one look-up finds out that none of them is there; else the doubles are compared.
+ *     thresholds  are compared as floats: a difference, which is in single precision, is below a double where it is below the next float above that.
  *     extremes    of the difference are looked for in a round only where its largest size may be one.
  *     ulps        a distance whose leading bit is copied to all below it has bit k where it is 2^k or more. So 64 registers of them are added
  *                 up as carry-save adders do, by bits, and only their carries are counted.
@@ -88,14 +86,20 @@ INLINE __mmask16 both_halves(__mmask8 low, __mmask8 high)
 	return (__mmask16)(low | high << 8);
 }
 
-/* Lanes where |x - w| < limit, or with `above` where it is larger. */
-INLINE __mmask16 exactly(__m512 x, __m512 w, double limit, bool above)
+/* |x - w| as sums and counts have it: of finite ones in single precision, unless that is infinite. */
+INLINE void sizes_of(__m512 x, __m512 w, __m512d *out_low, __m512d *out_high)
 {
-	__m512d low = _mm512_abs_pd(_mm512_sub_pd(low_doubles(x), low_doubles(w))), t = _mm512_set1_pd(limit);
-	__m512d high = _mm512_abs_pd(_mm512_sub_pd(high_doubles(x), high_doubles(w)));
+	const __m512 single = single_size(x, w);
+	const __mmask16 large = _mm512_cmp_ps_mask(single, _mm512_set1_ps(FLT_MAX), _CMP_GT_OQ);
 
-	if (above)
-		return both_halves(_mm512_cmp_pd_mask(low, t, _CMP_GT_OQ), _mm512_cmp_pd_mask(high, t, _CMP_GT_OQ));
+	*out_low = _mm512_mask_abs_pd(low_doubles(single), (__mmask8)large, _mm512_sub_pd(low_doubles(x), low_doubles(w)));
+	*out_high = _mm512_mask_abs_pd(high_doubles(single), (__mmask8)(large >> 8), _mm512_sub_pd(high_doubles(x), high_doubles(w)));
+}
+
+INLINE __mmask16 below_of(__m512d low, __m512d high, double limit)
+{
+	const __m512d t = _mm512_set1_pd(limit);
+
 	return both_halves(_mm512_cmp_pd_mask(low, t, _CMP_LT_OQ), _mm512_cmp_pd_mask(high, t, _CMP_LT_OQ));
 }
 
@@ -104,93 +108,32 @@ INLINE __mmask16 first_lanes(size_t n)
 	return (__mmask16)(n >= BLOCK ? 0xffffu : (1u << n) - 1);
 }
 
-/* --- floats that do not decide --- */
+/* --- thresholds as floats, not negative --- */
 
-#define DOUBTS_MAX 16u
-#define IGNORED_MAX 63u /* more floats at a time than that would be in doubt too often */
-
-struct doubts {
-	uint32_t list[DOUBTS_MAX];
-	unsigned count;
-	/* a float at the place that 4 of its bits name; what is in no place is all ones, which is the size of nothing */
-	uint32_t table[16];
-	unsigned shift;
-	uint32_t ignored; /* lowest bits that do not matter; below those that name a place */
-};
-
-static unsigned bits_of_ignored(uint32_t ignored)
+static float next_to(float f, int32_t by)
 {
-	return ignored == 0 ? 0 : 32 - (unsigned)__builtin_clz(ignored);
+	uint32_t bits;
+
+	memcpy(&bits, &f, sizeof bits);
+	bits += (uint32_t)by;
+	memcpy(&f, &bits, sizeof f);
+	return f;
 }
 
-static float shift_double(double v, int by)
+/* Bits of the least float that is not below this; a finite float is below the one where it is below the other. */
+INLINE __m512i float_from(double limit)
 {
-	uint64_t bits;
+	const float f = (float)limit;
 
-	memcpy(&bits, &v, sizeof bits);
-	bits += (uint64_t)(int64_t)by;
-	memcpy(&v, &bits, sizeof v);
-	return (float)v;
+	return _mm512_castps_si512(_mm512_set1_ps((double)f < limit ? next_to(f, 1) : f));
 }
 
-/* Floats to which something rounds that in double may be this limit (positive), or on the other side of it than the float is. */
-static void doubt(struct doubts *doubts, double limit)
+/* Bits of the largest float that is not above this. */
+INLINE __m512i float_to(double limit)
 {
-	if (limit == 0 || limit == (double)INFINITY) /* a difference that rounds to 0 is 0; and infinite ones are looked at in any case */
-		return;
-	for (int by = -1; by <= 1; by++) {
-		float f = shift_double(limit, by);
-		uint32_t bits;
-		bool known = false;
+	const float f = (float)limit;
 
-		memcpy(&bits, &f, sizeof bits);
-		for (unsigned i = 0; i < doubts->count; i++)
-			known |= doubts->list[i] == bits;
-		if (!known)
-			doubts->list[doubts->count++] = bits;
-	}
-}
-
-/* False: no four bits tell them apart. */
-static bool try_table(struct doubts *doubts)
-{
-	for (doubts->shift = bits_of_ignored(doubts->ignored); doubts->shift < 28; doubts->shift++) {
-		bool clash = false;
-
-		for (unsigned i = 0; i < 16; i++)
-			doubts->table[i] = UINT32_MAX;
-		for (unsigned i = 0; i < doubts->count; i++) {
-			const uint32_t bits = doubts->list[i] & ~doubts->ignored;
-			uint32_t *place = &doubts->table[bits >> doubts->shift & 15];
-
-			clash |= *place != UINT32_MAX && *place != bits;
-			*place = bits;
-		}
-		if (!clash)
-			return true;
-	}
-	return false;
-}
-
-/* The two floats beside a limit that is half way between them differ in few bits, often in the last one alone: those are left out then. */
-static bool make_table(struct doubts *doubts)
-{
-	doubts->ignored = 0;
-	if (try_table(doubts))
-		return true;
-	for (unsigned i = 1; i < doubts->count; i++) {
-		const uint32_t differ = doubts->list[i] ^ doubts->list[i - 1];
-
-		if (differ <= IGNORED_MAX)
-			doubts->ignored |= differ;
-	}
-	return doubts->ignored != 0 && try_table(doubts);
-}
-
-/* Not 0 where a size is none of those at its place. care: the bits that are not ignored. */
-INLINE __m512i surely(__m512i size, __m512i places, __m512i table, __m512i care)
-{
-	return _mm512_ternarylogic_epi32(_mm512_permutexvar_epi32(places, table), size, care, 0x28); /* (a ^ b) & c */
+	return _mm512_castps_si512(_mm512_set1_ps((double)f > limit ? next_to(f, -1) : f));
 }
 
 INLINE __m512i least_of(const __m512i v[4])
@@ -245,7 +188,7 @@ INLINE __m512i add4(__m512i *ones, __m512i *twos, const __m512i words[4])
 /* What is summed up: kept in registers. */
 struct sums {
 	__m512d value2[2], delta2[2];
-	__m512i order_min, order_max; /* of the value */
+	__m512 min, max; /* of the value */
 	uint64_t below[TPD_SPARSITY_REAL];
 };
 
@@ -258,7 +201,6 @@ struct rest {
 };
 
 struct context {
-	__m512i table;
 	__m512i thresholds[TPD_SPARSITY_REAL]; /* bits of floats, whose order is theirs */
 	__m512d bar;
 };
@@ -271,18 +213,25 @@ INLINE __m512i order_of(const enum tpd_dtype dtype, __m512i bits)
 	return _mm512_mask_sub_epi32(bits, _mm512_test_epi32_mask(bits, top), top, bits);
 }
 
-/* The other way, of a finite one. */
-INLINE double value_of_order(const enum tpd_dtype dtype, int32_t order)
-{
-	const uint32_t top = dtype == TPD_DTYPE_F32 ? UINT32_C(0x80000000) : UINT32_C(0x8000);
-
-	return value_of(dtype, order < 0 ? top - (uint32_t)order : (uint32_t)order);
-}
-
 /* Distance in ulps, modulo 2^32, which makes none small that is not, with all bits below the leading one. */
 INLINE __m512i smeared_distance(__m512i x_order, __m512i w_order)
 {
 	return _mm512_srlv_epi32(set(UINT32_MAX), _mm512_lzcnt_epi32(_mm512_abs_epi32(_mm512_sub_epi32(x_order, w_order))));
+}
+
+/*
+ * The same of F32 patterns as they are. Of one sign they are as far from each other as their orders; of two signs they come out further than all
+ * thresholds, as they are, unless neither is further than that from zero (off_zero()).
+ */
+INLINE __m512i smeared_f32(__m512i x, __m512i w)
+{
+	return _mm512_srlv_epi32(set(UINT32_MAX), _mm512_lzcnt_epi32(_mm512_abs_epi32(_mm512_sub_epi32(x, w))));
+}
+
+/* 0 where both are within 2^16 ulps of zero. */
+INLINE __m512i off_zero(__m512i x, __m512i w)
+{
+	return _mm512_ternarylogic_epi32(x, w, set(UINT32_C(0x7fff0000)), 0xa8); /* (a | b) & c */
 }
 
 INLINE __m512i add_where(__m512i counts, __mmask16 lanes)
@@ -323,9 +272,9 @@ static __attribute__((noinline, cold)) void survey_odd(const enum tpd_dtype dtyp
 
 	EACH {
 		const __mmask16 lanes = n > b * BLOCK ? first_lanes(n - b * BLOCK) : 0;
-		__m512i bits = load_bits(dtype, x + b * BLOCK * width, lanes), old, order, magnitude = magnitude_of(dtype, bits);
-		__mmask16 finite = _mm512_mask_cmplt_epu32_mask(lanes, magnitude, infinite), pairs, large;
-		__m512 v = float_of(dtype, bits), w1, single;
+		__m512i bits = load_bits(dtype, x + b * BLOCK * width, lanes), old, magnitude = magnitude_of(dtype, bits);
+		__mmask16 finite = _mm512_mask_cmplt_epu32_mask(lanes, magnitude, infinite), pairs;
+		__m512 v = float_of(dtype, bits), w1;
 		__m512d v0 = low_doubles(v), v1 = high_doubles(v), d0, d1, s0, s1;
 		unsigned inf = (unsigned)_mm_popcnt_u32(_mm512_mask_cmpeq_epi32_mask(lanes, magnitude, infinite));
 		unsigned count = (unsigned)_mm_popcnt_u32(finite);
@@ -335,9 +284,8 @@ static __attribute__((noinline, cold)) void survey_odd(const enum tpd_dtype dtyp
 		rest->out->finite += count;
 		sums->value2[0] = _mm512_mask3_fmadd_pd(v0, v0, sums->value2[0], (__mmask8)finite);
 		sums->value2[1] = _mm512_mask3_fmadd_pd(v1, v1, sums->value2[1], (__mmask8)(finite >> 8));
-		order = order_of(dtype, bits);
-		sums->order_min = _mm512_mask_min_epi32(sums->order_min, finite, order, sums->order_min);
-		sums->order_max = _mm512_mask_max_epi32(sums->order_max, finite, order, sums->order_max);
+		sums->min = _mm512_mask_min_ps(sums->min, finite, v, sums->min);
+		sums->max = _mm512_mask_max_ps(sums->max, finite, v, sums->max);
 		if (!w)
 			continue;
 		old = load_bits(dtype, w + b * BLOCK * width, lanes);
@@ -348,10 +296,7 @@ static __attribute__((noinline, cold)) void survey_odd(const enum tpd_dtype dtyp
 		w1 = float_of(dtype, old);
 		d0 = _mm512_sub_pd(v0, low_doubles(w1));
 		d1 = _mm512_sub_pd(v1, high_doubles(w1));
-		single = single_size(v, w1);
-		large = _mm512_cmp_ps_mask(single, _mm512_set1_ps(FLT_MAX), _CMP_GT_OQ);
-		s0 = _mm512_mask_abs_pd(low_doubles(single), (__mmask8)large, d0);
-		s1 = _mm512_mask_abs_pd(high_doubles(single), (__mmask8)(large >> 8), d1);
+		sizes_of(v, w1, &s0, &s1);
 		sums->delta2[0] = _mm512_mask_add_pd(sums->delta2[0], (__mmask8)pairs, sums->delta2[0], _mm512_mul_pd(s0, s0));
 		sums->delta2[1] = _mm512_mask_add_pd(sums->delta2[1], (__mmask8)(pairs >> 8), sums->delta2[1], _mm512_mul_pd(s1, s1));
 		rest->delta_min = fmin(rest->delta_min, _mm512_mask_reduce_min_pd((__mmask8)pairs, d0));
@@ -363,26 +308,8 @@ static __attribute__((noinline, cold)) void survey_odd(const enum tpd_dtype dtyp
 			rest->samples += put_above(s1, (__mmask8)(pairs >> 8), context->bar, rest->sample + rest->samples);
 		}
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			rest->out->raw[k] += (unsigned)_mm_popcnt_u32(pairs & exactly(v, w1, tpd_sparsity_thresholds[k], false));
-		near[b] = _mm512_maskz_mov_epi32(pairs, smeared_distance(order, order_of(dtype, old)));
-	}
-}
-
-/* A round of finite ones in which a size may be on the other side of a threshold than it is as a float: corrects what was counted. */
-static __attribute__((noinline, cold)) void correct(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, struct tpd_survey *out)
-{
-	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
-
-	EACH {
-		__m512 v = float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff));
-		__m512 w1 = float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff));
-
-		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
-			const __m512 threshold = _mm512_set1_ps((float)tpd_sparsity_thresholds[k]);
-
-			out->raw[k] += (uint64_t)_mm_popcnt_u32(exactly(v, w1, tpd_sparsity_thresholds[k], false));
-			out->raw[k] -= (uint64_t)_mm_popcnt_u32(_mm512_cmp_ps_mask(single_size(v, w1), threshold, _CMP_LT_OQ));
-		}
+			rest->out->raw[k] += (unsigned)_mm_popcnt_u32(pairs & below_of(s0, s1, tpd_sparsity_thresholds[k]));
+		near[b] = _mm512_maskz_mov_epi32(pairs, smeared_distance(order_of(dtype, bits), order_of(dtype, old)));
 	}
 }
 
@@ -411,17 +338,17 @@ INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, cons
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
 	double *sample = rest->sample + rest->samples;
+	__m512i off[4];
 
 	EACH {
 		const __m512i bits = load_bits(dtype, x + b * BLOCK * width, 0xffff);
 		const __m512 v = float_of(dtype, bits);
-		const __m512i order = order_of(dtype, bits);
 		const __m512d v0 = doubles_at(dtype, x + b * BLOCK * width, v, false), v1 = doubles_at(dtype, x + b * BLOCK * width, v, true);
 
 		sums->value2[0] = _mm512_fmadd_pd(v0, v0, sums->value2[0]); /* v * v is exact, of any float */
 		sums->value2[1] = _mm512_fmadd_pd(v1, v1, sums->value2[1]);
-		sums->order_min = _mm512_min_epi32(order, sums->order_min);
-		sums->order_max = _mm512_max_epi32(order, sums->order_max);
+		sums->min = _mm512_min_ps(v, sums->min);
+		sums->max = _mm512_max_ps(v, sums->max);
 		if (with_delta) {
 			const __m512i old = load_bits(dtype, w + b * BLOCK * width, 0xffff);
 			const __m512d d0 = low_doubles(_mm512_castsi512_ps(size[b])), d1 = high_doubles(_mm512_castsi512_ps(size[b]));
@@ -435,22 +362,26 @@ INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, cons
 				sample += put_above(d0, 0xff, context->bar, sample);
 				sample += put_above(d1, 0xff, context->bar, sample);
 			}
-			near[b] = smeared_distance(order, order_of(dtype, old));
+			near[b] = dtype == TPD_DTYPE_F32 ? smeared_f32(bits, old) : smeared_distance(order_of(dtype, bits), order_of(dtype, old));
+			off[b] = off_zero(bits, old);
 		}
 	}
+	if (with_delta && dtype == TPD_DTYPE_F32 && __builtin_expect(any_zero(least_of(off)), 0))
+		EACH near[b] = smeared_distance(order_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff)),
+						order_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff)));
 	for (unsigned k = 0; with_delta && k < (small ? UPPER : TPD_SPARSITY_REAL); k++)
 		sums->below[k] += count_below(size, context->thresholds[k]);
 	rest->samples = (size_t)(sample - rest->sample) + (sampled && all ? ROUND : 0);
 }
 
-INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, const struct tpd_survey_task *task, const struct doubts *doubts,
-			     struct lanes *lanes, struct tpd_survey *out, double *sample)
+INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, const struct tpd_survey_task *task, struct lanes *lanes,
+			     struct tpd_survey *out, double *sample)
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
 	const __m512i zero = _mm512_setzero_si512(), largest = set(LARGEST);
 	__m512i ones[3] = {zero, zero, zero}, twos[3] = {zero, zero, zero}, wait[2][4];
 	uint64_t far[BITS] = {0};
-	struct context context = {_mm512_loadu_si512(doubts->table), {zero}, _mm512_set1_pd(task->bar)};
+	struct context context = {{zero}, _mm512_set1_pd(task->bar)};
 	struct rest rest = {INFINITY, -INFINITY, out, sample, 0};
 	struct sums sums;
 	__m512i extreme = zero;
@@ -459,11 +390,11 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 
 	for (unsigned h = 0; h < 2; h++)
 		sums.value2[h] = sums.delta2[h] = _mm512_setzero_pd();
-	sums.order_min = set(INT32_MAX);
-	sums.order_max = set(UINT32_C(0x80000000));
+	sums.min = _mm512_set1_ps(INFINITY);
+	sums.max = _mm512_set1_ps(-INFINITY);
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 		sums.below[k] = 0;
-		context.thresholds[k] = _mm512_castps_si512(_mm512_set1_ps((float)tpd_sparsity_thresholds[k]));
+		context.thresholds[k] = float_from(tpd_sparsity_thresholds[k]);
 	}
 	for (size_t i = 0; i < task->n; i += ROUND) {
 		const uint8_t *x = task->x + i * width, *w = with_delta ? task->w + i * width : NULL;
@@ -493,7 +424,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 
 			plain++;
 			plain_sampled += sampled;
-			plain_small += small;
+			plain_small += with_delta && small;
 			if (all)
 				survey_round(dtype, with_delta, true, true, false, x, w, &context, size, &sums, &rest, near);
 			else if (sampled && small)
@@ -504,13 +435,8 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 				survey_round(dtype, with_delta, false, false, true, x, w, &context, size, &sums, &rest, near);
 			else
 				survey_round(dtype, with_delta, false, false, false, x, w, &context, size, &sums, &rest, near);
-			if (with_delta) {
-				EACH size[b] = surely(size[b], size[b], context.table, set(UINT32_MAX));
-				if (__builtin_expect(any_zero(least_of(size)), 0))
-					correct(dtype, x, w, out);
-				if (__builtin_expect(_mm512_cmpge_epu32_mask(most, extreme) != 0, 0))
-					extreme = _mm512_castps_si512(_mm512_set1_ps(new_extremes(dtype, x, w, &rest)));
-			}
+			if (with_delta && __builtin_expect(_mm512_cmpge_epu32_mask(most, extreme) != 0, 0))
+				extreme = _mm512_castps_si512(_mm512_set1_ps(new_extremes(dtype, x, w, &rest)));
 		}
 		if (!with_delta)
 			continue;
@@ -543,36 +469,31 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 	}
 	lanes->delta_min[0] = rest.delta_min;
 	lanes->delta_max[0] = rest.delta_max;
-	lanes->value_min[0] = value_of_order(dtype, _mm512_reduce_min_epi32(sums.order_min));
-	lanes->value_max[0] = value_of_order(dtype, _mm512_reduce_max_epi32(sums.order_max));
+	lanes->value_min[0] = (double)_mm512_reduce_min_ps(sums.min);
+	lanes->value_max[0] = (double)_mm512_reduce_max_ps(sums.max);
 	return rest.samples;
 }
 
-INLINE size_t survey_dtype(const enum tpd_dtype dtype, const struct tpd_survey_task *task, const struct doubts *doubts, struct lanes *lanes,
-			   struct tpd_survey *out, double *sample)
+INLINE size_t survey_dtype(const enum tpd_dtype dtype, const struct tpd_survey_task *task, struct lanes *lanes, struct tpd_survey *out,
+			   double *sample)
 {
-	return task->w ? survey_vectors(dtype, true, task, doubts, lanes, out, sample)
-		       : survey_vectors(dtype, false, task, doubts, lanes, out, sample);
+	return task->w ? survey_vectors(dtype, true, task, lanes, out, sample) : survey_vectors(dtype, false, task, lanes, out, sample);
 }
 
 static size_t survey(const struct tpd_survey_task *task, struct tpd_survey *out, double *sample)
 {
-	struct doubts doubts = {.count = 0};
 	struct lanes lanes;
 	size_t samples;
 
-	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		doubt(&doubts, tpd_sparsity_thresholds[k]);
-	/* The lowest bits of these thresholds tell them apart, which saves a shift. */
-	if (task->dtype == TPD_DTYPE_F64 || !make_table(&doubts) || doubts.shift != 0 || doubts.ignored != 0)
+	if (task->dtype == TPD_DTYPE_F64)
 		return survey_plain(task, out, sample);
 	lanes_begin(&lanes);
 	if (task->dtype == TPD_DTYPE_F32)
-		samples = survey_dtype(TPD_DTYPE_F32, task, &doubts, &lanes, out, sample);
+		samples = survey_dtype(TPD_DTYPE_F32, task, &lanes, out, sample);
 	else if (task->dtype == TPD_DTYPE_BF16)
-		samples = survey_dtype(TPD_DTYPE_BF16, task, &doubts, &lanes, out, sample);
+		samples = survey_dtype(TPD_DTYPE_BF16, task, &lanes, out, sample);
 	else
-		samples = survey_dtype(TPD_DTYPE_F16, task, &doubts, &lanes, out, sample);
+		samples = survey_dtype(TPD_DTYPE_F16, task, &lanes, out, sample);
 	take_values(&lanes, out);
 	return samples;
 }
@@ -593,11 +514,12 @@ INLINE void put_kept(uint8_t *kept, uint64_t bits, size_t n)
 		*kept++ = (uint8_t)(bits >> b);
 }
 
-/* As survey_odd(), and for sizes that may be on the other side of a limit. Returns which are kept. */
+/* As survey_odd(). Returns which are kept. */
 static __attribute__((noinline, cold)) uint64_t count_odd(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, size_t n,
 							  const struct tpd_count_task *task, struct tpd_count *out)
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
+	const __m512d bar = _mm512_set1_pd(task->bar);
 	uint64_t kept = 0;
 
 	EACH {
@@ -606,42 +528,39 @@ static __attribute__((noinline, cold)) uint64_t count_odd(const enum tpd_dtype d
 		const __m512 new = float_of(dtype, bits), old = float_of(dtype, old_bits);
 		const __mmask16 pairs = lanes & pairs_of(dtype, bits, old_bits);
 
+		__m512d low, high;
+
+		sizes_of(new, old, &low, &high);
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			out->minmax[k] += (unsigned)_mm_popcnt_u32(pairs & exactly(new, old, task->limits[k], false));
-		kept |= (uint64_t)(pairs & exactly(new, old, task->bar, true)) << b * BLOCK;
+			out->minmax[k] += (unsigned)_mm_popcnt_u32(pairs & below_of(low, high, task->limits[k]));
+		kept |= (uint64_t)(pairs & both_halves(_mm512_cmp_pd_mask(low, bar, _CMP_GT_OQ), _mm512_cmp_pd_mask(high, bar, _CMP_GT_OQ))) << b * BLOCK;
 	}
 	return kept;
 }
 
-INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_task *task, const struct doubts *doubts, struct tpd_count *out,
-			  uint8_t *kept)
+INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_task *task, struct tpd_count *out, uint8_t *kept)
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
-	const __m512i table = _mm512_loadu_si512(doubts->table), care = set(~doubts->ignored), largest = set(LARGEST);
-	const __m128i shift = _mm_cvtsi32_si128((int)doubts->shift);
-	const __m512i bar = _mm512_castps_si512(_mm512_set1_ps((float)task->bar)); /* positive floats are ordered as their bits are */
+	const __m512i largest = set(LARGEST), bar = float_to(task->bar); /* positive floats are ordered as their bits are */
 	__m512i limits[TPD_SPARSITY_REAL], below[TPD_SPARSITY_REAL], lower;
 
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 		below[k] = _mm512_setzero_si512();
-		limits[k] = _mm512_castps_si512(_mm512_set1_ps((float)task->limits[k]));
+		limits[k] = float_from(task->limits[k]);
 	}
 	lower = _mm512_max_epu32(limits[0], limits[1]);
 	for (size_t i = 0; i < task->n; i += ROUND) {
 		const uint8_t *x = task->x + i * width, *w = task->w + i * width;
-		__m512i size[4], sure[4];
+		__m512i size[4];
 		__mmask64 over;
 
 		if (task->n - i < ROUND) {
 			put_kept(kept + i / 8, count_odd(dtype, x, w, task->n - i, task, out), task->n - i);
 			break;
 		}
-		EACH {
-			size[b] = _mm512_castps_si512(single_size(float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff)),
-								  float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff))));
-			sure[b] = surely(size[b], _mm512_srl_epi32(size[b], shift), table, care);
-		}
-		if (__builtin_expect(any_zero(least_of(sure)) || _mm512_cmpgt_epu32_mask(most_of(size), largest) != 0, 0)) {
+		EACH size[b] = _mm512_castps_si512(single_size(float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff)),
+							       float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff))));
+		if (__builtin_expect(_mm512_cmpgt_epu32_mask(most_of(size), largest) != 0, 0)) {
 			tpd_put_u64(kept + i / 8, count_odd(dtype, x, w, ROUND, task, out));
 			continue;
 		}
@@ -664,19 +583,14 @@ INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_tas
 
 static void count(const struct tpd_count_task *task, struct tpd_count *out, uint8_t *kept)
 {
-	struct doubts doubts = {.count = 0};
-
-	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-		doubt(&doubts, task->limits[k]);
-	doubt(&doubts, task->bar);
-	if (task->dtype == TPD_DTYPE_F64 || !make_table(&doubts))
+	if (task->dtype == TPD_DTYPE_F64)
 		count_plain(task, out, kept);
 	else if (task->dtype == TPD_DTYPE_F32)
-		count_vectors(TPD_DTYPE_F32, task, &doubts, out, kept);
+		count_vectors(TPD_DTYPE_F32, task, out, kept);
 	else if (task->dtype == TPD_DTYPE_BF16)
-		count_vectors(TPD_DTYPE_BF16, task, &doubts, out, kept);
+		count_vectors(TPD_DTYPE_BF16, task, out, kept);
 	else
-		count_vectors(TPD_DTYPE_F16, task, &doubts, out, kept);
+		count_vectors(TPD_DTYPE_F16, task, out, kept);
 }
 
 /* --- selection --- */

@@ -114,7 +114,7 @@ INLINE void add_value(struct lanes *lanes, unsigned lane, double v)
 	lanes->value_max[lane] = v > lanes->value_max[lane] ? v : lanes->value_max[lane];
 }
 
-/* A difference as sums and samples have it: of narrow types rounded to single precision, unless that makes it infinite. */
+/* A difference as sums, counts and samples have it: of narrow types rounded to single precision, unless that makes it infinite. */
 INLINE double rounded(const enum tpd_dtype dtype, double d)
 {
 	const double single = (double)(float)d;
@@ -166,11 +166,11 @@ INLINE size_t survey_slow(const enum tpd_dtype dtype, const uint8_t *x, const ui
 		d = v - value_of(dtype, old);
 		out->pairs++;
 		add_delta(dtype, lanes, (unsigned)i, d);
+		d = fabs(rounded(dtype, d));
 		for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++)
-			lanes->raw[k][0] += fabs(d) < tpd_sparsity_thresholds[k];
+			lanes->raw[k][0] += d < tpd_sparsity_thresholds[k];
 		lanes->distances[0][bucket_of(distance_of(dtype, bits, old))]++;
 		out->sampled += sample != NULL;
-		d = fabs(rounded(dtype, d));
 		if (sample && d > bar)
 			sample[samples++] = d;
 	}
@@ -245,7 +245,7 @@ INLINE bool survey_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint
 	for (unsigned j = 0; j < BLOCK; j++) {
 		double d = value[j] - old[j];
 
-		size[j] = fabs(d);
+		size[j] = fabs(rounded(dtype, d));
 		add_delta(dtype, lanes, j, d);
 	}
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
@@ -259,8 +259,6 @@ INLINE bool survey_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint
 							     : distance_of(dtype, narrow[j], narrow_old[j]));
 	for (unsigned j = 0; j < BLOCK; j++)
 		lanes->distances[j % 4][bucket[j]]++;
-	for (unsigned j = 0; j < BLOCK; j++)
-		size[j] = rounded(dtype, size[j]);
 	return true;
 }
 
@@ -401,7 +399,7 @@ INLINE size_t survey_plain(const struct tpd_survey_task *task, struct tpd_survey
 
 /* ---- second pass ---- */
 
-/* |delta| of any count of elements; NaN, which is neither below nor above anything, where there is none. */
+/* |delta|, rounded, of any count of elements; NaN, which is neither below nor above anything, where there is none. */
 INLINE void count_slow(const enum tpd_dtype dtype, const uint8_t *x, const uint8_t *w, size_t count, double size[BLOCK])
 {
 	const uint64_t mask = exponent_mask(dtype);
@@ -411,7 +409,7 @@ INLINE void count_slow(const enum tpd_dtype dtype, const uint8_t *x, const uint8
 
 		size[j] = NAN;
 		if ((new &mask) != mask && (old & mask) != mask)
-			size[j] = fabs(value_of(dtype, new) - value_of(dtype, old));
+			size[j] = fabs(rounded(dtype, value_of(dtype, new) - value_of(dtype, old)));
 	}
 }
 
@@ -427,7 +425,7 @@ INLINE bool count_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint8
 	else
 		special = narrow_values(dtype, x, narrow, value) | narrow_values(dtype, w, narrow, old);
 	for (unsigned j = 0; j < BLOCK; j++)
-		size[j] = fabs(value[j] - old[j]);
+		size[j] = fabs(rounded(dtype, value[j] - old[j]));
 	return special == 0;
 }
 
