@@ -489,9 +489,12 @@ static size_t list_gaps(struct tpd_gaps *gaps)
 {
 	size_t n = 0;
 
-	for (size_t gap = 1; gap < gaps->room; gap++)
-		if (gaps->count[gap] != 0)
-			gaps->count[n++] = (uint64_t)gap << GAP_SHIFT | gaps->count[gap];
+	for (size_t gap = 1; gap < gaps->room; gap++) { /* written always: about half of them occur */
+		const uint64_t count = gaps->count[gap];
+
+		gaps->count[n] = (uint64_t)gap << GAP_SHIFT | count;
+		n += count != 0;
+	}
 	return n;
 }
 
