@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/context.h"
 #include "codec/fields.h"
 #include "codec/grid.h"
 #include "codec/internal.h"
@@ -40,7 +41,7 @@ START_TEST(known_answers)
 {
 	ck_assert_str_eq(forms[0]->name, "scalar");
 	for (size_t f = 0; f < form_count; f++)
-		ck_assert(tpd_kernels_test(forms[f]));
+		ck_assert(tpd_kernels_test(forms[f]) && tpd_context_test(forms[f]));
 }
 END_TEST
 
@@ -55,6 +56,12 @@ static size_t no_changes(const uint8_t *x TPD_UNUSED, const uint8_t *p TPD_UNUSE
 			 uint32_t *places TPD_UNUSED)
 {
 	return 0;
+}
+
+static void one_key_more(enum tpd_dtype dtype, const struct tpd_class_rule *rule, const uint8_t *p, const struct tpd_pieces *pieces, uint16_t *keys)
+{
+	tpd_kernels_scalar.class_keys(dtype, rule, p, pieces, keys);
+	keys[pieces->n / 2] ^= 1;
 }
 
 static uint8_t *one_word_less(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end, uint32_t *states)
@@ -93,6 +100,9 @@ START_TEST(unknown_answers)
 	kernels = tpd_kernels_scalar;
 	kernels.rans_encode = one_word_less;
 	ck_assert(!tpd_kernels_test(&kernels));
+	kernels = tpd_kernels_scalar;
+	kernels.class_keys = one_key_more;
+	ck_assert(!tpd_kernels_test(&kernels) && !tpd_context_test(&kernels));
 }
 END_TEST
 

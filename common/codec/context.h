@@ -20,4 +20,11 @@ enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dty
 					   const struct tpd_class_given *given, uint8_t *symbols, const struct tpd_pieces *pieces,
 					   struct tpd_err *err);
 
+/*
+ * Does what stands in context.c give the known answer, with these kernels? kernels.c asks once a process, with the first form that gives its own;
+ * where it does not, no form is taken for good, and tpd_codec_new() fails with TPD_UNSUPPORTED. A codec that can do all but `context` would
+ * restore some checkpoints and not others, and what makes wrong code of this need not have spared the rest.
+ */
+bool tpd_context_test(const struct tpd_kernels *kernels);
+
 #endif
