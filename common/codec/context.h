@@ -12,7 +12,10 @@
 #define TPD_CONTEXT_SYMBOLS_BOUND(n) (2 * (n) + TPD_CONTEXT_HEADER)
 #define TPD_CONTEXT_HEADER (1u + 4u + 1u + 16u + 4u)
 
-/* t: the chunk's T. given: steps at least. *out_len is SIZE_MAX when it was given up. */
+/*
+ * t: the chunk's T. given: steps, and zeros where v1 or v2 is not; for encoding with both of these, rests. *out_len is SIZE_MAX when it was
+ * given up.
+ */
 enum tpd_status tpd_context_symbols_encode(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned t, const uint8_t *p,
 					   const struct tpd_class_given *given, const uint8_t *symbols, const struct tpd_pieces *pieces,
 					   uint8_t *out, size_t *out_len, struct tpd_err *err);
