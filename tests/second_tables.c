@@ -2,8 +2,6 @@
  * second_tables.c - the second decoder's tables of classes: section 9 of common/codec/SPEC.md, and coder 4 of section 3, as second_decoder.c
  * has the others.
  */
-#include "base/tpd.h"
-
 #include "second_symbols.h"
 
 #include <stdlib.h>

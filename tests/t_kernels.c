@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/context.h"
 #include "codec/fields.h"
 #include "codec/grid.h"
 #include "codec/internal.h"
@@ -40,7 +41,7 @@ START_TEST(known_answers)
 {
 	ck_assert_str_eq(forms[0]->name, "scalar");
 	for (size_t f = 0; f < form_count; f++)
-		ck_assert(tpd_kernels_test(forms[f]));
+		ck_assert(tpd_kernels_test(forms[f]) && tpd_context_test(forms[f]));
 }
 END_TEST
 
@@ -57,9 +58,33 @@ static size_t no_changes(const uint8_t *x TPD_UNUSED, const uint8_t *p TPD_UNUSE
 	return 0;
 }
 
+static void one_key_more(enum tpd_dtype dtype, const struct tpd_class_rule *rule, const uint8_t *p, const struct tpd_pieces *pieces, uint16_t *keys)
+{
+	tpd_kernels_scalar.class_keys(dtype, rule, p, pieces, keys);
+	keys[pieces->n / 2] ^= 1;
+}
+
 static uint8_t *one_word_less(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end, uint32_t *states)
 {
 	return tpd_kernels_scalar.rans_encode(symbols, n, k, freq, words_end, states) + 2;
+}
+
+/* The scalar form, but for frequencies of which so many are not 0, the highest of them so high. */
+static unsigned wrong_from, wrong_to, wrong_above;
+
+static bool wrong_in_one_way(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
+			     uint8_t *out, size_t n)
+{
+	bool good = tpd_kernels_scalar.rans_decode(words, count, k, freq, table, states, out, n);
+	unsigned symbols = 0, most = 0;
+
+	for (unsigned s = 0; s < 256; s++) {
+		symbols += freq[s] > 0;
+		most = TPD_MAX(most, freq[s]);
+	}
+	if (symbols >= wrong_from && symbols <= wrong_to && (most > 1000) == (wrong_above > 0))
+		out[n / 2] ^= 1;
+	return good;
 }
 
 /* A form that is wrong is found out. */
@@ -74,6 +99,25 @@ START_TEST(unknown_answers)
 	ck_assert(!tpd_kernels_test(&kernels));
 	kernels = tpd_kernels_scalar;
 	kernels.rans_encode = one_word_less;
+	ck_assert(!tpd_kernels_test(&kernels));
+	kernels = tpd_kernels_scalar;
+	kernels.class_keys = one_key_more;
+	ck_assert(!tpd_kernels_test(&kernels) && !tpd_context_test(&kernels));
+}
+END_TEST
+
+/* Each way of AVX-512's rANS is tried: its short tables, its long ones, and what fits neither. */
+START_TEST(unknown_answers_in_one_way)
+{
+	static const unsigned ways[][3] = {{64, 64 + 128, 1}, {64 + 128 + 1, 255, 1}, {200, 256, 0}};
+	struct tpd_kernels kernels = tpd_kernels_scalar;
+
+	kernels.rans_decode = wrong_in_one_way;
+	wrong_from = wrong_to = 0;
+	ck_assert(tpd_kernels_test(&kernels));
+	wrong_from = ways[_i][0];
+	wrong_to = ways[_i][1];
+	wrong_above = ways[_i][2];
 	ck_assert(!tpd_kernels_test(&kernels));
 }
 END_TEST
@@ -603,6 +647,7 @@ int main(void)
 	tcase_set_timeout(tests, 240);
 	tcase_add_test(tests, known_answers);
 	tcase_add_test(tests, unknown_answers);
+	tcase_add_loop_test(tests, unknown_answers_in_one_way, 0, 3);
 	tcase_add_test(tests, fields);
 	tcase_add_test(tests, garbage_in_the_grid);
 	tcase_add_test(tests, references_beyond_the_grid);

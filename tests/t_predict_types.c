@@ -1,12 +1,15 @@
 /*
  * t_predict_types.c - predictions where weights, exp_avg and exp_avg_sq are of different types, and the optimizer's state is cut
- * anew from step to step: each input is as many elements as what is predicted, not as many bytes.
+ * anew from step to step: each input is as many elements as what is predicted, not as many bytes. And weights that are `context`, of
+ * which few change, with all that they may be made from.
  */
 #include "base/tpd.h"
 
 #include "reshard_help.h"
 
 #include <math.h>
+
+#include "codec/rounding.h"
 
 #define ROWS 240u
 #define COLUMNS 640u
@@ -29,17 +32,28 @@ static void start(uint64_t *chance)
 	}
 }
 
-/* Ten updates, of rows that differ in size. */
-static void train(uint64_t *chance)
+/* So many updates, of rows that differ in size; is_rounded: the weights have no more bits than BF16. */
+static void train_with(float rate, unsigned updates, bool is_rounded, uint64_t *chance)
 {
 	for (unsigned i = 0; i < N; i++)
-		for (unsigned k = 0; k < 10; k++) {
+		for (unsigned k = 0; k < updates; k++) {
 			float g = (float)(1 + i / COLUMNS % 7) * (slope[i] + (float)(0.002 * random_normal(chance)));
+			uint32_t bits;
 
 			m[i] = 0.9f * m[i] + 0.1f * g;
 			v[i] = 0.99f * v[i] + 0.01f * g * g;
-			w[i] -= 1e-5f * m[i] / (sqrtf(v[i]) + 1e-8f);
+			w[i] -= rate * m[i] / (sqrtf(v[i]) + 1e-8f);
+			if (!is_rounded)
+				continue;
+			memcpy(&bits, &w[i], sizeof(bits));
+			bits = (uint32_t)tpd_round_bf16(bits) << 16;
+			memcpy(&w[i], &bits, sizeof(bits));
 		}
+}
+
+static void train(uint64_t *chance)
+{
+	train_with(1e-5f, 10, false, chance);
 }
 
 static struct piece rows_of(const char *name, const char *dtype, const float *values, unsigned rank, unsigned ranks)
@@ -146,10 +160,125 @@ START_TEST(types_that_differ)
 }
 END_TEST
 
+/* --- `context` --- */
+
+#define RATE 6e-6f
+#define UPDATES 20
+
+static void open_max(void)
+{
+	char store[512];
+	struct tpd_archive_options options = {.store = store, .mode = TPD_ARCHIVE_CREATE, .threads = 2, .max_depth = 16, .effort = TPD_EFFORT_MAX,
+					      .depend = TPD_DEPEND_OPTIMIZER};
+
+	snprintf(store, sizeof(store), "%s", scratch("store"));
+	OK(tpd_archive_open(&options, &archive, &err));
+}
+
+/* Updates that are small beside an ulp, so that few weights change: steps 0 .. STEPS - 1. */
+static void save_small_steps(void)
+{
+	const struct types types = {"BF16", "F32", "F32", TPD_DEPEND_OPTIMIZER};
+	uint64_t chance = 11;
+
+	scratch_remove();
+	scratch_make();
+	open_max();
+	start(&chance);
+	for (uint64_t step = 0; step < STEPS; step++) {
+		train_with(RATE, UPDATES, true, &chance);
+		save(step, &types, 1, false);
+	}
+}
+
+/* The terms of the weights' prediction, if they are coded as `context`, else -1. */
+static int context_terms(uint64_t step)
+{
+	char name[32];
+	struct tpd_archive_name which;
+	struct tpd_manifest manifest;
+	int terms = -1;
+
+	snprintf(name, sizeof(name), "run@%d", (int)step);
+	which = resolve(name);
+	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &manifest, &err));
+	for (uint32_t f = 0; f < manifest.file_count; f++) {
+		const struct tpd_entry *entry = &manifest.entries[manifest.files[f]];
+
+		if (strcmp(entry->path, "model_0.safetensors") != 0)
+			continue;
+		ck_assert_uint_eq(entry->segment_count, 2);
+		if (entry->about[1].planned == TPD_ENCODING_CONTEXT)
+			terms = tpd_entry_predictor(entry, 1) ? tpd_entry_predictor(entry, 1)->terms : 0;
+	}
+	tpd_manifest_release(&manifest);
+	return terms;
+}
+
+START_TEST(weights_by_context)
+{
+	save_small_steps();
+	ck_assert_int_eq(context_terms(0), -1);
+	ck_assert_int_eq(context_terms(1), TPD_TERM_BEFORE | TPD_TERM_NOW);
+	for (uint64_t step = 2; step < STEPS; step++)
+		ck_assert_int_eq(context_terms(step), TPD_TERM_STEP | TPD_TERM_BEFORE | TPD_TERM_NOW);
+	archive_close();
+	open_max(); /* nothing is known but what lies in the store */
+	for (uint64_t step = STEPS; step-- > 0;) {
+		ck_assert_msg(verdict(step) == TPD_OK, "%d: %s", (int)step, err.text);
+		check_restored(step, "model_%u.safetensors", 1);
+		check_restored(step, "optim_%u.safetensors", 1);
+	}
+}
+END_TEST
+
+/* Moments of the step itself, those of the one before, and the weights of the one before that: without them there are no weights. */
+START_TEST(inputs_that_are_gone)
+{
+	static const struct {
+		uint64_t step;
+		unsigned file;
+	} inputs[] = {{3, 1}, {2, 1}, {1, 0}};
+
+	save_small_steps();
+	ck_assert_int_eq(context_terms(3), TPD_TERM_STEP | TPD_TERM_BEFORE | TPD_TERM_NOW);
+	for (size_t i = 0; i < TPD_ARRAY_LEN(inputs); i++) {
+		char name[32], part[512], away[600], to[512];
+
+		snprintf(name, sizeof(name), "run@%d", (int)inputs[i].step);
+		snprintf(part, sizeof(part), "%s", part_path(name, inputs[i].file, 0));
+		snprintf(away, sizeof(away), "%s.away", part);
+		snprintf(to, sizeof(to), "%s", scratch("out"));
+		ck_assert_int_eq(chmod(part, 0644), 0);
+		for (unsigned gone = 0; gone < 2; gone++) {
+			archive_close();
+			if (gone)
+				ck_assert_int_eq(rename(part, away), 0);
+			else
+				file_flip(part, 1000);
+			open_max();
+			ck_assert_msg(verdict(3) == TPD_CORRUPT, "%zu %u: %s", i, gone, err.text);
+			ck_assert_msg(restore("run@3", to) == TPD_CORRUPT, "%zu %u: %s", i, gone, err.text);
+			ck_assert_int_ne(access(to, F_OK), 0);
+			ck_assert_msg(verdict(inputs[i].step - 1) == TPD_OK, "%s", err.text);
+			archive_close();
+			if (gone)
+				ck_assert_int_eq(rename(away, part), 0);
+			else
+				file_flip(part, 1000);
+			open_max();
+			ck_assert_msg(verdict(3) == TPD_OK, "%s", err.text);
+		}
+	}
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		types_that_differ,
+		weights_by_context,
+		inputs_that_are_gone,
 	};
 
 	return run_tests("predict_types", tests, TPD_ARRAY_LEN(tests));

@@ -113,6 +113,60 @@ START_TEST(a_lost_format_is_named)
 }
 END_TEST
 
+/* Its directories have names that a store's have too. Whoever wrote `format` there would let us write into it. */
+START_TEST(a_repository_is_no_store)
+{
+	static const enum tpd_store_flags modes[] = {TPD_STORE_READ, TPD_STORE_WRITE, TPD_STORE_CREATE};
+	struct tpd_store *store = NULL;
+
+	ck_assert_int_eq(io->mkdir(io, dir, "s", 0755), 0);
+	ck_assert_int_eq(io->mkdir(io, dir, "s/objects", 0755), 0);
+	ck_assert_int_eq(io->mkdir(io, dir, "s/refs", 0755), 0);
+	put("HEAD", "ref: refs/heads/main\n", 21);
+	for (size_t m = 0; m < TPD_ARRAY_LEN(modes); m++) {
+		ck_assert_int_eq(tpd_store_open(io, path, modes[m], 0, &store, &err), modes[m] == TPD_STORE_CREATE ? TPD_USAGE : TPD_NOT_FOUND);
+		ck_assert_ptr_nonnull(strstr(err.text, "not a tpded store"));
+		ck_assert_uint_eq(entries_in("."), 3);
+	}
+	/* But what is left of a store is one, though a copy may have lost `lock`, or directories in which there was nothing. */
+	put("lock", "", 0);
+	ck_assert_int_eq(tpd_store_open(io, path, TPD_STORE_READ, 0, &store, &err), TPD_CORRUPT);
+	ck_assert_int_eq(io->unlink(io, dir, "s/lock"), 0);
+	ck_assert_int_eq(io->mkdir(io, dir, "s/ingest", 0755), 0);
+	ck_assert_int_eq(tpd_store_open(io, path, TPD_STORE_READ, 0, &store, &err), TPD_CORRUPT);
+}
+END_TEST
+
+/* As if another process made the store between our first look and the next: it is not there yet, and then all of it is. */
+static int open_too_early(const struct tpd_io *with, int at, const char *name, int flags, mode_t mode)
+{
+	unsigned *early = with->context;
+
+	if (strcmp(name, "format") == 0 && *early > 0) {
+		--*early;
+		return -ENOENT;
+	}
+	return io->open(io, at, name, flags, mode);
+}
+
+START_TEST(two_make_one_store)
+{
+	unsigned early = 1;
+	struct tpd_io with = *io;
+	struct tpd_store *store = NULL;
+
+	tpd_store_close(open_store(TPD_STORE_CREATE));
+	with.context = &early;
+	with.open = open_too_early;
+	ck_assert_msg(tpd_store_open(&with, path, TPD_STORE_CREATE, 0, &store, &err) == TPD_OK, "%s", err.text);
+	tpd_store_close(store);
+	ck_assert_uint_eq(early, 0);
+	early = 2; /* it is really lost */
+	ck_assert_int_eq(tpd_store_open(&with, path, TPD_STORE_CREATE, 0, &store, &err), TPD_CORRUPT);
+	ck_assert_ptr_nonnull(strstr(err.text, "write two lines there"));
+}
+END_TEST
+
 static const struct {
 	const char *text;
 	enum tpd_status expect;
@@ -232,6 +286,8 @@ int main(void)
 	tcase_add_test(tests, deep_path_and_missing_pieces);
 	tcase_add_test(tests, foreign_directories_are_refused);
 	tcase_add_test(tests, a_lost_format_is_named);
+	tcase_add_test(tests, a_repository_is_no_store);
+	tcase_add_test(tests, two_make_one_store);
 	tcase_add_loop_test(tests, formats_are_told_apart, 0, (int)TPD_ARRAY_LEN(formats));
 	tcase_add_test(tests, readers_need_only_read_permission);
 	srunner_run_all(runner, CK_ENV);

@@ -247,6 +247,7 @@ START_TEST(trailing_numbers)
 	uint64_t v = 4711;
 
 	ck_assert(!tpd_text_trailing_number("checkpoint-9223372036854775808", &v));
+	ck_assert_uint_eq(v, 4711);
 	ck_assert(tpd_text_trailing_number("checkpoint-120", &v) && v == 120);
 	ck_assert(tpd_text_trailing_number("step=20.ckpt", &v) && v == 20);
 	ck_assert(tpd_text_trailing_number("epoch=3-step=0042.ckpt", &v) && v == 42);

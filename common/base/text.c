@@ -337,11 +337,15 @@ bool tpd_text_trailing_number(const char *s, uint64_t *out_v)
 {
 	size_t end = strlen(s), begin;
 	const char *p;
+	uint64_t v;
 
 	while (end > 0 && !is_digit(s[end - 1]))
 		end--;
 	for (begin = end; begin > 0 && is_digit(s[begin - 1]);)
 		begin--;
 	p = s + begin;
-	return parse_digits(&p, out_v) && *out_v <= TPD_STEP_MAX;
+	if (!parse_digits(&p, &v) || v > TPD_STEP_MAX)
+		return false;
+	*out_v = v;
+	return true;
 }

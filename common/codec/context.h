@@ -12,12 +12,22 @@
 #define TPD_CONTEXT_SYMBOLS_BOUND(n) (2 * (n) + TPD_CONTEXT_HEADER)
 #define TPD_CONTEXT_HEADER (1u + 4u + 1u + 16u + 4u)
 
-/* t: the chunk's T. given: steps at least. *out_len is SIZE_MAX when it was given up. */
+/*
+ * t: the chunk's T. given: steps, and zeros where v1 or v2 is not; for encoding with both of these, rests. *out_len is SIZE_MAX when it was
+ * given up.
+ */
 enum tpd_status tpd_context_symbols_encode(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned t, const uint8_t *p,
 					   const struct tpd_class_given *given, const uint8_t *symbols, const struct tpd_pieces *pieces,
 					   uint8_t *out, size_t *out_len, struct tpd_err *err);
 enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dtype dtype, unsigned t, struct tpd_rd *rd, const uint8_t *p,
 					   const struct tpd_class_given *given, uint8_t *symbols, const struct tpd_pieces *pieces,
 					   struct tpd_err *err);
+
+/*
+ * Does what stands in context.c give the known answer, with these kernels? kernels.c asks once a process, with the first form that gives its own;
+ * where it does not, no form is taken for good, and tpd_codec_new() fails with TPD_UNSUPPORTED. A codec that can do all but `context` would
+ * restore some checkpoints and not others, and what makes wrong code of this need not have spared the rest.
+ */
+bool tpd_context_test(const struct tpd_kernels *kernels);
 
 #endif

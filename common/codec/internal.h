@@ -153,7 +153,7 @@ static inline size_t tpd_piece_start(const struct tpd_pieces *pieces, size_t i)
 	return i == 0 ? 0 : TPD_MIN(pieces->first + (i - 1) * pieces->row, pieces->n);
 }
 
-/* ---- symbols by classes, SPEC.md section 9 (classes_encode.c, classes_decode.c, classes_keys.c, classes_table.c) ---- */
+/* ---- symbols by classes, SPEC.md section 9 (classes_encode.c, classes_decode.c, classes_fit.c, classes_table.c) ---- */
 
 #define TPD_CLASSES_MAX 64u
 enum { TPD_BY_LEVEL = 0, TPD_BY_STEP = 1, TPD_BY_INNOVATION = 2 }; /* how they are told */
@@ -235,7 +235,7 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 				const uint8_t *p, const struct tpd_steps *steps, struct tpd_prediction *prediction, uint8_t *out, size_t len,
 				struct tpd_err *err);
 
-/* ---- `rows` and `rows-ref`, SPEC.md section 14 (rows_encode.c, rows_decode.c); p: NULL for `rows`, else as long as the chunk ---- */
+/* ---- `rows` and `rows-ref`, SPEC.md section 15 (rows_encode.c, rows_decode.c); p: NULL for `rows`, else as long as the chunk ---- */
 
 enum tpd_status tpd_encode_rows(struct tpd_codec *codec, enum tpd_dtype dtype, bool nibbles, const uint8_t *x, const uint8_t *p,
 				const struct tpd_pieces *pieces, size_t *out_len, struct tpd_err *err);

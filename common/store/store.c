@@ -45,12 +45,17 @@ enum tpd_status tpd_store_list(const struct tpd_store *store, int dir, const cha
 	return rc < 0 ? tpd_fail_sys(err, -rc, "cannot list directory '%s'", path) : TPD_OK;
 }
 
-static bool has_objects(const struct tpd_store *store)
+static bool has(const struct tpd_store *store, const char *name, mode_t type)
 {
 	struct stat st;
 
-	return store->io->stat(store->io, store->dir, "objects", &st) >= 0 && S_ISDIR(st.st_mode) &&
-	       store->io->stat(store->io, store->dir, "refs", &st) >= 0 && S_ISDIR(st.st_mode);
+	return store->io->stat(store->io, store->dir, name, &st) >= 0 && (st.st_mode & S_IFMT) == type;
+}
+
+/* A bare git repository has `objects` and `refs` as well. Copies may be without empty directories, or without `lock`. */
+static bool has_objects(const struct tpd_store *store)
+{
+	return has(store, "objects", S_IFDIR) && has(store, "refs", S_IFDIR) && (has(store, "ingest", S_IFDIR) || has(store, "lock", S_IFREG));
 }
 
 /* What is in it is whole all the same; nothing but this file says that it is a store, so nobody makes it unasked. */
@@ -159,10 +164,12 @@ static enum tpd_status read_format(const struct tpd_store *store, bool create, s
 	enum tpd_status status = tpd_io_read_file(store->io, store->dir, "format", FORMAT_MAX, &text, &len, err);
 
 	if (status == TPD_NOT_FOUND && create) {
-		status = make_format(store, err);
-		if (status)
-			return status;
-		status = tpd_io_read_file(store->io, store->dir, "format", FORMAT_MAX, &text, &len, err);
+		enum tpd_status made = make_format(store, err);
+
+		/* What is in the way may be another's store that was none a moment ago: its `format` came first. */
+		status = tpd_io_read_file(store->io, store->dir, "format", FORMAT_MAX, &text, &len, made ? NULL : err);
+		if (made && status)
+			return made;
 	}
 	if (status == TPD_NOT_FOUND || status == TPD_LIMIT)
 		return no_store(store, err);
