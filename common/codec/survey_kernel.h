@@ -245,9 +245,11 @@ INLINE bool survey_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint
 	for (unsigned j = 0; j < BLOCK; j++) {
 		double d = value[j] - old[j];
 
-		size[j] = fabs(rounded(dtype, d));
+		size[j] = fabs(d);
 		add_delta(dtype, lanes, j, d);
 	}
+	for (unsigned j = 0; j < BLOCK; j++) /* in a loop of its own: gcc 12 for aarch64 at -O3 mixes the elements up in the one above */
+		size[j] = rounded(dtype, size[j]);
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 		const double threshold = tpd_sparsity_thresholds[k];
 
@@ -425,7 +427,9 @@ INLINE bool count_fast(const enum tpd_dtype dtype, const uint8_t *x, const uint8
 	else
 		special = narrow_values(dtype, x, narrow, value) | narrow_values(dtype, w, narrow, old);
 	for (unsigned j = 0; j < BLOCK; j++)
-		size[j] = fabs(rounded(dtype, value[j] - old[j]));
+		size[j] = fabs(value[j] - old[j]);
+	for (unsigned j = 0; j < BLOCK; j++) /* as above */
+		size[j] = rounded(dtype, size[j]);
 	return special == 0;
 }
 
