@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "codec/context.h"
+#include "codec/fields.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
