@@ -15,4 +15,10 @@ static inline uint64_t next_random(void)
 	return tpd_random_next(&random_state);
 }
 
+/* 0 .. below - 1. */
+static inline uint64_t rnd(uint64_t below)
+{
+	return next_random() % below;
+}
+
 #endif

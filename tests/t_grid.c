@@ -4,6 +4,7 @@
  */
 #include "base/tpd.h"
 
+#include "codec/fields.h"
 #include "codec/grid.h"
 
 #include <check.h>

@@ -8,7 +8,6 @@
 
 #include <check.h>
 #include <fenv.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,25 +16,10 @@
 #include "codec/grid.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
+#include "kernel_help.h"
 #include "random_bits.h"
 
-static const struct tpd_kernels *const *forms;
-static size_t form_count;
-
 static const enum tpd_dtype types[] = {TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16};
-
-static uint64_t rnd(uint64_t below)
-{
-	return next_random() % below;
-}
-
-static void *memory(size_t size)
-{
-	void *p = malloc(size ? size : 1);
-
-	ck_assert_ptr_nonnull(p);
-	return p;
-}
 
 START_TEST(known_answers)
 {
@@ -639,10 +623,7 @@ int main(void)
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	forms = tpd_kernels_all(&form_count);
-	for (size_t f = 0; f < form_count; f++)
-		printf("%s%s", f ? ", " : "kernels: ", forms[f]->name);
-	printf("\n");
+	find_forms();
 	suite_add_tcase(suite, tests);
 	tcase_set_timeout(tests, 240);
 	tcase_add_test(tests, known_answers);

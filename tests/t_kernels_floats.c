@@ -7,7 +7,6 @@
 
 #include <check.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,25 +14,10 @@
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
+#include "kernel_help.h"
 #include "random_bits.h"
 
-static const struct tpd_kernels *const *forms;
-static size_t form_count;
-
 static const enum tpd_dtype types[] = {TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_F16};
-
-static uint64_t rnd(uint64_t below)
-{
-	return next_random() % below;
-}
-
-static void *memory(size_t size)
-{
-	void *p = malloc(size ? size : 1);
-
-	ck_assert_ptr_nonnull(p);
-	return p;
-}
 
 /* Any pattern, and often one of a common size. */
 static void fill_floats_of_all_kinds(float *out, size_t n)
@@ -279,10 +263,7 @@ int main(void)
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	forms = tpd_kernels_all(&form_count);
-	for (size_t f = 0; f < form_count; f++)
-		printf("%s%s", f ? ", " : "kernels: ", forms[f]->name);
-	printf("\n");
+	find_forms();
 	suite_add_tcase(suite, tests);
 	tcase_set_timeout(tests, 240);
 	tcase_add_test(tests, predictions);

@@ -11,23 +11,8 @@
 #include "codec/fields.h"
 #include "codec/kernels.h"
 #include "codec/scaled.h"
+#include "kernel_help.h"
 #include "random_bits.h"
-
-static const struct tpd_kernels *const *forms;
-static size_t form_count;
-
-static uint64_t rnd(uint64_t below)
-{
-	return next_random() % below;
-}
-
-static void *memory(size_t size)
-{
-	void *p = malloc(size ? size : 1);
-
-	ck_assert_ptr_nonnull(p);
-	return p;
-}
 
 static enum tpd_dtype type_of(int round)
 {
@@ -279,7 +264,7 @@ int main(void)
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	forms = tpd_kernels_all(&form_count);
+	find_forms();
 	suite_add_tcase(suite, tests);
 	tcase_set_timeout(tests, 240);
 	tcase_add_test(tests, honest);

@@ -15,11 +15,6 @@
 #define REF_ELEMENTS 400000u /* of four chunks */
 #define ROUNDS 3000
 
-static uint64_t rnd(uint64_t below)
-{
-	return next_random() % below;
-}
-
 START_TEST(what_fits)
 {
 	struct tpd_slab slab = {.start = 10, .ref_start = 20, .block = 5, .count = 1};

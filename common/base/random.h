@@ -1,8 +1,8 @@
 /*
  * random.h - numbers that look like chance and are the same in every run, to choose samples and pivots with. Not for secrets.
  */
-#ifndef BASE_RANDOM_H
-#define BASE_RANDOM_H
+#ifndef TPD_BASE_RANDOM_H
+#define TPD_BASE_RANDOM_H
 
 #include "base/tpd.h"
 

@@ -28,6 +28,38 @@ struct tpd_class_rule {
 	const float *v1, *v2;   /* likewise; only for TPD_BY_INNOVATION */
 };
 
+/* --- what an element is told by, also in sections 14 and 18 --- */
+
+#define TPD_CLASS_BELOW_T 5u /* exponents from here on have first digits of their own */
+#define TPD_REACH_FINEST 20  /* quarter octaves: 2^-5 of an ulp */
+
+TPD_INLINE int32_t tpd_class_clamp(int32_t v, int32_t most)
+{
+	return v < 0 ? 0 : v > most ? most : v;
+}
+
+/* The exponent field of element i. */
+TPD_INLINE unsigned tpd_class_exponent(const struct tpd_grid_type type, const uint8_t *p, size_t i)
+{
+	const uint32_t mask = (1u << (type.width - 1 - type.mantissa)) - 1;
+
+	return (type.width == 32 ? tpd_get_u32(p + i * 4) : tpd_get_u16(p + i * 2)) >> type.mantissa & mask;
+}
+
+/* The exponent field, in F32, of an ulp of a 16-bit type, for an exponent field of that. */
+TPD_INLINE int32_t tpd_class_ulp(const struct tpd_grid_type type, int32_t exponent)
+{
+	return (exponent > 0 ? exponent : 1) + (type.mantissa == 7 ? -7 : 112 - 10 /* of F16 */);
+}
+
+/* Quarter octaves: the exponent field, and two bits of the mantissa. */
+TPD_INLINE int32_t tpd_class_quarters(float v)
+{
+	return (int32_t)((bits_of(v) & 0x7fffffffu) >> 21);
+}
+
+/* --- for encoding --- */
+
 /* Where symbols say that something changed: room for n + 8. Returns how many. */
 size_t tpd_class_places(const uint8_t *symbols, size_t n, uint32_t *places);
 /* rule->decay and rule->noise, from what changed; the rest of the rule, and given->rests, are there. Rounds as it finds the mode. */

@@ -30,7 +30,6 @@
 #define K_BITS (1u << 16)     /* a chunk of fewer has 4 lanes, others 16: each costs two bytes */
 #define LEVEL_SHIFT 16u
 #define CHANCE 4u
-#define BELOW_T 5u
 #define SLOTS_MAX 600u        /* ranges of keys before they are joined */
 #define SLOT_CHANGES 16u      /* a slot ends when it has so many, ... */
 #define SLOT_SHARE 256u       /* ... and at least this part of all; or this part of all elements */
@@ -211,8 +210,8 @@ struct rates {
 TPD_INLINE unsigned exponent_of(enum tpd_dtype dtype, const uint8_t *p, size_t i)
 {
 	if (dtype == TPD_DTYPE_F32)
-		return tpd_get_u32(p + 4 * i) >> 23 & 255;
-	return dtype == TPD_DTYPE_BF16 ? tpd_get_u16(p + 2 * i) >> 7 & 255u : tpd_get_u16(p + 2 * i) >> 10 & 31u;
+		return tpd_class_exponent(TYPE_F32, p, i);
+	return dtype == TPD_DTYPE_BF16 ? tpd_class_exponent(TYPE_BF16, p, i) : tpd_class_exponent(TYPE_F16, p, i);
 }
 
 /*
@@ -276,7 +275,7 @@ void tpd_class_innovation(enum tpd_dtype dtype, const uint8_t *p, const uint32_t
 			  struct tpd_class_rule *rule)
 {
 	enum { SHIFT = 16, FIRST = 0x3e800000 >> SHIFT, RATIOS = (0x3f800000 >> SHIFT) - FIRST }; /* 1/4 .. 1 */
-	const unsigned most = rule->base + BELOW_T;
+	const unsigned most = rule->base + TPD_CLASS_BELOW_T;
 	uint32_t ratios[RATIOS + 1] = {0}, live = 0, below = 0;
 	double off = 0, shares = 0;
 	unsigned at = 0;
@@ -466,7 +465,7 @@ enum tpd_status tpd_class_symbols_encode(struct tpd_codec *codec, enum tpd_dtype
 	work.changes = tpd_class_places(symbols, n, work.places);
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
-	choose_rule(&work, given, t > BELOW_T ? t - BELOW_T : 0, &attempts[0], &attempts[1]);
+	choose_rule(&work, given, t > TPD_CLASS_BELOW_T ? t - TPD_CLASS_BELOW_T : 0, &attempts[0], &attempts[1]);
 	fesetenv(&caller);
 	for (size_t c = 0; c < attempts[0].count; c++)
 		tpd_class_fit(codec, &attempts[0].classes[c]);

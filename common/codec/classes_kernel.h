@@ -19,27 +19,13 @@
 #error "an innovation needs IEEE arithmetic"
 #endif
 
-#define REACH_FINEST 20 /* quarter octaves: 2^-5 of an ulp */
 #define KEY_BLOCK 256u
 
-/* Quarter octaves: the exponent field, and two bits of the mantissa. */
-TPD_INLINE int32_t quarter_octaves(float v)
-{
-	return (int32_t)((bits_of(v) & 0x7fffffffu) >> 21);
-}
-
-TPD_INLINE int32_t clamped(int32_t v, int32_t most)
-{
-	return v < 0 ? 0 : v > most ? most : v;
-}
-
-/* The exponent fields of n elements, and the exponent field, in F32, of their ulps. */
+/* The exponent fields of n elements. */
 TPD_INLINE void load_exponents(const uint8_t *p, size_t n, const struct tpd_grid_type type, int32_t *exponents)
 {
-	const int32_t mask = (int32_t)((1u << (type.width - 1 - type.mantissa)) - 1);
-
 	for (size_t i = 0; i < n; i++)
-		exponents[i] = (int32_t)(type.width == 32 ? tpd_get_u32(p + i * 4) : tpd_get_u16(p + i * 2)) >> type.mantissa & mask;
+		exponents[i] = (int32_t)tpd_class_exponent(type, p, i);
 }
 
 /* Of a block: first digits into keys. */
@@ -48,7 +34,7 @@ TPD_INLINE void first_digits(const struct tpd_class_rule *rule, const int32_t *e
 	const int32_t base = (int32_t)rule->base;
 
 	for (size_t i = 0; i < n; i++)
-		keys[i] = (uint16_t)(clamped(exponents[i] - base, TPD_KEY_EXPONENTS - 1) * (int32_t)scale);
+		keys[i] = (uint16_t)(tpd_class_clamp(exponents[i] - base, TPD_KEY_EXPONENTS - 1) * (int32_t)scale);
 }
 
 /* How far an element may go: the step that is expected, and beside it, at a right angle, what the new share of v says of noise. */
@@ -70,12 +56,10 @@ TPD_INLINE void make_reach(const struct tpd_class_rule *rule, size_t at, size_t 
 
 TPD_INLINE void add_reach(const struct tpd_grid_type type, const float *reach, const int32_t *exponents, size_t n, uint16_t *keys)
 {
-	const int32_t ulp = type.mantissa == 7 ? -7 : 112 - 10; /* of F16 */
-
 	for (size_t i = 0; i < n; i++) {
-		int32_t exponent = exponents[i] > 0 ? exponents[i] : 1;
+		const int32_t reaches = tpd_class_quarters(reach[i]) - 4 * tpd_class_ulp(type, exponents[i]) + TPD_REACH_FINEST;
 
-		keys[i] = (uint16_t)(keys[i] + clamped(quarter_octaves(reach[i]) - 4 * (exponent + ulp) + REACH_FINEST, TPD_KEY_REACHES - 1));
+		keys[i] = (uint16_t)(keys[i] + tpd_class_clamp(reaches, TPD_KEY_REACHES - 1));
 	}
 }
 

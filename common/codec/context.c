@@ -23,7 +23,6 @@
 #include "codec/context_model.h"
 #include "codec/kernels.h"
 
-#define BELOW_T 5u
 #define REACHES TPD_KEY_REACHES
 #define EXPONENTS TPD_KEY_EXPONENTS
 #define NEVER ((uint8_t)REACHES)
@@ -95,6 +94,7 @@ static void close_coder(struct coder *coder)
 struct ground {
 	const struct tpd_class_given *given;
 	enum tpd_dtype dtype;
+	struct tpd_grid_type type;
 	const uint8_t *p;
 	size_t n, row;
 	int32_t t_ulp;          /* the exponent field, in F32, of a unit of T */
@@ -104,29 +104,13 @@ struct ground {
 	uint8_t *magnitudes;    /* of what is coded */
 };
 
-TPD_INLINE int32_t between(int32_t v, int32_t most)
-{
-	return v < 0 ? 0 : v > most ? most : v;
-}
-
-/* The exponent field, in F32, of an ulp. */
-TPD_INLINE int32_t ulp_of(enum tpd_dtype dtype, unsigned exponent)
-{
-	return (int32_t)TPD_MAX(exponent, 1u) + (dtype == TPD_DTYPE_BF16 ? -7 : 102);
-}
-
-/* Half octaves of it; of a square, quarter octaves of its root. */
+/* Half octaves; of a square, quarter octaves of its root. */
 TPD_INLINE int32_t halves(float v)
 {
 	return (int32_t)((bits_of(v) & 0x7fffffffu) >> 22);
 }
 
-TPD_INLINE int32_t quarters(float v)
-{
-	return (int32_t)((bits_of(v) & 0x7fffffffu) >> 21);
-}
-
-#define ROOT_OF_SQUARE 254 /* of what halves() says, to make of it what quarters() would of the root */
+#define ROOT_OF_SQUARE 254 /* of what halves() says, to make of it what tpd_class_quarters() would of the root */
 
 /* v, which is not negative, or NaN, rounded down; at most `most`. */
 TPD_INLINE uint32_t whole(float v, uint32_t most)
@@ -137,9 +121,8 @@ TPD_INLINE uint32_t whole(float v, uint32_t most)
 static void find_place(const struct ground *ground, struct context_model *model, size_t i, struct context_place *place)
 {
 	const struct tpd_class_given *given = ground->given;
-	const unsigned raw = tpd_get_u16(ground->p + 2 * i), key = ground->keys[i];
-	const unsigned field = ground->dtype == TPD_DTYPE_BF16 ? raw >> 7 & 255 : raw >> 10 & 31;
-	const int32_t ulp = ulp_of(ground->dtype, field), unit = TPD_MAX(ulp, ground->t_ulp);
+	const unsigned key = ground->keys[i];
+	const int32_t ulp = tpd_class_ulp(ground->type, (int32_t)tpd_class_exponent(ground->type, ground->p, i)), unit = TPD_MAX(ulp, ground->t_ulp);
 	const float step = float_of(bits_of(given->steps[i]) & 0x7fffffffu), now = given->now ? given->now[i] : 0;
 	const float before = given->before ? given->before[i] : 0;
 	float share = 0, square;
@@ -153,21 +136,21 @@ static void find_place(const struct ground *ground, struct context_model *model,
 	square = ground->rule.noise * ground->rule.noise * share;
 	part = whole(sqrtf(share) * 16, 15);
 	noise = halves(square) + ROOT_OF_SQUARE;
-	step_size = (uint32_t)between(quarters(step) - 4 * ulp + 20, 47);
-	noise_size = (uint32_t)between(noise - 4 * ulp + 20, 47);
-	both_size = between(halves(step * step * 0.5f + square) + ROOT_OF_SQUARE - 4 * ground->t_ulp + 28, 47);
+	step_size = (uint32_t)tpd_class_clamp(tpd_class_quarters(step) - 4 * ulp + TPD_REACH_FINEST, 47);
+	noise_size = (uint32_t)tpd_class_clamp(noise - 4 * ulp + TPD_REACH_FINEST, 47);
+	both_size = tpd_class_clamp(halves(step * step * 0.5f + square) + ROOT_OF_SQUARE - 4 * ground->t_ulp + 28, 47);
 	left = i % ground->row ? ground->magnitudes[i - 1] : 0;
 	above = i >= ground->row ? ground->magnitudes[i - ground->row] : 0;
 
 	place->exponent = e;
 	place->reach = reach;
-	place->noise = (unsigned)between(noise - 4 * unit + 28, 47);
-	place->expected = -1848 + 352 * between((int32_t)reach - 25, 8) + 96 * between((int32_t)reach - 33, 14);
+	place->noise = (unsigned)tpd_class_clamp(noise - 4 * unit + 28, 47);
+	place->expected = -1848 + 352 * tpd_class_clamp((int32_t)reach - 25, 8) + 96 * tpd_class_clamp((int32_t)reach - 33, 14);
 	place->contexts[0] = CONTEXT_STEP + step_size * 48 + noise_size;
 	place->contexts[1] = CONTEXT_REACH + key;
-	place->contexts[2] = CONTEXT_MOMENTS + part * 256 + (uint32_t)between(halves(now) - 244, 15) * 16 +
-			     (uint32_t)between(halves(before) - 244, 15) / 2 * 2 + ((now < 0) == (before < 0));
-	place->contexts[3] = CONTEXT_SIZE + (uint32_t)both_size * 8 + (uint32_t)between((int32_t)e - 2, 7);
+	place->contexts[2] = CONTEXT_MOMENTS + part * 256 + (uint32_t)tpd_class_clamp(halves(now) - 244, 15) * 16 +
+			     (uint32_t)tpd_class_clamp(halves(before) - 244, 15) / 2 * 2 + ((now < 0) == (before < 0));
+	place->contexts[3] = CONTEXT_SIZE + (uint32_t)both_size * 8 + (uint32_t)tpd_class_clamp((int32_t)e - 2, 7);
 	place->contexts[4] = CONTEXT_PLACE + whole(step * float_of((uint32_t)(257 - TPD_MAX(unit, 4)) << 23), 63) * 16 + part;
 	place->contexts[5] = CONTEXT_BESIDE + (left * 8 + above) * 16 + e;
 	place->scale = &model->scales[place->contexts[0] - CONTEXT_STEP];
@@ -271,8 +254,12 @@ TPD_INLINE bool code_symbols(const struct ground *ground, struct context_model *
 static struct ground ground_of(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const struct tpd_class_given *given,
 			       const struct tpd_pieces *pieces)
 {
-	return (struct ground){.given = given, .dtype = dtype, .p = p, .n = pieces->n, .row = pieces->row, .t_ulp = ulp_of(dtype, t),
-			       .rule = {.by = TPD_BY_INNOVATION, .steps = given->steps, .v1 = given->v1, .v2 = given->v2}};
+	struct ground ground = {.given = given, .dtype = dtype, .p = p, .n = pieces->n, .row = pieces->row,
+				.rule = {.by = TPD_BY_INNOVATION, .steps = given->steps, .v1 = given->v1, .v2 = given->v2}};
+
+	tpd_grid_type(dtype, &ground.type);
+	ground.t_ulp = tpd_class_ulp(ground.type, (int32_t)t);
+	return ground;
 }
 
 /* What the codec's memory has. */
@@ -335,7 +322,7 @@ enum tpd_status tpd_context_symbols_encode(struct tpd_codec *codec, enum tpd_dty
 
 	if (status != TPD_OK)
 		return status;
-	ground.rule.base = t > BELOW_T ? t - BELOW_T : 0;
+	ground.rule.base = t > TPD_CLASS_BELOW_T ? t - TPD_CLASS_BELOW_T : 0;
 	changes = tpd_class_places(symbols, pieces->n, places);
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);

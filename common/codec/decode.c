@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "codec/context.h"
+#include "codec/fields.h"
 #include "codec/internal.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"
@@ -79,8 +80,9 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);
 	if (status == TPD_OK)
 		status = tpd_symbols_decode(codec, rd, codec->steps.data, count, err);
-	if (status == TPD_OK && encoding == TPD_ENCODING_CONTEXT && count > 0 && (codec->steps.data[0] == 0 || codec->steps.data[0] > type.t_max))
-		status = tpd_fail(err, TPD_CORRUPT, "grid: T = %u", codec->steps.data[0]); /* before contexts are made of it */
+	for (size_t i = 0; status == TPD_OK && i < count; i++) /* before contexts are made of the first one */
+		if (codec->steps.data[i] == 0 || codec->steps.data[i] > type.t_max)
+			status = tpd_fail(err, TPD_CORRUPT, "grid: T = %u", codec->steps.data[i]);
 	if (status == TPD_OK && encoding == TPD_ENCODING_CONTEXT)
 		status = tpd_context_symbols_decode(codec, dtype, count > 0 ? codec->steps.data[0] : 1, rd, p, &steps->given, codec->symbols.data,
 						    &(struct tpd_pieces){first, row, n}, err);
@@ -93,9 +95,6 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 		status = tpd_step_towards(codec, steps, &p, n, err);
 	if (status != TPD_OK)
 		return status;
-	for (size_t i = 0; i < count; i++)
-		if (codec->steps.data[i] == 0 || codec->steps.data[i] > type.t_max)
-			return tpd_fail(err, TPD_CORRUPT, "grid: T = %u", codec->steps.data[i]);
 	status = tpd_fields_read(codec, rd, left, &fields, err);
 	if (status != TPD_OK)
 		return status;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "codec/context.h"
+#include "codec/fields.h"
 #include "codec/grid64.h"
 #include "codec/grid_kernel.h"
 #include "codec/integers.h"
@@ -184,7 +185,8 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	size_t part;
 	enum tpd_status status =
 		tpd_scratch_need(&codec->payload,
-				 TPD_PREDICT_BOUND(count, pieces.row) + TPD_STEP_BOUND + 4 + TPD_SYMBOLS_BOUND(count) + TPD_CLASS_SYMBOLS_BOUND(n, count) + fields_max + left, err);
+				 TPD_PREDICT_BOUND(count, pieces.row) + TPD_STEP_BOUND + 4 + TPD_SYMBOLS_BOUND(count) +
+					 TPD_MAX(TPD_CLASS_SYMBOLS_BOUND(n, count), TPD_CONTEXT_SYMBOLS_BOUND(n)) + fields_max + left, err);
 
 	if (status == TPD_OK)
 		status = tpd_scratch_need(&codec->symbols, n + 1, err);

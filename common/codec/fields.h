@@ -13,10 +13,11 @@
 #ifndef TPD_CODEC_FIELDS_H
 #define TPD_CODEC_FIELDS_H
 
-#include "base/bytes.h"
 #include "base/tpd.h"
 
 #include <string.h>
+
+#include "base/bytes.h"
 
 #define TPD_LANES 16u
 
@@ -161,5 +162,14 @@ static inline bool tpd_fields_done(const struct tpd_fields_in *fields)
 		left |= fields->acc[lane];
 	return fields->next == fields->end && left == 0;
 }
+
+/* --- streams as they stand in payloads (fields.c) --- */
+
+struct tpd_codec;
+
+/* From the count of words and the words themselves, as the kernels write them; returns the end of it. Not longer than that, but 5 bytes. */
+uint8_t *tpd_fields_write(uint8_t *out, const uint8_t *stream);
+/* The stream, which `left` bytes follow to the end of the payload, ready for kernels; the codec lends memory until it codes again. */
+enum tpd_status tpd_fields_read(struct tpd_codec *codec, struct tpd_rd *rd, size_t left, struct tpd_fields_in *out_fields, struct tpd_err *err);
 
 #endif

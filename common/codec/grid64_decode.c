@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "codec/fields.h"
 #include "codec/grid64.h"
 #include "codec/grid_kernel.h"
 

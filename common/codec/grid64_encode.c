@@ -6,6 +6,7 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "codec/fields.h"
 #include "codec/grid64.h"
 #include "codec/grid_kernel.h"
 #include "codec/kernels.h"

@@ -7,13 +7,13 @@
 #ifndef TPD_CODEC_INTERNAL_H
 #define TPD_CODEC_INTERNAL_H
 
-#include "base/bytes.h"
-#include "base/dtype.h"
 #include "base/tpd.h"
+
 #include <string.h>
 
+#include "base/bytes.h"
+#include "base/dtype.h"
 #include "codec/codec.h"
-#include "codec/fields.h"
 #include "codec/grid.h"
 
 /* ---- scratch memory (codec.c) ---- */
@@ -190,14 +190,6 @@ uint64_t tpd_gaps_choose(const uint32_t *gaps, size_t m, uint8_t *out_code, uint
 size_t tpd_gaps_encode(const uint32_t *gaps, size_t m, unsigned code, unsigned k, uint8_t *out);
 /* m positions below n from all `len` bytes; false: they are not valid. */
 bool tpd_gaps_decode(const uint8_t *in, size_t len, unsigned code, unsigned k, size_t m, uint32_t n, uint32_t *places);
-
-/* ---- remainder streams as they stand in payloads, SPEC.md section 4 (fields.c) ---- */
-
-struct tpd_fields_in;
-/* From the count of words and the words themselves, as the kernels write them; returns the end of it. Not longer than that, but 5 bytes. */
-uint8_t *tpd_fields_write(uint8_t *out, const uint8_t *stream);
-/* The stream, which `left` bytes follow to the end of the payload, ready for kernels; the codec lends memory until it codes again. */
-enum tpd_status tpd_fields_read(struct tpd_codec *codec, struct tpd_rd *rd, size_t left, struct tpd_fields_in *out_fields, struct tpd_err *err);
 
 /* ---- encodings (encode.c, sparse_encode.c, decode.c, sparse_decode.c) ---- */
 

@@ -14,6 +14,7 @@
 #include <fenv.h>
 #include <string.h>
 
+#include "codec/fields.h"
 #include "codec/grid_kernel.h"
 #include "codec/kernels.h"
 #include "codec/predict.h"

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "codec/fields.h"
 #include "codec/grid_kernel.h"
 #include "codec/internal.h"
 #include "codec/sparse.h"

@@ -19,7 +19,6 @@
 #include "base/bytes.h"
 #include "codec/rounding.h"
 
-
 enum { HAS_M = 1, HAS_V = 2 };
 
 static const struct tpd_segment *segment_of(const struct tpd_ingest_job *job, uint32_t file, uint32_t segment)
