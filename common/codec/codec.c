@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "codec/classes_fit.h"
+#include "codec/context.h"
 #include "codec/grid64.h"
 #include "codec/integers.h"
 #include "codec/internal.h"
@@ -266,6 +267,33 @@ static enum tpd_status try_sparse_bytes(struct tpd_codec *codec, const struct tp
 	return status == TPD_OK ? tpd_encode_with(codec, use, chunk, 0, payload_len, err) : status;
 }
 
+/*
+ * `context` was chosen on a sample, which may be unlike the chunk: in some, few rows have nearly all changes. Its payload, which is in
+ * codec->payload, stays there if it saves enough of what the same without contexts takes. room: for as many bytes as the chunk has.
+ */
+static enum tpd_status try_without_contexts(struct tpd_codec *codec, const struct tpd_chunk *chunk, struct tpd_plan *use, uint8_t *room,
+					    size_t *payload_len, struct tpd_err *err)
+{
+	struct tpd_plan quicker = *use;
+	const bool is_given_up = *payload_len > chunk->len;
+	size_t len = SIZE_MAX;
+	enum tpd_status status;
+
+	if (!is_given_up)
+		memcpy(room, codec->payload.data, *payload_len);
+	quicker.encoding = use->terms ? TPD_ENCODING_STEPPED : TPD_ENCODING_CLASSES;
+	status = tpd_encode_with(codec, &quicker, chunk, 0, &len, err);
+	if (status != TPD_OK)
+		return status;
+	if (is_given_up || (len <= chunk->len && *payload_len * 100 > len * TPD_CONTEXT_PERCENT)) {
+		*use = quicker;
+		*payload_len = len;
+		return TPD_OK;
+	}
+	memcpy(codec->payload.data, room, *payload_len); /* it has been there */
+	return TPD_OK;
+}
+
 /* What stands in for an encoding where there is no reference. */
 static enum tpd_encoding alone(enum tpd_encoding encoding)
 {
@@ -314,6 +342,8 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	status = tpd_encode_with(codec, &use, chunk, 0, &payload_len, err);
 	if (status == TPD_OK && use.encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
 		status = try_sparse_bytes(codec, chunk, &use, &payload_len, err);
+	if (status == TPD_OK && use.encoding == TPD_ENCODING_CONTEXT)
+		status = try_without_contexts(codec, chunk, &use, out, &payload_len, err);
 	if (status == TPD_OK && payload_len < chunk->len) {
 		status = check_payload(codec, &use, chunk, payload_len, &same, err);
 		codec->mismatches += status == TPD_OK && !same;

@@ -12,6 +12,8 @@
 #define TPD_CONTEXT_SYMBOLS_BOUND(n) (2 * (n) + TPD_CONTEXT_HEADER)
 #define TPD_CONTEXT_HEADER (1u + 4u + 1u + 16u + 4u)
 
+#define TPD_CONTEXT_PERCENT 99u /* of what is quicker it may take, for a tensor and for a chunk */
+
 /*
  * t: the chunk's T. given: steps, and zeros where v1 or v2 is not; for encoding with both of these, rests. *out_len is SIZE_MAX when it was
  * given up.

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "codec/codec.h"
+#include "codec/context.h"
 #include "codec/integers.h"
 #include "codec/internal.h"
 #include "codec/low_rank.h"
@@ -27,7 +28,6 @@
 #define GUESS_PERCENT 98u /* a type's byte planes must cost less than this share of what plain bytes cost */
 #define PREDICTED_PERCENT 97u /* of what `grid` takes: less than that it must be */
 #define SCALED_PERCENT 99u    /* of what the best takes: likewise, without inputs */
-#define CONTEXT_PERCENT 99u   /* of what `stepped`, `classes` or `sparse` take */
 #define CONTEXT_PART 8u       /* of the elements' bytes that these may take: what changes more would be slow, and gains little */
 #define FLOAT_SPREAD 64u  /* exponents; see looks_float() */
 
@@ -265,7 +265,7 @@ static enum tpd_status try_context(struct tpd_codec *codec, uint32_t row, const 
 	plan.encoding = TPD_ENCODING_CONTEXT;
 	plan.row = row;
 	status = try_plan(codec, &plan, sample, &bytes, err);
-	if (status != TPD_OK || bytes * 100 > *in_out_bytes * CONTEXT_PERCENT)
+	if (status != TPD_OK || bytes * 100 > *in_out_bytes * TPD_CONTEXT_PERCENT)
 		return status;
 	*in_out_bytes = bytes;
 	in_out_plan->encoding = plan.encoding;
