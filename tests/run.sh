@@ -14,7 +14,8 @@ seconds=${TEST_TIMEOUT:-$([ -n "${SAN:-}" ] && echo 900 || echo 300)}
 # Sanitizers: the first finding ends the program. libcheck's own timeouts (4 s a test unless set) are for an idle machine.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
-export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
+# The longest history: what a suppression names (daemon/control.c) must still be known when it is asked for.
+export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1:history_size=7}
 export CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-$([ -n "${SAN:-}" ] && echo 10 || echo 4)}
 # gcc's thread sanitizer cannot map its memory where addresses are randomised by more than 28 bits.
 fixed=()
