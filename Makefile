@@ -149,6 +149,7 @@ ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 $(BUILD)/obj/common/codec/kernels_avx2.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mbmi2 -mpopcnt
 # Of these loops gcc 12 makes something slower at -O3.
 $(BUILD)/obj/common/codec/survey_avx2.o: ISA = -mavx2 -mbmi2 -mpopcnt
+# Without -fno-tree-slp-vectorize it makes vectors of counts that are in registers of their own, one by one.
 $(BUILD)/obj/common/codec/kernels_avx512.o $(BUILD)/obj/common/codec/survey_avx512.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mavx512f -mavx512bw \
 	-mavx512dq -mavx512vl -mavx512vbmi -mavx512vbmi2 -mavx512cd -mbmi2 -mpopcnt -fno-tree-slp-vectorize $(if $(findstring address,$(SAN)),$(NO_FAKE_STACK))
 endif

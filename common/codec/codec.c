@@ -247,50 +247,45 @@ static enum tpd_status check_payload(struct tpd_codec *codec, const struct tpd_p
 }
 
 /*
- * Untyped bytes of which a few changed in place: words of one byte may be shorter than Zstandard's matches. The better of
- * the two is left in codec->payload.
+ * The same chunk in another encoding. The shorter is left in codec->payload, what it is in *use: the first only where it takes at most so many
+ * per cent of the other. room: for as many bytes as the chunk has.
  */
-static enum tpd_status try_sparse_bytes(struct tpd_codec *codec, const struct tpd_chunk *chunk, struct tpd_plan *use,
-					size_t *payload_len, struct tpd_err *err)
+static enum tpd_status try_another(struct tpd_codec *codec, const struct tpd_chunk *chunk, enum tpd_encoding encoding, unsigned percent,
+				   uint8_t *room, struct tpd_plan *use, size_t *payload_len, struct tpd_err *err)
 {
-	struct tpd_plan sparse = *use;
-	size_t len = SIZE_MAX;
-	enum tpd_status status;
-
-	sparse.encoding = TPD_ENCODING_SPARSE;
-	status = tpd_encode_with(codec, &sparse, chunk, 0, &len, err);
-	if (status == TPD_OK && len < *payload_len) {
-		*use = sparse;
-		*payload_len = len;
-		return TPD_OK;
-	}
-	return status == TPD_OK ? tpd_encode_with(codec, use, chunk, 0, payload_len, err) : status;
-}
-
-/*
- * `context` was chosen on a sample, which may be unlike the chunk: in some, few rows have nearly all changes. Its payload, which is in
- * codec->payload, stays there if it saves enough of what the same without contexts takes. room: for as many bytes as the chunk has.
- */
-static enum tpd_status try_without_contexts(struct tpd_codec *codec, const struct tpd_chunk *chunk, struct tpd_plan *use, uint8_t *room,
-					    size_t *payload_len, struct tpd_err *err)
-{
-	struct tpd_plan quicker = *use;
+	struct tpd_plan other = *use;
 	const bool is_given_up = *payload_len > chunk->len;
 	size_t len = SIZE_MAX;
 	enum tpd_status status;
 
 	if (!is_given_up)
 		memcpy(room, codec->payload.data, *payload_len);
-	quicker.encoding = use->terms ? TPD_ENCODING_STEPPED : TPD_ENCODING_CLASSES;
-	status = tpd_encode_with(codec, &quicker, chunk, 0, &len, err);
+	other.encoding = encoding;
+	status = tpd_encode_with(codec, &other, chunk, 0, &len, err);
 	if (status != TPD_OK)
 		return status;
-	if (is_given_up || (len <= chunk->len && *payload_len * 100 > len * TPD_CONTEXT_PERCENT)) {
-		*use = quicker;
+	if (is_given_up || (len <= chunk->len && *payload_len * 100 > len * percent)) {
+		*use = other;
 		*payload_len = len;
 		return TPD_OK;
 	}
 	memcpy(codec->payload.data, room, *payload_len); /* it has been there */
+	return TPD_OK;
+}
+
+/*
+ * What was chosen for a tensor, on a sample, may be longer than another encoding of the chunk:
+ *
+ *     zstd-ref    where a few bytes changed in place: `sparse`, whose words of one byte may be shorter than Zstandard's matches
+ *     context     where few rows have nearly all changes: the same without contexts
+ */
+static enum tpd_status try_others(struct tpd_codec *codec, const struct tpd_chunk *chunk, uint8_t *room, struct tpd_plan *use, size_t *payload_len,
+				  struct tpd_err *err)
+{
+	if (use->encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
+		return try_another(codec, chunk, TPD_ENCODING_SPARSE, 100, room, use, payload_len, err);
+	if (use->encoding == TPD_ENCODING_CONTEXT)
+		return try_another(codec, chunk, use->terms ? TPD_ENCODING_STEPPED : TPD_ENCODING_CLASSES, TPD_CONTEXT_PERCENT, room, use, payload_len, err);
 	return TPD_OK;
 }
 
@@ -340,10 +335,8 @@ enum tpd_status tpd_encode_chunk(struct tpd_codec *codec, const struct tpd_plan 
 	    ((tpd_encoding_needs_inputs(use.encoding) && use.terms == 0) || !tpd_terms_have(use.terms, chunk->inputs)))
 		use.encoding = without_inputs(use.encoding);
 	status = tpd_encode_with(codec, &use, chunk, 0, &payload_len, err);
-	if (status == TPD_OK && use.encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
-		status = try_sparse_bytes(codec, chunk, &use, &payload_len, err);
-	if (status == TPD_OK && use.encoding == TPD_ENCODING_CONTEXT)
-		status = try_without_contexts(codec, chunk, &use, out, &payload_len, err);
+	if (status == TPD_OK)
+		status = try_others(codec, chunk, out, &use, &payload_len, err);
 	if (status == TPD_OK && payload_len < chunk->len) {
 		status = check_payload(codec, &use, chunk, payload_len, &same, err);
 		codec->mismatches += status == TPD_OK && !same;

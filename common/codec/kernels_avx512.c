@@ -320,18 +320,6 @@ VECTOR_INLINE size_t decode_rounds(const struct tpd_grid_type type, const struct
 	return i;
 }
 
-VECTOR_INLINE struct queue queue_of(const struct tpd_fields_in *fields)
-{
-	return (struct queue){_mm512_loadu_si512(fields->acc), _mm512_loadu_si512(fields->bits), fields->next, fields->end};
-}
-
-VECTOR_INLINE void put_queue(const struct queue *queue, struct tpd_fields_in *fields)
-{
-	_mm512_storeu_si512(fields->acc, queue->held);
-	_mm512_storeu_si512(fields->bits, queue->count);
-	fields->next = queue->next;
-}
-
 /* The queue stays in registers from one piece to the next. */
 VECTOR_INLINE bool decode_pieces(const struct tpd_grid_type type, enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces,
 				 const uint8_t *p, const uint8_t *symbols, uint8_t *out, struct tpd_fields_in *fields, decode_any_of *any)

@@ -123,7 +123,7 @@ VECTOR_INLINE bool scaled_decode_rounds(const struct tpd_grid_type type, const u
 					uint8_t *out, struct tpd_fields_in *fields)
 {
 	const size_t width = type.width / 8;
-	struct queue queue = {_mm512_loadu_si512(fields->acc), _mm512_loadu_si512(fields->bits), fields->next, fields->end};
+	struct queue queue = queue_of(fields);
 	__m512i wrong = _mm512_setzero_si512();
 
 	for (size_t i = 0; i < n && queue.next <= queue.end; i += TPD_LANES) {
@@ -137,9 +137,7 @@ VECTOR_INLINE bool scaled_decode_rounds(const struct tpd_grid_type type, const u
 		else
 			_mm256_mask_storeu_epi16(out + i * width, lanes, _mm512_cvtepi32_epi16(x));
 	}
-	_mm512_storeu_si512(fields->acc, queue.held);
-	_mm512_storeu_si512(fields->bits, queue.count);
-	fields->next = queue.next;
+	put_queue(&queue, fields);
 	return queue.next <= queue.end && _mm512_test_epi32_mask(wrong, wrong) == 0;
 }
 

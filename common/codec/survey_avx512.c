@@ -213,19 +213,14 @@ INLINE __m512i order_of(const enum tpd_dtype dtype, __m512i bits)
 	return _mm512_mask_sub_epi32(bits, _mm512_test_epi32_mask(bits, top), top, bits);
 }
 
-/* Distance in ulps, modulo 2^32, which makes none small that is not, with all bits below the leading one. */
+/*
+ * Distance in ulps, modulo 2^32, which makes none small that is not, with all bits below the leading one. Of F32 the patterns do as they are: of one
+ * sign they are as far from each other as their orders; of two signs they come out further than all thresholds, as they are, unless neither is further
+ * than that from zero (off_zero()).
+ */
 INLINE __m512i smeared_distance(__m512i x_order, __m512i w_order)
 {
 	return _mm512_srlv_epi32(set(UINT32_MAX), _mm512_lzcnt_epi32(_mm512_abs_epi32(_mm512_sub_epi32(x_order, w_order))));
-}
-
-/*
- * The same of F32 patterns as they are. Of one sign they are as far from each other as their orders; of two signs they come out further than all
- * thresholds, as they are, unless neither is further than that from zero (off_zero()).
- */
-INLINE __m512i smeared_f32(__m512i x, __m512i w)
-{
-	return _mm512_srlv_epi32(set(UINT32_MAX), _mm512_lzcnt_epi32(_mm512_abs_epi32(_mm512_sub_epi32(x, w))));
 }
 
 /* 0 where both are within 2^16 ulps of zero. */
@@ -362,7 +357,7 @@ INLINE void survey_round(const enum tpd_dtype dtype, const bool with_delta, cons
 				sample += put_above(d0, 0xff, context->bar, sample);
 				sample += put_above(d1, 0xff, context->bar, sample);
 			}
-			near[b] = dtype == TPD_DTYPE_F32 ? smeared_f32(bits, old) : smeared_distance(order_of(dtype, bits), order_of(dtype, old));
+			near[b] = dtype == TPD_DTYPE_F32 ? smeared_distance(bits, old) : smeared_distance(order_of(dtype, bits), order_of(dtype, old));
 			off[b] = off_zero(bits, old);
 		}
 	}
@@ -527,7 +522,6 @@ static __attribute__((noinline, cold)) uint64_t count_odd(const enum tpd_dtype d
 		const __m512i bits = load_bits(dtype, x + b * BLOCK * width, lanes), old_bits = load_bits(dtype, w + b * BLOCK * width, lanes);
 		const __m512 new = float_of(dtype, bits), old = float_of(dtype, old_bits);
 		const __mmask16 pairs = lanes & pairs_of(dtype, bits, old_bits);
-
 		__m512d low, high;
 
 		sizes_of(new, old, &low, &high);

@@ -77,6 +77,18 @@ struct queue {
 	const uint8_t *next, *end;
 };
 
+VECTOR_INLINE struct queue queue_of(const struct tpd_fields_in *fields)
+{
+	return (struct queue){_mm512_loadu_si512(fields->acc), _mm512_loadu_si512(fields->bits), fields->next, fields->end};
+}
+
+VECTOR_INLINE void put_queue(const struct queue *queue, struct tpd_fields_in *fields)
+{
+	_mm512_storeu_si512(fields->acc, queue->held);
+	_mm512_storeu_si512(fields->bits, queue->count);
+	fields->next = queue->next;
+}
+
 /* A field of n bits from each lane. */
 VECTOR_INLINE __m512i pull(struct queue *queue, __m512i n)
 {
