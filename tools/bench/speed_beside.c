@@ -18,35 +18,72 @@
 
 #define ZSTD_LEVEL 3
 
-/* --- statistics --- */
+/*
+ * --- statistics ---
+ *
+ * The store makes them of what it reads anyway: the survey of a chunk that was read for its samples, the count just before the chunk is
+ * encoded (store/ingest_survey.c, store/ingest_encode.c). What they add is their time on such a chunk. It is put into the slots
+ * aside, as reading is not theirs. Alone, from memory, they pay for two readings of their own.
+ */
+
+struct reading {
+	struct speed_job *job;
+	const struct speed_tensor *tensor;
+	bool has_w1, afar;
+};
+
+struct place {
+	const uint8_t *x, *w1; /* w1 NULL: none */
+	size_t n;	       /* elements */
+	uint64_t first;
+};
+
+static struct place read_chunk(const struct reading *reading, size_t c)
+{
+	struct speed_job *job = reading->job;
+	const struct tpd_chunk *in = &job->chunks[reading->tensor->first_chunk + c].in;
+	struct place place = {in->x, reading->has_w1 ? in->p : NULL, in->len / tpd_dtype_width(reading->tensor->dtype), in->element};
+	struct speed_time start, end;
+
+	if (reading->afar)
+		return place;
+	start = speed_now();
+	place.x = memcpy(job->slot_x, in->x, in->len);
+	if (place.w1)
+		place.w1 = memcpy(job->slot_w1, in->p, in->len);
+	end = speed_now();
+	job->aside.cpu += end.cpu - start.cpu;
+	job->aside.wall += end.wall - start.wall;
+	return place;
+}
 
 /* Survey and count of one tensor: stats.h. */
-static enum tpd_status tensor_statistics(const struct speed_job *job, const struct speed_tensor *tensor, double *sample,
+static enum tpd_status tensor_statistics(struct speed_job *job, const struct speed_tensor *tensor, bool afar, double *sample,
 					  struct tpd_err *err)
 {
-	const unsigned width = tpd_dtype_width(tensor->dtype);
-	const bool has_w1 = tensor->p && tensor->p_len == tensor->len;
+	const struct reading reading = {job, tensor, tensor->p && tensor->p_len == tensor->len, afar};
 	struct tpd_stats *stats = NULL;
 	struct tpd_sparsity result;
 	uint8_t kept[TPD_CHUNK_ELEMENTS / 8];
-	enum tpd_status status = tpd_stats_new(tensor->dtype, tensor->len / width, has_w1, &stats, err);
+	enum tpd_status status =
+		tpd_stats_new(tensor->dtype, tensor->len / tpd_dtype_width(tensor->dtype), reading.has_w1, &stats, err);
 
 	for (size_t c = 0; !status && c < tensor->chunk_count; c++) {
-		const struct tpd_chunk *in = &job->chunks[tensor->first_chunk + c].in;
+		const struct place at = read_chunk(&reading, c);
 		struct tpd_survey survey;
 		size_t samples = 0;
 
-		tpd_survey_chunk(stats, in->x, has_w1 ? in->p : NULL, in->len / width, in->element, &survey, sample, &samples);
+		tpd_survey_chunk(stats, at.x, at.w1, at.n, at.first, &survey, sample, &samples);
 		status = tpd_stats_add_survey(stats, &survey, sample, samples, err);
 	}
 	if (!status)
 		tpd_stats_end_survey(stats);
-	for (size_t c = 0; !status && has_w1 && c < tensor->chunk_count; c++) {
-		const struct tpd_chunk *in = &job->chunks[tensor->first_chunk + c].in;
+	for (size_t c = 0; !status && reading.has_w1 && c < tensor->chunk_count; c++) {
+		const struct place at = read_chunk(&reading, c);
 		struct tpd_count count;
 
-		tpd_count_chunk(stats, in->x, has_w1 ? in->p : NULL, in->len / width, &count, kept);
-		status = tpd_stats_add_count(stats, &count, kept, in->len / width, err);
+		tpd_count_chunk(stats, at.x, at.w1, at.n, &count, kept);
+		status = tpd_stats_add_count(stats, &count, kept, at.n, err);
 	}
 	if (!status)
 		tpd_stats_finish(stats, &result);
@@ -54,7 +91,7 @@ static enum tpd_status tensor_statistics(const struct speed_job *job, const stru
 	return status;
 }
 
-static enum tpd_status statistics(struct speed_job *job, struct tpd_err *err)
+static enum tpd_status statistics(struct speed_job *job, bool afar, struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
 	double *sample = malloc((TPD_CHUNK_ELEMENTS + TPD_STATS_SLACK) * sizeof(*sample));
@@ -63,7 +100,7 @@ static enum tpd_status statistics(struct speed_job *job, struct tpd_err *err)
 		return tpd_fail_nomem(err);
 	for (size_t t = 0; !status && t < job->tensor_count; t++)
 		if (tpd_dtype_has_stats(job->tensors[t].dtype))
-			status = tensor_statistics(job, &job->tensors[t], sample, err);
+			status = tensor_statistics(job, &job->tensors[t], afar, sample, err);
 	free(sample);
 	return status;
 }
@@ -76,7 +113,8 @@ enum tpd_status speed_beside(struct speed_job *job, enum speed_phase phase, stru
 
 	switch (phase) {
 	case SPEED_STATISTICS:
-		return statistics(job, err);
+	case SPEED_STATISTICS_AFAR:
+		return statistics(job, phase == SPEED_STATISTICS_AFAR, err);
 	case SPEED_CHUNK_DIGESTS:
 		for (size_t c = 0; c < job->chunk_count; c++) {
 			tpd_xxh128(job->chunks[c].payload, job->chunks[c].payload_len, digest);

@@ -321,6 +321,8 @@ enum tpd_status speed_job_prepare(struct speed_job *job, struct tpd_err *err)
 	job->decoded = malloc(TPD_CHUNK_MAX_BYTES);
 	job->sample_x = malloc(TPD_CHUNK_MAX_BYTES);
 	job->sample_p = malloc(TPD_CHUNK_MAX_BYTES);
+	job->slot_x = malloc(TPD_CHUNK_MAX_BYTES);
+	job->slot_w1 = malloc(TPD_CHUNK_MAX_BYTES);
 	job->packed_cap = size + size / 64 + 1024; /* more than ZSTD_compressBound() */
 	job->packed = malloc(job->packed_cap);
 	job->copy = malloc(size);
@@ -331,7 +333,8 @@ enum tpd_status speed_job_prepare(struct speed_job *job, struct tpd_err *err)
 		if (!job->sample_input[i])
 			return tpd_fail_nomem(err);
 	}
-	if (!job->tensors || !job->chunks || !job->payloads || !job->decoded || !job->sample_x || !job->sample_p)
+	if (!job->tensors || !job->chunks || !job->payloads || !job->decoded || !job->sample_x || !job->sample_p ||
+	    !job->slot_x || !job->slot_w1)
 		return tpd_fail_nomem(err);
 	/* The first pass is not to pay for the pages. */
 	memset(job->payloads, 1, size);
@@ -377,6 +380,8 @@ void speed_job_release(struct speed_job *job)
 	}
 	free(job->sample_x);
 	free(job->sample_p);
+	free(job->slot_x);
+	free(job->slot_w1);
 	for (unsigned phase = 0; phase < SPEED_PHASES; phase++) {
 		free(job->cpu[phase]);
 		free(job->wall[phase]);

@@ -12,6 +12,11 @@
 #include "codec/codec.h"
 #include "format/format.h"
 
+/* Seconds. */
+struct speed_time {
+	double cpu, wall;
+};
+
 struct speed_file {
 	const char *path;
 	uint8_t *data, *glue; /* owned; glue: what lies in no tensor */
@@ -51,6 +56,7 @@ enum speed_phase {
 	SPEED_ENCODE_UNCHECKED,
 	SPEED_DECODE,
 	SPEED_STATISTICS,
+	SPEED_STATISTICS_AFAR,
 	SPEED_CHUNK_DIGESTS,
 	SPEED_FILE_DIGEST,
 	SPEED_ZSTD_ENCODE,
@@ -70,7 +76,9 @@ struct speed_job {
 	uint8_t *payloads, *decoded, *packed, *copy; /* packed, copy: room for the file */
 	size_t packed_cap, packed_len;
 	uint8_t *sample_x, *sample_p, *sample_input[TPD_INPUT_COUNT];
+	uint8_t *slot_x, *slot_w1; /* a chunk each, as the store reads them */
 	struct tpd_codec *codec;
+	struct speed_time aside; /* of the phase that runs: what is not to count */
 	/* seconds of each pass, in all and for the chunks of one encoding */
 	double *cpu[SPEED_PHASES], *wall[SPEED_PHASES], *by_encoding[TPD_ENCODING_COUNT][SPEED_PHASES];
 };
@@ -88,7 +96,7 @@ enum tpd_status speed_encode_unchecked(struct tpd_codec *codec, const struct spe
 enum tpd_status speed_decode(struct tpd_codec *codec, const struct speed_job *job, const struct speed_chunk *chunk, uint8_t *out,
 			     struct tpd_err *err);
 
-/* One phase that is not the codec's, over the whole file. */
+/* One phase that is not the codec's, over the whole file. What of its time is not to count is added to job->aside. */
 enum tpd_status speed_beside(struct speed_job *job, enum speed_phase phase, struct tpd_err *err);
 
 /* Wall seconds of the bare encoding and of decoding, with one thread and with `threads`: one pass each. */
@@ -101,5 +109,6 @@ enum tpd_status speed_on_threads(const struct speed_job *job, unsigned threads, 
 enum tpd_status speed_ideals(struct speed_job *job, struct tpd_err *err);
 
 double speed_seconds(bool cpu);
+struct speed_time speed_now(void);
 
 #endif
