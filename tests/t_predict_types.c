@@ -7,9 +7,11 @@
 
 #include "reshard_help.h"
 
+#include <fcntl.h>
 #include <math.h>
 
 #include "codec/rounding.h"
+#include "store/part.h"
 
 #define ROWS 240u
 #define COLUMNS 640u
@@ -165,11 +167,11 @@ END_TEST
 #define RATE 6e-6f
 #define UPDATES 20
 
-static void open_max(void)
+static void open_max(uint64_t part_size)
 {
 	char store[512];
 	struct tpd_archive_options options = {.store = store, .mode = TPD_ARCHIVE_CREATE, .threads = 2, .max_depth = 16, .effort = TPD_EFFORT_MAX,
-					      .depend = TPD_DEPEND_OPTIMIZER};
+					      .depend = TPD_DEPEND_OPTIMIZER, .part_size = part_size};
 
 	snprintf(store, sizeof(store), "%s", scratch("store"));
 	OK(tpd_archive_open(&options, &archive, &err));
@@ -183,7 +185,7 @@ static void save_small_steps(void)
 
 	scratch_remove();
 	scratch_make();
-	open_max();
+	open_max(0);
 	start(&chance);
 	for (uint64_t step = 0; step < STEPS; step++) {
 		train_with(RATE, UPDATES, true, &chance);
@@ -223,7 +225,7 @@ START_TEST(weights_by_context)
 	for (uint64_t step = 2; step < STEPS; step++)
 		ck_assert_int_eq(context_terms(step), TPD_TERM_STEP | TPD_TERM_BEFORE | TPD_TERM_NOW);
 	archive_close();
-	open_max(); /* nothing is known but what lies in the store */
+	open_max(0); /* nothing is known but what lies in the store */
 	for (uint64_t step = STEPS; step-- > 0;) {
 		ck_assert_msg(verdict(step) == TPD_OK, "%d: %s", (int)step, err.text);
 		check_restored(step, "model_%u.safetensors", 1);
@@ -256,7 +258,7 @@ START_TEST(inputs_that_are_gone)
 				ck_assert_int_eq(rename(part, away), 0);
 			else
 				file_flip(part, 1000);
-			open_max();
+			open_max(0);
 			ck_assert_msg(verdict(3) == TPD_CORRUPT, "%zu %u: %s", i, gone, err.text);
 			ck_assert_msg(restore("run@3", to) == TPD_CORRUPT, "%zu %u: %s", i, gone, err.text);
 			ck_assert_int_ne(access(to, F_OK), 0);
@@ -266,10 +268,107 @@ START_TEST(inputs_that_are_gone)
 				ck_assert_int_eq(rename(away, part), 0);
 			else
 				file_flip(part, 1000);
-			open_max();
+			open_max(0);
 			ck_assert_msg(verdict(3) == TPD_OK, "%s", err.text);
 		}
 	}
+}
+END_TEST
+
+/* As training goes, but for the rows of the last chunk: they stay, and most elements of some of them are moved at random. */
+static void train_apart(uint64_t step, uint64_t *chance)
+{
+	static float before[N];
+
+	memcpy(before, w, sizeof(w));
+	train_with(RATE, UPDATES, true, chance);
+	for (unsigned i = TPD_CHUNK_ELEMENTS / COLUMNS * COLUMNS; i < N; i++) {
+		uint32_t bits;
+
+		w[i] = before[i];
+		if (i / COLUMNS % 4 != step % 4 || random_next(chance) % 100 >= 60)
+			continue;
+		memcpy(&bits, &w[i], sizeof(bits));
+		bits += random_next(chance) & 1 ? UINT32_C(0x10000) : UINT32_C(0xffff0000);
+		memcpy(&w[i], &bits, sizeof(bits));
+	}
+}
+
+/* How many chunks of the first file of so many parts are coded so. */
+static unsigned count_chunks(const char *name, uint32_t parts, enum tpd_encoding encoding)
+{
+	const struct tpd_io *io = tpd_store_io(tpd_archive_store(archive));
+	char path[512];
+	unsigned count = 0;
+	int dir;
+
+	snprintf(path, sizeof(path), "%s", part_path(name, 0, 0));
+	*strrchr(path, '/') = 0;
+	dir = io->opendir(io, AT_FDCWD, path);
+	ck_assert_int_ge(dir, 0);
+	for (uint32_t i = 0; i < parts; i++) {
+		struct tpd_part *part = NULL;
+
+		OK(tpd_part_open(io, dir, 0, i, &part, &err));
+		for (uint64_t c = 0; c < tpd_part_chunks(part); c++) {
+			struct tpd_part_entry at;
+
+			OK(tpd_part_entry_read(part, tpd_part_first_chunk(part) + c, &at, &err));
+			count += at.encoding == encoding;
+		}
+		tpd_part_close(part);
+	}
+	io->close(io, dir);
+	return count;
+}
+
+/* A chunk of a tensor that is `context` may have become `stepped`: its part, once finished, is taken over like any other. */
+START_TEST(interrupted)
+{
+	const struct types types = {"BF16", "F32", "F32", TPD_DEPEND_OPTIMIZER};
+	const struct piece model = rows_of("a.weight", types.w, w, 0, 1);
+	const struct piece state[2] = {rows_of("optim.a.weight.exp_avg", types.m, m, 0, 1), rows_of("optim.a.weight.exp_avg_sq", types.v, v, 0, 1)};
+	struct tpd_ingest_result result = {0};
+	struct tpd_capture *capture = NULL;
+	struct tpd_archive_name which;
+	struct tpd_manifest manifest;
+	enum tpd_status status;
+	uint64_t chance = 11, parts = 0;
+	int after = 0;
+
+	scratch_remove();
+	scratch_make();
+	open_max(1 << 17);
+	start(&chance);
+	for (uint64_t step = 0; step < 3; step++) {
+		train_apart(step, &chance);
+		save(step, &types, 1, false);
+	}
+	train_apart(3, &chance);
+	ck_assert_int_eq(mkdir(scratch("checkpoint-3"), 0755), 0);
+	write_pieces(scratch("checkpoint-3/model_0.safetensors"), 3, &model, 1);
+	write_pieces(scratch("checkpoint-3/optim_0.safetensors"), 3, state, 2);
+	OK(tpd_capture_open(scratch("checkpoint-3"), &capture, &err));
+	do {
+		struct stopper stopper = {.after = ++after};
+		struct tpd_progress progress = {.fn = stop_after, .arg = &stopper, .cancel = &stopper.cancel};
+
+		status = tpd_archive_ingest(archive, "run", 3, capture, &progress, &result, NULL, &err);
+		ck_assert(status == TPD_OK || status == TPD_CANCELLED);
+	} while (status != TPD_OK);
+	tpd_capture_close(capture);
+	which = resolve("run@3");
+	OK(tpd_store_manifest_keep(tpd_archive_store(archive), &which.id, TPD_MANIFEST_ALL, &manifest, &err));
+	for (uint32_t f = 0; f < manifest.file_count; f++)
+		parts += manifest.entries[manifest.files[f]].part_count;
+	ck_assert_int_gt(context_terms(3), 0);
+	ck_assert_uint_eq(count_chunks("run@3", manifest.entries[manifest.files[0]].part_count, TPD_ENCODING_CONTEXT), 1);
+	ck_assert_uint_eq(count_chunks("run@3", manifest.entries[manifest.files[0]].part_count, TPD_ENCODING_STEPPED), 1);
+	ck_assert_uint_ge(result.parts_reused, parts - 1); /* but the last one */
+	tpd_manifest_release(&manifest);
+	rename(scratch("checkpoint-3"), scratch("saved-3"));
+	check_restored(3, "model_%u.safetensors", 1);
+	check_restored(3, "optim_%u.safetensors", 1);
 }
 END_TEST
 
@@ -279,6 +378,7 @@ int main(void)
 		types_that_differ,
 		weights_by_context,
 		inputs_that_are_gone,
+		interrupted,
 	};
 
 	return run_tests("predict_types", tests, TPD_ARRAY_LEN(tests));

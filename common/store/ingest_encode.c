@@ -130,6 +130,13 @@ static enum tpd_status code_range(struct tpd_ingest_job *job, uint64_t number, u
 	return status;
 }
 
+/* Could a chunk that was planned so have become this one? A chunk of a tensor that is `context` may be `stepped`, from the same inputs. */
+static bool may_be(enum tpd_encoding encoding, enum tpd_encoding planned)
+{
+	return !tpd_encoding_takes_inputs(encoding) || encoding == planned ||
+	       (planned == TPD_ENCODING_CONTEXT && encoding == TPD_ENCODING_STEPPED);
+}
+
 /* The first chunk behind the part that begins at `first`. */
 static uint64_t part_end(const struct tpd_entry *entry, uint64_t first, uint64_t chunks, uint64_t part_size)
 {
@@ -173,7 +180,7 @@ static enum tpd_status compare_slot(void *ctx, size_t item, unsigned worker, str
 	if (memcmp(digest, slot->entry.decoded_digest, sizeof(digest)) != 0 ||
 	    slot->entry.payload_len > slot->len ||
 	    (tpd_encoding_needs_reference(slot->entry.encoding) && !seg->has_ref) ||
-	    (tpd_encoding_takes_inputs(slot->entry.encoding) && plan->encoding != slot->entry.encoding))
+	    !may_be(slot->entry.encoding, plan->encoding))
 		return tpd_fail(err, TPD_CORRUPT, "not this part");
 	/* It must decode against what the manifest is going to name, not against what it was made with. */
 	status = tpd_ingest_read_refs(job, slot, worker, err);
