@@ -197,7 +197,7 @@ static void check_form(const struct tpd_kernels *kernels, enum tpd_dtype dtype, 
 		new[i] = (uint8_t)(x[i / width] >> 8 * (i % width));
 		old[i] = (uint8_t)(p[i / width] >> 8 * (i % width));
 	}
-	kernels->grid_encode(dtype, t, new, old, n, symbols, values, bits_of_fields);
+	kernels->grid_encode(dtype, t, new, old, n, NULL, symbols, values, bits_of_fields);
 	words = kernels->fields_pack(values, bits_of_fields, rounds, buffer + room);
 	ck_assert(words >= buffer);
 	len = (size_t)(buffer + room - words);
@@ -216,7 +216,7 @@ static void check_form(const struct tpd_kernels *kernels, enum tpd_dtype dtype, 
 	}
 	ck_assert_uint_eq(slow.used, slow.count);
 	tpd_fields_open(&in, words + 4, len - 4);
-	ck_assert(kernels->grid_decode(dtype, &(uint8_t){(uint8_t)t}, &(struct tpd_pieces){n, n, n}, old, symbols, back, &in));
+	ck_assert(kernels->grid_decode(dtype, &(uint8_t){(uint8_t)t}, &(struct tpd_pieces){n, n, n}, old, symbols, NULL, back, &in));
 	ck_assert(tpd_fields_done(&in));
 	ck_assert_mem_eq(back, new, n * width);
 	free(new);

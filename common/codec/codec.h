@@ -94,7 +94,7 @@ struct tpd_inputs {
 
 #define TPD_PREDICT_MIN 1024u /* elements: predictions of smaller tensors, and moments of fewer, would be all header */
 
-/* Terms of a prediction (SPEC.md section 10): w1, w1 - w0, m1 / sqrt(v1), m2 / sqrt(v2). */
+/* Terms of a prediction (SPEC.md section 10): w1, w1 - w0, about m1 / sqrt(v1), about m2 / sqrt(v2). */
 enum { TPD_TERM_DECAY = 1, TPD_TERM_STEP = 2, TPD_TERM_BEFORE = 4, TPD_TERM_NOW = 8, TPD_TERM_COUNT = 4 };
 /* For `scaled` (section 11), alone: exp_avg's size by v2, and by what came in since v1. */
 enum { TPD_TERM_SCALE = 16, TPD_TERM_CAME_IN = 32 };

@@ -30,6 +30,6 @@ enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dty
  * where it does not, no form is taken for good, and tpd_codec_new() fails with TPD_UNSUPPORTED. A codec that can do all but `context` would
  * restore some checkpoints and not others, and what makes wrong code of this need not have spared the rest.
  */
-bool tpd_context_test(const struct tpd_kernels *kernels);
+enum tpd_status tpd_context_test(const struct tpd_kernels *kernels); /* TPD_CORRUPT: other answers; TPD_NOMEM: nothing was asked */
 
 #endif

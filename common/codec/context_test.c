@@ -66,36 +66,39 @@ static void make_piece(struct trial *trial)
 	}
 }
 
-static bool try_stream(struct trial *trial)
+static enum tpd_status try_stream(struct trial *trial)
 {
 	const struct tpd_pieces pieces = {.first = 30, .row = 90, .n = ELEMENTS};
 	const struct tpd_class_given given = {.steps = trial->steps, .v1 = trial->v1, .v2 = trial->v2, .before = trial->before,
 					      .now = trial->now, .rests = trial->rests};
 	struct tpd_rd rd;
 	size_t len;
+	enum tpd_status status = tpd_context_symbols_encode(&trial->codec, TPD_DTYPE_BF16, EXPONENT, trial->p, &given, trial->symbols, &pieces,
+							    trial->out, &len, NULL);
 
-	if (tpd_context_symbols_encode(&trial->codec, TPD_DTYPE_BF16, EXPONENT, trial->p, &given, trial->symbols, &pieces, trial->out, &len,
-				       NULL) != TPD_OK ||
-	    len > sizeof(trial->out) || tpd_xxh64(trial->out, len) != DIGEST)
-		return false;
+	if (status)
+		return status;
+	if (len > sizeof(trial->out) || tpd_xxh64(trial->out, len) != DIGEST)
+		return TPD_CORRUPT;
 	rd = tpd_rd_make(trial->out, len);
-	return tpd_context_symbols_decode(&trial->codec, TPD_DTYPE_BF16, EXPONENT, &rd, trial->p, &given, trial->decoded, &pieces,
-					  NULL) == TPD_OK &&
-	       tpd_rd_done(&rd) && memcmp(trial->decoded, trial->symbols, ELEMENTS) == 0;
+	status = tpd_context_symbols_decode(&trial->codec, TPD_DTYPE_BF16, EXPONENT, &rd, trial->p, &given, trial->decoded, &pieces, NULL);
+	if (status)
+		return status;
+	return tpd_rd_done(&rd) && memcmp(trial->decoded, trial->symbols, ELEMENTS) == 0 ? TPD_OK : TPD_CORRUPT;
 }
 
-bool tpd_context_test(const struct tpd_kernels *kernels)
+enum tpd_status tpd_context_test(const struct tpd_kernels *kernels)
 {
 	struct trial *trial = calloc(1, sizeof(*trial));
-	bool good;
+	enum tpd_status status;
 
 	if (!trial)
-		return false;
+		return TPD_NOMEM;
 	trial->codec.kernels = kernels;
 	make_piece(trial);
-	good = try_stream(trial);
+	status = try_stream(trial);
 	free(trial->codec.classes.data);
 	free(trial->codec.tables.data);
 	free(trial);
-	return good;
+	return status;
 }

@@ -48,12 +48,13 @@ static bool decode_pieces(const struct tpd_codec *codec, enum tpd_dtype dtype, c
 	fegetenv(&caller);
 	fesetenv(FE_DFL_ENV);
 	if (!prediction)
-		valid = codec->kernels->grid_decode(dtype, steps, pieces, p, symbols, out, fields);
+		valid = codec->kernels->grid_decode(dtype, steps, pieces, p, symbols, NULL, out, fields);
 	for (size_t i = 0; prediction && valid && i < count; i++) {
 		const size_t start = tpd_piece_start(pieces, i), n = tpd_piece_start(pieces, i + 1) - start;
 		const uint8_t *from = tpd_predict_stretch(prediction, start, n);
 
-		valid = codec->kernels->grid_decode(dtype, steps + i, &(struct tpd_pieces){n, n, n}, from, symbols + start, out + start * width, fields);
+		valid = codec->kernels->grid_decode(dtype, steps + i, &(struct tpd_pieces){n, n, n}, from, symbols + start,
+						    tpd_predict_soon(prediction, start + n, n), out + start * width, fields);
 	}
 	fesetenv(&caller);
 	return valid;
@@ -90,7 +91,7 @@ enum tpd_status tpd_decode_grid(struct tpd_codec *codec, enum tpd_encoding encod
 		status = tpd_class_symbols_decode(codec, dtype, rd, p, encoding == TPD_ENCODING_STEPPED ? &steps->given : NULL,
 						  codec->symbols.data, &(struct tpd_pieces){first, row, n}, err);
 	else if (status == TPD_OK)
-		status = tpd_symbols_decode(codec, rd, codec->symbols.data, n, err);
+		status = tpd_symbols_decode_before(codec, rd, prediction ? tpd_predict_soon(prediction, 0, n) : NULL, codec->symbols.data, n, err);
 	if (status == TPD_OK && tpd_encoding_has_steps(encoding))
 		status = tpd_step_towards(codec, steps, &p, n, err);
 	if (status != TPD_OK)

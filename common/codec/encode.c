@@ -113,7 +113,8 @@ static void encode_pieces(const struct tpd_kernels *kernels, const struct tpd_pl
 		if (t == 0)
 			t = kernels->choose_t(plan->dtype, x + start * width, from, n, plan->grid_bias);
 		steps[i] = (uint8_t)t;
-		kernels->grid_encode(plan->dtype, t, x + start * width, from, n, symbols + start, values, bits);
+		kernels->grid_encode(plan->dtype, t, x + start * width, from, n,
+				     prediction ? tpd_predict_soon(prediction, start + n, n) : NULL, symbols + start, values, bits);
 		values += tpd_whole_rounds(n);
 		bits += tpd_whole_rounds(n);
 	}

@@ -202,7 +202,7 @@ TPD_INLINE void encode_type(const struct tpd_grid_type type, unsigned t, const u
 }
 
 void tpd_scalar_grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
-			    uint8_t *symbols, uint32_t *values, uint8_t *bits)
+			    const struct tpd_prefetch *soon TPD_UNUSED, uint8_t *symbols, uint32_t *values, uint8_t *bits)
 {
 	switch (dtype) {
 	case TPD_DTYPE_F32:
@@ -252,7 +252,7 @@ static bool decode_one(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const
 }
 
 bool tpd_scalar_grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p,
-			    const uint8_t *symbols, uint8_t *out, struct tpd_fields_in *fields)
+			    const uint8_t *symbols, const struct tpd_prefetch *soon TPD_UNUSED, uint8_t *out, struct tpd_fields_in *fields)
 {
 	const size_t width = tpd_dtype_width(dtype), count = tpd_piece_count(pieces);
 	bool valid = true;

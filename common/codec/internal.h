@@ -118,6 +118,8 @@ enum { TPD_CODER_RAW = 0, TPD_CODER_CONSTANT = 1, TPD_CODER_ZSTD = 2, TPD_CODER_
 
 #define TPD_SYMBOLS_BOUND(n) ((n) + 1) /* bytes of S(n) at most */
 
+struct tpd_prefetch;
+
 enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbols, size_t n, uint8_t *out,
 				   size_t *out_len, struct tpd_err *err);
 /* The same beside so many other bytes of a payload: where it is little to them, coders that take long and save little are not tried. */
@@ -125,6 +127,9 @@ enum tpd_status tpd_symbols_encode_beside(struct tpd_codec *codec, const uint8_t
 					  size_t *out_len, struct tpd_err *err);
 enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
 				   struct tpd_err *err);
+/* The same before something else is read that soon (NULL: nothing) says: kernels.h. */
+enum tpd_status tpd_symbols_decode_before(struct tpd_codec *codec, struct tpd_rd *rd, const struct tpd_prefetch *soon, uint8_t *out, size_t n,
+					  struct tpd_err *err);
 #define TPD_SYMBOL_NOWHERE 256u
 /* Coder 4: where a symbol around `from` is around `to`; those of no d stay. TPD_SYMBOL_NOWHERE: no byte is that. */
 unsigned tpd_symbol_moved(unsigned symbol, unsigned from, unsigned to);

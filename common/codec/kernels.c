@@ -110,17 +110,18 @@ static bool try_grid(const struct tpd_kernels *kernels, enum tpd_dtype dtype, st
 {
 	const size_t width = tpd_dtype_width(dtype);
 	const uint8_t t = (uint8_t)kernels->choose_t(dtype, trial->x, trial->p, ELEMENTS, 2);
+	const struct tpd_pieces halves = {ROUNDS / 2 * TPD_LANES, ELEMENTS, ELEMENTS}; /* of one T, the same as one piece */
 	uint8_t *end = trial->fields + sizeof trial->fields, *out;
 	struct tpd_fields_in in;
 
-	kernels->grid_encode(dtype, t, trial->x, trial->p, ELEMENTS, trial->symbols, trial->values, trial->bits);
+	kernels->grid_encode(dtype, t, trial->x, trial->p, ELEMENTS, NULL, trial->symbols, trial->values, trial->bits);
 	out = kernels->fields_pack(trial->values, trial->bits, ROUNDS, end);
 	tpd_buf_u8(&trial->made, t);
 	tpd_buf_put(&trial->made, trial->symbols, ELEMENTS);
 	tpd_buf_put(&trial->made, out, (size_t)(end - out));
 	tpd_fields_open(&in, out + 4, (size_t)(end - out) - 4);
-	return kernels->grid_decode(dtype, &t, &(struct tpd_pieces){ELEMENTS, ELEMENTS, ELEMENTS}, trial->p, trial->symbols, trial->back, &in) && tpd_fields_done(&in) &&
-	       memcmp(trial->back, trial->x, ELEMENTS * width) == 0;
+	return kernels->grid_decode(dtype, (const uint8_t[]){t, t}, &halves, trial->p, trial->symbols, NULL, trial->back, &in) &&
+	       tpd_fields_done(&in) && memcmp(trial->back, trial->x, ELEMENTS * width) == 0;
 }
 
 static bool code_rans(const struct tpd_kernels *kernels, const uint8_t *symbols, const uint16_t freq[256], struct trial *trial)
@@ -130,7 +131,7 @@ static bool code_rans(const struct tpd_kernels *kernels, const uint8_t *symbols,
 	tpd_buf_put(&trial->made, words, (size_t)(end - words));
 	for (unsigned lane = 0; lane < TPD_RANS_LANES_MAX; lane++)
 		tpd_buf_u32(&trial->made, trial->states[lane]);
-	return kernels->rans_decode(words, (size_t)(end - words) / 2, 6, freq, trial->table, trial->states, trial->decoded, ELEMENTS) &&
+	return kernels->rans_decode(words, (size_t)(end - words) / 2, 6, freq, trial->table, trial->states, NULL, trial->decoded, ELEMENTS) &&
 	       memcmp(trial->decoded, symbols, ELEMENTS) == 0;
 }
 
@@ -433,7 +434,7 @@ static void choose(void)
 		else
 			state.broken = state.all[i];
 	}
-	if (count > 0 && !tpd_context_test(good[0])) /* the same text whatever the form */
+	if (count > 0 && tpd_context_test(good[0]) == TPD_CORRUPT) /* the same text whatever the form */
 		count = 0;
 	for (size_t i = 0; i < count; i++) {
 		if (asked && asked[0] && strcmp(asked, good[i]->name) != 0)

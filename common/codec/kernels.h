@@ -21,6 +21,17 @@ struct tpd_survey_kernels;
 #define TPD_WORDS_SLACK 32u   /* bytes: likewise */
 #define TPD_PLACES_SLACK 32u /* positions behind the last that find_changes() may write */
 
+/*
+ * What is read next, F32: while a kernel takes element i of its own it asks for the line of element i of these. Asked for all at once, lines wait
+ * for each other, and nothing is computed meanwhile. They may end before that, as nothing is read.
+ */
+#define TPD_PREFETCH_MAX 8u
+#define TPD_PREFETCH_SHARE 8u
+struct tpd_prefetch {
+	unsigned count;
+	const uint8_t *of[TPD_PREFETCH_MAX];
+};
+
 struct tpd_kernels {
 	const char *name;
 
@@ -30,13 +41,16 @@ struct tpd_kernels {
 	unsigned (*choose_t)(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
 	/*
 	 * n symbols, and for each round of TPD_LANES elements the fields that follow, bits[i] of values[i], which has no others. Lanes behind
-	 * the last element have none: both arrays have room for whole rounds.
+	 * the last element have none: both arrays have room for whole rounds. soon: NULL, or what is read after this piece.
 	 */
-	void (*grid_encode)(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
-			    uint32_t *values, uint8_t *bits);
-	/* The way back, of pieces that lie one after the other, with a T each; false: not valid (fields run out, or no pattern has this Q). */
+	void (*grid_encode)(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, const struct tpd_prefetch *soon,
+			    uint8_t *symbols, uint32_t *values, uint8_t *bits);
+	/*
+	 * The way back, of pieces that lie one after the other, with a T each; false: not valid (fields run out, or no pattern has this Q).
+	 * soon: NULL, or what is read after the only piece, of which p is in the cache.
+	 */
 	bool (*grid_decode)(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p,
-			    const uint8_t *symbols, uint8_t *out, struct tpd_fields_in *fields);
+			    const uint8_t *symbols, const struct tpd_prefetch *soon, uint8_t *out, struct tpd_fields_in *fields);
 	/*
 	 * The remainder stream (section 4) of so many rounds, its count included: it ends at `end`, before which there is room for as
 	 * many bytes as the fields take, and TPD_FIELDS_SLACK. Returns where it begins.
@@ -117,10 +131,11 @@ struct tpd_kernels {
 				uint32_t *states);
 	/*
 	 * freq: as above; table: room for 4096 entries, which forms that look symbols up there fill; states: in range. false: words run out or are
-	 * left over, or a state is wrong at the end.
+	 * left over, or a state is wrong at the end. soon: NULL, or what is read then, of which the first 1/TPD_PREFETCH_SHARE is asked for (a
+	 * second cache has room for that).
 	 */
 	bool (*rans_decode)(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
-			    uint8_t *out, size_t n);
+			    const struct tpd_prefetch *soon, uint8_t *out, size_t n);
 
 	/*
 	 * The same where each symbol has the table of its class; a row piece at a time, of which element i is in lane i mod 2^k. States are taken

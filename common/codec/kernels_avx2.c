@@ -69,7 +69,7 @@ VECTOR_INLINE void encode_half(const struct tpd_grid_type type, const struct gri
 }
 
 VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
-				 uint8_t *symbols, uint32_t *values, uint8_t *bits)
+				 const struct tpd_prefetch *soon, uint8_t *symbols, uint32_t *values, uint8_t *bits)
 {
 	const struct grid_step step = step_of(type, t);
 	const size_t width = type.width / 8;
@@ -79,6 +79,7 @@ VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, co
 		__m256i these[2], value[2], bit[2];
 		struct block_pad pad;
 
+		prefetch_of(soon, i);
 		if (n - i < TPD_LANES) {
 			pad_block(type, new, n - i, pad.x);
 			pad_block(type, old, n - i, pad.p);
@@ -99,17 +100,17 @@ VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, co
 	}
 }
 
-static void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
-			uint32_t *values, uint8_t *bits)
+static void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, const struct tpd_prefetch *soon,
+			uint8_t *symbols, uint32_t *values, uint8_t *bits)
 {
 	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
-		encode_rounds(TYPE_F32, t, x, p, n, symbols, values, bits);
+		encode_rounds(TYPE_F32, t, x, p, n, soon, symbols, values, bits);
 	else if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
-		encode_rounds(TYPE_BF16, t, x, p, n, symbols, values, bits);
+		encode_rounds(TYPE_BF16, t, x, p, n, soon, symbols, values, bits);
 	else if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
-		encode_rounds(TYPE_F16, t, x, p, n, symbols, values, bits);
+		encode_rounds(TYPE_F16, t, x, p, n, soon, symbols, values, bits);
 	else
-		tpd_kernels_scalar.grid_encode(dtype, t, x, p, n, symbols, values, bits);
+		tpd_kernels_scalar.grid_encode(dtype, t, x, p, n, soon, symbols, values, bits);
 }
 
 /* --- predictions --- */
@@ -251,7 +252,7 @@ VECTOR_INLINE __m256i decode_plain(const struct tpd_grid_type type, const struct
 
 /* As with AVX-512: nearly all rounds are plain ones, and a reference beyond the grid comes out beyond it. */
 VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols,
-				 size_t n, uint8_t *out, struct tpd_fields_in *fields)
+				 size_t n, const struct tpd_prefetch *soon, uint8_t *out, struct tpd_fields_in *fields)
 {
 	const struct grid_step step = step_of(type, t);
 	const size_t width = type.width / 8;
@@ -270,7 +271,10 @@ VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, enum tpd_dtype
 		unsigned special = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(these, _mm_set1_epi8(TPD_SYMBOL_FIRST - 1)), these));
 		__m256i q[2], g[2], x[2];
 
-		_mm_prefetch((const char *)((uintptr_t)p + i * width + AHEAD), _MM_HINT_T0);
+		if (soon)
+			prefetch_of(soon, i);
+		else
+			ahead(p + i * width);
 		for (unsigned h = 0; h < 2; h++) {
 			__m256i old = load(type, p + i * width + h * HALF * width);
 
@@ -308,7 +312,7 @@ VECTOR_INLINE bool decode_rounds(const struct tpd_grid_type type, enum tpd_dtype
 }
 
 static bool grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p, const uint8_t *symbols,
-			uint8_t *out, struct tpd_fields_in *fields)
+			const struct tpd_prefetch *soon, uint8_t *out, struct tpd_fields_in *fields)
 {
 	const size_t width = tpd_dtype_width(dtype), count = tpd_piece_count(pieces);
 	bool valid = true;
@@ -320,13 +324,13 @@ static bool grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct
 		const unsigned t = steps[i];
 
 		if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
-			valid = decode_rounds(TYPE_F32, dtype, t, from, these, n, to, fields);
+			valid = decode_rounds(TYPE_F32, dtype, t, from, these, n, soon, to, fields);
 		else if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
-			valid = decode_rounds(TYPE_BF16, dtype, t, from, these, n, to, fields);
+			valid = decode_rounds(TYPE_BF16, dtype, t, from, these, n, soon, to, fields);
 		else if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
-			valid = decode_rounds(TYPE_F16, dtype, t, from, these, n, to, fields);
+			valid = decode_rounds(TYPE_F16, dtype, t, from, these, n, soon, to, fields);
 		else
-			valid = tpd_scalar_grid_decode(dtype, steps + i, &(struct tpd_pieces){n, n, n}, from, these, to, fields);
+			valid = tpd_scalar_grid_decode(dtype, steps + i, &(struct tpd_pieces){n, n, n}, from, these, soon, to, fields);
 	}
 	return valid;
 }
@@ -466,15 +470,15 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 	return words;
 }
 
-static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states, uint8_t *out,
-			size_t n)
+static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
+			const struct tpd_prefetch *soon, uint8_t *out, size_t n)
 {
 	const uint8_t *end = words + 2 * count;
 	__m256i state[REGISTERS], all;
 	size_t i = 0;
 
 	if (k != 6)
-		return tpd_kernels_scalar.rans_decode(words, count, k, freq, table, states, out, n);
+		return tpd_kernels_scalar.rans_decode(words, count, k, freq, table, states, soon, out, n);
 	tpd_rans_decode_table(freq, table);
 	for (unsigned v = 0; v < REGISTERS; v++)
 		state[v] = load_256(states + HALF * v);
@@ -482,6 +486,7 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 	for (; i + TPD_RANS_LANES_MAX <= n && (size_t)(end - words) >= 2 * TPD_RANS_LANES_MAX; i += TPD_RANS_LANES_MAX) {
 		__m256i entry[2];
 
+		prefetch_share(soon, i);
 #pragma GCC unroll 8
 		for (unsigned v = 0; v < REGISTERS; v++) {
 			__m256i x, need, more;

@@ -82,7 +82,7 @@ VECTOR_INLINE void encode_round(const struct tpd_grid_type type, const struct gr
 }
 
 VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
-				 uint8_t *symbols, uint32_t *values, uint8_t *bits)
+				 const struct tpd_prefetch *soon, uint8_t *symbols, uint32_t *values, uint8_t *bits)
 {
 	const struct grid_step step = step_of(type, t);
 	const size_t width = type.width / 8;
@@ -91,6 +91,7 @@ VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, co
 	__m512i these, value, bit;
 
 	for (; i + TPD_LANES <= n; i += TPD_LANES) {
+		prefetch_of(soon, i);
 		encode_round(type, &step, load_all(type, x + i * width), load_all(type, p + i * width), &these, &value, &bit);
 		_mm_storeu_si128((__m128i *)(void *)(symbols + i), _mm512_cvtepi32_epi8(these));
 		_mm512_storeu_si512(values + i, value);
@@ -106,17 +107,17 @@ VECTOR_INLINE void encode_rounds(const struct tpd_grid_type type, unsigned t, co
 	}
 }
 
-static void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
-			uint32_t *values, uint8_t *bits)
+static void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, const struct tpd_prefetch *soon,
+			uint8_t *symbols, uint32_t *values, uint8_t *bits)
 {
 	if (dtype == TPD_DTYPE_F32 && t > TYPE_F32.mantissa)
-		encode_rounds(TYPE_F32, t, x, p, n, symbols, values, bits);
+		encode_rounds(TYPE_F32, t, x, p, n, soon, symbols, values, bits);
 	else if (dtype == TPD_DTYPE_BF16 && t > TYPE_BF16.mantissa)
-		encode_rounds(TYPE_BF16, t, x, p, n, symbols, values, bits);
+		encode_rounds(TYPE_BF16, t, x, p, n, soon, symbols, values, bits);
 	else if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
-		encode_rounds(TYPE_F16, t, x, p, n, symbols, values, bits);
+		encode_rounds(TYPE_F16, t, x, p, n, soon, symbols, values, bits);
 	else
-		tpd_kernels_scalar.grid_encode(dtype, t, x, p, n, symbols, values, bits);
+		tpd_kernels_scalar.grid_encode(dtype, t, x, p, n, soon, symbols, values, bits);
 }
 
 /* --- predictions --- */
@@ -265,7 +266,7 @@ VECTOR_INLINE __m512i kept(int32_t x)
  * Q so large that the result is not below 2^M, as does what overflows, so no test but that is needed.
  */
 VECTOR_INLINE size_t decode_rounds(const struct tpd_grid_type type, const struct grid_step *step, const uint8_t *p, const uint8_t *symbols, size_t n,
-				   uint8_t *out, struct queue *queue, __m512i *wrong, __mmask16 *out_beyond, decode_any_of *any)
+				   const struct tpd_prefetch *soon, uint8_t *out, struct queue *queue, __m512i *wrong, __mmask16 *out_beyond, decode_any_of *any)
 {
 	const size_t width = type.width / 8;
 	const __m512 scale = _mm512_set1_ps(step->scale);
@@ -278,7 +279,10 @@ VECTOR_INLINE size_t decode_rounds(const struct tpd_grid_type type, const struct
 	size_t i = 0;
 
 	while (i + TPD_LANES <= n && (size_t)(end - next) >= 4 * TPD_LANES) {
-		ahead(p + i * width); /* hardware does not look beyond a page */
+		if (soon)
+			prefetch_of(soon, i);
+		else
+			ahead(p + i * width);
 		__m128i these = _mm_loadu_si128((const __m128i *)(const void *)(symbols + i));
 		__m512i old = load_all(type, p + i * width), q, g, told, bits, value, fresh;
 		__mmask16 special = _mm_cmplt_epu8_mask(these, _mm_set1_epi8(TPD_SYMBOL_FIRST)), some, need;
@@ -322,7 +326,8 @@ VECTOR_INLINE size_t decode_rounds(const struct tpd_grid_type type, const struct
 
 /* The queue stays in registers from one piece to the next. */
 VECTOR_INLINE bool decode_pieces(const struct tpd_grid_type type, enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces,
-				 const uint8_t *p, const uint8_t *symbols, uint8_t *out, struct tpd_fields_in *fields, decode_any_of *any)
+				 const uint8_t *p, const uint8_t *symbols, const struct tpd_prefetch *soon, uint8_t *out,
+				 struct tpd_fields_in *fields, decode_any_of *any)
 {
 	const size_t width = type.width / 8, count = tpd_piece_count(pieces);
 	struct queue queue = queue_of(fields);
@@ -336,14 +341,14 @@ VECTOR_INLINE bool decode_pieces(const struct tpd_grid_type type, enum tpd_dtype
 
 		if (steps[piece] > type.mantissa) {
 			const struct grid_step step = step_of(type, steps[piece]);
-			size_t i = decode_rounds(type, &step, from, these, n, to, &queue, &wrong, &beyond, any);
+			size_t i = decode_rounds(type, &step, from, these, n, soon, to, &queue, &wrong, &beyond, any);
 
 			for (; i < n && queue.next <= queue.end; i += TPD_LANES)
 				any(&step, from + i * width, these + i, n - i, to + i * width, &queue, &wrong);
 			continue;
 		}
 		put_queue(&queue, fields);
-		if (!tpd_scalar_grid_decode(dtype, steps + piece, &(struct tpd_pieces){n, n, n}, from, these, to, fields))
+		if (!tpd_scalar_grid_decode(dtype, steps + piece, &(struct tpd_pieces){n, n, n}, from, these, soon, to, fields))
 			return false;
 		queue = queue_of(fields);
 	}
@@ -352,15 +357,15 @@ VECTOR_INLINE bool decode_pieces(const struct tpd_grid_type type, enum tpd_dtype
 }
 
 static bool grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p, const uint8_t *symbols,
-			uint8_t *out, struct tpd_fields_in *fields)
+			const struct tpd_prefetch *soon, uint8_t *out, struct tpd_fields_in *fields)
 {
 	switch (dtype) {
 	case TPD_DTYPE_F32:
-		return decode_pieces(TYPE_F32, dtype, steps, pieces, p, symbols, out, fields, decode_any_f32);
+		return decode_pieces(TYPE_F32, dtype, steps, pieces, p, symbols, soon, out, fields, decode_any_f32);
 	case TPD_DTYPE_BF16:
-		return decode_pieces(TYPE_BF16, dtype, steps, pieces, p, symbols, out, fields, decode_any_bf16);
+		return decode_pieces(TYPE_BF16, dtype, steps, pieces, p, symbols, soon, out, fields, decode_any_bf16);
 	default:
-		return decode_pieces(TYPE_F16, dtype, steps, pieces, p, symbols, out, fields, decode_any_f16);
+		return decode_pieces(TYPE_F16, dtype, steps, pieces, p, symbols, soon, out, fields, decode_any_f16);
 	}
 }
 
@@ -540,8 +545,8 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 	return words;
 }
 
-static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states, uint8_t *out,
-			size_t n)
+static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
+			const struct tpd_prefetch *soon, uint8_t *out, size_t n)
 {
 	const uint8_t *end = words + 2 * count;
 	struct slot_tables tables;
@@ -550,9 +555,9 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 	size_t i = 0;
 
 	if (k != 6)
-		return tpd_kernels_scalar.rans_decode(words, count, k, freq, table, states, out, n);
+		return tpd_kernels_scalar.rans_decode(words, count, k, freq, table, states, soon, out, n);
 	if (fill_slot_tables(freq, &tables)) {
-		i = rans_decode_by_places(&tables, &words, end, states, out, n);
+		i = rans_decode_by_places(&tables, &words, end, states, soon, out, n);
 		words = rans_decode_last(&tables, words, end, states, out, i, n);
 		return words && tpd_rans_is_end(words, end, states, TPD_RANS_LANES_MAX);
 	}
@@ -565,6 +570,7 @@ static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const ui
 	 */
 	all = _mm512_test_epi32_mask(state[0], state[0]);
 	for (; i + TPD_RANS_LANES_MAX <= n && (size_t)(end - words) >= 2 * TPD_RANS_LANES_MAX; i += TPD_RANS_LANES_MAX) {
+		prefetch_share(soon, i);
 #pragma GCC unroll 4
 		for (unsigned v = 0; v < 4; v++) {
 			__m512i entry = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), all,

@@ -10,6 +10,7 @@
 #include "codec/internal.h"
 
 struct tpd_fields_in;
+struct tpd_prefetch;
 
 /* name is NULL where it could not be built. */
 extern const struct tpd_kernels tpd_kernels_avx2, tpd_kernels_avx512;
@@ -24,17 +25,17 @@ unsigned tpd_grid_t_of_exponent(const struct tpd_grid_type *type, unsigned expon
 unsigned tpd_grid_t_of_counts(const struct tpd_grid_type *type, const uint8_t *exponents, size_t n,
 			      unsigned (*count_up_to)(const uint8_t *exponents, size_t n, uint8_t most), unsigned bias);
 unsigned tpd_scalar_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
-void tpd_scalar_grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, uint8_t *symbols,
-			    uint32_t *values, uint8_t *bits);
+void tpd_scalar_grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, const struct tpd_prefetch *soon,
+			    uint8_t *symbols, uint32_t *values, uint8_t *bits);
 bool tpd_scalar_grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p,
-			    const uint8_t *symbols, uint8_t *out, struct tpd_fields_in *fields);
+			    const uint8_t *symbols, const struct tpd_prefetch *soon, uint8_t *out, struct tpd_fields_in *fields);
 
 /* --- rans_encode.c, rans_decode.c --- */
 
 uint8_t *tpd_scalar_rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end,
 				uint32_t *states);
 bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
-			    uint8_t *out, size_t n);
+			    const struct tpd_prefetch *soon, uint8_t *out, size_t n);
 uint8_t *tpd_scalar_rans_encode_mixed(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps,
 				      uint8_t *words, uint32_t *states);
 const uint8_t *tpd_scalar_rans_decode_mixed(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *tables, uint32_t *states,

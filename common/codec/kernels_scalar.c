@@ -20,6 +20,7 @@
 #include "codec/sparse.h"
 
 #define SCAN_GROUP 32u /* bytes */
+#define FEW 1024u     /* symbols to count */
 
 /* How many words each lane will have is known from its bits alone, so the stream is written forwards to where it ends. */
 static uint8_t *fields_pack(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end)
@@ -42,11 +43,32 @@ static uint8_t *fields_pack(const uint32_t *values, const uint8_t *bits, size_t 
 	return out;
 }
 
+/* So few that eight tables would be most of the work. */
+static void count_few(const uint8_t *symbols, size_t n, uint32_t counts[256])
+{
+	uint32_t other[256] = {0};
+	size_t i = 0;
+
+	memset(counts, 0, 256 * sizeof *counts);
+	for (; i + 2 <= n; i += 2) {
+		counts[symbols[i]]++;
+		other[symbols[i + 1]]++;
+	}
+	if (i < n)
+		counts[symbols[i]]++;
+	for (unsigned s = 0; s < 256; s++)
+		counts[s] += other[s];
+}
+
 void tpd_count_sample(const uint8_t *symbols, size_t n, uint32_t counts[256])
 {
 	uint32_t part[8][256]; /* eight tables: runs of one symbol would wait for their own increments */
 	size_t i = 0;
 
+	if (n <= FEW) {
+		count_few(symbols, n, counts);
+		return;
+	}
 	memset(part, 0, sizeof part);
 	for (; i + TPD_COUNT_BLOCK <= n; i += TPD_COUNT_BLOCK) {
 		if (!tpd_block_is_counted(i / TPD_COUNT_BLOCK, n))

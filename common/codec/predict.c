@@ -88,6 +88,23 @@ static const float *coefficients_of(const struct tpd_prediction *prediction, siz
 	return prediction->by_rows ? prediction->rows[piece] : prediction->whole;
 }
 
+const struct tpd_prefetch *tpd_predict_soon(struct tpd_prediction *prediction, size_t start, size_t n)
+{
+	struct tpd_prefetch *soon = &prediction->soon;
+	const size_t at = start * sizeof(float);
+
+	if (start + n > prediction->pieces.n)
+		return NULL;
+	soon->count = 0;
+	soon->of[soon->count++] = prediction->from.w1 + at;
+	if (prediction->x)
+		soon->of[soon->count++] = prediction->x + at;
+	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
+		if (prediction->from.of[i])
+			soon->of[soon->count++] = prediction->from.of[i] + at;
+	return soon;
+}
+
 /* --- encoding --- */
 
 static enum tpd_status put_rows(struct tpd_codec *codec, unsigned terms, const struct tpd_pieces *pieces, const float (*rows)[TPD_TERMS],
@@ -143,20 +160,6 @@ enum tpd_status tpd_predict_start(struct tpd_codec *codec, const struct tpd_plan
 	return status;
 }
 
-/* Ask for what the next piece is made from while the grid takes this one; it may lie behind the last, where nothing is asked for. */
-static void fetch(const struct tpd_prediction *prediction, size_t start, size_t n)
-{
-	const size_t end = TPD_MIN(start + TPD_MIN(n, (size_t)TPD_LEARN_MAX), prediction->pieces.n) * sizeof(float);
-
-	for (size_t at = start * sizeof(float); at < end; at += 64) {
-		__builtin_prefetch(prediction->x + at);
-		__builtin_prefetch(prediction->from.w1 + at);
-		for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
-			if (prediction->from.of[i])
-				__builtin_prefetch(prediction->from.of[i] + at);
-	}
-}
-
 const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i)
 {
 	const size_t start = tpd_piece_start(&prediction->pieces, i), n = tpd_piece_start(&prediction->pieces, i + 1) - start;
@@ -179,7 +182,6 @@ const uint8_t *tpd_predict_fit_piece(struct tpd_prediction *prediction, size_t i
 	} else {
 		prediction->kernels->predict(&prediction->from, start, coefficients_of(prediction, i), n, prediction->made);
 	}
-	fetch(prediction, start + n, n);
 	return (const uint8_t *)prediction->made;
 }
 

@@ -22,11 +22,10 @@
 #include "base/tpd.h"
 #include "codec/codec.h"
 #include "codec/internal.h"
+#include "codec/kernels.h"
 #include "codec/low_rank.h"
 
 #define TPD_TERMS 4u /* TPD_TERM_COUNT */
-
-struct tpd_kernels;
 
 /* For kernels: what elements are predicted from, little-endian floats at any address. Those that no term needs are NULL. */
 struct tpd_predict_from {
@@ -43,6 +42,7 @@ struct tpd_prediction {
 	float (*rows)[TPD_TERMS];       /* of the pieces, by_rows */
 	float *made;                    /* room for TPD_ROW_MAX elements and a register */
 	struct tpd_low_rank low_rank;
+	struct tpd_prefetch soon;
 	/* for encoding: */
 	const uint8_t *x;
 	float *terms;                   /* of the piece that is being fitted, TPD_TERM_ROOM each */
@@ -59,6 +59,9 @@ enum tpd_status tpd_predict_put(struct tpd_codec *codec, const struct tpd_predic
 
 enum tpd_status tpd_predict_read(struct tpd_codec *codec, struct tpd_rd *rd, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
 				 struct tpd_prediction *out, struct tpd_err *err);
+/* What the next pieces are made from, once the one that ends before element `start` is made; n: how many elements it has. NULL: nothing is left. */
+const struct tpd_prefetch *tpd_predict_soon(struct tpd_prediction *prediction, size_t start, size_t n);
+
 /* The prediction of elements that need not be a piece. Valid until the next one. */
 const uint8_t *tpd_predict_stretch(struct tpd_prediction *prediction, size_t start, size_t n);
 

@@ -19,10 +19,13 @@
 #include "codec/vector_avx512.h"
 
 #define PREDICT_VECTOR 16u
+#define ALL_LANES 0xffffu
 
 VECTOR_INLINE __m512 predict_at(const uint8_t *from, size_t i, __mmask16 lanes)
 {
-	return _mm512_maskz_loadu_ps(lanes, from + i * sizeof(float));
+	const uint8_t *at = from + i * sizeof(float);
+
+	return lanes == ALL_LANES ? _mm512_loadu_ps(at) : _mm512_maskz_loadu_ps(lanes, at); /* a mask takes an operation of its own */
 }
 
 VECTOR_INLINE __m512 vector_ratio(__m512 m, __m512 v)
@@ -59,25 +62,32 @@ VECTOR_INLINE __m512 vector_arrive(__m512 w1, __m512 sum)
 	return _mm512_mask_mov_ps(w1, finite, p);
 }
 
+VECTOR_INLINE __m512 predict_round(const unsigned terms, const struct tpd_predict_from *from, size_t i, __mmask16 lanes,
+				   const __m512 c[TPD_TERMS])
+{
+	const __m512 w1 = predict_at(from->w1, i, lanes);
+	__m512 sum = _mm512_setzero_ps();
+
+#pragma GCC unroll 4
+	for (unsigned k = 0; k < TPD_TERMS; k++)
+		if (terms >> k & 1)
+			sum = _mm512_add_ps(sum, _mm512_mul_ps(c[k], vector_term(from, k, i, lanes, w1)));
+	return vector_arrive(w1, sum);
+}
+
 VECTOR_INLINE void predict_rounds(const unsigned terms, const struct tpd_predict_from *from, size_t start, const float coefficients[TPD_TERMS],
 				  size_t n, float *out)
 {
 	const struct tpd_predict_from local = *from; /* which nobody may write to */
 	__m512 c[TPD_TERMS];
+	size_t i = 0;
 
 	for (unsigned k = 0; k < TPD_TERMS; k++)
 		c[k] = _mm512_set1_ps(coefficients[k]);
-	for (size_t i = 0; i < n; i += PREDICT_VECTOR) {
-		const __mmask16 lanes = first_lanes(n - i);
-		const __m512 w1 = predict_at(local.w1, start + i, lanes);
-		__m512 sum = _mm512_setzero_ps();
-
-#pragma GCC unroll 4
-		for (unsigned k = 0; k < TPD_TERMS; k++)
-			if (terms >> k & 1)
-				sum = _mm512_add_ps(sum, _mm512_mul_ps(c[k], vector_term(&local, k, start + i, lanes, w1)));
-		_mm512_mask_storeu_ps(out + i, lanes, vector_arrive(w1, sum));
-	}
+	for (; i + PREDICT_VECTOR <= n; i += PREDICT_VECTOR)
+		_mm512_storeu_ps(out + i, predict_round(terms, &local, start + i, ALL_LANES, c));
+	if (i < n)
+		_mm512_mask_storeu_ps(out + i, first_lanes(n - i), predict_round(terms, &local, start + i, first_lanes(n - i), c));
 }
 
 /* As sum_of_lanes() in predict_kernel.h. */
@@ -129,19 +139,24 @@ VECTOR_INLINE void learn_rounds(const unsigned terms, const struct tpd_predict_f
 	const unsigned count = (unsigned)__builtin_popcount(terms) + 1, pairs = count * (count + 1) / 2;
 	__m512 arrays[TPD_TERMS + 1], next[TPD_TERMS + 1];
 	__m512 sums[TPD_PRODUCTS];
+	size_t i = PREDICT_VECTOR;
 
 #pragma GCC unroll 15
 	for (unsigned pair = 0; pair < pairs; pair++)
 		sums[pair] = _mm512_setzero_ps();
 	learn_terms(terms, &local, x, start, first_lanes(n), out, next);
-	for (size_t i = PREDICT_VECTOR; i < n; i += PREDICT_VECTOR) {
+	for (; i + PREDICT_VECTOR <= n; i += PREDICT_VECTOR) {
 #pragma GCC unroll 5
 		for (unsigned a = 0; a < count; a++)
 			arrays[a] = next[a];
-		learn_terms(terms, &local, x, start + i, first_lanes(n - i), out + i, next);
+		learn_terms(terms, &local, x, start + i, ALL_LANES, out + i, next);
 		vector_products(count, arrays, sums);
 	}
 	vector_products(count, next, sums);
+	if (i < n) {
+		learn_terms(terms, &local, x, start + i, first_lanes(n - i), out + i, next);
+		vector_products(count, next, sums);
+	}
 #pragma GCC unroll 15
 	for (unsigned pair = 0; pair < pairs; pair++)
 		products[pair] = vector_sum(_mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(sums[pair])),

@@ -167,7 +167,7 @@ static void learn_products(const float *const *arrays, unsigned count, size_t n,
 		}
 }
 
-/* At most TPD_LEARN_MAX elements from `start` on: term k at terms + k * TPD_TERM_ROOM, w1 in any case; and the products of those that are used, and of x - w1. */
+/* At most TPD_LEARN_MAX elements from `start` on: term k at terms + k * TPD_TERM_ROOM, w1 in any case; and products of those used, and of x - w1. */
 static void predict_learn(const struct tpd_predict_from *from, size_t start, const uint8_t *x, size_t n, float *terms, double *products)
 {
 	float new[PREDICT_BLOCK], change[TPD_LEARN_MAX];

@@ -244,7 +244,7 @@ VECTOR_INLINE __m512i even_bytes(void)
 
 /* Whole rounds of 64 symbols, while no lane can run out of words; returns where it ends. */
 VECTOR_INLINE size_t decode_rounds_by_places(const struct slot_tables *tables, const bool wide, const uint8_t **words_from, const uint8_t *end,
-					     uint32_t *states, uint8_t *out, size_t n)
+					     uint32_t *states, const struct tpd_prefetch *soon, uint8_t *out, size_t n)
 {
 	const struct words_table coarse = words_of(tables->coarse), freq = words_of(tables->freq), cum = words_of(tables->cum);
 	const struct words_table middle = words_of(tables->middle), middle_2 = wide ? words_of(tables->middle + PLACES) : middle;
@@ -265,6 +265,7 @@ VECTOR_INLINE size_t decode_rounds_by_places(const struct slot_tables *tables, c
 		__m512i at[2], u[2], found, told;
 		__mmask32 is_fine[2];
 
+		prefetch_share(soon, i);
 #pragma GCC unroll 2
 		for (unsigned v = 0; v < 2; v++) {
 			const __m512i high = state[v].high, low = state[v].low;
@@ -314,21 +315,21 @@ VECTOR_INLINE size_t decode_rounds_by_places(const struct slot_tables *tables, c
 }
 
 static __attribute__((noinline)) size_t decode_by_short_tables(const struct slot_tables *tables, const uint8_t **words, const uint8_t *end,
-							       uint32_t *states, uint8_t *out, size_t n)
+							       uint32_t *states, const struct tpd_prefetch *soon, uint8_t *out, size_t n)
 {
-	return decode_rounds_by_places(tables, false, words, end, states, out, n);
+	return decode_rounds_by_places(tables, false, words, end, states, soon, out, n);
 }
 
 static __attribute__((noinline)) size_t decode_by_long_tables(const struct slot_tables *tables, const uint8_t **words, const uint8_t *end,
-							      uint32_t *states, uint8_t *out, size_t n)
+							      uint32_t *states, const struct tpd_prefetch *soon, uint8_t *out, size_t n)
 {
-	return decode_rounds_by_places(tables, true, words, end, states, out, n);
+	return decode_rounds_by_places(tables, true, words, end, states, soon, out, n);
 }
 
-static size_t rans_decode_by_places(const struct slot_tables *tables, const uint8_t **words, const uint8_t *end, uint32_t *states, uint8_t *out,
-				    size_t n)
+static size_t rans_decode_by_places(const struct slot_tables *tables, const uint8_t **words, const uint8_t *end, uint32_t *states,
+				    const struct tpd_prefetch *soon, uint8_t *out, size_t n)
 {
-	return (tables->wide ? decode_by_long_tables : decode_by_short_tables)(tables, words, end, states, out, n);
+	return (tables->wide ? decode_by_long_tables : decode_by_short_tables)(tables, words, end, states, soon, out, n);
 }
 
 #endif

@@ -142,7 +142,7 @@ const uint8_t *tpd_scalar_rans_decode_mixed(const uint8_t *words, const uint8_t 
 }
 
 bool tpd_scalar_rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
-			    uint8_t *out, size_t n)
+			    const struct tpd_prefetch *soon TPD_UNUSED, uint8_t *out, size_t n)
 {
 	const uint8_t *end = words + 2 * count;
 	const size_t lanes = (size_t)1 << k;

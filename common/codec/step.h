@@ -1,5 +1,5 @@
 /*
- * step.h - how far a 16-bit weight is expected to go: a step from earlier weights and the optimizer's state. SPEC.md section 11.
+ * step.h - how far a 16-bit weight is expected to go: a step from earlier weights and the optimizer's state. SPEC.md section 14.
  *
  * Such weights move by few ulps, or not at all. So the step is not only where a weight is looked for, but also, in its own ulps, what tells
  * whether it moves. Terms and arithmetic are those of predict.h.

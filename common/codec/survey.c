@@ -48,7 +48,7 @@ const struct tpd_survey_kernels tpd_survey_scalar = {survey, count, between, pla
 
 #define GUESS_FROM 256u /* elements that are looked at */
 #define NEIGHBOURS 4u    /* of so many each: the first takes longer to come from memory than all else */
-#define GUESS_SIGMAS 3  /* of the share that they have above the bar: one chunk in a thousand is looked at twice */
+#define GUESS_SIGMAS 3  /* of the share that they have above the bar: were they independent, one chunk in a thousand would be looked at twice */
 
 /* A bar above which there are probably `keep` of the sampled elements; 0: none is known. */
 static double guess_bar(const struct tpd_survey_task *task, size_t keep)
@@ -60,7 +60,7 @@ static double guess_bar(const struct tpd_survey_task *task, size_t keep)
 	size_t places[GUESS_FROM / NEIGHBOURS], above;
 
 	for (size_t i = 0; i < TPD_ARRAY_LEN(places); i++) { /* a fixed distance might be that of rows */
-		places[i] = i * NEIGHBOURS * step + (size_t)(tpd_random_next(&random) % step);
+		places[i] = i * NEIGHBOURS * step + (size_t)(tpd_random_next(&random) % (NEIGHBOURS * (step - 1) + 1));
 		__builtin_prefetch(task->x + places[i] * width);
 		__builtin_prefetch(task->w + places[i] * width);
 	}

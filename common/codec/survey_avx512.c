@@ -75,7 +75,7 @@ INLINE __m512i magnitude_of(const enum tpd_dtype dtype, __m512i bits)
 	return _mm512_and_si512(bits, set(dtype == TPD_DTYPE_F32 ? 0x7fffffffu : 0x7fffu));
 }
 
-/* |x - w| in single precision, and as doubles, exactly as the definition has it. */
+/* |x - w| in single precision: as the definition has it, unless that is infinite. */
 INLINE __m512 single_size(__m512 x, __m512 w)
 {
 	return _mm512_abs_ps(_mm512_sub_ps(x, w));

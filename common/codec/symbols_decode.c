@@ -69,14 +69,14 @@ const char *tpd_rans_read_states(struct tpd_rd *rd, unsigned k, uint32_t *states
 }
 
 static enum tpd_status run_rans(struct tpd_codec *codec, const uint8_t *words, uint32_t count, unsigned k, const uint16_t freq[256],
-				uint32_t *states, uint8_t *out, size_t n, struct tpd_err *err)
+				uint32_t *states, const struct tpd_prefetch *soon, uint8_t *out, size_t n, struct tpd_err *err)
 {
-	if (!codec->kernels->rans_decode(words, count, k, freq, codec->rans_decode, states, out, n))
+	if (!codec->kernels->rans_decode(words, count, k, freq, codec->rans_decode, states, soon, out, n))
 		return corrupt(err, "the rANS words do not end where they must");
 	return TPD_OK;
 }
 
-static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
+static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, const struct tpd_prefetch *soon, uint8_t *out, size_t n,
 				   struct tpd_err *err)
 {
 	unsigned k = tpd_rd_u8(rd), first = tpd_rd_u8(rd), last = tpd_rd_u8(rd);
@@ -94,7 +94,7 @@ static enum tpd_status decode_rans(struct tpd_codec *codec, struct tpd_rd *rd, u
 	wrong = tpd_rans_read_states(rd, k, states, &words, &count);
 	if (wrong)
 		return corrupt(err, wrong);
-	return run_rans(codec, words, count, k, freq, states, out, n, err);
+	return run_rans(codec, words, count, k, freq, states, soon, out, n, err);
 }
 
 unsigned tpd_symbol_moved(unsigned symbol, unsigned from, unsigned to)
@@ -121,7 +121,8 @@ bool tpd_symbols_move_table(const uint16_t from[256], unsigned middle, uint16_t 
 	return true;
 }
 
-static enum tpd_status decode_curve(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n, struct tpd_err *err)
+static enum tpd_status decode_curve(struct tpd_codec *codec, struct tpd_rd *rd, const struct tpd_prefetch *soon, uint8_t *out, size_t n,
+				    struct tpd_err *err)
 {
 	const unsigned k = tpd_rd_u8(rd), middle = tpd_rd_u8(rd);
 	uint32_t states[TPD_RANS_LANES_MAX];
@@ -146,11 +147,11 @@ static enum tpd_status decode_curve(struct tpd_codec *codec, struct tpd_rd *rd, 
 	words = count <= UINT32_MAX ? tpd_rd_bytes(rd, count * 2) : NULL;
 	if (wrong || !words)
 		return corrupt(err, wrong ? wrong : "ends inside the rANS words");
-	return run_rans(codec, words, (uint32_t)count, k, freq, states, out, n, err);
+	return run_rans(codec, words, (uint32_t)count, k, freq, states, soon, out, n, err);
 }
 
-enum tpd_status tpd_symbols_view(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n, const uint8_t **out_symbols,
-				 struct tpd_err *err)
+static enum tpd_status view(struct tpd_codec *codec, struct tpd_rd *rd, const struct tpd_prefetch *soon, uint8_t *out, size_t n,
+			    const uint8_t **out_symbols, struct tpd_err *err)
 {
 	unsigned coder = tpd_rd_u8(rd);
 	const uint8_t *bytes;
@@ -180,17 +181,29 @@ enum tpd_status tpd_symbols_view(struct tpd_codec *codec, struct tpd_rd *rd, uin
 			return corrupt(err, "ends inside its Zstandard frame");
 		return tpd_zstd_decode(codec->zstd, NULL, 0, bytes, size, out, n, err);
 	case TPD_CODER_RANS:
-		return decode_rans(codec, rd, out, n, err);
+		return decode_rans(codec, rd, soon, out, n, err);
 	default:
-		return decode_curve(codec, rd, out, n, err);
+		return decode_curve(codec, rd, soon, out, n, err);
 	}
+}
+
+enum tpd_status tpd_symbols_view(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n, const uint8_t **out_symbols,
+				 struct tpd_err *err)
+{
+	return view(codec, rd, NULL, out, n, out_symbols, err);
 }
 
 enum tpd_status tpd_symbols_decode(struct tpd_codec *codec, struct tpd_rd *rd, uint8_t *out, size_t n,
 				   struct tpd_err *err)
 {
+	return tpd_symbols_decode_before(codec, rd, NULL, out, n, err);
+}
+
+enum tpd_status tpd_symbols_decode_before(struct tpd_codec *codec, struct tpd_rd *rd, const struct tpd_prefetch *soon, uint8_t *out, size_t n,
+					  struct tpd_err *err)
+{
 	const uint8_t *symbols = out;
-	enum tpd_status status = tpd_symbols_view(codec, rd, out, n, &symbols, err);
+	enum tpd_status status = view(codec, rd, soon, out, n, &symbols, err);
 
 	if (status == TPD_OK && symbols != out)
 		memcpy(out, symbols, n);

@@ -22,52 +22,95 @@
 #define BESIDE_SHARE 128u
 #define HEADER_MAX (4u + 2u * 256u + 4u + 4u * TPD_RANS_LANES_MAX) /* coder, k, first, last; frequencies; w; states */
 
-/* One of `what` is missing to, or is too much for, the sum: the symbol that changes; the lower one on a tie. */
-static unsigned largest(const uint64_t what[256], unsigned first, unsigned last)
+/* How many of 256 numbers are larger than this. */
+static unsigned count_above(const uint32_t what[256], uint32_t bound)
 {
-	unsigned best = first;
+	unsigned count = 0;
 
-	for (unsigned s = first + 1; s <= last; s++)
-		if (what[s] > what[best])
-			best = s;
-	return best;
+	for (unsigned s = 0; s < 256; s++)
+		count += what[s] > bound;
+	return count;
+}
+
+/* By how much the numbers are above this, in all. */
+static uint32_t sum_above(const uint32_t what[256], uint32_t bound)
+{
+	uint32_t sum = 0;
+
+	for (unsigned s = 0; s < 256; s++)
+		sum += what[s] > bound ? what[s] - bound : 0;
+	return sum;
+}
+
+/* One more for each of the `missing` symbols that have the largest rests, none above `most`; of equals the lower ones. */
+static void add_missing(const uint32_t rest[256], uint32_t most, unsigned missing, uint16_t freq[256])
+{
+	uint32_t low = 0, high = most; /* the least bound that at most so many are above */
+	unsigned equals;
+
+	while (low < high) {
+		const uint32_t middle = low + (high - low) / 2;
+
+		if (count_above(rest, middle) > missing)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	equals = missing - count_above(rest, low);
+	assert(equals == 0 || low > 0);
+	for (unsigned s = 0; s < 256; s++) {
+		const bool one_of_them = rest[s] == low && equals > 0;
+
+		freq[s] = (uint16_t)(freq[s] + (rest[s] > low || one_of_them));
+		equals -= one_of_them;
+	}
+}
+
+/* `excess` less in all, one each time from the largest, the lower one of equals: all that are above some level come down to it. */
+static void take_excess(unsigned excess, uint16_t freq[256])
+{
+	uint32_t size[256], low = 0, high = TPD_RANS_SUM + 256; /* the least level to which so much is enough */
+
+	for (unsigned s = 0; s < 256; s++)
+		size[s] = freq[s];
+	while (low < high) {
+		const uint32_t middle = (low + high) / 2;
+
+		if (sum_above(size, middle) > excess)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	excess -= sum_above(size, low);
+	for (unsigned s = 0; s < 256; s++) {
+		const bool one_less = size[s] >= low && excess > 0;
+
+		freq[s] = (uint16_t)(TPD_MIN(size[s], low) - one_less);
+		excess -= one_less;
+	}
 }
 
 void tpd_rans_quantise(const uint32_t counts[256], size_t n, unsigned first, unsigned last, uint16_t freq[256])
 {
-	uint64_t rest[256], size[256];
-	uint32_t sum = 0;
+	uint32_t rest[256] = {0}, sum = 0;
 
-	memset(rest, 0, sizeof rest);
 	memset(freq, 0, 256 * sizeof freq[0]);
 	for (unsigned s = first; s <= last; s++) {
-		uint64_t scaled = (uint64_t)counts[s] << TPD_RANS_BITS, f;
+		const uint64_t scaled = (uint64_t)counts[s] << TPD_RANS_BITS;
+		uint64_t f;
 
 		if (scaled == 0)
 			continue;
 		f = scaled / n;
-		rest[s] = f > 0 ? scaled - f * n : 0; /* one that was raised to 1 has had more than its share */
+		rest[s] = (uint32_t)(f > 0 ? scaled - f * n : 0); /* one that was raised to 1 has had more than its share */
 		f += f == 0;
 		freq[s] = (uint16_t)f;
 		sum += (uint32_t)f;
 	}
-	for (; sum < TPD_RANS_SUM; sum++) {
-		unsigned s = largest(rest, first, last);
-
-		assert(rest[s] > 0);
-		rest[s] = 0;
-		freq[s]++;
-	}
-	if (sum == TPD_RANS_SUM)
-		return;
-	for (unsigned s = 0; s < 256; s++)
-		size[s] = freq[s];
-	for (; sum > TPD_RANS_SUM; sum--) {
-		unsigned s = largest(size, first, last);
-
-		size[s]--;
-		freq[s]--;
-	}
+	if (sum < TPD_RANS_SUM)
+		add_missing(rest, (uint32_t)n, TPD_RANS_SUM - sum, freq);
+	else if (sum > TPD_RANS_SUM)
+		take_excess(sum - TPD_RANS_SUM, freq);
 }
 
 static uint8_t *put_varint(uint8_t *out, uint32_t v)

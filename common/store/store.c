@@ -164,12 +164,16 @@ static enum tpd_status read_format(const struct tpd_store *store, bool create, s
 	enum tpd_status status = tpd_io_read_file(store->io, store->dir, "format", FORMAT_MAX, &text, &len, err);
 
 	if (status == TPD_NOT_FOUND && create) {
-		enum tpd_status made = make_format(store, err);
+		struct tpd_err why = {0};
+		enum tpd_status made = make_format(store, &why);
 
 		/* What is in the way may be another's store that was none a moment ago: its `format` came first. */
 		status = tpd_io_read_file(store->io, store->dir, "format", FORMAT_MAX, &text, &len, made ? NULL : err);
-		if (made && status)
+		if (made && status) {
+			if (err)
+				*err = why;
 			return made;
+		}
 	}
 	if (status == TPD_NOT_FOUND || status == TPD_LIMIT)
 		return no_store(store, err);
