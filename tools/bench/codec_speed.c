@@ -12,7 +12,8 @@
  *
  * Every pass does the whole work in three phases (choose, encode, decode), a fourth that makes each payload again
  * without decoding and comparing it, or trying another encoding, to show what those cost, and then what stands beside
- * it: statistics (of chunks just read, as the store makes them, and from memory), digests, and on the same bytes Zstandard at level 3 (one frame of the whole file) and memcpy. A time
+ * it: statistics (of chunks just read, as the store makes them, and from memory), the bare encoding of chunks just read,
+ * digests, and on the same bytes Zstandard at level 3 (one frame of the whole file) and memcpy. A time
  * is the median of all passes. It is CPU time, so that others on the machine do not make it longer; wall time stands
  * beside it, and is what counts where --threads asks for the same with several. Rejected: a sum of the fastest chunks,
  * which no run ever sees.
@@ -162,6 +163,7 @@ static void put_speeds(struct tpd_json_out *out, const char *key, double *const 
 		put_speed(out, "choose_and_encode_MBps", bytes, t[SPEED_CHOOSE] + t[SPEED_ENCODE]);
 		put_f64(out, "choose_seconds", t[SPEED_CHOOSE]);
 		put_speed(out, "statistics_MBps", bytes, t[SPEED_STATISTICS]);
+		put_speed(out, "encode_read_MBps", bytes, t[SPEED_ENCODE_READ]); /* the bare encoding, of the same chunks just read */
 		put_speed(out, "statistics_from_memory_MBps", bytes, t[SPEED_STATISTICS_AFAR]);
 		put_speed(out, "chunk_digests_MBps", bytes, t[SPEED_CHUNK_DIGESTS]);
 		put_speed(out, "sha256_MBps", bytes, t[SPEED_FILE_DIGEST]);

@@ -163,7 +163,7 @@ def speed_table(results):
 
 BESIDE = (("encode_unchecked_MBps", "encode"), ("encode_MBps", "encode, verified"), ("choose_and_encode_MBps", "and chosen"),
           ("decode_MBps", "decode"), ("statistics_MBps", "statistics"),
-          ("statistics_from_memory_MBps", "the same, from memory"), ("chunk_digests_MBps", "chunk digests"),
+          ("encode_read_MBps", "encode, chunks just read"), ("statistics_from_memory_MBps", "statistics, from memory"), ("chunk_digests_MBps", "chunk digests"),
           ("sha256_MBps", "SHA-256"), ("zstd3_encode_MBps", "zstd -3"), ("zstd3_decode_MBps", "zstd -3, decode"), ("memcpy_MBps", "memcpy"))
 
 
@@ -232,8 +232,8 @@ def text(results):
         out += ["### A fine-tune's first checkpoint, with the model that it began from: ratio of weights\n", base]
     out += ["### Speed in memory, weights\n",
             "Of tpded the bare codec: neither trial on samples, nor verification, statistics, digests and I/O, which stand in the next "
-            "table; statistics of chunks just read, as the store makes them beside the codec, and alone, when they pay for two readings of "
-            "their own. With one thread CPU time, with several wall time. Memory of a peer: what it took beyond its input, of programs all.\n",
+            "table; statistics of chunks just read, as the store makes them, and alone, from memory, when they pay for two readings of their "
+            "own. With one thread CPU time, with several wall time. Memory of a peer: what it took beyond its input, of programs all.\n",
             speed_table(results), "### Beside the codec\n", beside_table(results),
             "### Whole programs (wall time, with fsync and SHA-256)\n", programs_table(results),
             "### Each encoding, and its ideal: the entropy that its own model assigns\n", encodings_table(results),

@@ -21,69 +21,57 @@
 /*
  * --- statistics ---
  *
- * The store makes them of what it reads anyway: the survey of a chunk that was read for its samples, the count just before the chunk is
- * encoded (store/ingest_survey.c, store/ingest_encode.c). What they add is their time on such a chunk. It is put into the slots
- * aside, as reading is not theirs. Alone, from memory, they pay for two readings of their own.
+ * The store makes them of chunks that it has just read into its buffers: the survey in its first pass, which also wants samples, the count just
+ * before it encodes the chunk (store/ingest_survey.c, store/ingest_encode.c). So what they add is their time on such a chunk, beside the
+ * encoding's on such a chunk; it is put into buffers aside, as reading is neither's. Alone, from memory, they pay for two
+ * readings of their own.
  */
 
-struct reading {
-	struct speed_job *job;
-	const struct speed_tensor *tensor;
-	bool has_w1, afar;
-};
-
-struct place {
-	const uint8_t *x, *w1; /* w1 NULL: none */
-	size_t n;	       /* elements */
-	uint64_t first;
-};
-
-static struct place read_chunk(const struct reading *reading, size_t c)
+/* The chunk, or, unless it is to be taken from afar, as it is just after it was read; inputs stay where they are. */
+static struct tpd_chunk read_chunk(struct speed_job *job, const struct speed_chunk *chunk, bool afar)
 {
-	struct speed_job *job = reading->job;
-	const struct tpd_chunk *in = &job->chunks[reading->tensor->first_chunk + c].in;
-	struct place place = {in->x, reading->has_w1 ? in->p : NULL, in->len / tpd_dtype_width(reading->tensor->dtype), in->element};
+	struct tpd_chunk in = chunk->in;
 	struct speed_time start, end;
 
-	if (reading->afar)
-		return place;
+	if (afar)
+		return in;
 	start = speed_now();
-	place.x = memcpy(job->slot_x, in->x, in->len);
-	if (place.w1)
-		place.w1 = memcpy(job->slot_w1, in->p, in->len);
+	in.x = memcpy(job->slot_x, in.x, in.len);
+	if (in.p)
+		in.p = memcpy(job->slot_w1, in.p, in.ref_len);
 	end = speed_now();
 	job->aside.cpu += end.cpu - start.cpu;
 	job->aside.wall += end.wall - start.wall;
-	return place;
+	return in;
 }
 
 /* Survey and count of one tensor: stats.h. */
 static enum tpd_status tensor_statistics(struct speed_job *job, const struct speed_tensor *tensor, bool afar, double *sample,
 					  struct tpd_err *err)
 {
-	const struct reading reading = {job, tensor, tensor->p && tensor->p_len == tensor->len, afar};
+	const bool has_w1 = tensor->p && tensor->p_len == tensor->len;
+	const unsigned width = tpd_dtype_width(tensor->dtype);
 	struct tpd_stats *stats = NULL;
 	struct tpd_sparsity result;
 	uint8_t kept[TPD_CHUNK_ELEMENTS / 8];
-	enum tpd_status status =
-		tpd_stats_new(tensor->dtype, tensor->len / tpd_dtype_width(tensor->dtype), reading.has_w1, &stats, err);
+	enum tpd_status status = tpd_stats_new(tensor->dtype, tensor->len / width, has_w1, &stats, err);
 
 	for (size_t c = 0; !status && c < tensor->chunk_count; c++) {
-		const struct place at = read_chunk(&reading, c);
+		const struct tpd_chunk in = read_chunk(job, &job->chunks[tensor->first_chunk + c], afar);
 		struct tpd_survey survey;
 		size_t samples = 0;
 
-		tpd_survey_chunk(stats, at.x, at.w1, at.n, at.first, &survey, sample, &samples);
+		tpd_survey_chunk(stats, in.x, has_w1 ? in.p : NULL, in.len / width, in.element, &survey, sample, &samples);
 		status = tpd_stats_add_survey(stats, &survey, sample, samples, err);
 	}
 	if (!status)
 		tpd_stats_end_survey(stats);
-	for (size_t c = 0; !status && reading.has_w1 && c < tensor->chunk_count; c++) {
-		const struct place at = read_chunk(&reading, c);
+	for (size_t c = 0; !status && has_w1 && c < tensor->chunk_count; c++) {
+		const struct tpd_chunk in = read_chunk(job, &job->chunks[tensor->first_chunk + c], afar);
 		struct tpd_count count;
 
-		tpd_count_chunk(stats, at.x, at.w1, at.n, &count, kept);
-		status = tpd_stats_add_count(stats, &count, kept, at.n, err);
+		tpd_count_chunk(stats, in.x, in.p, in.len / width, &count, kept);
+		status = tpd_stats_add_count(stats, &count, kept, in.len / width, err);
 	}
 	if (!status)
 		tpd_stats_finish(stats, &result);
@@ -105,6 +93,19 @@ static enum tpd_status statistics(struct speed_job *job, bool afar, struct tpd_e
 	return status;
 }
 
+static enum tpd_status encode_read(struct speed_job *job, struct tpd_err *err)
+{
+	enum tpd_status status = TPD_OK;
+
+	for (size_t c = 0; !status && c < job->chunk_count; c++) {
+		struct speed_chunk chunk = job->chunks[c];
+
+		chunk.in = read_chunk(job, &job->chunks[c], false);
+		status = speed_encode_unchecked(job->codec, job, &chunk, err);
+	}
+	return status;
+}
+
 /* --- one phase --- */
 
 enum tpd_status speed_beside(struct speed_job *job, enum speed_phase phase, struct tpd_err *err)
@@ -115,6 +116,8 @@ enum tpd_status speed_beside(struct speed_job *job, enum speed_phase phase, stru
 	case SPEED_STATISTICS:
 	case SPEED_STATISTICS_AFAR:
 		return statistics(job, phase == SPEED_STATISTICS_AFAR, err);
+	case SPEED_ENCODE_READ:
+		return encode_read(job, err);
 	case SPEED_CHUNK_DIGESTS:
 		for (size_t c = 0; c < job->chunk_count; c++) {
 			tpd_xxh128(job->chunks[c].payload, job->chunks[c].payload_len, digest);
