@@ -1,8 +1,9 @@
 """tile.py CHECKPOINT OUT SIZE [state] - a checkpoint as large as wanted, made of a real one that a Hugging Face Trainer wrote.
 
-The tensors of model.safetensors are repeated, as if the model had so many more layers, until there are SIZE bytes. With `state`, AdamW's
-moments stand beside them in a file of their own, named after their weights, and count for SIZE: they are read from optimizer.pt, by torch.
-OUT becomes the model's file, or with `state` a directory of both. Memory does not grow with SIZE.
+The tensors of model.safetensors are repeated, as if the model had so many more layers, until there are SIZE bytes. Each tile begins with
+another row of theirs, since tensors that are the same are stored once. With `state`, AdamW's moments stand beside them in a file of their
+own, named after their weights, and count for SIZE: they are read from optimizer.pt, by torch. OUT becomes the model's file, or with `state`
+a directory of both. Memory does not grow with SIZE.
 """
 import json
 import os
@@ -25,9 +26,11 @@ def write(path, tensors, wanted):
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as target:
         target.write(struct.pack("<Q", len(text)) + text)
-        for _ in range(tiles):
-            for *_, data in tensors:
-                target.write(data)
+        for tile in range(tiles):
+            for _, _, shape, data in tensors:
+                first = tile % shape[0] * (len(data) // shape[0]) if shape else 0
+                target.write(memoryview(data)[first:])
+                target.write(memoryview(data)[:first])
     return tiles
 
 

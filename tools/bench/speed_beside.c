@@ -46,8 +46,7 @@ static struct tpd_chunk read_chunk(struct speed_job *job, const struct speed_chu
 }
 
 /* Survey and count of one tensor: stats.h. */
-static enum tpd_status tensor_statistics(struct speed_job *job, const struct speed_tensor *tensor, bool afar, double *sample,
-					  struct tpd_err *err)
+static enum tpd_status tensor_statistics(struct speed_job *job, const struct speed_tensor *tensor, bool afar, struct tpd_err *err)
 {
 	const bool has_w1 = tensor->p && tensor->p_len == tensor->len;
 	const unsigned width = tpd_dtype_width(tensor->dtype);
@@ -61,8 +60,8 @@ static enum tpd_status tensor_statistics(struct speed_job *job, const struct spe
 		struct tpd_survey survey;
 		size_t samples = 0;
 
-		tpd_survey_chunk(stats, in.x, has_w1 ? in.p : NULL, in.len / width, in.element, &survey, sample, &samples);
-		status = tpd_stats_add_survey(stats, &survey, sample, samples, err);
+		tpd_survey_chunk(stats, in.x, has_w1 ? in.p : NULL, in.len / width, in.element, &survey, job->slot_sample, &samples);
+		status = tpd_stats_add_survey(stats, &survey, job->slot_sample, samples, err);
 	}
 	if (!status)
 		tpd_stats_end_survey(stats);
@@ -82,14 +81,10 @@ static enum tpd_status tensor_statistics(struct speed_job *job, const struct spe
 static enum tpd_status statistics(struct speed_job *job, bool afar, struct tpd_err *err)
 {
 	enum tpd_status status = TPD_OK;
-	double *sample = malloc((TPD_CHUNK_ELEMENTS + TPD_STATS_SLACK) * sizeof(*sample));
 
-	if (!sample)
-		return tpd_fail_nomem(err);
 	for (size_t t = 0; !status && t < job->tensor_count; t++)
 		if (tpd_dtype_has_stats(job->tensors[t].dtype))
-			status = tensor_statistics(job, &job->tensors[t], afar, sample, err);
-	free(sample);
+			status = tensor_statistics(job, &job->tensors[t], afar, err);
 	return status;
 }
 

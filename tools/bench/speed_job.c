@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "codec/internal.h"
 #include "codec/rounding.h"
+#include "codec/stats.h"
 #include "format/state_name.h"
 
 #define FILE_MAX (UINT64_C(8) << 30)
@@ -323,6 +324,7 @@ enum tpd_status speed_job_prepare(struct speed_job *job, struct tpd_err *err)
 	job->sample_p = malloc(TPD_CHUNK_MAX_BYTES);
 	job->slot_x = malloc(TPD_CHUNK_MAX_BYTES);
 	job->slot_w1 = malloc(TPD_CHUNK_MAX_BYTES);
+	job->slot_sample = malloc((TPD_CHUNK_ELEMENTS + TPD_STATS_SLACK) * sizeof(*job->slot_sample));
 	job->packed_cap = size + size / 64 + 1024; /* more than ZSTD_compressBound() */
 	job->packed = malloc(job->packed_cap);
 	job->copy = malloc(size);
@@ -334,7 +336,7 @@ enum tpd_status speed_job_prepare(struct speed_job *job, struct tpd_err *err)
 			return tpd_fail_nomem(err);
 	}
 	if (!job->tensors || !job->chunks || !job->payloads || !job->decoded || !job->sample_x || !job->sample_p ||
-	    !job->slot_x || !job->slot_w1)
+	    !job->slot_x || !job->slot_w1 || !job->slot_sample)
 		return tpd_fail_nomem(err);
 	/* The first pass is not to pay for the pages. */
 	memset(job->payloads, 1, size);
@@ -382,6 +384,7 @@ void speed_job_release(struct speed_job *job)
 	free(job->sample_p);
 	free(job->slot_x);
 	free(job->slot_w1);
+	free(job->slot_sample);
 	for (unsigned phase = 0; phase < SPEED_PHASES; phase++) {
 		free(job->cpu[phase]);
 		free(job->wall[phase]);

@@ -78,6 +78,7 @@ struct speed_job {
 	size_t packed_cap, packed_len;
 	uint8_t *sample_x, *sample_p, *sample_input[TPD_INPUT_COUNT];
 	uint8_t *slot_x, *slot_w1; /* a chunk each, as the store reads them */
+	double *slot_sample;       /* of its statistics */
 	struct tpd_codec *codec;
 	struct speed_time aside; /* of the phase that runs: what is not to count */
 	/* seconds of each pass, in all and for the chunks of one encoding */
