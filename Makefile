@@ -115,9 +115,9 @@ PROGRAMS := $(if $(wildcard daemon/main.c),$(BUILD)/tpded) $(if $(wildcard tools
 TESTS    := $(call prog,$(MAIN_TESTS))
 BENCHES  := $(patsubst tools/bench/%.c,$(BUILD)/bench/%,$(filter-out $(SPEED_PARTS),$(SRC_BENCH)))
 SCRIPTS  := $(sort $(wildcard tests/sh/*.sh))
-UNIT     := $(BUILD)/systemd/tpded.service
+UNITS    := $(BUILD)/systemd/tpded.service $(BUILD)/systemd/tpded-verify.service
 
-all: $(LIB) $(PROGRAMS) $(UNIT)
+all: $(LIB) $(PROGRAMS) $(UNITS)
 tests: $(TESTS) $(FUZZ_CORPUS) $(call prog,$(LONE_TESTS)) $(BENCHES)
 
 # ---- compiling and linking ----
@@ -288,19 +288,21 @@ MANDIR  = $(PREFIX)/share/man
 # Where systemd looks: /usr/lib and /usr/local/lib, and nothing under any other prefix.
 SYSTEMD_LIB = $(if $(filter /usr,$(PREFIX)),/usr,/usr/local)/lib
 INSTALLED = $(BINDIR)/tpdectl $(SBINDIR)/tpded $(SYSTEMD_LIB)/systemd/system/tpded.service \
+	$(SYSTEMD_LIB)/systemd/system/tpded-verify.service $(SYSTEMD_LIB)/systemd/system/tpded-verify.timer \
 	$(SYSTEMD_LIB)/tmpfiles.d/tpded.conf $(SYSTEMD_LIB)/sysusers.d/tpded.conf \
 	$(MANDIR)/man8/tpded.8 $(MANDIR)/man1/tpdectl.1 $(MANDIR)/man5/tpded.conf.5 \
 	$(PREFIX)/share/bash-completion/completions/tpdectl
 
-# The file in systemd/ is a whole unit, for the default PREFIX.
-$(UNIT): systemd/tpded.service $(BUILD)/prefix
+# The files in systemd/ are whole units, for the default PREFIX.
+$(UNITS): $(BUILD)/systemd/%: systemd/% $(BUILD)/prefix
 	mkdir -p $(@D)
-	sed 's|^ExecStart=/usr/local/sbin/|ExecStart=$(SBINDIR)/|' $< > $@
+	sed -e 's|^ExecStart=/usr/local/sbin/|ExecStart=$(SBINDIR)/|' -e 's|^ExecStart=/usr/local/bin/|ExecStart=$(BINDIR)/|' $< > $@
 
 install: all
 	install -D -m 755 $(BUILD)/tpdectl '$(DESTDIR)$(BINDIR)/tpdectl'
 	install -D -m 755 $(BUILD)/tpded '$(DESTDIR)$(SBINDIR)/tpded'
-	install -D -m 644 $(UNIT) '$(DESTDIR)$(SYSTEMD_LIB)/systemd/system/tpded.service'
+	for unit in $(UNITS) systemd/tpded-verify.timer; do \
+		install -D -m 644 $$unit "$(DESTDIR)$(SYSTEMD_LIB)/systemd/system/$${unit##*/}" || exit 1; done
 	install -D -m 644 systemd/tpded.tmpfiles.conf '$(DESTDIR)$(SYSTEMD_LIB)/tmpfiles.d/tpded.conf'
 	install -D -m 644 systemd/tpded.sysusers.conf '$(DESTDIR)$(SYSTEMD_LIB)/sysusers.d/tpded.conf'
 	install -D -m 644 tools/man/tpded.8 '$(DESTDIR)$(MANDIR)/man8/tpded.8'
@@ -313,7 +315,8 @@ install: all
 	$(if $(DESTDIR),,printf '%s\n' 'Installed. To run it as a service:' \
 		'  systemd-sysusers && systemd-tmpfiles --create $(SYSTEMD_LIB)/tmpfiles.d/tpded.conf' \
 		'  systemctl daemon-reload' \
-		'  tell /etc/tpded/tpded.conf what to watch, then: systemctl enable --now tpded')
+		'  tell /etc/tpded/tpded.conf what to watch, then: systemctl enable --now tpded' \
+		'  and for a look at all that is stored, once a week: systemctl enable --now tpded-verify.timer')
 
 # What was configured and stored is not ours to delete.
 uninstall:
