@@ -165,6 +165,9 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 	if (work->result.base_fault.status)
 		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u is stored without its base: %s", item->run,
 				   (unsigned long long)item->step, work->result.version, work->result.base_fault.text);
+	if (work->result.reference_fault.status)
+		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u stands alone, since what it would refer to is damaged: %s", item->run,
+				   (unsigned long long)item->step, work->result.version, work->result.reference_fault.text);
 	if (work->unrecorded.status) /* the next start puts it in */
 		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u is not in the catalog yet: %s", item->run,
 				   (unsigned long long)item->step, work->result.version, work->unrecorded.text);

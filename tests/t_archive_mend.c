@@ -247,14 +247,21 @@ static void damage(const char *name, unsigned file)
 
 START_TEST(damaged_reference_does_not_keep_new_ones_out)
 {
+	struct tpd_ingest_result result;
+
 	archive_open(16, 0, 1);
 	ingest_step(10);
 	damage("run@10", 0);
 	ck_assert_int_eq(rename(scratch("checkpoint-10"), scratch("gone")), 0);
-	ingest_step(20);
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	OK(ingest(scratch("checkpoint-20"), "run", 20, &result));
+	ck_assert_int_eq(result.reference_fault.status, TPD_CORRUPT); /* and it is told */
+	ck_assert_ptr_nonnull(strstr(result.reference_fault.text, "run@10"));
 	ck_assert_uint_eq(depth_of("run@20"), 0);
 	assert_restores("run@20", scratch("checkpoint-20"));
-	ingest_step(30);
+	checkpoint_make(scratch("checkpoint-30"), 30, 7);
+	OK(ingest(scratch("checkpoint-30"), "run", 30, &result));
+	ck_assert_int_eq(result.reference_fault.status, TPD_OK);
 	ck_assert_uint_eq(depth_of("run@30"), 1);
 	assert_restores("run@30", scratch("checkpoint-30"));
 }

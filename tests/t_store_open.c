@@ -45,18 +45,22 @@ START_TEST(made_and_opened)
 }
 END_TEST
 
-START_TEST(deep_path_and_missing_pieces)
+START_TEST(places_and_missing_pieces)
 {
-	struct tpd_store *store;
+	struct tpd_store *store = NULL;
 
-	strcat(path, "/a/b");
+	strcat(path, "/a");
+	ck_assert_int_eq(tpd_store_open(io, path, TPD_STORE_CREATE, 0, &store, &err), TPD_NOT_FOUND); /* a mistake, most likely */
+	ck_assert_ptr_nonnull(strstr(err.text, "there is no directory"));
+	ck_assert(!exists("."));
+	ck_assert_int_eq(io->mkdir(io, dir, "s", 0755), 0);
 	store = open_store(TPD_STORE_CREATE);
 	tpd_store_close(store);
-	ck_assert(exists("a/b/format"));
-	ck_assert_int_eq(tpd_io_remove_tree(io, dir, "s/a/b/refs", NULL), TPD_OK);
+	ck_assert(exists("a/format"));
+	ck_assert_int_eq(tpd_io_remove_tree(io, dir, "s/a/refs", NULL), TPD_OK);
 	store = open_store(TPD_STORE_WRITE);
 	tpd_store_close(store);
-	ck_assert(exists("a/b/refs"));
+	ck_assert(exists("a/refs"));
 }
 END_TEST
 
@@ -283,7 +287,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_set_timeout(tests, 300);
 	tcase_add_test(tests, made_and_opened);
-	tcase_add_test(tests, deep_path_and_missing_pieces);
+	tcase_add_test(tests, places_and_missing_pieces);
 	tcase_add_test(tests, foreign_directories_are_refused);
 	tcase_add_test(tests, a_lost_format_is_named);
 	tcase_add_test(tests, a_repository_is_no_store);

@@ -147,6 +147,8 @@ static int print_json(const struct tpd_ctl *ctl, const struct stored *stored)
 	tpd_json_put_u64(&out, stored->depth);
 	tpd_json_key(&out, "base");
 	tpd_json_put_string(&out, *stored->base ? stored->base : NULL);
+	tpd_json_key(&out, "damaged");
+	tpd_json_put_string(&out, stored->result.reference_fault.status ? stored->result.reference_fault.text : NULL);
 	tpd_json_end_object(&out);
 	return tpd_ctl_print_json(ctl, &buf, TPD_EXIT_DONE);
 }
@@ -189,6 +191,9 @@ int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		tpd_ctl_warn(ctl, "it is stored without '%s': %s", ctl->base, stored.result.base_fault.text);
 	else if (ctl->base && strcmp(ctl->base, "auto") != 0 && strcmp(ctl->base, "none") != 0 && !*stored.base && !stored.result.existed)
 		tpd_ctl_note(ctl, "it does not refer to '%s': the run has checkpoints of its own, or nothing would be saved", ctl->base);
+	if (stored.result.reference_fault.status)
+		tpd_ctl_warn(ctl, "it stands alone, since what it would refer to is damaged: %s; 'tpdectl verify' says what else is",
+			     stored.result.reference_fault.text);
 	if (stored.unrecorded.status)
 		tpd_ctl_warn(ctl, "it is stored, but not in the catalog yet (the next ingest puts it in): %s",
 			     stored.unrecorded.text);

@@ -215,6 +215,8 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 	/* A run whose refs cannot be read has no rows: that must not look as if it had no checkpoints. */
 	if (status == TPD_OK)
 		tpd_archive_check_runs(archive, argc > 0 ? argv[0] : NULL, &fault);
+	if (status == TPD_OK && !fault.status)
+		tpd_ctl_count_unnamed(archive, &fault);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);
 	else if (fault.status)

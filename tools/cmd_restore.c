@@ -39,6 +39,7 @@ static enum tpd_status restore(struct tpd_ctl *ctl, const char *name, struct res
 	struct tpd_progress progress;
 	struct tpd_bar bar;
 	const char *const *files = (const char *const *)ctl->files;
+	struct tpd_err unnamed = {0};
 	enum tpd_status status = tpd_ctl_open(ctl, TPD_ARCHIVE_READ, &archive, err);
 
 	if (status)
@@ -51,6 +52,8 @@ static enum tpd_status restore(struct tpd_ctl *ctl, const char *name, struct res
 		status = tpd_archive_restore(archive, &out->name.id, ctl->to, files, ctl->force, &progress, err);
 		tpd_bar_finish(&bar);
 	}
+	if (status == TPD_OK && tpd_ctl_count_unnamed(archive, &unnamed) > 0)
+		tpd_ctl_warn(ctl, "%s", unnamed.text); /* `latest` may have been another */
 	tpd_archive_close(archive);
 	return status;
 }
@@ -90,6 +93,8 @@ int tpd_cmd_restore(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 
 	if (!ctl->to)
 		return tpd_ctl_usage(ctl, "'restore' needs --to DIR");
+	if (strcmp(ctl->to, "-") == 0)
+		return tpd_ctl_usage(ctl, "--to: files go into a directory, not to standard output ('./-' is one of that name)");
 	if (restore(ctl, argv[0], &done, &err))
 		return tpd_ctl_fail(ctl, &err);
 	tpd_name_text(&done.name, name);

@@ -132,12 +132,11 @@ static void print_sum(const struct tally *tally)
 		printf(", %llu corrupt", (unsigned long long)tally->corrupt);
 	if (tally->failed > 0)
 		printf(", %llu failed", (unsigned long long)tally->failed);
+	if (tally->unnamed > 0)
+		printf(", %llu more that no run names", (unsigned long long)tally->unnamed);
 	putchar('\n');
 	if (tally->corrupt > 0)
 		puts("what is corrupt is mended by storing that checkpoint again from its source: 'tpdectl ingest'");
-	if (tally->unnamed > 0)
-		printf("%llu more in the store that no run names: refs are damaged or lost, 'tpdectl rebuild-catalog' repairs them\n",
-		       (unsigned long long)tally->unnamed);
 }
 
 int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
@@ -146,7 +145,7 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 	TPD_AUTO_FREE struct tpd_archive_name *names = NULL;
 	struct tpd_buf buf = {0};
 	struct tpd_json_out out = tpd_json_out_make(&buf);
-	struct tpd_err err = {0};
+	struct tpd_err err = {0}, unnamed = {0};
 	struct tally tally = {0};
 	size_t count = 0;
 	int code;
@@ -162,8 +161,8 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 	if (status == TPD_OK)
 		tpd_archive_check_runs(archive, argc > 0 ? argv[0] : NULL, &tally.unreadable);
 	/* What a file names that cannot even be opened is not known to be without a name. */
-	if (status == TPD_OK && argc == 0 && tally.unreadable.status != TPD_IO)
-		status = tpd_archive_unnamed(archive, &tally.unnamed, &err);
+	if (status == TPD_OK && tally.unreadable.status != TPD_IO)
+		tally.unnamed = tpd_ctl_count_unnamed(archive, &unnamed);
 	tpd_json_end_array(&out);
 	tpd_json_key(&out, "ok");
 	tpd_json_put_u64(&out, tally.ok);
@@ -179,6 +178,8 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 	tpd_archive_close(archive);
 	if (status == TPD_OK && tally.unreadable.status)
 		tpd_ctl_fail(ctl, &tally.unreadable);
+	else if (status == TPD_OK && tally.unnamed > 0)
+		tpd_ctl_fail(ctl, &unnamed);
 	code = status ? tpd_ctl_fail(ctl, &err) : exit_code(&tally);
 	if (status == TPD_OK && ctl->json)
 		code = tpd_ctl_print_json(ctl, &buf, code);

@@ -362,6 +362,16 @@ void tpd_ctl_tell_catalog(const struct tpd_ctl *ctl, const struct tpd_err *fault
 			     fault->status == TPD_CORRUPT ? " ('tpdectl rebuild-catalog' makes a new one)" : "");
 }
 
+uint64_t tpd_ctl_count_unnamed(struct tpd_archive *archive, struct tpd_err *err)
+{
+	uint64_t count = 0;
+
+	if (tpd_archive_unnamed(archive, &count, NULL) == TPD_OK && count > 0)
+		tpd_fail(err, TPD_CORRUPT, "%llu checkpoint%s in the store that no run names: refs are damaged or lost, 'tpdectl rebuild-catalog' repairs them",
+			 (unsigned long long)count, count == 1 ? "" : "s");
+	return count;
+}
+
 static void on_signal(int number)
 {
 	cancel_signal = number;

@@ -650,6 +650,8 @@ enum tpd_status tpd_ingest(struct tpd_run_lock *lock, const char *run, uint64_t 
 		status = ingest_once(lock, run, step, source, options, true, &referred, &ignored, out, err);
 		if (!status && based && options->base == TPD_BASE_GIVEN)
 			out->base_fault = fault;
+		else if (!status && !out->existed)
+			out->reference_fault = fault;
 		return status;
 	}
 	if (status && err)

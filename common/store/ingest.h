@@ -76,6 +76,7 @@ struct tpd_ingest_result {
 	bool existed; /* the same content was already stored as this step (of any version): nothing was written */
 	bool near_copy; /* it is all but an earlier version of this step (last.ckpt beside step=N.ckpt): later ones refer to that */
 	struct tpd_err base_fault; /* why the base that was given could not be used; TPD_OK: none was, or needed, or it could */
+	struct tpd_err reference_fault; /* why it does not refer to what it would have, and stands alone; TPD_OK: nothing was found damaged */
 	uint64_t parts_reused; /* finished parts taken over from an interrupted ingest */
 };
 

@@ -182,12 +182,36 @@ static enum tpd_status read_format(const struct tpd_store *store, bool create, s
 	return check_format(store, (char *)text, len, err);
 }
 
+/* A new store stands in a directory that is there: a mistake in its path is not to become another store. */
+static enum tpd_status has_place(const struct tpd_store *store, struct tpd_err *err)
+{
+	TPD_AUTO_FREE char *parent = strdup(store->path);
+	size_t end = parent ? strlen(parent) : 0;
+	int dir;
+
+	if (!parent)
+		return tpd_fail_nomem(err);
+	while (end > 0 && parent[end - 1] == '/')
+		end--;
+	while (end > 0 && parent[end - 1] != '/')
+		end--;
+	parent[end] = 0;
+	dir = store->io->opendir(store->io, AT_FDCWD, end > 0 ? parent : ".");
+	if (dir == -ENOENT)
+		return tpd_fail(err, TPD_NOT_FOUND, "cannot make the store '%s': there is no directory '%s'", store->path, parent);
+	if (dir >= 0)
+		store->io->close(store->io, dir);
+	return TPD_OK; /* what else is wrong with it is told by what comes next */
+}
+
 static enum tpd_status open_root(struct tpd_store *store, bool create, struct tpd_err *err)
 {
 	store->dir = store->io->opendir(store->io, AT_FDCWD, store->path);
 	if (store->dir == -ENOENT && create) {
-		enum tpd_status status = tpd_io_mkdirs(store->io, AT_FDCWD, store->path, err);
+		enum tpd_status status = has_place(store, err);
 
+		if (!status)
+			status = tpd_io_mkdirs(store->io, AT_FDCWD, store->path, err);
 		if (status)
 			return status;
 		store->dir = store->io->opendir(store->io, AT_FDCWD, store->path);

@@ -22,7 +22,7 @@ struct tpd_store;
 enum tpd_store_flags {
 	TPD_STORE_READ = 0,        /* never writes anything, works on a read-only mount (then without the lock) */
 	TPD_STORE_WRITE = 1,
-	TPD_STORE_CREATE = 1 | 2,  /* make it when the directory is missing or empty; refuse a non-empty foreign one */
+	TPD_STORE_CREATE = 1 | 2,  /* make it when the directory is missing, but not its parent, or empty; refuse a non-empty foreign one */
 };
 
 /*

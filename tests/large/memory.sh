@@ -50,7 +50,7 @@ sums() { find "$1" -type f -exec sha256sum {} + | cut -c 1-64 | sort; }
 
 mkdir "$dir/watched" "$dir/new"
 printf '%s\n' '[store]' "path=$dir/store" '[daemon]' "control_socket=$dir/c.sock" threads=2 \
-	"low_space=$((2 * size + reserve))" '[watch:large]' "path=$dir/watched" settle=1 >"$dir/conf"
+	"low_space=$((3 * size + reserve))" '[watch:large]' "path=$dir/watched" settle=1 >"$dir/conf"
 [ -z "$state" ] || printf '%s\n' '[codec]' depend=optimizer >>"$dir/conf" # all that a link can need
 ctl=("$build/tpdectl" --config "$dir/conf" --threads 2 --quiet)
 "$build/tpded" --config "$dir/conf" 2>"$dir/log" &

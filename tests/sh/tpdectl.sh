@@ -42,6 +42,7 @@ big() { mkdir -p "$dir/big" && head -c "$1" /dev/urandom >"$dir/big/step-1.bin";
 
 store=$dir/store
 base=(--store "$store")
+expect 4 --store "$dir/no/such/place" ingest "$run/checkpoint-20" --run demo; complains "'$dir/no/such/'"; [ ! -e "$dir/no" ] || fail 'a mistake became a store'
 expect 0 "${base[@]}" ingest "$run/checkpoint-20" --run demo
 says 'demo@20~1'
 grep -q 'made a new store' "$dir/err" || fail 'a new store without a word'
@@ -255,6 +256,7 @@ copy; printf '\377\376\375' | dd of="$part" bs=1 seek=50000 conv=notrunc status=
 copy; rm "$part"; damaged
 expect 5 "${hurt[@]}" verify demo@20; says 'storing that checkpoint again'
 expect 0 "${hurt[@]}" ingest "$run/checkpoint-20" --run demo; says 'demo@20~1  was damaged and is repaired'
+expect 2 "${hurt[@]}" restore demo@20 --to -; complains '--to'
 expect 0 "${hurt[@]}" verify; ! grep -q again "$dir/out" || fail 'a hint for what is sound'
 expect 0 "${hurt[@]}" ingest "$run/checkpoint-20" --run demo --json; says '"existed":true,"repaired":false'
 copy; truncate -s -1 "$(object "$first")/manifest"; damaged
@@ -269,6 +271,14 @@ for line in 'list demo' 'show demo@20' 'restore demo@20 --to target' 'verify dem
 done
 expect 5 "${hurt[@]}" status --socket "$dir/nobody"; says 'checkpoints'; complains "run 'demo'"
 expect 5 "${hurt[@]}" verify; complains "run 'demo'"; says 'that no run names'
+copy; : >"$dir/hurt/refs/demo" # its end is gone: what is left, here nothing, is sound
+for line in list 'list --json' verify 'verify --quiet'; do
+	read -ra words <<<"$line"
+	expect 5 "${hurt[@]}" "${words[@]}"; complains 'that no run names'
+done
+expect 0 "${hurt[@]}" restore files@7 --to "$dir/target"; complains 'that no run names'
+expect 0 "${hurt[@]}" rebuild-catalog; expect 0 "${hurt[@]}" list; expect 0 "${hurt[@]}" verify demo@latest
+copy; printf '\252' | dd of="$dir/hurt/refs/demo" bs=1 seek=$((flip / 3)) conv=notrunc status=none
 cp "$dir/hurt/refs/demo" "$dir/damaged"
 copy2() { rm -rf "$dir/gone"; cp -a "$store" "$dir/gone"; rm -r "$dir"/gone/objects/??/"$first".0; }
 copy2; gone=(--store "$dir/gone") # refs name it, and it is not there: corrupt, whoever asks
