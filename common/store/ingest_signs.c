@@ -31,21 +31,34 @@ struct batch {
 	const struct tpd_signs_wanted *wanted;
 };
 
-static uint64_t word_at(const uint8_t *bytes, unsigned width, size_t i)
+/* A float in the order of its value, as an integer: both zeros are one. */
+static inline __attribute__((always_inline)) int64_t ordered_at(const uint8_t *bytes, const unsigned width, size_t i)
 {
+	const uint64_t sign = 1ull << (8 * width - 1);
 	uint64_t word = 0;
+	int64_t magnitude;
 
 	memcpy(&word, bytes + i * width, width); /* of a little-endian file, on a little-endian machine (base/tpd.h) */
-	return word;
+	magnitude = (int64_t)(word & (sign - 1));
+	return word & sign ? -magnitude : magnitude;
 }
 
-/* Floats in the order of their values, as integers: both zeros are one. */
-static int64_t ordered(uint64_t bits, unsigned width)
+/* zeros: what each value is compared with, or NULL: with 0. */
+static inline __attribute__((always_inline)) void signs_of(const uint8_t *values, const uint8_t *zeros, const unsigned width, size_t n, uint64_t *positive, uint64_t *negative)
 {
-	uint64_t sign = 1ull << (8 * width - 1);
-	int64_t magnitude = (int64_t)(bits & (sign - 1));
+	for (size_t start = 0; start < n; start += 64) {
+		const size_t end = TPD_MIN(start + 64, n);
+		uint64_t above = 0, below = 0;
 
-	return bits & sign ? -magnitude : magnitude;
+		for (size_t i = start; i < end; i++) {
+			const int64_t value = ordered_at(values, width, i), zero = zeros ? ordered_at(zeros, width, i) : 0;
+
+			above |= (uint64_t)(value > zero) << (i - start);
+			below |= (uint64_t)(value < zero) << (i - start);
+		}
+		positive[start / 64] |= above;
+		negative[start / 64] |= below;
+	}
 }
 
 static enum tpd_status read_one(void *ctx, size_t number, unsigned worker, struct tpd_err *err)
@@ -73,14 +86,15 @@ static enum tpd_status read_one(void *ctx, size_t number, unsigned worker, struc
 		status = tpd_ingest_read_w1(ties->job, seg, work, 0, worker, ties->chunks[worker], err);
 		known = TPD_MIN(n, tpd_segment_chunk_len(seg, 0) / width);
 	}
-	for (size_t i = 0; !status && i < known; i++) {
-		int64_t value = ordered(word_at(values, width, i), width);
-		int64_t zero = wanted->change ? ordered(word_at(ties->chunks[worker], width, i), width) : 0;
-
-		positive[i / 64] |= (uint64_t)(value > zero) << (i % 64);
-		negative[i / 64] |= (uint64_t)(value < zero) << (i % 64);
-	}
-	return status;
+	if (status)
+		return status;
+	if (width == 4) /* a constant: what is left of the loops has no calls */
+		signs_of(values, wanted->change ? ties->chunks[worker] : NULL, 4, known, positive, negative);
+	else if (width == 2)
+		signs_of(values, wanted->change ? ties->chunks[worker] : NULL, 2, known, positive, negative);
+	else
+		signs_of(values, wanted->change ? ties->chunks[worker] : NULL, width, known, positive, negative);
+	return TPD_OK;
 }
 
 enum tpd_status tpd_signs_read(struct tpd_ties *ties, const struct tpd_signs_wanted *wanted, size_t count, struct tpd_err *err)
