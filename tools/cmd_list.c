@@ -183,6 +183,7 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 	struct tpd_buf buf = {0};
 	struct tpd_json_out json = tpd_json_out_make(&buf);
 	struct tpd_err err = {0}, fault = {0};
+	uint64_t unnamed = 0;
 	int code = TPD_EXIT_DONE;
 	enum tpd_status status;
 
@@ -216,7 +217,7 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 	if (status == TPD_OK)
 		tpd_archive_check_runs(archive, argc > 0 ? argv[0] : NULL, &fault);
 	if (status == TPD_OK && !fault.status)
-		tpd_ctl_count_unnamed(archive, &fault);
+		tpd_ctl_check_names(archive, &unnamed, &fault);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);
 	else if (fault.status)

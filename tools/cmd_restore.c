@@ -39,7 +39,8 @@ static enum tpd_status restore(struct tpd_ctl *ctl, const char *name, struct res
 	struct tpd_progress progress;
 	struct tpd_bar bar;
 	const char *const *files = (const char *const *)ctl->files;
-	struct tpd_err unnamed = {0};
+	struct tpd_err fault = {0};
+	uint64_t unnamed = 0;
 	enum tpd_status status = tpd_ctl_open(ctl, TPD_ARCHIVE_READ, &archive, err);
 
 	if (status)
@@ -52,8 +53,8 @@ static enum tpd_status restore(struct tpd_ctl *ctl, const char *name, struct res
 		status = tpd_archive_restore(archive, &out->name.id, ctl->to, files, ctl->force, &progress, err);
 		tpd_bar_finish(&bar);
 	}
-	if (status == TPD_OK && tpd_ctl_count_unnamed(archive, &unnamed) > 0)
-		tpd_ctl_warn(ctl, "%s", unnamed.text); /* `latest` may have been another */
+	if (status == TPD_OK && tpd_ctl_check_names(archive, &unnamed, &fault))
+		tpd_ctl_warn(ctl, "%s", fault.text); /* `latest` may have been another */
 	tpd_archive_close(archive);
 	return status;
 }

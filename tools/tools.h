@@ -85,9 +85,9 @@ enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, st
 void tpd_ctl_tell_catalog(const struct tpd_ctl *ctl, const struct tpd_err *fault);
 /*
  * How many checkpoints are in the store that no run names? Of refs that lost their end nothing else tells: all that they still say is true.
- * Where there are some, *err is TPD_CORRUPT and says so; else it is as it was.
+ * TPD_CORRUPT, with a sentence, where there are some; else the status of what failed.
  */
-uint64_t tpd_ctl_count_unnamed(struct tpd_archive *archive, struct tpd_err *err);
+enum tpd_status tpd_ctl_check_names(struct tpd_archive *archive, uint64_t *out_unnamed, struct tpd_err *err);
 /*
  * From here on the first SIGINT, SIGTERM or SIGHUP asks the work to stop (for struct tpd_progress), so that it can
  * clean up; a second one kills.

@@ -362,14 +362,14 @@ void tpd_ctl_tell_catalog(const struct tpd_ctl *ctl, const struct tpd_err *fault
 			     fault->status == TPD_CORRUPT ? " ('tpdectl rebuild-catalog' makes a new one)" : "");
 }
 
-uint64_t tpd_ctl_count_unnamed(struct tpd_archive *archive, struct tpd_err *err)
+enum tpd_status tpd_ctl_check_names(struct tpd_archive *archive, uint64_t *out_unnamed, struct tpd_err *err)
 {
-	uint64_t count = 0;
+	enum tpd_status status = tpd_archive_unnamed(archive, out_unnamed, err);
 
-	if (tpd_archive_unnamed(archive, &count, NULL) == TPD_OK && count > 0)
-		tpd_fail(err, TPD_CORRUPT, "%llu checkpoint%s in the store that no run names: refs are damaged or lost, 'tpdectl rebuild-catalog' repairs them",
-			 (unsigned long long)count, count == 1 ? "" : "s");
-	return count;
+	if (status || *out_unnamed == 0)
+		return status;
+	return tpd_fail(err, TPD_CORRUPT, "%llu checkpoint%s in the store that no run names: refs are damaged or lost, 'tpdectl rebuild-catalog' repairs them",
+			(unsigned long long)*out_unnamed, *out_unnamed == 1 ? "" : "s");
 }
 
 static void on_signal(int number)

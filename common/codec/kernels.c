@@ -434,8 +434,12 @@ static void choose(void)
 		else
 			state.broken = state.all[i];
 	}
-	if (count > 0 && tpd_context_test(good[0]) == TPD_CORRUPT) /* the same text whatever the form */
-		count = 0;
+	if (count > 0) {
+		const enum tpd_status status = tpd_context_test(good[0]); /* the same text whatever the form */
+
+		if (status && status != TPD_NOMEM)
+			count = 0;
+	}
 	for (size_t i = 0; i < count; i++) {
 		if (asked && asked[0] && strcmp(asked, good[i]->name) != 0)
 			continue;

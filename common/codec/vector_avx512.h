@@ -12,9 +12,7 @@
 #include "base/tpd.h"
 #include "codec/fields.h"
 #include "codec/grid.h"
-#include "codec/kernels.h"
-
-#define AHEAD 2048u /* bytes: hardware does not look beyond a page */
+#include "codec/prefetch_kernel.h"
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
 
@@ -45,26 +43,6 @@ VECTOR_INLINE void store(const struct tpd_grid_type type, uint8_t *to, __m512i x
 		_mm512_storeu_si512(to, x);
 	else
 		_mm256_storeu_si256((__m256i *)(void *)to, _mm512_cvtepi32_epi16(x));
-}
-
-/* What will be read soon, where it is there. */
-VECTOR_INLINE void ahead(const uint8_t *at)
-{
-	_mm_prefetch((const char *)((uintptr_t)at + AHEAD), _MM_HINT_T0);
-}
-
-/* NULL: nothing. */
-VECTOR_INLINE void prefetch_of(const struct tpd_prefetch *soon, size_t i)
-{
-	for (unsigned k = 0; soon && k < soon->count; k++)
-		_mm_prefetch((const char *)((uintptr_t)soon->of[k] + i * sizeof(float)), _MM_HINT_T1);
-}
-
-/* While rANS takes symbols from i on, 64 at a time. */
-VECTOR_INLINE void prefetch_share(const struct tpd_prefetch *soon, size_t i)
-{
-	if (soon && i % (TPD_PREFETCH_SHARE * TPD_LANES) == 0)
-		prefetch_of(soon, i / TPD_PREFETCH_SHARE);
 }
 
 VECTOR_INLINE __mmask16 first_lanes(size_t n)
