@@ -34,6 +34,8 @@ from daemon import Tpded  # noqa: E402
 
 VOCABULARY, WIDTH, FEED_FORWARD, LAYERS, HEADS, CONTEXT, BATCH = 7200, 256, 688, 6, 8, 128, 8
 PAIRS, INTERVAL, LIMIT_PERCENT = 20, 60, 2.0
+KEPT = 3
+UNIT = pathlib.Path(__file__).resolve().parents[2] / "systemd" / "tpded.service"
 
 
 class Model(torch.nn.Module):
@@ -103,6 +105,12 @@ def size_of(directory):
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
+def rotate(directory):
+    """As a Trainer does by save_total_limit."""
+    for old in sorted(directory.iterdir(), key=lambda path: int(path.name.split("-")[1]))[:-KEPT]:
+        shutil.rmtree(old)
+
+
 class Bench:
     def __init__(self, build, directory, interval):
         self.build, self.directory, self.interval = build, directory, interval
@@ -110,16 +118,17 @@ class Bench:
         self.watched.mkdir()
         self.elsewhere.mkdir()
         self.training = Training()
+        self.nice = int(re.search(r"^Nice=(\d+)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE).group(1))
         self.cpu, self.bytes = 0.0, 0
 
     def without(self):
-        rate, saved = self.training.run(self.interval, self.elsewhere)
-        shutil.rmtree(saved)
+        rate, _ = self.training.run(self.interval, self.elsewhere)
+        rotate(self.elsewhere)
         return rate
 
     def with_tpded(self):
         """The daemon is there before the time begins, and must have stored what was saved when it ends: its neighbour pays for nothing."""
-        with Tpded(self.build, self.directory, {"training": self.watched}) as tpded:
+        with Tpded(self.build, self.directory, {"training": self.watched}, nice=self.nice) as tpded:
             tpded.wait_idle(quiet=1)
             before = cpu_seconds(tpded.process.pid)
             rate, saved = self.training.run(self.interval, self.watched)
@@ -129,7 +138,7 @@ class Bench:
             tpded.wait_idle(quiet=1)
             self.cpu += cpu_seconds(tpded.process.pid) - before
             self.bytes += size_of(saved)
-        shutil.rmtree(saved)
+        rotate(self.watched)
         return rate
 
 
