@@ -34,6 +34,18 @@ INLINE __m512i set(uint32_t v)
 
 /* --- elements --- */
 
+#define AHEAD 2048u /* bytes */
+
+/* n bytes of both at AHEAD: a chunk that is not near has to be waited for. */
+INLINE void ask_for(const uint8_t *x, const uint8_t *w, size_t n)
+{
+	for (size_t at = AHEAD; at < AHEAD + n; at += 64) { /* as numbers: it may be beyond the end, where nothing comes of it */
+		_mm_prefetch((const char *)((uintptr_t)x + at), _MM_HINT_T0);
+		if (w)
+			_mm_prefetch((const char *)((uintptr_t)w + at), _MM_HINT_T0);
+	}
+}
+
 /* Bits of the elements of these lanes, zeros in the others. */
 INLINE __m512i load_bits(const enum tpd_dtype dtype, const uint8_t *from, __mmask16 lanes)
 {
@@ -396,6 +408,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 		const bool sampled = with_delta && tpd_stats_sampled((task->first + i) / TPD_STATS_BLOCK, task->stride);
 		__m512i near[4], size[4], most = set(UINT32_MAX);
 
+		ask_for(x, w, ROUND * width);
 		if (task->n - i >= ROUND) {
 			EACH {
 				__m512 v = float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff));
@@ -548,6 +561,7 @@ INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_tas
 		__m512i size[4];
 		__mmask64 over;
 
+		ask_for(x, w, ROUND * width);
 		if (task->n - i < ROUND) {
 			put_kept(kept + i / 8, count_odd(dtype, x, w, task->n - i, task, out), task->n - i);
 			break;
