@@ -274,7 +274,7 @@ static void print_help(const struct command *command)
 		puts("\nA checkpoint is named RUN@STEP, RUN@latest, RUN@STEP~VERSION, RUN@best:METRIC\n"
 		     "(or RUN@min:METRIC, RUN@max:METRIC), or by at least 8 digits of its id.\n"
 		     "Exit codes: 0 done, 1 failed, 2 usage, 3 partly done, 4 not found, 5 corrupt,\n"
-		     "6 busy. 'tpdectl COMMAND --help' tells more.");
+		     "6 busy. 'tpdectl help COMMAND' tells more.");
 	}
 }
 
@@ -550,6 +550,10 @@ static int run(struct tpd_ctl *ctl, int argc, char **argv)
 	code = parse_options(ctl, argc, argv, &given);
 	if (code)
 		return code;
+	if (argv[optind] && !strcmp(argv[optind], "help")) { /* as COMMAND --help */
+		given |= BIT(O_HELP);
+		optind++;
+	}
 	command = find_command(argv[optind]);
 	ctl->command = command ? command->name : NULL;
 	if (given & BIT(O_VERSION)) {

@@ -205,9 +205,12 @@ expect 2 --json nonsense; is_json "$dir/err"
 expect 0 --help; silent; says 'rebuild-catalog'
 expect 0 restore --help; silent; says '--force'
 expect 0 --version; says 'tpdectl '
+expect 2 help nonsense
 for command in '' status retry list show ingest restore verify discard stats rebuild-catalog config-check; do
 	expect 0 $command --help; says "usage: tpdectl [OPTIONS] ${command:-COMMAND}"
 	[ -z "$(awk 'length > 80' "$dir/out")" ] || fail "$command --help is wider than 80 columns"
+	cp "$dir/out" "$dir/help"
+	expect 0 help $command; cmp -s "$dir/out" "$dir/help" || fail "'help $command' says something else"
 done
 
 # --- where the store is ---

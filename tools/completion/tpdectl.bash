@@ -123,7 +123,7 @@ _tpdectl() {
 	fi
 
 	case $command in
-	'') mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur") ;;
+	'') mapfile -t COMPREPLY < <(compgen -W "$commands help" -- "$cur") ;;
 	list | stats) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_names '')" -- "$cur") ;;
 	verify) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_names ''; _tpdectl_names steps)" -- "$cur") ;;
 	discard) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_unfinished)" -- "$cur") ;;
