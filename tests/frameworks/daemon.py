@@ -12,13 +12,13 @@ import time
 class Tpded:
     """A daemon with a store and watches of its own below `directory`; a context manager, which stops it."""
 
-    def __init__(self, build, directory, watches, settle="1", settings=(), nice=0):
+    def __init__(self, build, directory, watches, settle="1", settings=(), nice=0, threads=2):
         self.build, self.directory = pathlib.Path(build), pathlib.Path(directory)
         self.store, self.log = self.directory / "store", self.directory / "tpded.log"
         self.config = self.directory / "tpded.conf"
         self.socket_directory = tempfile.TemporaryDirectory(prefix="tpded-")  # the path of a socket is short
         lines = ["[store]", f"path = {self.store}", "[daemon]", f"control_socket = {self.socket_directory.name}/sock",
-                 "threads = 2", *settings]
+                 f"threads = {threads}", *settings]
         for name, path in watches.items():
             # Many of these runs train the same model: each is judged alone, not by how deep the chain of another one is.
             lines += [f"[watch:{name}]", f"path = {path}", f"settle = {settle}", "base = none"]
