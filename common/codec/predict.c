@@ -93,6 +93,7 @@ const struct tpd_prefetch *tpd_predict_soon(struct tpd_prediction *prediction, s
 	struct tpd_prefetch *soon = &prediction->soon;
 	const size_t at = start * sizeof(float);
 
+	_Static_assert(2 + TPD_INPUT_COUNT <= TPD_PREFETCH_MAX, "there is room for all");
 	if (start + n > prediction->pieces.n)
 		return NULL;
 	soon->count = 0;

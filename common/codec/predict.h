@@ -59,7 +59,7 @@ enum tpd_status tpd_predict_put(struct tpd_codec *codec, const struct tpd_predic
 
 enum tpd_status tpd_predict_read(struct tpd_codec *codec, struct tpd_rd *rd, const uint8_t *p, const struct tpd_inputs *inputs, size_t n,
 				 struct tpd_prediction *out, struct tpd_err *err);
-/* What the next pieces are made from, once the one that ends before element `start` is made; n: how many elements it has. NULL: nothing is left. */
+/* What the next pieces are made from, once the one that ends before element `start` is made; n: how many elements it has. NULL: fewer are left. */
 const struct tpd_prefetch *tpd_predict_soon(struct tpd_prediction *prediction, size_t start, size_t n);
 
 /* The prediction of elements that need not be a piece. Valid until the next one. */

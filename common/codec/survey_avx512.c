@@ -9,9 +9,11 @@
  *     extremes    of the difference are looked for in a round only where its largest size may be one.
  *     ulps        a distance whose leading bit is copied to all below it has bit k where it is 2^k or more. So 64 registers of them are added
  *                 up as carry-save adders do, by bits, and only their carries are counted.
+ *     memory      is asked for two kilobytes ahead: half of the first pass was spent waiting for the first loads of a round.
  *
  * F64 takes the plain loops. Rejected: a counter in memory for each bit length (an access for each element); adding 1 by mask
- * for each of the 17 thresholds (34 operations instead of 6 for a register);
+ * for each of the 17 thresholds (34 operations instead of 6 for a register); halves widened from memory instead of from registers (no gain),
+ * masks of thresholds stored and counted later (a tenth slower);
  * comparisons of doubles beside vcompresspd (a family 25 model 17 needs 6 cycles for the two, 4 when the sign of a difference of their
  * bits makes the mask).
  */
@@ -25,6 +27,7 @@
 #include <float.h>
 #include <immintrin.h>
 
+#include "codec/prefetch_kernel.h"
 #include "codec/survey_kernel.h"
 
 INLINE __m512i set(uint32_t v)
@@ -33,18 +36,6 @@ INLINE __m512i set(uint32_t v)
 }
 
 /* --- elements --- */
-
-#define AHEAD 2048u /* bytes */
-
-/* n bytes of both at AHEAD: a chunk that is not near has to be waited for. */
-INLINE void ask_for(const uint8_t *x, const uint8_t *w, size_t n)
-{
-	for (size_t at = AHEAD; at < AHEAD + n; at += 64) { /* as numbers: it may be beyond the end, where nothing comes of it */
-		_mm_prefetch((const char *)((uintptr_t)x + at), _MM_HINT_T0);
-		if (w)
-			_mm_prefetch((const char *)((uintptr_t)w + at), _MM_HINT_T0);
-	}
-}
 
 /* Bits of the elements of these lanes, zeros in the others. */
 INLINE __m512i load_bits(const enum tpd_dtype dtype, const uint8_t *from, __mmask16 lanes)
@@ -195,6 +186,16 @@ INLINE __m512i add4(__m512i *ones, __m512i *twos, const __m512i words[4])
 	__m512i low = add3(ones, words[0], words[1]), high = add3(ones, words[2], words[3]);
 
 	return add3(twos, low, high);
+}
+
+/* What a round will read soon, if it is whole. w: NULL without delta. */
+INLINE void round_ahead(const uint8_t *x, const uint8_t *w, size_t width, size_t left)
+{
+	for (size_t at = 0; left >= ROUND && at < ROUND * width; at += 64) {
+		ahead(x + at);
+		if (w)
+			ahead(w + at);
+	}
 }
 
 /* What is summed up: kept in registers. */
@@ -408,7 +409,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 		const bool sampled = with_delta && tpd_stats_sampled((task->first + i) / TPD_STATS_BLOCK, task->stride);
 		__m512i near[4], size[4], most = set(UINT32_MAX);
 
-		ask_for(x, w, ROUND * width);
+		round_ahead(x, w, width, task->n - i);
 		if (task->n - i >= ROUND) {
 			EACH {
 				__m512 v = float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff));
@@ -561,7 +562,7 @@ INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_tas
 		__m512i size[4];
 		__mmask64 over;
 
-		ask_for(x, w, ROUND * width);
+		round_ahead(x, w, width, task->n - i);
 		if (task->n - i < ROUND) {
 			put_kept(kept + i / 8, count_odd(dtype, x, w, task->n - i, task, out), task->n - i);
 			break;
