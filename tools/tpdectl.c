@@ -550,7 +550,7 @@ static int run(struct tpd_ctl *ctl, int argc, char **argv)
 	code = parse_options(ctl, argc, argv, &given);
 	if (code)
 		return code;
-	if (argv[optind] && !strcmp(argv[optind], "help")) { /* as COMMAND --help */
+	while (argv[optind] && !strcmp(argv[optind], "help")) { /* as COMMAND --help */
 		given |= BIT(O_HELP);
 		optind++;
 	}

@@ -90,6 +90,8 @@ offered() { # WORDS...: what is offered for the last
 [ "$(offered show demo@min :)" = "$(offered list --metric '')" ] || fail "completion of all metrics: $(offered show demo@min :)"
 [ "$(offered restore demo@max:recall@1)" = demo@max:recall@10 ] || fail "completion in one word: $(offered restore demo@max:recall@1)"
 [[ " $(offered show '') " == *' demo@40 '* ]] || fail "completion of names: $(offered show '')"
+[ "$(offered help re)" = "$(offered re)" ] || fail "completion of help: $(offered help re)"
+[ -z "$(offered help show '')" ] || fail "completion of help for a command: $(offered help show '')"
 if command -v sqlite3 >/dev/null; then # the same from the store alone
 	sqlite3 "$store/catalog.sqlite" .dump >"$dir/before.sql"
 	grep -q "INSERT INTO metrics VALUES(.*'eval_loss',4.25)" "$dir/before.sql" || fail 'no metrics in the catalog'
@@ -205,7 +207,7 @@ expect 2 --json nonsense; is_json "$dir/err"
 expect 0 --help; silent; says 'rebuild-catalog'
 expect 0 restore --help; silent; says '--force'
 expect 0 --version; says 'tpdectl '
-expect 2 help nonsense
+expect 2 help nonsense; complains "unknown command 'nonsense'"
 for command in '' status retry list show ingest restore verify discard stats rebuild-catalog config-check; do
 	expect 0 $command --help; says "usage: tpdectl [OPTIONS] ${command:-COMMAND}"
 	[ -z "$(awk 'length > 80' "$dir/out")" ] || fail "$command --help is wider than 80 columns"

@@ -60,7 +60,7 @@ _tpdectl_unfinished() {
 _tpdectl() {
 	local commands='status retry list show ingest restore verify discard stats rebuild-catalog config-check'
 	local common='--store --catalog --config --json --quiet --threads --lock-timeout --help --version'
-	local cur prev command='' word i words
+	local cur prev command='' word i words is_help=''
 	cur=${COMP_WORDS[COMP_CWORD]}
 	prev=${COMP_WORDS[COMP_CWORD - 1]}
 	COMPREPLY=()
@@ -70,6 +70,7 @@ _tpdectl() {
 		case $word in
 		--store | --catalog | --config | --threads | --lock-timeout | --run | --step | --to | --file | --socket | --metric | --effort | --depend | --base) ((i++)) ;;
 		-*) ;;
+		help) [[ -n $command ]] || is_help=1 ;;
 		*) [[ -n $command || " $commands " != *" $word "* ]] || command=$word ;;
 		esac
 	done
@@ -119,6 +120,11 @@ _tpdectl() {
 		restore) words+=' --to --file --force' ;;
 		esac
 		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+		return
+	fi
+
+	if [[ -n $is_help ]]; then
+		[[ -n $command ]] || mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur")
 		return
 	fi
 
