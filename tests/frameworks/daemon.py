@@ -12,7 +12,7 @@ import time
 class Tpded:
     """A daemon with a store and watches of its own below `directory`; a context manager, which stops it."""
 
-    def __init__(self, build, directory, watches, settle="1", settings=(), nice=0, threads=2):
+    def __init__(self, build, directory, watches, settle="1", settings=(), prefix=(), threads=2):
         self.build, self.directory = pathlib.Path(build), pathlib.Path(directory)
         self.store, self.log = self.directory / "store", self.directory / "tpded.log"
         self.config = self.directory / "tpded.conf"
@@ -23,7 +23,7 @@ class Tpded:
             # Many of these runs train the same model: each is judged alone, not by how deep the chain of another one is.
             lines += [f"[watch:{name}]", f"path = {path}", f"settle = {settle}", "base = none"]
         self.config.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self.command = ["nice", "-n", str(nice), self.build / "tpded", "--verbose", "--config", self.config]
+        self.command = [*prefix, self.build / "tpded", "--verbose", "--config", self.config]
         self.process = None
 
     def __enter__(self):

@@ -13,7 +13,7 @@ On a shared machine one interval differs from the next by more than tpded costs.
 each save alone, as a share of the whole interval: what the machine does in the rest counts for nothing then. Nor does what tpded does
 there, which is next to nothing, as the CPU time that it takes in these seconds and in all shows; the claim is judged by the whole intervals.
 
-tpded is as nice as its unit makes it (of the unit's weights in its control group there is nothing here) and has a thread a CPU, as by default.
+tpded is scheduled as its unit has it (of the unit's weights in its control group there is nothing here) and has a thread a CPU, as by default.
 As with save_total_limit=3 the last three checkpoints of either kind stay: references are read from the two before. A tpded that is never
 stopped would hold on to their files in any case, but this one is started anew for each measurement, and without them it would have to put
 its references together from their whole chain every time.
@@ -126,6 +126,10 @@ def size_of(directory):
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
+def setting_of_unit(name):
+    return re.search(rf"^{name}=(\w+)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE).group(1)
+
+
 def rotate(directory):
     """As a Trainer does by save_total_limit."""
     for old in sorted(directory.iterdir(), key=lambda path: int(path.name.split("-")[1]))[:-KEPT]:
@@ -139,7 +143,7 @@ class Bench:
         self.watched.mkdir()
         self.elsewhere.mkdir()
         self.training = Training()
-        self.nice = int(re.search(r"^Nice=(\d+)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE).group(1))
+        self.prefix = ["nice", "-n", setting_of_unit("Nice"), "chrt", f"--{setting_of_unit('CPUSchedulingPolicy')}", "0"]
         self.forget()
 
     def forget(self):
@@ -152,7 +156,7 @@ class Bench:
 
     def with_tpded(self):
         """The daemon is there before the time begins, and must have stored what was saved when it ends: its neighbour pays for nothing."""
-        with Tpded(self.build, self.directory, {"training": self.watched}, nice=self.nice, threads=0) as tpded:
+        with Tpded(self.build, self.directory, {"training": self.watched}, prefix=self.prefix, threads=0) as tpded:
             tpded.wait_idle(quiet=1)
             before, at = cpu_seconds(tpded.process.pid), []
             rate, busy, saved = self.training.run(self.interval, self.watched, lambda: at.append(cpu_seconds(tpded.process.pid)))
