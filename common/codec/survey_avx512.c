@@ -188,10 +188,10 @@ INLINE __m512i add4(__m512i *ones, __m512i *twos, const __m512i words[4])
 	return add3(twos, low, high);
 }
 
-/* What a round will read soon, if it is whole. w: NULL without delta. */
-INLINE void round_ahead(const uint8_t *x, const uint8_t *w, size_t width, size_t left)
+/* Beside a whole round. w: NULL without delta. */
+INLINE void round_ahead(const uint8_t *x, const uint8_t *w, size_t width)
 {
-	for (size_t at = 0; left >= ROUND && at < ROUND * width; at += 64) {
+	for (size_t at = 0; at < ROUND * width; at += 64) {
 		ahead(x + at);
 		if (w)
 			ahead(w + at);
@@ -409,8 +409,8 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 		const bool sampled = with_delta && tpd_stats_sampled((task->first + i) / TPD_STATS_BLOCK, task->stride);
 		__m512i near[4], size[4], most = set(UINT32_MAX);
 
-		round_ahead(x, w, width, task->n - i);
 		if (task->n - i >= ROUND) {
+			round_ahead(x, w, width);
 			EACH {
 				__m512 v = float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff));
 
@@ -562,11 +562,11 @@ INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_tas
 		__m512i size[4];
 		__mmask64 over;
 
-		round_ahead(x, w, width, task->n - i);
 		if (task->n - i < ROUND) {
 			put_kept(kept + i / 8, count_odd(dtype, x, w, task->n - i, task, out), task->n - i);
 			break;
 		}
+		round_ahead(x, w, width);
 		EACH size[b] = _mm512_castps_si512(single_size(float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff)),
 							       float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff))));
 		if (__builtin_expect(_mm512_cmpgt_epu32_mask(most_of(size), largest) != 0, 0)) {
