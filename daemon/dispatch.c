@@ -307,6 +307,8 @@ static void finish(struct tpd_daemon *daemon)
 {
 	if (daemon->stopping)
 		tpd_daemon_stop(daemon, TPD_OK);
+	else
+		tpd_report_tick(daemon);
 }
 
 /* --- a job's beginning --- */
@@ -369,6 +371,7 @@ static void hand_to_worker(struct tpd_daemon *daemon)
 	daemon->working = true;
 	daemon->job_begun_ns = tpd_clock_wall_ns();
 	tpd_worker_send(daemon->worker, work);
+	tpd_report_tick(daemon);
 }
 
 static void on_set(struct tpd_daemon *daemon, const struct tpd_ledger_call *call)

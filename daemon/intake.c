@@ -300,8 +300,10 @@ void tpd_intake_go_on(struct tpd_daemon *daemon)
 		uv_timer_stop(&daemon->settle_timer);
 	else
 		uv_timer_start(&daemon->settle_timer, on_due, due_ms > now_ms ? due_ms - now_ms : 1, 0);
-	if (!daemon->first_wave && daemon->archive && daemon->first_look && daemon->capturing == 0)
+	if (!daemon->first_wave && daemon->archive && daemon->first_look && daemon->capturing == 0) {
 		daemon->first_wave = true;
+		tpd_report_tick(daemon);
+	}
 	tpd_dispatch_go_on(daemon);
 }
 

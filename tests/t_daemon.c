@@ -551,6 +551,15 @@ START_TEST(systemd_is_told)
 	kill(child, SIGTERM);
 	await_notice("STOPPING=1");
 	ck_assert_int_eq(stop(0), 0);
+	/* what changes is told at once, whenever the next tick is */
+	setenv("WATCHDOG_USEC", "4000000000", 1);
+	start();
+	await_notice("READY=1");
+	await_notice("STATUS=idle");
+	checkpoint_make(scratch("a/checkpoint-20"), 20, 1);
+	await_notice("STATUS=storing a@20");
+	await_notice("STATUS=idle, 0 queued, 1 stored since the start");
+	ck_assert_int_eq(stop(SIGTERM), 0);
 	close(notify_fd);
 	unsetenv("NOTIFY_SOCKET");
 	unsetenv("WATCHDOG_USEC");
