@@ -289,6 +289,7 @@ MANDIR  = $(PREFIX)/share/man
 SYSTEMD_LIB = $(if $(filter /usr,$(PREFIX)),/usr,/usr/local)/lib
 INSTALLED = $(BINDIR)/tpdectl $(SBINDIR)/tpded $(SYSTEMD_LIB)/systemd/system/tpded.service \
 	$(SYSTEMD_LIB)/systemd/system/tpded-verify.service $(SYSTEMD_LIB)/systemd/system/tpded-verify.timer \
+	$(SYSTEMD_LIB)/systemd/system/tpded.slice \
 	$(SYSTEMD_LIB)/tmpfiles.d/tpded.conf $(SYSTEMD_LIB)/sysusers.d/tpded.conf \
 	$(MANDIR)/man8/tpded.8 $(MANDIR)/man1/tpdectl.1 $(MANDIR)/man5/tpded.conf.5 \
 	$(PREFIX)/share/bash-completion/completions/tpdectl
@@ -301,7 +302,7 @@ $(UNITS): $(BUILD)/systemd/%: systemd/% $(BUILD)/prefix
 install: all
 	install -D -m 755 $(BUILD)/tpdectl '$(DESTDIR)$(BINDIR)/tpdectl'
 	install -D -m 755 $(BUILD)/tpded '$(DESTDIR)$(SBINDIR)/tpded'
-	for unit in $(UNITS) systemd/tpded-verify.timer; do \
+	for unit in $(UNITS) systemd/tpded-verify.timer systemd/tpded.slice; do \
 		install -D -m 644 $$unit "$(DESTDIR)$(SYSTEMD_LIB)/systemd/system/$${unit##*/}" || exit 1; done
 	install -D -m 644 systemd/tpded.tmpfiles.conf '$(DESTDIR)$(SYSTEMD_LIB)/tmpfiles.d/tpded.conf'
 	install -D -m 644 systemd/tpded.sysusers.conf '$(DESTDIR)$(SYSTEMD_LIB)/sysusers.d/tpded.conf'

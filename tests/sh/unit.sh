@@ -6,20 +6,23 @@ limit=1.0
 
 fail() { echo "unit: $1"; exit 1; }
 
-for file in tpded.service tpded-verify.service tpded-verify.timer tpded.sysusers.conf tpded.tmpfiles.conf; do
+for file in tpded.service tpded-verify.service tpded-verify.timer tpded.slice tpded.sysusers.conf tpded.tmpfiles.conf; do
 	[ -s "systemd/$file" ] || fail "there is no systemd/$file"
 done
 command -v systemd-analyze >/dev/null || { echo 'skipped: there is no systemd-analyze here'; exit 77; }
 
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-cp systemd/tpded-verify.timer "$dir/"
+cp systemd/tpded-verify.timer systemd/tpded.slice "$dir/"
 for unit in tpded tpded-verify; do
 	# verify wants the program to be where ExecStart says: not installed yet, so anything executable stands for it.
 	sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' "systemd/$unit.service" >"$dir/$unit.service"
 	grep -q '^ExecStart=/bin/true --config' "$dir/$unit.service" || fail "$unit.service has no ExecStart=... --config"
+	# Of a top-level slice (no dash in its name): below another one its weight would not count against trainers'.
+	grep -q '^Slice=tpded.slice$' "$dir/$unit.service" || fail "$unit.service is not in tpded.slice"
 done
-systemd-analyze verify --man=no "$dir"/tpded.service "$dir"/tpded-verify.service "$dir"/tpded-verify.timer >"$dir/verify" 2>&1 && [ ! -s "$dir/verify" ] ||
+systemd-analyze verify --man=no "$dir"/tpded.service "$dir"/tpded-verify.service "$dir"/tpded-verify.timer "$dir"/tpded.slice \
+	>"$dir/verify" 2>&1 && [ ! -s "$dir/verify" ] ||
 	{ cat "$dir/verify"; fail 'systemd-analyze verify has complaints'; }
 
 # A version of systemd without --offline cannot answer.
