@@ -265,7 +265,9 @@ static void note_unreadable(struct tpd_scan *scan, struct tpd_node *node, int sy
 static void list(struct tpd_scan *scan, struct tpd_node *node, unsigned depth)
 {
 	struct listing list = {0};
+	int64_t newest_ns = 0;
 	struct dirent *item;
+	struct stat own;
 	DIR *dir;
 	int fd = open(scan->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
@@ -288,11 +290,14 @@ static void list(struct tpd_scan *scan, struct tpd_node *node, unsigned depth)
 		if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0 ||
 		    fstatat(dirfd(dir), item->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
+		newest_ns = TPD_MAX(newest_ns, ns_of(&st.st_ctim));
 		if (S_ISREG(st.st_mode) && list.count < TPD_TREE_FILES_MAX)
 			add_file(scan, &list, item->d_name, &st);
 		else if (S_ISDIR(st.st_mode) && !(st.st_dev == scan->skip_dev && st.st_ino == scan->skip_ino))
 			add_child(scan, node, item->d_name, depth);
 	}
+	/* What comes in, also by renaming, has a ctime of then or later: a directory that is newer than all in it has lost something. */
+	node->removed_ns = fstat(dirfd(dir), &own) == 0 && ns_of(&own.st_mtim) > newest_ns ? ns_of(&own.st_mtim) : 0;
 	closedir(dir);
 	for (struct tpd_node *child = node->children; child; child = child->next)
 		child->dirty = child->dirty || !child->present; /* the look at it will find it missing */

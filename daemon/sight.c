@@ -55,6 +55,16 @@ static void add_up(const struct tpd_node *node, uint64_t above, const struct tpd
 	}
 }
 
+/* When something was last taken away, here or below, as far as that can be seen; 0: never. */
+static int64_t removed_ns(const struct tpd_node *node)
+{
+	int64_t last = node->removed_ns;
+
+	for (const struct tpd_node *child = node->children; child; child = child->next)
+		last = TPD_MAX(last, removed_ns(child));
+	return last;
+}
+
 /* A directory of one model-parallel rank's files, as NeMo names them. */
 static bool is_of_a_rank(const struct tpd_node *node)
 {
@@ -167,6 +177,7 @@ static void report_directory(struct tpd_scan *scan, struct tpd_node *node, const
 			     uint64_t step, const char *run, const char *path)
 {
 	struct tpd_seen seen = {.step = step, .watch = node->root->id, .framework = framework->name};
+	const int64_t removed = removed_ns(node);
 	bool look = node->look;
 
 	retract(scan, node, false);
@@ -176,6 +187,9 @@ static void report_directory(struct tpd_scan *scan, struct tpd_node *node, const
 	add_up(node, 0, framework, &seen);
 	seen.readiness = is_marked_unfinished(node->parent, node->name, &seen.waits) ? TPD_SEEN_WAITING
 										      : framework->complete(node, path, &seen.waits);
+	/* A marker vouches for what was there when it was written. It may be the last to go in a deletion that has begun. */
+	if (seen.readiness == TPD_SEEN_COMPLETE && removed > seen.newest_ns)
+		seen.readiness = TPD_SEEN_SETTLING;
 	node->waiting = seen.readiness == TPD_SEEN_WAITING;
 	if (node->waiting) /* what it waits for may change though nothing in it does */
 		seen.signature += tpd_xxh64(seen.waits.text, strlen(seen.waits.text));
@@ -183,7 +197,7 @@ static void report_directory(struct tpd_scan *scan, struct tpd_node *node, const
 		return; /* read again, and the same */
 	node->signature = seen.signature;
 	/* With nothing in it yet it is as new as itself: else it would have waited for its marker since 1970. */
-	seen.quiet_ms = quiet_ms(scan, node, TPD_MAX(seen.newest_ns, TPD_MAX(node->mtime_ns, node->ctime_ns)));
+	seen.quiet_ms = quiet_ms(scan, node, TPD_MAX(TPD_MAX(seen.newest_ns, removed), TPD_MAX(node->mtime_ns, node->ctime_ns)));
 	add_seen(scan, &seen, path, run);
 	node->known = true;
 }

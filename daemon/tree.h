@@ -42,6 +42,7 @@ struct tpd_node {
 	ino_t ino;
 	int64_t mtime_ns, ctime_ns;
 	int64_t listed_ns;      /* wall clock */
+	int64_t removed_ns;     /* mtime of the listed directory where all in it was there before: something was taken away then; else 0 */
 	struct tpd_file *files; /* sorted by name */
 	size_t file_count;
 	int wd;                   /* -1: no inotify watch */

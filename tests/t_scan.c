@@ -93,6 +93,50 @@ START_TEST(left_over_marker)
 }
 END_TEST
 
+/* Past the grain of the file system's clock, so that what comes next has another time. */
+static void pass_a_tick(void)
+{
+	usleep(30000);
+}
+
+START_TEST(a_deletion_that_has_begun)
+{
+	/* it was never seen whole: trainer_state.json is the last to go */
+	put_big("checkpoint-20/optimizer.pt");
+	put_trainer("checkpoint-20");
+	pass_a_tick();
+	unlink(scratch("w/checkpoint-20/optimizer.pt"));
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_SETTLING);
+	ck_assert_uint_lt(seen("checkpoint-20")->quiet_ms, 20000);
+	/* in a directory below, and that itself */
+	put_big("checkpoint-40/global_step40/shard.pt");
+	put_trainer("checkpoint-40");
+	put_trainer("checkpoint-60");
+	mkdir(scratch("w/checkpoint-60/global_step60"), 0755);
+	put_big("checkpoint-80/global_step80/shard.pt");
+	put_trainer("checkpoint-80");
+	pass_a_tick();
+	unlink(scratch("w/checkpoint-40/global_step40/shard.pt"));
+	ck_assert_int_eq(rmdir(scratch("w/checkpoint-60/global_step60")), 0);
+	look_at_all();
+	expect("checkpoint-40", "run", 40, TPD_SEEN_SETTLING);
+	expect("checkpoint-60", "run", 60, TPD_SEEN_SETTLING);
+	expect("checkpoint-80", "run", 80, TPD_SEEN_COMPLETE);
+	/* temporary files of a save that goes on; renamed into place, linked */
+	put_trainer("checkpoint-100");
+	put("checkpoint-100/a.lock", "");
+	pass_a_tick();
+	unlink(scratch("w/checkpoint-100/a.lock"));
+	put_big("checkpoint-100/b.tmp");
+	ck_assert_int_eq(rename(scratch("w/checkpoint-100/b.tmp"), scratch("w/checkpoint-100/b")), 0);
+	pass_a_tick();
+	put("checkpoint-100/trainer_state.json", "{\"global_step\":100 }");
+	look_at_all();
+	expect("checkpoint-100", "run", 100, TPD_SEEN_COMPLETE);
+}
+END_TEST
+
 START_TEST(at_rest)
 {
 	struct timespec past[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
@@ -365,6 +409,7 @@ int main(void)
 	tcase_add_test(tests, layouts);
 	tcase_add_test(tests, trainer_in_its_order);
 	tcase_add_test(tests, left_over_marker);
+	tcase_add_test(tests, a_deletion_that_has_begun);
 	tcase_add_test(tests, at_rest);
 	tcase_add_test(tests, changes_and_deletions);
 	tcase_add_test(tests, a_checkpoint_becomes_a_run);
