@@ -91,6 +91,8 @@ offered() { # WORDS...: what is offered for the last
 [ "$(offered restore demo@max:recall@1)" = demo@max:recall@10 ] || fail "completion in one word: $(offered restore demo@max:recall@1)"
 [[ " $(offered show '') " == *' demo@40 '* ]] || fail "completion of names: $(offered show '')"
 [ "$(offered help re)" = "$(offered re)" ] || fail "completion of help: $(offered help re)"
+[ "$(offered ingest x --effort '')" = 'fast balanced max' ] || fail "completion of an effort: $(offered ingest x --effort '')"
+[ "$(offered ingest x --depend o)" = optimizer ] || fail "completion of what may be depended on: $(offered ingest x --depend o)"
 [ -z "$(offered help show '')" ] || fail "completion of help for a command: $(offered help show '')"
 if command -v sqlite3 >/dev/null; then # the same from the store alone
 	sqlite3 "$store/catalog.sqlite" .dump >"$dir/before.sql"

@@ -81,8 +81,8 @@ _tpdectl() {
 	--run) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_names '')" -- "$cur"); return ;;
 	--metric) mapfile -t COMPREPLY < <(compgen -W "$(_tpdectl_metrics)" -- "$cur"); return ;;
 	--threads | --lock-timeout | --step | --file) return ;;
-	--effort) mapfile -t COMPREPLY < <(compgen -W 'fast balanced max' -- "$word"); return ;;
-	--depend) mapfile -t COMPREPLY < <(compgen -W 'none weights optimizer' -- "$word"); return ;;
+	--effort) mapfile -t COMPREPLY < <(compgen -W 'fast balanced max' -- "$cur"); return ;;
+	--depend) mapfile -t COMPREPLY < <(compgen -W 'none weights optimizer' -- "$cur"); return ;;
 	--base)
 		if [[ $cur == [./]* ]]; then
 			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
