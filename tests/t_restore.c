@@ -158,6 +158,21 @@ START_TEST(all_and_some)
 }
 END_TEST
 
+/* Whatever it is called, and whether it is there yet. */
+START_TEST(into_the_store)
+{
+	start();
+	ck_assert_int_eq(symlink("store", scratch("link")), 0);
+	ck_assert_int_eq(restore("run@3", scratch("store")), TPD_USAGE);
+	ck_assert(strstr(err.text, "lies in the store"));
+	ck_assert_int_eq(restore("run@3", scratch("store/objects")), TPD_USAGE);
+	ck_assert_int_eq(restore("run@3", scratch("store/new/deeper/still/")), TPD_USAGE);
+	ck_assert_int_eq(restore("run@3", scratch("link/../link/new")), TPD_USAGE);
+	ck_assert(!file_exists(scratch("store/model.safetensors")) && !file_exists(scratch("store/new")));
+	OK(restore("run@3", scratch("store-too/out")));
+}
+END_TEST
+
 /* The bytes of one weight at the beginning of the chain are wrong: nothing is left behind, whatever was open. */
 START_TEST(damaged)
 {
@@ -175,7 +190,7 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {all_and_some, damaged};
+	const TTest *const tests[] = {all_and_some, into_the_store, damaged};
 
 	return run_tests("restore", tests, TPD_ARRAY_LEN(tests));
 }

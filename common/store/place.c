@@ -132,6 +132,53 @@ static enum tpd_status make_dirs(const char *path, struct tpd_err *err)
 	}
 }
 
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* A path's directory or, where that is not there yet, the nearest one above it. -1: there is none that can be opened. */
+static int open_nearest(const char *path)
+{
+	TPD_AUTO_FREE char *copy = strdup(path);
+	char *at = copy;
+	int dir = -1;
+
+	while (at && (dir = open(at, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0 && strcmp(at, "/") != 0 && strcmp(at, ".") != 0)
+		at = dirname(at);
+	return dir;
+}
+
+/* Is the directory `dir`, which is closed, `root` or below it? */
+static bool is_within(int dir, const struct stat *root)
+{
+	struct stat here, last = {0};
+	bool within = false;
+
+	while (dir >= 0 && fstat(dir, &here) == 0 && !within && !is_same(&here, &last)) {
+		int above = openat(dir, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+		within = is_same(&here, root);
+		last = here;
+		close(dir);
+		dir = above;
+	}
+	if (dir >= 0)
+		close(dir);
+	return within;
+}
+
+enum tpd_status tpd_place_check_outside(const char *path, const struct tpd_store *store, struct tpd_err *err)
+{
+	struct stat root;
+
+	if (fstat(tpd_store_dir(store), &root) != 0)
+		return tpd_fail_sys(err, errno, "cannot look at the store '%s'", tpd_store_path(store));
+	if (is_within(open_nearest(path), &root))
+		return tpd_fail(err, TPD_USAGE, "'%s' lies in the store '%s': nothing is restored there", path, tpd_store_path(store));
+	return TPD_OK;
+}
+
 enum tpd_status tpd_place_open(const char *path, struct tpd_place **out_place, struct tpd_err *err)
 {
 	struct tpd_place *place;

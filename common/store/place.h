@@ -10,9 +10,12 @@
 
 #include "base/tpd.h"
 #include "store/manifest.h"
+#include "store/store.h"
 
 struct tpd_place;
 
+/* TPD_USAGE where `path`, or what would be made of it, is the store's directory or lies below it. Makes nothing. */
+enum tpd_status tpd_place_check_outside(const char *path, const struct tpd_store *store, struct tpd_err *err);
 /* Makes the directory (and its parents) when missing. */
 enum tpd_status tpd_place_open(const char *path, struct tpd_place **out_place, struct tpd_err *err);
 /*

@@ -429,8 +429,10 @@ enum tpd_status tpd_restore(struct tpd_store *store, const struct tpd_id *id, co
 			    const struct tpd_restore_options *options, struct tpd_err *err)
 {
 	struct restoring r = {.options = options};
-	enum tpd_status status = tpd_chain_open(store, id, false, &r.chain, err);
+	enum tpd_status status = tpd_place_check_outside(to, store, err);
 
+	if (!status)
+		status = tpd_chain_open(store, id, false, &r.chain, err);
 	if (!status)
 		status = tpd_readers_init(&r.readers, tpd_pool_threads(options->pool), err);
 	if (!status)

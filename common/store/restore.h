@@ -28,8 +28,8 @@ bool tpd_restore_wants(const char *const *files, const char *path);
 /*
  * Put the checkpoint's files directly into directory `to` (made when missing). Each file is written under a temporary name
  * in its directory, read again for its SHA-256, given mode and mtime, and renamed; without force an existing name is
- * TPD_CONFLICT before anything is written. Nothing outside `to` is ever touched: every component is opened without
- * following links. Directories that we made get their modes and mtimes last.
+ * TPD_CONFLICT before anything is written, and a `to` in the store is TPD_USAGE. Nothing outside `to` is ever touched: every
+ * component is opened without following links. Directories that we made get their modes and mtimes last.
  */
 enum tpd_status tpd_restore(struct tpd_store *store, const struct tpd_id *id, const char *to,
 			    const struct tpd_restore_options *options, struct tpd_err *err);

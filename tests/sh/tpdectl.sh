@@ -177,6 +177,7 @@ expect 1 "${base[@]}" restore demo@60 --to "$dir/there"; complains 'config.json'
 expect 0 "${base[@]}" restore demo@60 --to "$dir/there" --force; diff -r "$run/checkpoint-60" "$dir/there" >/dev/null || fail '--force: differs'
 expect 0 "${base[@]}" restore demo@60 --to "$dir/one" --file model.safetensors --json; is_json "$dir/out"; says '"files":1'
 [ "$(ls -A "$dir/one")" = model.safetensors ] || fail "--file: not one file: $(ls -A "$dir/one")"
+expect 2 "${base[@]}" restore demo@60 --to "$store/objects/x"; complains 'lies in the store'
 expect 4 "${base[@]}" restore demo@60 --to "$dir/none" --file nothing; complains "holds no 'nothing'"
 expect 4 "${base[@]}" restore demo@60 --to "$dir/none" --file config.json --file nothing; complains "holds no 'nothing'"
 [ ! -e "$dir/none" ] || fail '--file: wrote before it looked for all of them'
