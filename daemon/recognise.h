@@ -55,10 +55,7 @@ bool tpd_recognise_step_file(const char *name);
 
 /* --- contents --- */
 
-/*
- * Does the file's end look like an end: a zip has its end record, safetensors, GGUF and HDF5 the length that their header says, and nobody
- * has that HDF5 file open for writing, as it says, too? Others: true.
- */
+/* tpd_format_is_whole(); true where it cannot be opened. */
 bool tpd_recognise_whole_file(const char *path);
 /* Is this a JSON document (NaN and Infinity, which Python writes, allowed)? */
 bool tpd_recognise_json(const char *path);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "archive/step.h"
+#include "format/format.h"
 
 struct stored {
 	struct tpd_archive_name name;
@@ -50,6 +51,19 @@ static bool had_name(const struct tpd_archive_name *names, size_t count, const s
 {
 	for (size_t i = 0; i < count; i++)
 		if (tpd_id_equal(&names[i].id, id))
+			return true;
+	return false;
+}
+
+/* Files that end before their format says that they do, or that hold nothing where tensors should be: stored as they are, but to be told of. */
+static bool is_cut(const struct tpd_source_entry *entry)
+{
+	static const char *const endings[] = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".gguf", ".h5", ".npz"};
+
+	if (entry->type != TPD_ENTRY_FILE || entry->size > 0)
+		return entry->type == TPD_ENTRY_FILE && !tpd_format_is_whole(entry->fd, entry->path, entry->size);
+	for (size_t i = 0; i < TPD_ARRAY_LEN(endings); i++)
+		if (tpd_text_has_suffix(entry->path, endings[i]))
 			return true;
 	return false;
 }
@@ -115,7 +129,7 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 	return status;
 }
 
-static int print_json(const struct tpd_ctl *ctl, const struct stored *stored)
+static int print_json(const struct tpd_ctl *ctl, const struct stored *stored, const struct tpd_source *source)
 {
 	struct tpd_buf buf = {0};
 	struct tpd_json_out out = tpd_json_out_make(&buf);
@@ -149,8 +163,50 @@ static int print_json(const struct tpd_ctl *ctl, const struct stored *stored)
 	tpd_json_put_string(&out, *stored->base ? stored->base : NULL);
 	tpd_json_key(&out, "damaged");
 	tpd_json_put_string(&out, stored->result.reference_fault.status ? stored->result.reference_fault.text : NULL);
+	tpd_json_key(&out, "cut");
+	tpd_json_begin_array(&out);
+	for (size_t i = 0; i < source->count; i++)
+		if (is_cut(&source->entries[i]))
+			tpd_json_put_string(&out, source->entries[i].path);
+	tpd_json_end_array(&out);
 	tpd_json_end_object(&out);
 	return tpd_ctl_print_json(ctl, &buf, TPD_EXIT_DONE);
+}
+
+static void warn_of_cut(const struct tpd_ctl *ctl, const struct tpd_source *source)
+{
+	const char *first = NULL;
+	size_t count = 0;
+
+	for (size_t i = 0; i < source->count; i++)
+		if (is_cut(&source->entries[i]) && count++ == 0)
+			first = source->entries[i].path;
+	if (count > 0)
+		tpd_ctl_warn(ctl, "'%s' is not whole%s: it is stored as it is", first, count > 1 ? ", and other files are not" : "");
+}
+
+static int print_text(const struct tpd_ctl *ctl, const struct stored *stored, const struct tpd_source *source)
+{
+	char name[TPD_NAME_TEXT], saving[TPD_SAVING_TEXT];
+
+	if (!ctl->quiet)
+		printf("%s  %s%s%s%s\n", tpd_name_text(&stored->name, name),
+		       stored->result.existed ? "is already stored: "
+		       : stored->repaired     ? "was damaged and is repaired: "
+					     : "",
+		       tpd_text_saving(stored->size, stored->stored, saving), *stored->base ? ", from " : "", stored->base);
+	if (stored->result.base_fault.status)
+		tpd_ctl_warn(ctl, "it is stored without '%s': %s", ctl->base, stored->result.base_fault.text);
+	else if (ctl->base && strcmp(ctl->base, "auto") != 0 && strcmp(ctl->base, "none") != 0 && !*stored->base && !stored->result.existed)
+		tpd_ctl_note(ctl, "it does not refer to '%s': the run has checkpoints of its own, or nothing would be saved", ctl->base);
+	if (stored->result.reference_fault.status)
+		tpd_ctl_warn(ctl, "it stands alone, since what it would refer to is damaged: %s; 'tpdectl verify' says what else is",
+			     stored->result.reference_fault.text);
+	if (stored->unrecorded.status)
+		tpd_ctl_warn(ctl, "it is stored, but not in the catalog yet (the next ingest puts it in): %s",
+			     stored->unrecorded.text);
+	warn_of_cut(ctl, source);
+	return TPD_EXIT_DONE;
 }
 
 int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
@@ -158,8 +214,8 @@ int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 	struct tpd_capture *capture = NULL;
 	struct stored stored = {0};
 	struct tpd_err err = {0};
-	char name[TPD_NAME_TEXT], saving[TPD_SAVING_TEXT];
 	enum tpd_status status;
+	int code;
 
 	if (!ctl->run)
 		return tpd_ctl_usage(ctl, "'ingest' needs --run NAME");
@@ -176,26 +232,12 @@ int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		return tpd_ctl_usage(ctl, "%.400s: give --step N", err.text);
 	}
 	status = ingest(ctl, capture, &stored, &err);
-	tpd_capture_close(capture);
 	if (status)
-		return tpd_ctl_fail(ctl, &err);
-	if (ctl->json)
-		return print_json(ctl, &stored);
-	if (!ctl->quiet)
-		printf("%s  %s%s%s%s\n", tpd_name_text(&stored.name, name),
-		       stored.result.existed ? "is already stored: "
-		       : stored.repaired     ? "was damaged and is repaired: "
-					     : "",
-		       tpd_text_saving(stored.size, stored.stored, saving), *stored.base ? ", from " : "", stored.base);
-	if (stored.result.base_fault.status)
-		tpd_ctl_warn(ctl, "it is stored without '%s': %s", ctl->base, stored.result.base_fault.text);
-	else if (ctl->base && strcmp(ctl->base, "auto") != 0 && strcmp(ctl->base, "none") != 0 && !*stored.base && !stored.result.existed)
-		tpd_ctl_note(ctl, "it does not refer to '%s': the run has checkpoints of its own, or nothing would be saved", ctl->base);
-	if (stored.result.reference_fault.status)
-		tpd_ctl_warn(ctl, "it stands alone, since what it would refer to is damaged: %s; 'tpdectl verify' says what else is",
-			     stored.result.reference_fault.text);
-	if (stored.unrecorded.status)
-		tpd_ctl_warn(ctl, "it is stored, but not in the catalog yet (the next ingest puts it in): %s",
-			     stored.unrecorded.text);
-	return TPD_EXIT_DONE;
+		code = tpd_ctl_fail(ctl, &err);
+	else if (ctl->json)
+		code = print_json(ctl, &stored, tpd_capture_source(capture));
+	else
+		code = print_text(ctl, &stored, tpd_capture_source(capture));
+	tpd_capture_close(capture);
+	return code;
 }

@@ -69,6 +69,12 @@ typedef enum tpd_status (*tpd_format_read_fn)(void *ctx, void *buf, size_t len, 
 enum tpd_status tpd_format_read_fd(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err);
 
 /*
+ * Does the file end where its format says: has a zip its end record, safetensors, GGUF and HDF5 the length of their header, and says HDF5
+ * that nobody has it open for writing? name: its ending tells safetensors and HDF5. Others: true, if they are not empty.
+ */
+bool tpd_format_is_whole(int fd, const char *name, uint64_t size);
+
+/*
  * What some files say of others: the .metadata of a distributed checkpoint of its .distcp files, an ONNX model of its
  * external data.  Where a checkpoint has several files:
  *

@@ -137,6 +137,9 @@ expect 0 "${base[@]}" list demo; says 'demo@40~1'; says 'demo@40~2'
 head -c 5000 /dev/urandom >"$dir/weights-step=7.ckpt"
 (cd "$dir" && ctl "${base[@]}" ingest ./weights-step=7.ckpt --run files) || fail "a single file: $(cat "$dir/err")"
 says 'files@7~1'
+mkdir "$dir/cut"; head -c 1000 "$run/checkpoint-60/model.safetensors" >"$dir/cut/model.safetensors"; : >"$dir/cut/optimizer.pt"; : >"$dir/cut/DONE"
+expect 0 "${base[@]}" ingest "$dir/cut" --run cut --step 1; complains "'model.safetensors' is not whole, and other files are not"
+expect 0 "${base[@]}" ingest "$dir/cut" --run cut --step 2 --json; says '"cut":["model.safetensors","optimizer.pt"]'
 expect 0 "${base[@]}" restore files@7 --to "$dir/single"; cmp -s "$dir/weights-step=7.ckpt" "$dir/single/weights-step=7.ckpt" || fail 'single file differs'
 cp "$dir/weights-step=7.ckpt" "$dir/epoch=1-step=20-v1.ckpt" # the daemon's rule, not the last number
 expect 0 "${base[@]}" ingest "$dir/epoch=1-step=20-v1.ckpt" --run named; says 'named@20~1'
