@@ -1,5 +1,5 @@
 /*
- * cmd_list.c - `tpdectl list [RUN]`: one row a checkpoint, with --metric one of its metrics, or with --runs one a run.
+ * cmd_list.c - `tpdectl list [RUN[@STEP]]`: one row a checkpoint, with --metric one of its metrics, or with --runs one a run.
  */
 #include "base/tpd.h"
 

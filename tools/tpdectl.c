@@ -69,7 +69,7 @@ static const struct command {
 } commands[] = {
 	{"status", "", "the daemon, the store, the queue, the last events", BIT(O_SOCKET), 0, 0, tpd_cmd_status},
 	{"retry", "", "try at once what the daemon could not store", BIT(O_SOCKET), 0, 0, tpd_cmd_retry},
-	{"list", "[RUN]", "the stored checkpoints, of a run or of all", BIT(O_RUNS) | BIT(O_METRIC), 0, 1,
+	{"list", "[RUN[@STEP]]", "the stored checkpoints, of a run or of all", BIT(O_RUNS) | BIT(O_METRIC), 0, 1,
 	 tpd_cmd_list},
 	{"show", "RUN@STEP", "one checkpoint: metrics, files, digests, tensors", BIT(O_TENSORS), 1, 1, tpd_cmd_show},
 	{"ingest", "PATH --run NAME", "store a checkpoint (a directory or a file)",

@@ -435,7 +435,8 @@ enum tpd_status tpd_archive_resolve(struct tpd_archive *archive, const char *nam
 		bool found = false;
 
 		if (!is_prefix(name))
-			return tpd_fail(err, TPD_USAGE, "'%s' is not a name like RUN@STEP", name);
+			return tpd_fail(err, TPD_USAGE, "'%s' is neither a name like RUN@STEP nor the first %u or more digits (0-9, a-f) of an id",
+					name, PREFIX_MIN);
 		status = by_prefix(archive, name, out, &found, err);
 		if (!status && !found)
 			status = tpd_fail(err, TPD_NOT_FOUND, "no checkpoint has an id that begins with '%s'", name);
