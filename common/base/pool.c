@@ -113,6 +113,8 @@ static int create_without_signals(struct worker *worker)
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	sys = pthread_create(&worker->thread, NULL, worker_main, worker);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (sys == 0)
+		pthread_setname_np(worker->thread, "tpd-pool"); /* else it would have that of whoever began it */
 	return sys;
 }
 
