@@ -78,7 +78,7 @@ struct tpd_daemon {
 	/* report.c */
 	struct tpd_control control;
 	struct tpd_notify notify;
-	uint64_t done, missed, failed;
+	uint64_t done, missed;
 	struct {
 		bool any;
 		char run[256];
@@ -140,6 +140,10 @@ void tpd_dispatch_on_work(void *owner, struct tpd_message *message);
 void tpd_dispatch_go_on(struct tpd_daemon *daemon);
 /* A job that waits is given up: out of the queue, its capture closed, noted down as missed. */
 void tpd_dispatch_drop(struct tpd_daemon *daemon, struct tpd_queue_item *item);
+/* It could not be opened, and time does not help: noted down as failed, until it is opened or gone. */
+void tpd_dispatch_refuse(struct tpd_daemon *daemon, const struct tpd_capture_task *task);
+/* The path is not there any more, or not as it was: what failed of it is noted down as missed. */
+void tpd_dispatch_gone(struct tpd_daemon *daemon, const char *path);
 /* A call to the ledger; NULL call (out of memory) stops the daemon. */
 void tpd_dispatch_call(struct tpd_daemon *daemon, struct tpd_ledger_call *call);
 /* An event for people, into catalog and log. has_step: about RUN@step. */

@@ -5,7 +5,7 @@
  *
  * Each arrow ends before the next begins, so that the catalog never says less than has happened but for the one job
  * that is in work. A failure that may pass (no space, no memory, a lock held by tpdectl) is tried again with growing
- * delays; whatever else fails waits for a change of the checkpoint or the next start.
+ * delays; whatever else fails waits for a change of the checkpoint, for `tpdectl retry`, or the next start.
  */
 #include "base/tpd.h"
 
@@ -51,6 +51,35 @@ void tpd_dispatch_event(struct tpd_daemon *daemon, const char *level, const char
 	call->text = strdup(text);
 	call->run = run ? strdup(run) : NULL;
 	if (call->text && (call->run || !run))
+		tpd_ledger_send(daemon->ledger, call);
+	else
+		tpd_ledger_call_free(call);
+}
+
+void tpd_dispatch_refuse(struct tpd_daemon *daemon, const struct tpd_capture_task *task)
+{
+	struct tpd_ledger_call *call = tpd_ledger_call_new(TPD_LEDGER_REFUSE);
+
+	if (!call)
+		return; /* the log has it */
+	call->step = task->step;
+	call->run = strdup(task->run);
+	call->path = strdup(task->path);
+	call->text = strdup(task->err.text);
+	if (call->run && call->path && call->text)
+		tpd_ledger_send(daemon->ledger, call);
+	else
+		tpd_ledger_call_free(call);
+}
+
+void tpd_dispatch_gone(struct tpd_daemon *daemon, const char *path)
+{
+	struct tpd_ledger_call *call = tpd_ledger_call_new(TPD_LEDGER_GONE);
+
+	if (!call)
+		return; /* the next start finds out */
+	call->path = strdup(path);
+	if (call->path)
 		tpd_ledger_send(daemon->ledger, call);
 	else
 		tpd_ledger_call_free(call);
@@ -270,11 +299,23 @@ static void keep_newest(struct tpd_daemon *daemon, struct tpd_work *work)
 	}
 }
 
+static void on_failed(struct tpd_daemon *daemon, const struct tpd_work *work)
+{
+	struct tpd_queue_item *item = daemon->running;
+
+	set_job(daemon, item, TPD_JOB_FAILED, NULL, work->err.text);
+	tpd_report_error(daemon, item->run, work->err.text);
+	tpd_dispatch_event(daemon, "error", item->run, "%s@%llu cannot be stored: %s", item->run,
+			   (unsigned long long)item->step, work->err.text);
+	tpd_settle_refused(daemon->settle, item->path, item->generation);
+	if (item->generation > 0 && !tpd_settle_is_refused(daemon->settle, item->path)) /* what is there is not what failed */
+		tpd_dispatch_gone(daemon, item->path);
+}
+
 void tpd_dispatch_on_work(void *owner, struct tpd_message *message)
 {
 	struct tpd_daemon *daemon = owner;
 	struct tpd_work *work = (struct tpd_work *)message;
-	struct tpd_queue_item *item = daemon->running;
 	bool ended = true;
 
 	keep_newest(daemon, work);
@@ -287,12 +328,7 @@ void tpd_dispatch_on_work(void *owner, struct tpd_message *message)
 		on_transient(daemon, work);
 		ended = false;
 	} else {
-		daemon->failed++;
-		set_job(daemon, item, TPD_JOB_FAILED, NULL, work->err.text);
-		tpd_report_error(daemon, item->run, work->err.text);
-		tpd_dispatch_event(daemon, "error", item->run, "%s@%llu cannot be stored: %s", item->run,
-				   (unsigned long long)item->step, work->err.text);
-		tpd_settle_done(daemon->settle, item->path, item->generation);
+		on_failed(daemon, work);
 	}
 	tpd_intake_close_capture(daemon, work->capture);
 	work->capture = NULL;
@@ -422,6 +458,8 @@ void tpd_dispatch_on_call(void *owner, struct tpd_message *message)
 		daemon->calls--;
 		on_set(daemon, call);
 		break;
+	case TPD_LEDGER_REFUSE:
+	case TPD_LEDGER_GONE:
 	case TPD_LEDGER_EVENT:
 		break;
 	}

@@ -174,6 +174,7 @@ void tpd_intake_on_look(void *arg, struct tpd_scan_result *result, bool full)
 			unsettled = result->gone[i];
 			unsettled_count++;
 		}
+		tpd_dispatch_gone(daemon, result->gone[i]);
 		if (!tpd_settle_gone(daemon->settle, result->gone[i]))
 			continue;
 		daemon->missed++;
@@ -351,7 +352,9 @@ static void give_up(struct tpd_daemon *daemon, struct tpd_capture_task *task)
 		tpd_report_error(daemon, task->run, task->err.text);
 		tpd_dispatch_event(daemon, "error", task->run, "%s@%llu cannot be stored: %s", task->run,
 				   (unsigned long long)task->step, task->err.text);
-		tpd_settle_done(daemon->settle, task->path, task->generation);
+		tpd_settle_refused(daemon->settle, task->path, task->generation);
+		if (tpd_settle_is_refused(daemon->settle, task->path))
+			tpd_dispatch_refuse(daemon, task);
 		break;
 	}
 	close_task(daemon, task);

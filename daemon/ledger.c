@@ -69,6 +69,7 @@ static void answer(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 /* --- what was left from before --- */
 
 struct left {
+	struct tpd_catalog *catalog;
 	struct tpd_ledger_call *call;
 	size_t cap;
 };
@@ -79,6 +80,8 @@ static enum tpd_status take_job(void *arg, const struct tpd_job *job, struct tpd
 	struct tpd_ledger_call *call = left->call;
 	struct tpd_ledger_job *taken;
 
+	if (!*job->fingerprint) /* it was no job; the first look finds what is there of it */
+		return tpd_catalog_job_set(left->catalog, job->number, TPD_JOB_MISSED, tpd_clock_wall_ns(), NULL, NULL, err);
 	if (call->job_count == left->cap) {
 		size_t cap = left->cap ? left->cap * 2 : 32;
 		struct tpd_ledger_job *grown = reallocarray(call->jobs, cap, sizeof *grown);
@@ -106,11 +109,11 @@ static enum tpd_status take_job(void *arg, const struct tpd_job *job, struct tpd
 static enum tpd_status read_jobs(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 {
 	unsigned states = 1u << TPD_JOB_QUEUED | 1u << TPD_JOB_RUNNING | 1u << TPD_JOB_FAILED;
-	struct left left = {.call = call};
+	struct left left = {.catalog = tpd_archive_catalog(ledger->archive), .call = call};
 	uint64_t recovered;
 	enum tpd_status status;
 
-	ledger->catalog = tpd_archive_catalog(ledger->archive);
+	ledger->catalog = left.catalog;
 	status = tpd_catalog_jobs(ledger->catalog, states, take_job, &left, &call->err);
 	if (status == TPD_OK)
 		status = tpd_catalog_jobs_recover(ledger->catalog, tpd_clock_wall_ns(), &recovered, &call->err);
@@ -173,17 +176,39 @@ static enum tpd_status set_job(struct tpd_ledger *ledger, struct tpd_ledger_call
 				   call->checkpoint[0] ? call->checkpoint : NULL, call->text, &call->err);
 }
 
+/* There is no fingerprint of what could not be opened. */
+static enum tpd_status refuse(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
+{
+	bool is_new;
+	int64_t number;
+	enum tpd_status status = tpd_catalog_jobs_supersede(ledger->catalog, call->path, "", tpd_clock_wall_ns(), &call->err);
+
+	if (status == TPD_OK)
+		status = tpd_catalog_job_add(ledger->catalog, call->run, call->path, call->step, "", tpd_clock_wall_ns(), &number, &is_new,
+					     &call->err);
+	if (status == TPD_OK)
+		status = tpd_catalog_job_set(ledger->catalog, number, TPD_JOB_FAILED, tpd_clock_wall_ns(), NULL, call->text, &call->err);
+	return status;
+}
+
 static enum tpd_status serve(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 {
+	enum tpd_status status;
+
 	switch (call->kind) {
 	case TPD_LEDGER_OPENED:
 		break;
 	case TPD_LEDGER_FIND:
-		return find_job(ledger, call);
+		status = tpd_catalog_jobs_supersede(ledger->catalog, call->path, call->fingerprint, tpd_clock_wall_ns(), &call->err);
+		return status == TPD_OK ? find_job(ledger, call) : status;
 	case TPD_LEDGER_ADD:
 		return add_job(ledger, call);
 	case TPD_LEDGER_SET:
 		return set_job(ledger, call);
+	case TPD_LEDGER_REFUSE:
+		return refuse(ledger, call);
+	case TPD_LEDGER_GONE:
+		return tpd_catalog_jobs_supersede(ledger->catalog, call->path, NULL, tpd_clock_wall_ns(), &call->err);
 	case TPD_LEDGER_EVENT:
 		return tpd_catalog_event(ledger->catalog, tpd_clock_wall_ns(), call->level, call->run, call->text, &call->err);
 	}
@@ -227,8 +252,8 @@ static void *ledger_main(void *arg)
 		else
 			call->status = tpd_fail(&call->err, opened, "the store is not open");
 		atomic_fetch_add(&ledger->served, 1);
-		if (call->kind == TPD_LEDGER_EVENT)
-			tpd_ledger_call_free(call); /* an event that cannot be written is no reason to stop */
+		if (call->kind >= TPD_LEDGER_REFUSE)
+			tpd_ledger_call_free(call); /* that it cannot be written is no reason to stop */
 		else
 			answer(ledger, call);
 	}

@@ -14,10 +14,12 @@
 
 enum tpd_ledger_kind {
 	TPD_LEDGER_OPENED, /* the first answer, without a call: archive, jobs; or status */
-	TPD_LEDGER_FIND,   /* run, path, fingerprint -> known, state; DONE is MISSED when the store has it no more */
-	TPD_LEDGER_ADD,  /* run, path, step, fingerprint -> number, known, state; one FAILED or MISSED becomes QUEUED */
-	TPD_LEDGER_SET,  /* number, state, checkpoint, text (the message) */
-	TPD_LEDGER_EVENT /* level, run, text; no answer: the call is freed */
+	TPD_LEDGER_FIND,   /* run, path, fingerprint -> known, state; DONE is MISSED when the store has it no more. Other states: as GONE */
+	TPD_LEDGER_ADD,    /* run, path, step, fingerprint -> number, known, state; one FAILED or MISSED becomes QUEUED */
+	TPD_LEDGER_SET,    /* number, state, checkpoint, text (the message) */
+	TPD_LEDGER_REFUSE, /* run, path, step, text: FAILED before it was a job. No answer, as of all below: the call is freed */
+	TPD_LEDGER_GONE,   /* path: what FAILED of it is MISSED */
+	TPD_LEDGER_EVENT   /* level, run, text */
 };
 
 /* A job that was left from before. */

@@ -127,7 +127,7 @@ static void put_queue(const struct tpd_daemon *daemon, struct tpd_json_out *out)
 	tpd_json_begin_object(out);
 	put_u64(out, "queued", daemon->queue.count);
 	put_u64(out, "running", daemon->running ? 1 : 0);
-	put_u64(out, "failed", daemon->failed);
+	put_u64(out, "failed", tpd_settle_count(daemon->settle, UINT32_MAX).refused);
 	put_u64(out, "retrying", tpd_queue_retrying(&daemon->queue));
 	put_u64(out, "done", daemon->done);
 	put_u64(out, "missed", daemon->missed);
@@ -254,7 +254,7 @@ static void answer_resume(struct tpd_daemon *daemon, struct tpd_json_out *out)
 	put_string(out, "state", tpd_report_state(daemon));
 }
 
-/* What waits after a failure: its reason may be gone, and somebody knows. */
+/* What waits after a failure, or was refused: its reason may be gone, and somebody knows. */
 static void answer_retry(struct tpd_daemon *daemon, struct tpd_json_out *out)
 {
 	uint64_t now_ms = uv_now(&daemon->loop);

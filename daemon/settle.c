@@ -33,7 +33,7 @@
 #define QUIET_KNOWN_MAX_MS 86400000u /* longer at rest makes no difference */
 #define QUIET_MAX_MS 1000            /* what a marker vouches for needs no more than this on the descriptors */
 
-enum state { GROWING, CANDIDATE, CAPTURING, CAPTURED, STORED };
+enum state { GROWING, CANDIDATE, CAPTURING, CAPTURED, STORED, REFUSED };
 
 struct run {
 	struct run *next;
@@ -358,7 +358,8 @@ enum tpd_status tpd_settle_seen(struct tpd_settle *settle, const struct tpd_seen
 		break;
 	case CAPTURED:
 	case STORED:
-		if (!changed || only_deletions(&entry->taken, seen))
+	case REFUSED:
+		if (!changed || (entry->state != REFUSED && only_deletions(&entry->taken, seen)))
 			return TPD_OK;
 		entry->state = GROWING;
 		break;
@@ -552,13 +553,42 @@ uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t
 	return delay_ms;
 }
 
+void tpd_settle_refused(struct tpd_settle *settle, const char *path, uint32_t generation)
+{
+	struct entry *entry = find_capture(settle, path, generation);
+
+	if (!entry)
+		return;
+	if (entry->gone) {
+		remove_entry(settle, entry);
+		return;
+	}
+	entry->wanted = entry->void_later = false;
+	/* It may have changed since it was taken: what went away was passed over as rotation. */
+	entry->state = entry->seen.signature == entry->taken.signature ? REFUSED : GROWING;
+	plan(settle, entry);
+}
+
+bool tpd_settle_is_refused(const struct tpd_settle *settle, const char *path)
+{
+	const struct entry *entry = find(settle, path);
+
+	return entry && entry->state == REFUSED;
+}
+
+static bool waits_for_retry(const struct entry *entry, uint64_t now_ms)
+{
+	return entry->state == REFUSED || (entry->state == GROWING && entry->failures > 0 && entry->retry_ms > now_ms);
+}
+
 size_t tpd_settle_retry(struct tpd_settle *settle, uint64_t now_ms)
 {
 	size_t n = 0;
 
 	for (struct entry *entry = settle->all; entry; entry = entry->next) {
-		if (entry->state != GROWING || entry->failures == 0 || entry->retry_ms <= now_ms)
+		if (!waits_for_retry(entry, now_ms))
 			continue;
+		entry->state = GROWING;
 		entry->retry_ms = 0;
 		entry->due_ms = now_ms;
 		settle->due_ms = TPD_MIN(settle->due_ms, now_ms);
@@ -604,6 +634,7 @@ struct tpd_settle_counts tpd_settle_count(const struct tpd_settle *settle, uint3
 			continue;
 		counts.checkpoints++;
 		counts.unfinished += entry->state == GROWING || entry->state == CANDIDATE || entry->state == CAPTURING;
+		counts.refused += entry->state == REFUSED;
 	}
 	for (const struct run *run = settle->runs; run; run = run->next) {
 		for (const struct entry *entry = settle->all; entry && run->entries > 0; entry = entry->next) {
@@ -641,7 +672,7 @@ void tpd_settle_unfinished(const struct tpd_settle *settle, size_t max,
 			.watch = entry->watch,
 		};
 
-		if (entry->gone || entry->state == CAPTURED || entry->state == STORED)
+		if (entry->gone || entry->state == CAPTURED || entry->state == STORED || entry->state == REFUSED)
 			continue;
 		fn(arg, &sight);
 		max--;

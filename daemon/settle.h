@@ -13,13 +13,14 @@
  *                                                    | captured
  *                                                    v
  *                                                 CAPTURED  -- queued, already known, or stored -->  STORED
- *                                                                                                      | changed
- *                                                                                                      v
- *                                                                                                   GROWING
+ *                                                    | refused                                           | changed
+ *                                                    v                                                   v
+ *                                                 REFUSED  -- changed, or asked for -->  GROWING      GROWING
  *
  * What the queue does with a capture needs nothing from here, except that it may find it void (tpd_settle_void). A
  * change after the capture begins a new cycle; each has a generation, so that late news about an older one is not
- * mistaken for news about this one. When files of a captured checkpoint only go away, that is rotation: no new version.
+ * mistaken for news about this one. When files of a captured checkpoint only go away, that is rotation: no new version. Of one that was
+ * refused, from CAPTURING or from CAPTURED, nothing is stored: then it may be the cure.
  *
  * Times are milliseconds of any clock that does not jump. The loop thread owns it.
  */
@@ -117,16 +118,23 @@ bool tpd_settle_void(struct tpd_settle *settle, const char *path, uint32_t gener
  */
 uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t generation, uint64_t now_ms,
 			   unsigned *out_tries);
-/* What failed is tried again at once. Returns how many that are. */
+/*
+ * It cannot be stored as it is, and time does not help: nothing more to do until anything of it changes. Nothing when it is gone or has
+ * changed meanwhile, or the generation is an older one.
+ */
+void tpd_settle_refused(struct tpd_settle *settle, const char *path, uint32_t generation);
+/* Was it refused as it is there now? */
+bool tpd_settle_is_refused(const struct tpd_settle *settle, const char *path);
+/* What failed, or was refused, is tried again at once. Returns how many that are. */
 size_t tpd_settle_retry(struct tpd_settle *settle, uint64_t now_ms);
-/* It is queued, stored, known already, or refused: nothing more to do until it changes. */
+/* It is queued, stored, known already, or missed: nothing more to do until it changes. */
 void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t generation);
 
 /* Is there, as far as was seen, a checkpoint at this path? */
 bool tpd_settle_is_there(const struct tpd_settle *settle, const char *path);
 
 struct tpd_settle_counts {
-	uint64_t runs, checkpoints, unfinished; /* unfinished: not yet captured */
+	uint64_t runs, checkpoints, unfinished, refused; /* unfinished: not yet captured */
 };
 /* watch: one, or UINT32_MAX for all. */
 struct tpd_settle_counts tpd_settle_count(const struct tpd_settle *settle, uint32_t watch);

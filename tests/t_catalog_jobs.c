@@ -96,6 +96,25 @@ static enum tpd_status check_job(void *arg, const struct tpd_job *job, TPD_UNUSE
 	return TPD_OK;
 }
 
+/* What failed, and is not as it was any more, or not there, is no failure that anybody can do something about. */
+START_TEST(what_failed_is_superseded)
+{
+	int64_t a = add("run", "/r/20", 20, "", true), b = add("run", "/r/20", 20, "f2", true);
+	int64_t done = add("run", "/r/20", 20, "f3", true), other = add("run", "/r/40", 40, "f1", true);
+
+	for (int64_t number = a; number <= other; number++)
+		ck_assert_int_eq(tpd_catalog_job_set(catalog, number, number == done ? TPD_JOB_DONE : TPD_JOB_FAILED, 7, NULL, "why", NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_jobs_supersede(catalog, "/r/20", "f2", 8, NULL), TPD_OK);
+	ck_assert_uint_eq(jobs(1u << TPD_JOB_FAILED).n, 2);
+	ck_assert_int_eq(jobs(1u << TPD_JOB_FAILED).numbers[0], b);
+	ck_assert_int_eq(jobs(1u << TPD_JOB_MISSED).numbers[0], a);
+	ck_assert_int_eq(tpd_catalog_jobs_supersede(catalog, "/r/20", NULL, 9, NULL), TPD_OK);
+	ck_assert_uint_eq(jobs(1u << TPD_JOB_FAILED).n, 1);
+	ck_assert_int_eq(jobs(1u << TPD_JOB_FAILED).numbers[0], other);
+	ck_assert_int_eq(jobs(1u << TPD_JOB_DONE).numbers[0], done);
+}
+END_TEST
+
 START_TEST(a_job_has_its_history)
 {
 	int64_t number = add("run", "/r/20", 20, "f", true);
@@ -200,6 +219,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
 	tcase_add_test(tcase, the_same_again_is_the_same_job);
+	tcase_add_test(tcase, what_failed_is_superseded);
 	tcase_add_test(tcase, a_job_has_its_history);
 	tcase_add_test(tcase, the_queue_is_in_order);
 	tcase_add_test(tcase, a_callback_may_change_jobs);

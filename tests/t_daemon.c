@@ -234,6 +234,24 @@ START_TEST(failures_are_tried_again)
 }
 END_TEST
 
+/* For another reason it is not tried again by itself, but on request, and when anything of it changes: a file goes away, for one. */
+START_TEST(what_cannot_be_stored_waits_for_a_change)
+{
+	start();
+	await("\"state\":\"idle\"");
+	mkdir(scratch("a/checkpoint-10"), 0755);
+	file_write(scratch("a/checkpoint-10/x\xff"), "x", 1);
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	await("\"failed\":1,\"retrying\":0,\"done\":0,\"missed\":0");
+	await("\"state\":\"idle\"");
+	expect_reply("{\"command\":\"retry\"}", "{\"ok\":true,\"retried\":1,\"state\":\"idle\"}");
+	await("\"failed\":1,\"retrying\":0,\"done\":0,\"missed\":0");
+	ck_assert_int_eq(unlink(scratch("a/checkpoint-10/x\xff")), 0);
+	await("\"failed\":0,\"retrying\":0,\"done\":1,\"missed\":0");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+}
+END_TEST
+
 START_TEST(paused_jobs_survive)
 {
 	start();
@@ -682,6 +700,7 @@ int main(void)
 	tcase_add_test(tests, stores_and_tells);
 	tcase_add_test(tests, commands);
 	tcase_add_test(tests, failures_are_tried_again);
+	tcase_add_test(tests, what_cannot_be_stored_waits_for_a_change);
 	tcase_add_test(tests, paused_jobs_survive);
 	tcase_add_test(tests, low_space);
 	tcase_add_test(tests, written_over_while_it_waits);

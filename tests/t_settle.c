@@ -486,6 +486,67 @@ START_TEST(rotation_is_no_new_version)
 }
 END_TEST
 
+/* From nothing to REFUSED with signature 7. */
+static void refuse_it(uint64_t now)
+{
+	see(sight(TPD_SEEN_COMPLETE, 7), now);
+	tpd_settle_refused(settle, PATH, expect_capture(now));
+	ck_assert(tpd_settle_is_refused(settle, PATH));
+	ck_assert_uint_eq(tpd_settle_count(settle, UINT32_MAX).refused, 1);
+	ck_assert_uint_eq(tpd_settle_count(settle, UINT32_MAX).unfinished, 0);
+	see(sight(TPD_SEEN_COMPLETE, 7), now + 1);
+	expect_none(now + 1000000);
+}
+
+/* Of what was refused nothing is stored: a file that goes away may have been the reason. */
+START_TEST(refused_is_taken_up_when_a_file_goes_away)
+{
+	struct tpd_seen rest = sight(TPD_SEEN_SETTLING, 8); /* its marker says nothing of a deletion */
+	uint32_t generation;
+
+	refuse_it(10);
+	rest.count = 7;
+	rest.newest_ns = 7;
+	see(rest, 2000000);
+	expect_none(2004999);
+	expect_look(2005000);
+	see(rest, 2005001);
+	generation = expect_capture(2005001);
+	ck_assert(tpd_settle_captured(settle, PATH, generation));
+	rest.signature = 9; /* another one goes away while it waits, and what was captured cannot be stored either */
+	rest.count = 6;
+	see(rest, 2005100);
+	tpd_settle_refused(settle, PATH, generation);
+	ck_assert(!tpd_settle_is_refused(settle, PATH));
+	expect_none(2010099);
+	expect_look(2010100);
+	see(rest, 2010100);
+	expect_capture(2010100);
+}
+END_TEST
+
+START_TEST(refused_is_taken_up_when_it_changes_or_on_request)
+{
+	uint32_t generation;
+
+	refuse_it(10);
+	ck_assert_uint_eq(tpd_settle_retry(settle, 2000000), 1);
+	ck_assert_uint_eq(tpd_settle_retry(settle, 2000000), 0);
+	expect_look(2000000);
+	see(sight(TPD_SEEN_COMPLETE, 7), 2000001);
+	tpd_settle_refused(settle, PATH, expect_capture(2000001));
+	see(sight(TPD_SEEN_COMPLETE, 8), 3000000); /* written over: its marker tells, as ever */
+	generation = expect_capture(3000000);
+	tpd_settle_refused(settle, PATH, generation - 1); /* late news */
+	ck_assert(!tpd_settle_gone(settle, PATH));
+	tpd_settle_refused(settle, PATH, generation);
+	ck_assert_uint_eq(tpd_settle_count(settle, UINT32_MAX).checkpoints, 0); /* gone meanwhile */
+	refuse_it(4000000);
+	ck_assert(!tpd_settle_gone(settle, PATH)); /* that it is not stored was told */
+	ck_assert_uint_eq(tpd_settle_count(settle, UINT32_MAX).checkpoints, 0);
+}
+END_TEST
+
 START_TEST(fewer_but_newer_files_are_new)
 {
 	struct tpd_seen next = sight(TPD_SEEN_COMPLETE, 7);
@@ -715,6 +776,8 @@ int main(void)
 	tcase_add_test(tests, rewritten_after_stored);
 	tcase_add_test(tests, rewritten_while_queued);
 	tcase_add_test(tests, rotation_is_no_new_version);
+	tcase_add_test(tests, refused_is_taken_up_when_a_file_goes_away);
+	tcase_add_test(tests, refused_is_taken_up_when_it_changes_or_on_request);
 	tcase_add_test(tests, fewer_but_newer_files_are_new);
 	tcase_add_test(tests, deleted_while_captured);
 	tcase_add_test(tests, deleted_and_void);

@@ -2,6 +2,7 @@
  * cmd_retry.c - `tpdectl retry`: what the daemon has failed to store, or to open, is tried at once.
  *
  * After a failure that may pass (a full disk) it waits, each time longer, up to ten minutes: it cannot know that somebody has made room.
+ * After any other it waits for a change of the checkpoint, though the reason may have been in the store.
  * That there is no daemon is an error here, since there is nobody else to do it.
  */
 #include "base/tpd.h"

@@ -18,7 +18,8 @@
 #include "wire/wire.h"
 
 #define LAST_EVENTS 5
-#define WAITING_MAX 10 /* rows a table; --json has all that the daemon gives */
+#define WAITING_MAX 10 /* rows a table; --json has all that the daemon gives, ... */
+#define FAILED_MAX 50  /* ... and so many of what failed */
 
 struct facts {
 	/* the daemon */
@@ -36,7 +37,12 @@ struct facts {
 	struct tpd_err catalog_fault; /* why totals and events are not all there; TPD_OK: they are */
 	struct tpd_table events;
 	struct tpd_buf events_json;
-	struct tpd_json_out out;
+	struct tpd_json_out out; /* into events_json */
+	/* of the catalog's jobs, what failed */
+	struct tpd_table failed;
+	struct tpd_buf failed_json;
+	struct tpd_json_out failed_out;
+	unsigned failed_count; /* in failed_json */
 };
 
 static bool same_directory(const char *a, const char *b)
@@ -86,12 +92,41 @@ static enum tpd_status add_event(void *arg, int64_t time_ns, const char *level, 
 	return TPD_OK;
 }
 
-/* Queue and events; a damaged catalog ends neither the command nor the table of what could be read. */
+static enum tpd_status add_failed(void *arg, const struct tpd_job *job, struct tpd_err *err TPD_UNUSED)
+{
+	struct facts *facts = arg;
+	struct tpd_json_out *out = &facts->failed_out;
+
+	if (facts->failed_count >= FAILED_MAX)
+		return TPD_OK;
+	if (facts->failed_count++ < WAITING_MAX) {
+		tpd_table_addf(&facts->failed, "%s@%llu", job->run, (unsigned long long)job->step);
+		tpd_table_add(&facts->failed, job->path);
+		tpd_table_add(&facts->failed, job->message ? job->message : "");
+	}
+	tpd_json_begin_object(out);
+	tpd_json_key(out, "run");
+	tpd_json_put_string(out, job->run);
+	tpd_json_key(out, "step");
+	tpd_json_put_u64(out, job->step);
+	tpd_json_key(out, "path");
+	tpd_json_put_string(out, job->path);
+	tpd_json_key(out, "time_ns");
+	tpd_json_put_i64(out, job->changed_ns);
+	tpd_json_key(out, "error");
+	tpd_json_put_string(out, job->message);
+	tpd_json_end_object(out);
+	return TPD_OK;
+}
+
+/* Queue, failures and events; a damaged catalog ends neither the command nor the table of what could be read. */
 static enum tpd_status ask_catalog(struct tpd_catalog *catalog, struct facts *facts, struct tpd_err *err)
 {
 	struct tpd_err fault = {0};
 	enum tpd_status status = tpd_catalog_totals(catalog, &facts->totals, &fault);
 
+	if (status == TPD_OK)
+		status = tpd_catalog_jobs(catalog, 1u << TPD_JOB_FAILED, add_failed, facts, &fault);
 	if (status == TPD_OK)
 		status = tpd_catalog_events(catalog, LAST_EVENTS, add_event, facts, &fault);
 	if (status == TPD_CORRUPT) {
@@ -141,8 +176,10 @@ static enum tpd_status look(struct tpd_ctl *ctl, struct facts *facts, struct tpd
 	catalog = status == TPD_OK ? tpd_archive_catalog(archive) : NULL;
 	facts->catalog_fault = rows.catalog_fault;
 	tpd_json_begin_array(&facts->out);
+	tpd_json_begin_array(&facts->failed_out);
 	if (catalog)
 		status = ask_catalog(catalog, facts, err);
+	tpd_json_end_array(&facts->failed_out);
 	tpd_json_end_array(&facts->out);
 	tpd_rows_release(&rows);
 	tpd_archive_close(archive);
@@ -313,6 +350,23 @@ static bool add_retry(struct tpd_table *table, const struct tpd_reply *reply, un
 	return true;
 }
 
+/* What cannot be stored as it is. */
+static enum tpd_status print_failed(const struct facts *facts, struct tpd_err *err)
+{
+	uint64_t shown = TPD_MIN(facts->failed_count, (unsigned)WAITING_MAX);
+	enum tpd_status status;
+
+	if (shown == 0)
+		return TPD_OK;
+	putchar('\n');
+	status = tpd_table_print(&facts->failed, 0, err);
+	if (status == TPD_OK && facts->totals.jobs_failed > shown)
+		printf("and %llu more\n", (unsigned long long)(facts->totals.jobs_failed - shown));
+	if (status == TPD_OK)
+		puts("each is tried again when it changes, when the daemon starts, and by 'tpdectl retry'");
+	return status;
+}
+
 /* Jobs that failed, and when each is tried again. */
 static enum tpd_status print_retries(const struct facts *facts, struct tpd_err *err)
 {
@@ -396,6 +450,8 @@ static enum tpd_status print_text(const struct tpd_ctl *ctl, const struct facts 
 	       (unsigned long long)facts->totals.jobs_running, (unsigned long long)facts->totals.jobs_failed);
 	status = print_watches(facts, err);
 	if (status == TPD_OK)
+		status = print_failed(facts, err);
+	if (status == TPD_OK)
 		status = print_retries(facts, err);
 	if (status == TPD_OK)
 		status = print_waiting(facts, err);
@@ -414,6 +470,7 @@ static int print_json(const struct tpd_ctl *ctl, struct facts *facts)
 	struct tpd_json_out out = tpd_json_out_make(&buf);
 
 	tpd_buf_u8(&facts->events_json, 0);
+	tpd_buf_u8(&facts->failed_json, 0);
 	tpd_json_begin_object(&out);
 	tpd_json_key(&out, "store");
 	tpd_json_put_string(&out, ctl->store);
@@ -449,6 +506,9 @@ static int print_json(const struct tpd_ctl *ctl, struct facts *facts)
 	tpd_json_key(&out, "failed");
 	tpd_json_put_u64(&out, facts->totals.jobs_failed);
 	tpd_json_end_object(&out);
+	tpd_json_key(&out, "failed");
+	if (facts->failed_json.failed || !tpd_reply_copy((const char *)facts->failed_json.data, &out))
+		buf.failed = true;
 	tpd_json_key(&out, "served");
 	tpd_json_put_bool(&out, facts->served);
 	tpd_json_key(&out, "daemon");
@@ -466,12 +526,17 @@ static int print_json(const struct tpd_ctl *ctl, struct facts *facts)
 int tpd_cmd_status(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNUSED)
 {
 	static const char *const titles[] = {"=LAST EVENTS (UTC)", "LEVEL", "RUN", "EVENT"};
-	struct facts facts = {.events = tpd_table_make(titles, TPD_ARRAY_LEN(titles))};
+	static const char *const failed_titles[] = {"CANNOT BE STORED", "PATH", "WHY"};
+	struct facts facts = {
+		.events = tpd_table_make(titles, TPD_ARRAY_LEN(titles)),
+		.failed = tpd_table_make(failed_titles, TPD_ARRAY_LEN(failed_titles)),
+	};
 	struct tpd_err err = {0};
 	int code = TPD_EXIT_DONE;
 	enum tpd_status status;
 
 	facts.out = tpd_json_out_make(&facts.events_json);
+	facts.failed_out = tpd_json_out_make(&facts.failed_json);
 	status = look(ctl, &facts, &err);
 	if (status == TPD_OK)
 		ask_daemon(ctl, &facts);
@@ -489,8 +554,10 @@ int tpd_cmd_status(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UNU
 		free(facts.unfinished[i].run);
 	free(facts.unfinished);
 	tpd_table_release(&facts.events);
+	tpd_table_release(&facts.failed);
 	tpd_reply_release(&facts.reply);
 	tpd_buf_release(&facts.events_json);
+	tpd_buf_release(&facts.failed_json);
 	free(facts.json);
 	return code;
 }

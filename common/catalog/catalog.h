@@ -150,7 +150,7 @@ struct tpd_job {
 	int64_t number;
 	const char *run, *path;
 	uint64_t step;
-	const char *fingerprint; /* names, sizes and mtimes of what was captured: the same again is the same job */
+	const char *fingerprint; /* names, sizes and mtimes of what was captured: the same again is the same job; "": FAILED before that */
 	enum tpd_job_state state;
 	uint32_t attempts;
 	int64_t queued_ns, changed_ns;
@@ -170,6 +170,9 @@ enum tpd_status tpd_catalog_jobs(struct tpd_catalog *catalog, unsigned states,
 				 struct tpd_err *err);
 enum tpd_status tpd_catalog_jobs_recover(struct tpd_catalog *catalog, int64_t now_ns, uint64_t *out_count,
 					 struct tpd_err *err);
+/* What failed of this path in another state than `fingerprint` (NULL: in any) is not there any more: it becomes MISSED. */
+enum tpd_status tpd_catalog_jobs_supersede(struct tpd_catalog *catalog, const char *path, const char *fingerprint, int64_t now_ns,
+					   struct tpd_err *err);
 /* The job with this path and fingerprint: its state, and the checkpoint's id in hex ("" for none); TPD_NOT_FOUND. */
 #define TPD_CATALOG_ID 65
 enum tpd_status tpd_catalog_job_find(struct tpd_catalog *catalog, const char *path, const char *fingerprint,

@@ -212,6 +212,41 @@ enum tpd_status tpd_catalog_jobs_recover(struct tpd_catalog *catalog, int64_t no
 	return status;
 }
 
+static enum tpd_status supersede(struct tpd_catalog *catalog, const char *path, const char *fingerprint, int64_t now_ns,
+				 struct tpd_err *err)
+{
+	struct tpd_sql q;
+
+	tpd_sql_prepare(catalog, &q,
+			"UPDATE jobs SET state = 'missed', changed_ns = ? "
+			"WHERE path = ? AND fingerprint IS NOT ? AND state = 'failed'");
+	tpd_sql_put_i64(&q, now_ns);
+	tpd_sql_put_text(&q, path);
+	tpd_sql_put_text(&q, fingerprint);
+	return tpd_sql_end(&q, err);
+}
+
+enum tpd_status tpd_catalog_jobs_supersede(struct tpd_catalog *catalog, const char *path, const char *fingerprint, int64_t now_ns,
+					   struct tpd_err *err)
+{
+	struct tpd_sql q;
+	enum tpd_status status;
+	bool nested, any;
+
+	/* A scan asks this, too, of everything it sees: first without a write lock. */
+	tpd_sql_prepare(catalog, &q, "SELECT 1 FROM jobs WHERE path = ? AND fingerprint IS NOT ? AND state = 'failed'");
+	tpd_sql_put_text(&q, path);
+	tpd_sql_put_text(&q, fingerprint);
+	any = tpd_sql_row(&q);
+	status = tpd_sql_end(&q, err);
+	if (status != TPD_OK || !any)
+		return status;
+	status = tpd_sql_enter(catalog, &nested, err);
+	if (status != TPD_OK)
+		return status;
+	return tpd_sql_leave(catalog, nested, supersede(catalog, path, fingerprint, now_ns, err), err);
+}
+
 enum tpd_status tpd_catalog_job_find(struct tpd_catalog *catalog, const char *path, const char *fingerprint,
 				     enum tpd_job_state *out_state, char out_checkpoint[TPD_CATALOG_ID],
 				     struct tpd_err *err)

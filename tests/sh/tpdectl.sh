@@ -417,6 +417,28 @@ if [ -x "$build/tpded" ]; then
 	for ((i = 0; i < 300; i++)); do ctl --config "$dir/fails.conf" retry --json; ctl --store "$dir/hurt" show fails@20 && break; sleep 0.1; done
 	expect 0 --config "$dir/fails.conf" retry --json; is_json "$dir/out"; says '{"retried":0,"state":"'
 	expect 0 --store "$dir/hurt" verify fails@20
+	# What cannot be stored as it is: why, and where it lies, for as long as that is so; stored when the reason is gone.
+	wait_for() { for ((i = 0; i < 300; i++)); do ctl --config "$dir/fails.conf" "${@:2}" && grep -q "$1" "$dir/out" && break; sleep 0.1; done; }
+	printf 'settle = 300ms\n' >>"$dir/fails.conf"; kill -HUP $daemon
+	cp -a "$run/checkpoint-40" "$dir/waits/"; : >"$dir/waits/checkpoint-40/"$'x\xff'; mv "$dir/waits/checkpoint-40" "$dir/fails/"
+	wait_for 'CANNOT BE STORED' status
+	says '1 failed'; says "fails@40          $dir/fails/checkpoint-40  "; says 'is not UTF-8'; says "and by 'tpdectl retry'"
+	cp -a "$run/checkpoint-60" "$dir/waits/"; mkdir -p "$dir/waits/checkpoint-60/$(printf 'd/%.0s' {1..40})"; mv "$dir/waits/checkpoint-60" "$dir/fails/"
+	wait_for '2 failed' status; says "fails@60          $dir/fails/checkpoint-60  "; says 'levels of directories'
+	expect 0 --config "$dir/fails.conf" status --json; is_json "$dir/out"; says '"failed":2},"failed":[{"run":"fails","step":40,"path":'
+	expect 0 --config "$dir/fails.conf" retry; says '2 are tried again'
+	wait_for '"failed":2,"retrying":0' status --json; says '"failed":2},"failed":[{"run":"fails","step":40,"path":'
+	kill $daemon; wait $daemon
+	expect 0 --config "$dir/fails.conf" status; says "fails@60          $dir/fails/checkpoint-60  "
+	"$build/tpded" --config "$dir/fails.conf" >>"$dir/log" 2>&1 &
+	daemon=$!
+	wait_for '"failed":2,"retrying":0' status --json
+	expect 0 --config "$dir/fails.conf" status; says "fails@60          $dir/fails/checkpoint-60  "; says "fails@40          $dir/fails/checkpoint-40  "
+	rm "$dir/fails/checkpoint-40/"$'x\xff'; wait_for '"step":40' --store "$dir/hurt" show fails@40 --json
+	wait_for ' 1 failed' status; says "fails@60          $dir/fails/checkpoint-60  "
+	rm -r "$dir/fails/checkpoint-60"; wait_for ' 0 failed' status; says ' 0 failed'
+	if grep -q 'CANNOT BE STORED' "$dir/out"; then fail "what is gone cannot be stored: $(cat "$dir/out")"; fi
+	expect 0 --store "$dir/hurt" verify fails@40
 	kill $daemon; wait $daemon
 	printf '[store]\npath = %s\n[daemon]\ncontrol_socket = %s\n' "$dir/hurt" "$dir/socket" >"$dir/none.conf"
 	expect 0 config-check "$dir/none.conf"; says '0 watches'; complains 'watches nothing'
