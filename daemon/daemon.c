@@ -106,6 +106,7 @@ static void take_config(struct tpd_daemon *daemon)
 	size_t count = now->watch_count;
 	struct tpd_err err = {0};
 
+	tpd_report_over(daemon, TPD_ABOUT_CONFIG);
 	warn_fixed(now, wanted);
 	now->watches = wanted->watches;
 	now->watch_count = wanted->watch_count;
@@ -115,7 +116,7 @@ static void take_config(struct tpd_daemon *daemon)
 	wanted->watches = watches;
 	wanted->watch_count = count;
 	if (tpd_intake_configure(daemon, &err) != TPD_OK)
-		tpd_report_error(daemon, NULL, err.text);
+		tpd_report_error(daemon, NULL, TPD_ABOUT_CONFIG, err.text);
 	else
 		tpd_dispatch_event(daemon, "info", NULL, "configuration read again: %zu watch%s", now->watch_count,
 				   now->watch_count == 1 ? "" : "es");
@@ -136,7 +137,7 @@ static void after_read(uv_work_t *work, TPD_UNUSED int status)
 		tpd_config_release(&daemon->new_config);
 	} else {
 		tpd_log(TPD_LOG_ERROR, "the configuration stays as it was: %s", daemon->reload_err.text);
-		tpd_report_error(daemon, NULL, daemon->reload_err.text);
+		tpd_report_error(daemon, NULL, TPD_ABOUT_CONFIG, daemon->reload_err.text);
 	}
 	if (daemon->reload_again && !daemon->stopping) {
 		daemon->reload_again = false;

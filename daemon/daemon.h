@@ -12,6 +12,7 @@
 #include "base/io_count.h"
 #include "base/tpd.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <uv.h>
 
@@ -91,6 +92,7 @@ struct tpd_daemon {
 	struct {
 		bool any;
 		char run[256]; /* "" for none */
+		char about[PATH_MAX];
 		char text[TPD_ERR_TEXT];
 		int64_t time_ns;
 	} last_error;
@@ -160,7 +162,13 @@ void tpd_room_give_back(struct tpd_daemon *daemon);
 /* --- report.c --- */
 
 bool tpd_report_answer(void *arg, const char *command, struct tpd_json_out *out, struct tpd_err *err);
-void tpd_report_error(struct tpd_daemon *daemon, const char *run, const char *text);
+/* What an error is about: a checkpoint's path, or one of these. */
+#define TPD_ABOUT_CATALOG "catalog"
+#define TPD_ABOUT_CONFIG "configuration"
+#define TPD_ABOUT_LOOKS "looks"
+/* The last error, until what it is about has gone well, or has come to its end otherwise, of which an event tells. */
+void tpd_report_error(struct tpd_daemon *daemon, const char *run, const char *about, const char *text);
+void tpd_report_over(struct tpd_daemon *daemon, const char *about);
 /* Tell systemd the state; feed the watchdog if there were signs of life. */
 void tpd_report_tick(struct tpd_daemon *daemon);
 const char *tpd_report_state(const struct tpd_daemon *daemon);

@@ -174,6 +174,7 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 	char size[TPD_TEXT_SIZE], rate[TPD_TEXT_SIZE];
 
 	daemon->done++;
+	tpd_report_over(daemon, item->path);
 	daemon->last_stored.any = true;
 	daemon->last_stored.step = item->step;
 	daemon->last_stored.version = work->result.version;
@@ -207,6 +208,7 @@ void tpd_dispatch_drop(struct tpd_daemon *daemon, struct tpd_queue_item *item)
 {
 	tpd_queue_remove(&daemon->queue, item);
 	set_job(daemon, item, TPD_JOB_MISSED, NULL, "its files were deleted or written over, and the disk was getting full");
+	tpd_report_over(daemon, item->path);
 	tpd_settle_done(daemon->settle, item->path, item->generation);
 	tpd_intake_close_capture(daemon, item->capture);
 	item->capture = NULL;
@@ -219,6 +221,7 @@ static void on_lost(struct tpd_daemon *daemon, const struct tpd_work *work)
 	struct tpd_queue_item *item = daemon->running;
 
 	set_job(daemon, item, TPD_JOB_MISSED, NULL, work->err.text);
+	tpd_report_over(daemon, item->path);
 	if (work->status == TPD_CONFLICT &&
 	    !tpd_settle_void(daemon->settle, item->path, item->generation, uv_now(&daemon->loop))) {
 		tpd_dispatch_event(daemon, "info", item->run, "%s@%llu is captured again: %s", item->run,
@@ -249,7 +252,7 @@ static void on_transient(struct tpd_daemon *daemon, struct tpd_work *work)
 	if (work->status != TPD_CANCELLED) {
 		delay_ms = tpd_queue_failed(item, now_ms, work->err.text);
 		daemon->not_before_ms = now_ms + PAUSE_MS;
-		tpd_report_error(daemon, item->run, work->err.text);
+		tpd_report_error(daemon, item->run, item->path, work->err.text);
 		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu is tried again in %llu s: %s", item->run,
 				   (unsigned long long)item->step, (unsigned long long)delay_ms / 1000, work->err.text);
 	}
@@ -304,7 +307,7 @@ static void on_failed(struct tpd_daemon *daemon, const struct tpd_work *work)
 	struct tpd_queue_item *item = daemon->running;
 
 	set_job(daemon, item, TPD_JOB_FAILED, NULL, work->err.text);
-	tpd_report_error(daemon, item->run, work->err.text);
+	tpd_report_error(daemon, item->run, item->path, work->err.text);
 	tpd_dispatch_event(daemon, "error", item->run, "%s@%llu cannot be stored: %s", item->run,
 			   (unsigned long long)item->step, work->err.text);
 	tpd_settle_refused(daemon->settle, item->path, item->generation);
@@ -416,7 +419,9 @@ static void on_set(struct tpd_daemon *daemon, const struct tpd_ledger_call *call
 
 	if (call->state != TPD_JOB_RUNNING) {
 		if (call->status != TPD_OK) /* the store has it, or the next start tries it again */
-			tpd_report_error(daemon, NULL, call->err.text);
+			tpd_report_error(daemon, NULL, TPD_ABOUT_CATALOG, call->err.text);
+		else
+			tpd_report_over(daemon, TPD_ABOUT_CATALOG);
 		return;
 	}
 	if (!item || item->number != call->number)
@@ -427,7 +432,7 @@ static void on_set(struct tpd_daemon *daemon, const struct tpd_ledger_call *call
 	}
 	/* Cannot be noted down (disk full?), or the end has come: not begun. */
 	if (call->status != TPD_OK) {
-		tpd_report_error(daemon, item->run, call->err.text);
+		tpd_report_error(daemon, item->run, item->path, call->err.text);
 		tpd_queue_failed(item, uv_now(&daemon->loop), call->err.text);
 		daemon->not_before_ms = uv_now(&daemon->loop) + PAUSE_MS;
 	}

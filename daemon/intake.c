@@ -156,6 +156,12 @@ static void take_states(struct tpd_daemon *daemon, const struct tpd_scan_result 
 	}
 }
 
+/* Is there a job of this path, whether or not the path is there? */
+static bool is_waiting(const struct tpd_daemon *daemon, const char *path)
+{
+	return tpd_queue_has_path(&daemon->queue, path) || (daemon->running && strcmp(daemon->running->path, path) == 0);
+}
+
 void tpd_intake_on_look(void *arg, struct tpd_scan_result *result, bool full)
 {
 	struct tpd_daemon *daemon = arg;
@@ -165,8 +171,10 @@ void tpd_intake_on_look(void *arg, struct tpd_scan_result *result, bool full)
 	size_t unsettled_count = 0;
 
 	if (result->status != TPD_OK) {
-		tpd_report_error(daemon, NULL, "a look at the watched directories ran out of memory");
+		tpd_report_error(daemon, NULL, TPD_ABOUT_LOOKS, "a look at the watched directories ran out of memory");
 		tpd_watch_now(&daemon->watch, true);
+	} else {
+		tpd_report_over(daemon, TPD_ABOUT_LOOKS);
 	}
 	/* A path may be both, gone as one thing and seen as another: in this order it stays. */
 	for (size_t i = 0; i < result->gone_count; i++) {
@@ -175,6 +183,8 @@ void tpd_intake_on_look(void *arg, struct tpd_scan_result *result, bool full)
 			unsettled_count++;
 		}
 		tpd_dispatch_gone(daemon, result->gone[i]);
+		if (!is_waiting(daemon, result->gone[i]))
+			tpd_report_over(daemon, result->gone[i]);
 		if (!tpd_settle_gone(daemon->settle, result->gone[i]))
 			continue;
 		daemon->missed++;
@@ -188,7 +198,7 @@ void tpd_intake_on_look(void *arg, struct tpd_scan_result *result, bool full)
 	for (size_t i = 0; i < result->seen_count; i++) {
 		if (find_watch(daemon, result->seen[i].watch) &&
 		    tpd_settle_seen(daemon->settle, &result->seen[i], now_ms, &err) != TPD_OK)
-			tpd_report_error(daemon, result->seen[i].run, err.text);
+			tpd_report_error(daemon, result->seen[i].run, TPD_ABOUT_LOOKS, err.text);
 	}
 	for (size_t i = 0; i < result->note_count; i++)
 		tpd_dispatch_event(daemon, result->notes[i].warning ? "warning" : "info", result->notes[i].run, "%s",
@@ -247,7 +257,7 @@ static void begin_capture(struct tpd_daemon *daemon, const struct tpd_settle_ord
 	}
 	if (!task || !task->path || !task->run) {
 		tpd_capture_task_free(task);
-		tpd_report_error(daemon, order->run, "out of memory");
+		tpd_report_error(daemon, order->run, order->path, "out of memory");
 		return;
 	}
 	task->phase = TPD_CAPTURE_OPEN;
@@ -311,6 +321,7 @@ void tpd_intake_go_on(struct tpd_daemon *daemon)
 static void missed(struct tpd_daemon *daemon, const struct tpd_capture_task *task)
 {
 	daemon->missed++;
+	tpd_report_over(daemon, task->path);
 	tpd_dispatch_event(daemon, "warning", task->run, "%s@%llu is missed: %s", task->run, (unsigned long long)task->step,
 			   task->err.text);
 }
@@ -322,7 +333,7 @@ static void try_later(struct tpd_daemon *daemon, const struct tpd_capture_task *
 	uint64_t delay_ms =
 		tpd_settle_failed(daemon->settle, task->path, task->generation, uv_now(&daemon->loop), &tries);
 
-	tpd_report_error(daemon, task->run, task->err.text);
+	tpd_report_error(daemon, task->run, task->path, task->err.text);
 	if (delay_ms == 0)
 		missed(daemon, task);
 	else if (tries == 1)
@@ -349,7 +360,7 @@ static void give_up(struct tpd_daemon *daemon, struct tpd_capture_task *task)
 		try_later(daemon, task);
 		break;
 	default:
-		tpd_report_error(daemon, task->run, task->err.text);
+		tpd_report_error(daemon, task->run, task->path, task->err.text);
 		tpd_dispatch_event(daemon, "error", task->run, "%s@%llu cannot be stored: %s", task->run,
 				   (unsigned long long)task->step, task->err.text);
 		tpd_settle_refused(daemon->settle, task->path, task->generation);
@@ -368,7 +379,7 @@ static void park(struct tpd_daemon *daemon, struct tpd_capture_task *task, const
 	if (!daemon->parked)
 		tpd_log_run(TPD_LOG_ERROR, task->run, true, task->step, "%s@%llu is held and not yet queued: %s", task->run,
 			    (unsigned long long)task->step, why);
-	tpd_report_error(daemon, task->run, why);
+	tpd_report_error(daemon, task->run, task->path, why);
 	task->next = daemon->parked;
 	daemon->parked = task;
 	uv_timer_start(&daemon->park_timer, ask_again, PARK_MS, 0);
@@ -469,6 +480,7 @@ void tpd_intake_on_found(struct tpd_daemon *daemon, struct tpd_ledger_call *call
 	if (too_late(daemon, task) || answer_is_bad(daemon, call, task))
 		return;
 	if (call->known && call->state == TPD_JOB_DONE) {
+		tpd_report_over(daemon, task->path);
 		tpd_settle_done(daemon->settle, task->path, task->generation);
 		close_task(daemon, task);
 		return;
@@ -502,6 +514,7 @@ void tpd_intake_on_added(struct tpd_daemon *daemon, struct tpd_ledger_call *call
 		return;
 	tpd_settle_captured(daemon->settle, task->path, task->generation);
 	if (call->known && call->state == TPD_JOB_DONE) {
+		tpd_report_over(daemon, task->path);
 		tpd_settle_done(daemon->settle, task->path, task->generation);
 		close_task(daemon, task);
 		return;

@@ -102,6 +102,15 @@ struct tpd_queue_item *tpd_queue_find(const struct tpd_queue *queue, int64_t num
 	return item;
 }
 
+bool tpd_queue_has_path(const struct tpd_queue *queue, const char *path)
+{
+	const struct tpd_queue_item *item;
+
+	for (item = queue->first; item && strcmp(item->path, path) != 0; item = item->next)
+		;
+	return item != NULL;
+}
+
 struct tpd_capture *tpd_queue_hold(struct tpd_queue *queue, struct tpd_queue_item *item, struct tpd_capture *capture)
 {
 	struct tpd_capture *old = item->capture;

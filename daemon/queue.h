@@ -37,6 +37,7 @@ void tpd_queue_item_free(struct tpd_queue_item *item);
 /* Takes the item over. */
 void tpd_queue_put(struct tpd_queue *queue, struct tpd_queue_item *item);
 struct tpd_queue_item *tpd_queue_find(const struct tpd_queue *queue, int64_t number);
+bool tpd_queue_has_path(const struct tpd_queue *queue, const char *path);
 /* Give an item a capture, or take it away (NULL; returns the old one). */
 struct tpd_capture *tpd_queue_hold(struct tpd_queue *queue, struct tpd_queue_item *item, struct tpd_capture *capture);
 /*

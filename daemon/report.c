@@ -29,12 +29,19 @@ const char *tpd_report_state(const struct tpd_daemon *daemon)
 	return daemon->paused ? "paused" : "idle";
 }
 
-void tpd_report_error(struct tpd_daemon *daemon, const char *run, const char *text)
+void tpd_report_error(struct tpd_daemon *daemon, const char *run, const char *about, const char *text)
 {
 	daemon->last_error.any = true;
 	daemon->last_error.time_ns = tpd_clock_wall_ns();
 	snprintf(daemon->last_error.run, sizeof daemon->last_error.run, "%s", run ? run : "");
+	snprintf(daemon->last_error.about, sizeof daemon->last_error.about, "%s", about);
 	snprintf(daemon->last_error.text, sizeof daemon->last_error.text, "%s", text);
+}
+
+void tpd_report_over(struct tpd_daemon *daemon, const char *about)
+{
+	if (strcmp(daemon->last_error.about, about) == 0)
+		daemon->last_error.any = false;
 }
 
 /* --- status --- */

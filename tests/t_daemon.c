@@ -230,6 +230,7 @@ START_TEST(failures_are_tried_again)
 	}
 	await("\"done\":1,\"missed\":0");
 	await("\"retries\":[]");
+	await("\"last_error\":null");
 	ck_assert_int_eq(stop(SIGTERM), 0);
 }
 END_TEST
@@ -248,6 +249,16 @@ START_TEST(what_cannot_be_stored_waits_for_a_change)
 	await("\"failed\":1,\"retrying\":0,\"done\":0,\"missed\":0");
 	ck_assert_int_eq(unlink(scratch("a/checkpoint-10/x\xff")), 0);
 	await("\"failed\":0,\"retrying\":0,\"done\":1,\"missed\":0");
+	await("\"last_error\":null");
+	/* It is gone, and so is what is said of it. */
+	mkdir(scratch("a/checkpoint-20"), 0755);
+	file_write(scratch("a/checkpoint-20/x\xff"), "x", 1);
+	checkpoint_make(scratch("a/checkpoint-20"), 20, 1);
+	await("\"failed\":1,\"retrying\":0,\"done\":1,\"missed\":0");
+	await("\"last_error\":{");
+	ck_assert_int_eq(rename(scratch("a/checkpoint-20"), scratch("elsewhere")), 0);
+	await("\"failed\":0,\"retrying\":0,\"done\":1,\"missed\":0");
+	await("\"last_error\":null");
 	ck_assert_int_eq(stop(SIGTERM), 0);
 }
 END_TEST
@@ -445,12 +456,14 @@ START_TEST(reload)
 	write_config("[watch:b]\nfoo=bar\n"); /* stays as it was */
 	kill(child, SIGHUP);
 	await("[watch:b] foo: unknown key");
+	await("\"last_error\":{");
 	snprintf(extra, sizeof extra, "[watch:b]\npath=%s\nsettle=100ms\n", scratch("b"));
 	write_config(extra);
 	kill(child, SIGHUP);
 	await("\"done\":1,\"missed\":0");
 	await("\"name\":\"b\"");
 	await("\"run\":\"b\",\"step\":5,\"version\":1");
+	await("\"last_error\":null");
 	write_config("");
 	kill(child, SIGHUP);
 	for (int waited = 0;; waited += 20) {

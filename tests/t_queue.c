@@ -51,6 +51,8 @@ START_TEST(order)
 	ck_assert_uint_eq(queue.count, 7);
 	ck_assert_uint_eq(tpd_queue_find(&queue, 5)->step, 7);
 	ck_assert_ptr_null(tpd_queue_find(&queue, 8));
+	ck_assert(tpd_queue_has_path(&queue, tpd_queue_find(&queue, 5)->path));
+	ck_assert(!tpd_queue_has_path(&queue, "/elsewhere"));
 	for (size_t i = 0; i < TPD_ARRAY_LEN(wanted); i++)
 		ck_assert_int_eq(take(0, &due), wanted[i]);
 	ck_assert_int_eq(take(0, &due), 0);
