@@ -3,6 +3,8 @@
  */
 #include "base/tpd.h"
 
+#include <sys/resource.h>
+
 #include "archive_help.h"
 #include "base/text.h"
 
@@ -197,16 +199,52 @@ START_TEST(what_is_unfinished_can_be_discarded)
 }
 END_TEST
 
+/* Whoever reads of it has but this line. */
+START_TEST(failures_say_where)
+{
+	struct rlimit limit, few;
+	struct tpd_capture *capture = NULL;
+	char text[1024];
+	int next;
+
+	archive_open(16, 0, 1);
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	file_write(scratch("checkpoint-20/x\xff"), "x", 1);
+	ck_assert_int_eq(ingest(scratch("checkpoint-20"), "run", 20, NULL), TPD_USAGE);
+	snprintf(text, sizeof(text), "'%s': manifest: the path 'x\xff' is not UTF-8", scratch("checkpoint-20"));
+	ck_assert_str_eq(err.text, text);
+
+	/* Room for one descriptor: the directory, or that of a single file. */
+	next = dup(0);
+	ck_assert_int_ge(next, 0);
+	close(next);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	few = limit;
+	few.rlim_cur = (rlim_t)next + 1;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	ck_assert_int_eq(tpd_capture_open(scratch("checkpoint-20"), &capture, &err), TPD_IO);
+	snprintf(text, sizeof(text), "cannot open '%s/", scratch("checkpoint-20"));
+	ck_assert_msg(strncmp(err.text, text, strlen(text)) == 0, "%s", err.text);
+	ck_assert_int_eq(tpd_capture_open(scratch("checkpoint-20/optimizer.pt"), &capture, &err), TPD_IO);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	snprintf(text, sizeof(text), "cannot open '%s/optimizer.pt': Too many open files", scratch("checkpoint-20"));
+	ck_assert_str_eq(err.text, text);
+}
+END_TEST
+
 START_TEST(changed_while_captured)
 {
 	struct tpd_capture *capture = NULL;
 	struct tpd_ingest_result result;
+	char text[1024];
 
 	archive_open(16, 0, 1);
 	checkpoint_make(scratch("checkpoint-20"), 20, 7);
 	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
 	file_flip(scratch("checkpoint-20/model.safetensors"), 5000);
 	ck_assert_int_eq(tpd_archive_ingest(archive, "run", 20, capture, NULL, &result, NULL, &err), TPD_CONFLICT);
+	snprintf(text, sizeof(text), "'model.safetensors' in '%s' changed while it was read", scratch("checkpoint-20"));
+	ck_assert_str_eq(err.text, text);
 	tpd_capture_close(capture);
 	OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
 	file_write(scratch("checkpoint-20/late.bin"), "x", 1);
@@ -602,6 +640,7 @@ int main(void)
 		out_of_order_and_rewritten,
 		interrupted_ingest_goes_on,
 		what_is_unfinished_can_be_discarded,
+		failures_say_where,
 		changed_while_captured,
 		deleted_after_capture_is_stored_whole,
 		restore_stays_inside_and_refuses_to_overwrite,

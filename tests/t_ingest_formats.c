@@ -240,7 +240,7 @@ START_TEST(failures_name_the_path)
 		struct tpd_store *store = NULL;
 		struct tpd_run_lock *lock = NULL;
 		struct tpd_ingest_result result;
-		char where[100];
+		char where[1200];
 		bool failed;
 
 		fault.fail_at = -1;
@@ -251,7 +251,7 @@ START_TEST(failures_name_the_path)
 		fired = fault.calls > call;
 		fault.fail_at = -1;
 		if (failed && strstr(err.text, "f00000.p00000.tmp")) { /* reading one is told with its checkpoint and file */
-			snprintf(where, sizeof(where), "ingest/sweep%%2Flr3@%d/f00000.p00000.tmp'", call);
+			snprintf(where, sizeof(where), "'%s/ingest/sweep%%2Flr3@%d/f00000.p00000.tmp'", path, call);
 			ck_assert_msg(strstr(err.text, where) != NULL, "%s", err.text);
 			parts++;
 		}
@@ -276,6 +276,26 @@ START_TEST(failures_name_the_path)
 }
 END_TEST
 
+/* A file that cannot be read is told of with its checkpoint. */
+START_TEST(an_unreadable_source_is_named)
+{
+	struct tpd_store *store = open_store(TPD_STORE_CREATE);
+	struct tpd_source_entry entry = {.path = "model.bin", .type = TPD_ENTRY_FILE, .mode = 0644, .size = 1000, .fd = -1};
+	struct tpd_source source = {.kind = TPD_CHECKPOINT_DIR, .origin = "/runs/checkpoint-7", .entries = &entry, .count = 1};
+	struct tpd_ingest_options options = {.now_ns = 1};
+	struct tpd_run_lock *lock = NULL;
+	struct tpd_ingest_result result;
+
+	ck_assert_int_eq(tpd_pool_new(1, &options.pool, &err), TPD_OK);
+	ck_assert_int_eq(tpd_store_run_lock(store, RUN, 0, &lock, &err), TPD_OK);
+	ck_assert_int_eq(tpd_ingest(lock, RUN, 7, &source, &options, &result, &err), TPD_IO);
+	ck_assert_str_eq(err.text, "'/runs/checkpoint-7': cannot read 'model.bin': Bad file descriptor");
+	tpd_store_run_unlock(lock);
+	tpd_store_close(store);
+	tpd_pool_free(options.pool);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("ingest_formats");
@@ -288,6 +308,7 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, distributed_checkpoint);
 	tcase_add_test(tests, failures_name_the_path);
+	tcase_add_test(tests, an_unreadable_source_is_named);
 	tcase_add_test(tests, much_glue);
 	tcase_add_loop_test(tests, two_files_of_one_step, 0, 4);
 	srunner_run_all(runner, CK_ENV);

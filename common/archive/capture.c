@@ -70,6 +70,20 @@ static enum tpd_status vanished(struct tpd_err *err, int sys, const char *path)
 	return tpd_fail_sys(err, sys, "cannot open '%s'", path);
 }
 
+/* The same of an entry, named by its whole path: capture->path is that of a single file itself. */
+static enum tpd_status entry_vanished(const struct tpd_capture *capture, const char *entry, int sys, struct tpd_err *err)
+{
+	TPD_AUTO_FREE char *path = NULL;
+
+	if (capture->source.kind == TPD_CHECKPOINT_FILE)
+		return vanished(err, sys, capture->path);
+	if (asprintf(&path, "%s/%s", capture->path, entry) < 0) {
+		path = NULL;
+		return tpd_fail_nomem(err);
+	}
+	return vanished(err, sys, path);
+}
+
 /* One directory entry: open it, or read the link. Sockets, devices and fifos are left out. */
 static enum tpd_status take(struct tpd_capture *capture, int dir, const char *name, const char *path, unsigned depth,
 			    struct tpd_err *err);
@@ -120,12 +134,12 @@ static enum tpd_status take(struct tpd_capture *capture, int dir, const char *na
 	TPD_AUTO_CLOSE int fd = -1;
 
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-		return vanished(err, errno, path);
+		return entry_vanished(capture, path, errno, err);
 	if (S_ISLNK(st.st_mode)) {
 		ssize_t len = readlinkat(dir, name, target, sizeof(target) - 1);
 
 		if (len < 0)
-			return vanished(err, errno, path);
+			return entry_vanished(capture, path, errno, err);
 		target[len] = '\0';
 		entry.type = TPD_ENTRY_SYMLINK;
 		entry.target = strdup(target);
@@ -134,9 +148,9 @@ static enum tpd_status take(struct tpd_capture *capture, int dir, const char *na
 
 		fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | (is_dir ? O_DIRECTORY : 0));
 		if (fd < 0)
-			return vanished(err, errno, path);
+			return entry_vanished(capture, path, errno, err);
 		if (fstat(fd, &st) != 0)
-			return vanished(err, errno, path);
+			return entry_vanished(capture, path, errno, err);
 		if (!S_ISREG(st.st_mode) && !is_dir)
 			return TPD_OK; /* exchanged for something else meanwhile */
 		entry.type = is_dir ? TPD_ENTRY_DIR : TPD_ENTRY_FILE;
@@ -314,7 +328,11 @@ void tpd_capture_set_metrics_of(struct tpd_capture *capture, tpd_metrics_fn *met
 
 enum tpd_status tpd_capture_metrics(const struct tpd_capture *capture, struct tpd_metrics *out, struct tpd_err *err)
 {
-	return (capture->metrics_of ? capture->metrics_of : tpd_metrics_of)(&capture->source, out, err);
+	enum tpd_status status = (capture->metrics_of ? capture->metrics_of : tpd_metrics_of)(&capture->source, out, err);
+
+	if (status)
+		tpd_err_prefix(err, "'%s'", capture->path);
+	return status;
 }
 
 uint64_t tpd_capture_bytes(const struct tpd_capture *capture)
@@ -393,13 +411,13 @@ enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_
 		if (entry->type != TPD_ENTRY_FILE)
 			continue;
 		if (fstat(entry->fd, &st) != 0)
-			return tpd_fail_sys(err, errno, "cannot look at '%s' again", entry->path);
+			return tpd_fail_sys(err, errno, "cannot look at '%s' in '%s' again", entry->path, capture->path);
 		/* Deleting a file changes its link count and ctime, nothing else. */
 		if (st.st_dev != was->st_dev || st.st_ino != was->st_ino || st.st_size != was->st_size ||
 		    st.st_mtim.tv_sec != was->st_mtim.tv_sec || st.st_mtim.tv_nsec != was->st_mtim.tv_nsec ||
 		    (st.st_nlink == was->st_nlink &&
 		     (st.st_ctim.tv_sec != was->st_ctim.tv_sec || st.st_ctim.tv_nsec != was->st_ctim.tv_nsec)))
-			return tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", entry->path);
+			return tpd_fail(err, TPD_CONFLICT, "'%s' in '%s' changed while it was read", entry->path, capture->path);
 	}
 	if (capture->source.kind == TPD_CHECKPOINT_DIR) {
 		int fd = open_real(capture->path, O_RDONLY | O_DIRECTORY);

@@ -162,12 +162,14 @@ static enum tpd_status copy_some(struct tpd_capture *capture, struct tpd_err *er
 	if (len > 0)
 		got = tpd_io_posix()->pread(tpd_io_posix(), entry->fd, capture->copy.buffer, len, at);
 	if (got < 0)
-		return tpd_fail_sys(err, (int)-got, "cannot read '%s'", entry->path);
+		return tpd_fail_sys(err, (int)-got, "cannot read '%s' in '%s'", entry->path, capture->path);
 	if (len > 0 && got == 0)
-		return tpd_fail(err, TPD_CONFLICT, "'%s' became shorter while it was copied", entry->path);
+		return tpd_fail(err, TPD_CONFLICT, "'%s' in '%s' became shorter while it was copied", entry->path, capture->path);
 	status = tpd_io_write_all(io, *to, capture->copy.buffer, (size_t)got, at, entry->path, err);
-	if (status)
+	if (status) {
+		tpd_err_prefix(err, "copy in the store");
 		return status;
+	}
 	at += (uint64_t)got;
 	capture->copy.at = at;
 	capture->copy.left -= (uint64_t)got;

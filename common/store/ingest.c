@@ -75,6 +75,7 @@ static void job_release(struct tpd_ingest_job *job)
 			free(job->slots[i].input[k]);
 	}
 	free(job->slots);
+	free(job->where);
 	tpd_hasher_free(job->hasher);
 	if (job->dir >= 0)
 		tpd_store_io(job->store)->close(tpd_store_io(job->store), job->dir);
@@ -106,6 +107,7 @@ static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run,
 	const struct tpd_source *source = job->source;
 	const char *origin = source->origin ? source->origin : "";
 	struct tpd_manifest *m = &job->manifest;
+	enum tpd_status status;
 	uint32_t files = 0;
 
 	m->run = strdup(run);
@@ -140,13 +142,16 @@ static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run,
 			to->size = from->size;
 			job->total += 2 * from->size;
 			m->files[files] = (uint32_t)i;
-			job->files[files] = (struct tpd_file_work){.entry = to, .fd = from->fd};
+			job->files[files] = (struct tpd_file_work){.entry = to, .fd = from->fd, .origin = origin};
 			m->file_count = ++files;
 		}
 	}
 	if (m->file_count == 0)
 		return tpd_fail(err, TPD_USAGE, "'%s' holds no regular file", origin);
-	return tpd_manifest_check_logical(m, TPD_USAGE, err); /* names that cannot be stored, before the work */
+	status = tpd_manifest_check_logical(m, TPD_USAGE, err); /* names that cannot be stored, before the work */
+	if (status)
+		tpd_err_prefix(err, "'%s'", origin);
+	return status;
 }
 
 bool tpd_ingest_lost_reference(enum tpd_status status)
@@ -538,9 +543,14 @@ static enum tpd_status open_unfinished(struct tpd_ingest_job *job, struct tpd_er
 	uint64_t part_size = job->options->part_size ? job->options->part_size : TPD_DEFAULT_PART_SIZE;
 	struct tpd_begin wanted = {.has_ref = m->has_ref, .has_w1 = m->has_w1, .ref = m->ref, .w1 = m->w1,
 				   .part_size = job->ref_fixed ? job->begin.part_size : TPD_MIN(part_size, TPD_PART_MAX)};
+	char path[TPD_INGEST_PATH];
 	bool resumed;
 
-	tpd_store_ingest_path(job->lock, m->step, job->where);
+	tpd_store_ingest_path(job->lock, m->step, path);
+	if (asprintf(&job->where, "%s/%s", tpd_store_path(job->store), path) < 0) {
+		job->where = NULL;
+		return tpd_fail_nomem(err);
+	}
 	return tpd_store_ingest_open(job->lock, m->step, &wanted, &job->begin, &resumed, &job->dir, err);
 }
 

@@ -13,12 +13,19 @@
 
 #include "base/bytes.h"
 
+enum tpd_status tpd_ingest_changed(const struct tpd_file_work *file, struct tpd_err *err)
+{
+	return tpd_fail(err, TPD_CONFLICT, "'%s' in '%s' changed while it was read", file->entry->path, file->origin);
+}
+
 enum tpd_status tpd_ingest_pread(const struct tpd_file_work *file, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
 {
 	enum tpd_status status = tpd_io_read_exact(tpd_io_posix(), file->fd, buf, len, offset, file->entry->path, err);
 
 	if (status == TPD_CORRUPT)
-		return tpd_fail(err, TPD_CONFLICT, "'%s' became shorter while it was read", file->entry->path);
+		return tpd_fail(err, TPD_CONFLICT, "'%s' in '%s' became shorter while it was read", file->entry->path, file->origin);
+	if (status)
+		tpd_err_prefix(err, "'%s'", file->origin);
 	return status;
 }
 
@@ -55,7 +62,7 @@ enum tpd_status tpd_ingest_read_glue(void *arg, uint64_t chunk, uint8_t *out, st
 	enum tpd_status status = read_range(file, 0, chunk * tpd_chunk_bytes(seg->dtype), len, out, err);
 
 	if (!status && tpd_xxh64(out, len) != file->marks[chunk])
-		status = tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", file->entry->path);
+		status = tpd_ingest_changed(file, err);
 	return status;
 }
 
@@ -146,7 +153,7 @@ enum tpd_status tpd_ingest_read_own(struct tpd_ingest_job *job, uint32_t file, u
 	enum tpd_status status = read_range(from, segment, chunk * tpd_chunk_bytes(seg->dtype), len, out, err);
 
 	if (!status && job->dir >= 0 && tpd_xxh64(out, len) != from->marks[seg->first_chunk + chunk])
-		status = tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", from->entry->path);
+		status = tpd_ingest_changed(from, err);
 	return status;
 }
 

@@ -13,11 +13,6 @@
 
 #include "base/bytes.h"
 
-static enum tpd_status changed(const struct tpd_ingest_job *job, struct tpd_err *err)
-{
-	return tpd_fail(err, TPD_CONFLICT, "'%s' changed while it was read", job->file->entry->path);
-}
-
 static enum tpd_status read_slot(void *ctx, size_t item, unsigned worker TPD_UNUSED, struct tpd_err *err)
 {
 	struct tpd_ingest_job *job = ctx;
@@ -25,7 +20,7 @@ static enum tpd_status read_slot(void *ctx, size_t item, unsigned worker TPD_UNU
 	enum tpd_status status = tpd_ingest_read_x(job, slot, err);
 
 	if (!status && slot->mark != job->file->marks[slot->number])
-		return changed(job, err);
+		return tpd_ingest_changed(job->file, err);
 	return status;
 }
 

@@ -44,6 +44,7 @@ struct tpd_segment_work {
 struct tpd_file_work {
 	struct tpd_entry *entry; /* in the manifest */
 	int fd;                  /* borrowed */
+	const char *origin;      /* of the checkpoint, for messages; borrowed */
 	struct tpd_segment_work *segments; /* entry->segment_count */
 	bool *typed;             /* likewise: its format says so */
 	bool *part;              /* likewise: of a tensor, its format says */
@@ -92,7 +93,7 @@ struct tpd_ingest_job {
 	size_t slot_count;
 	struct tpd_hasher *hasher;
 	int dir; /* of the unfinished checkpoint; -1 before the encode pass */
-	char where[TPD_INGEST_PATH]; /* likewise, for messages */
+	char *where; /* its path, for messages; owned; NULL before the encode pass */
 	uint64_t done, total; /* progress */
 	uint64_t parts_reused;
 	/* the batch in work, for the pool's functions */
@@ -302,6 +303,8 @@ enum tpd_status tpd_ingest_read_before(struct tpd_ingest_job *job, uint32_t file
 /* A chunk of this checkpoint itself; in the second pass it must be what the first one saw, as everything that is read. */
 enum tpd_status tpd_ingest_read_own(struct tpd_ingest_job *job, uint32_t file, uint32_t segment, uint64_t chunk, uint8_t *out,
 				    struct tpd_err *err);
+/* Fails with TPD_CONFLICT: a source file is not what it was. */
+enum tpd_status tpd_ingest_changed(const struct tpd_file_work *file, struct tpd_err *err);
 /* Read len bytes of a source file at offset; TPD_CONFLICT when it is shorter. */
 enum tpd_status tpd_ingest_pread(const struct tpd_file_work *file, void *buf, size_t len, uint64_t offset,
 				 struct tpd_err *err);

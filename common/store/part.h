@@ -29,7 +29,7 @@ void tpd_part_name(uint32_t file, uint32_t part, char out[TPD_PART_NAME]);
 
 /*
  * Writer. One thread. The file is made as NAME.tmp (replacing an old .tmp) and gets its name in finish. where: what messages call
- * `dir`, a path below the store.
+ * `dir`, its path.
  */
 struct tpd_part_writer;
 enum tpd_status tpd_part_create(const struct tpd_io *io, int dir, const char *where, uint32_t file, uint32_t part,
