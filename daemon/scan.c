@@ -30,6 +30,7 @@
 #include "daemon/tree.h"
 
 #define TURNS 16              /* full looks until every directory was read */
+#define TICK_NS 10000000ll    /* by which times of a file system may lag behind each other */
 #define GRAIN_NS 2000000000ll /* coarsest times of the file systems that send events */
 
 /* File systems where others may write without an event, or that stamp files by another machine's clock. */
@@ -142,7 +143,11 @@ void tpd_scan_result_release(struct tpd_scan_result *result)
 struct listing {
 	struct tpd_file *files;
 	size_t count, cap;
-	bool failed;
+	ino_t *directories; /* their inodes */
+	size_t directory_count, directory_cap;
+	int64_t newest_ns; /* ctime, of directories only where they have a node, which tells of what is taken out of them */
+	bool lost;         /* something that was there is not any more, under no name */
+	bool failed;       /* no memory */
 };
 
 static int compare_files(const void *a, const void *b)
@@ -187,6 +192,22 @@ static void inherit(struct tpd_file *file, const struct tpd_file *old)
 	file->valid = old->valid;
 }
 
+static bool has_file(const struct listing *list, ino_t ino)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (list->files[i].ino == ino)
+			return true;
+	return false;
+}
+
+static bool has_directory(const struct listing *list, ino_t ino)
+{
+	for (size_t i = 0; i < list->directory_count; i++)
+		if (list->directories[i] == ino)
+			return true;
+	return false;
+}
+
 /* The new listing in place of the old; files that are not there any more are reported. */
 static void take_listing(struct tpd_scan *scan, struct tpd_node *node, struct listing *list)
 {
@@ -194,12 +215,15 @@ static void take_listing(struct tpd_scan *scan, struct tpd_node *node, struct li
 
 	if (list->count > 1)
 		qsort(list->files, list->count, sizeof *list->files, compare_files);
+	for (const struct tpd_node *child = node->children; child; child = child->next)
+		list->lost = list->lost || (!child->present && !has_directory(list, child->ino));
 	for (size_t i = 0; i <= list->count; i++) {
 		struct tpd_file *file = i < list->count ? &list->files[i] : NULL;
 
 		while (old < node->file_count && (!file || strcmp(node->files[old].name, file->name) < 0)) {
 			if (node->files[old].known)
 				tpd_scan_gone(scan, tpd_tree_path(node, node->files[old].name));
+			list->lost = list->lost || !has_file(list, node->files[old].ino);
 			old++;
 		}
 		if (!file)
@@ -215,6 +239,16 @@ static void take_listing(struct tpd_scan *scan, struct tpd_node *node, struct li
 	node->files = list->files;
 	node->file_count = list->count;
 	node->root->files += list->count;
+	list->files = NULL;
+	list->count = 0;
+}
+
+static void release_listing(struct listing *list)
+{
+	for (size_t i = 0; i < list->count; i++)
+		free(list->files[i].name);
+	free(list->files);
+	free(list->directories);
 }
 
 static struct tpd_node *find_child(const struct tpd_node *node, const char *name)
@@ -226,29 +260,50 @@ static struct tpd_node *find_child(const struct tpd_node *node, const char *name
 	return child;
 }
 
-static void add_child(struct tpd_scan *scan, struct tpd_node *node, const char *name, unsigned depth)
+/* false: it has no node. */
+static bool add_child(struct tpd_scan *scan, struct tpd_node *node, const char *name, unsigned depth)
 {
 	struct tpd_node *child = find_child(node, name);
 
-	if (child)
+	if (child) {
 		child->present = true;
-	if (child || tpd_recognise_ignored(name) || depth >= TPD_TREE_DEPTH_MAX)
-		return;
+		return true;
+	}
+	if (tpd_recognise_ignored(name) || depth >= TPD_TREE_DEPTH_MAX)
+		return false;
 	if (scan->nodes >= TPD_TREE_NODES_MAX) {
 		if (!scan->crowded_noted)
 			tpd_scan_note(scan, true, node->root->name,
 				      "more than %u directories below '%s': not all of them are watched",
 				      TPD_TREE_NODES_MAX, node->root->path);
 		scan->crowded_noted = true;
-		return;
+		return false;
 	}
 	child = tpd_tree_add(scan, node->root, node, name);
 	if (!child) {
 		scan->result->status = TPD_NOMEM;
-		return;
+		return false;
 	}
 	child->present = true;
 	child->dirty = true; /* its parents are in work */
+	return true;
+}
+
+static void add_directory(struct tpd_scan *scan, struct tpd_node *node, struct listing *list, const char *name, const struct stat *st,
+			  unsigned depth)
+{
+	void *array = list->directories;
+
+	if (st->st_dev == scan->skip_dev && st->st_ino == scan->skip_ino)
+		return;
+	if (!make_room(scan->result, &array, list->directory_count, &list->directory_cap, sizeof *list->directories)) {
+		list->failed = true;
+		return;
+	}
+	list->directories = array;
+	list->directories[list->directory_count++] = st->st_ino;
+	if (add_child(scan, node, name, depth))
+		list->newest_ns = TPD_MAX(list->newest_ns, ns_of(&st->st_ctim));
 }
 
 static void note_unreadable(struct tpd_scan *scan, struct tpd_node *node, int sys)
@@ -261,47 +316,86 @@ static void note_unreadable(struct tpd_scan *scan, struct tpd_node *node, int sy
 	node->noted = true;
 }
 
+/*
+ * When something was taken out of a directory last: own_ns is its mtime after it was listed. What comes in, also by renaming, has a ctime of
+ * then or later. So where something is known to be gone, and nothing came in since, it was then; equal times do not tell, so it is a moment
+ * later. Of a directory that was never listed before only the times tell: it is newer than all in it, by more than what clocks of
+ * different grain differ by.
+ */
+static int64_t removed_at(const struct tpd_node *node, const struct listing *list, bool is_first, int64_t own_ns)
+{
+	if (list->lost && own_ns >= list->newest_ns)
+		return own_ns + 1;
+	if (is_first && own_ns - list->newest_ns > TICK_NS)
+		return own_ns;
+	return is_first ? 0 : node->removed_ns;
+}
+
+/* Each entry of an open directory. 0, or what went wrong. */
+static int read_entries(struct tpd_scan *scan, struct tpd_node *node, DIR *dir, struct listing *list, unsigned depth)
+{
+	struct dirent *item;
+	int wrong = 0;
+
+	while (errno = 0, !list->failed && (item = readdir(dir)) != NULL) {
+		struct stat st;
+
+		if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0)
+			continue;
+		if (fstatat(dirfd(dir), item->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+			if (errno == ENOENT || errno == ESTALE)
+				list->lost = true;
+			else
+				wrong = errno;
+			continue;
+		}
+		if (S_ISDIR(st.st_mode)) {
+			add_directory(scan, node, list, item->d_name, &st, depth);
+			continue;
+		}
+		list->newest_ns = TPD_MAX(list->newest_ns, ns_of(&st.st_ctim));
+		if (S_ISREG(st.st_mode) && list->count < TPD_TREE_FILES_MAX)
+			add_file(scan, list, item->d_name, &st);
+	}
+	return list->failed || errno == 0 ? wrong : errno;
+}
+
 /* Read the directory at scan->path. */
 static void list(struct tpd_scan *scan, struct tpd_node *node, unsigned depth)
 {
-	struct listing list = {0};
-	int64_t newest_ns = 0;
-	struct dirent *item;
+	struct listing list = {.lost = node->deleted};
+	bool is_first = !node->listed;
 	struct stat own;
-	DIR *dir;
-	int fd = open(scan->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int wrong, fd = open(scan->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 
 	node->listed_ns = tpd_clock_wall_ns();
 	node->listed = true;
+	node->deleted = false;
 	tpd_tree_stir(node);
-	dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!dir) {
 		note_unreadable(scan, node, errno);
 		if (fd >= 0)
 			close(fd);
 		return; /* what was known of it stays */
 	}
-	node->noted = false;
 	for (struct tpd_node *child = node->children; child; child = child->next)
 		child->present = false;
-	while ((item = readdir(dir)) != NULL && !list.failed) {
-		struct stat st;
-
-		if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0 ||
-		    fstatat(dirfd(dir), item->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		newest_ns = TPD_MAX(newest_ns, ns_of(&st.st_ctim));
-		if (S_ISREG(st.st_mode) && list.count < TPD_TREE_FILES_MAX)
-			add_file(scan, &list, item->d_name, &st);
-		else if (S_ISDIR(st.st_mode) && !(st.st_dev == scan->skip_dev && st.st_ino == scan->skip_ino))
-			add_child(scan, node, item->d_name, depth);
+	wrong = read_entries(scan, node, dir, &list, depth);
+	if (wrong) {
+		note_unreadable(scan, node, wrong);
+		release_listing(&list);
+		closedir(dir);
+		return;
 	}
-	/* What comes in, also by renaming, has a ctime of then or later: a directory that is newer than all in it has lost something. */
-	node->removed_ns = fstat(dirfd(dir), &own) == 0 && ns_of(&own.st_mtim) > newest_ns ? ns_of(&own.st_mtim) : 0;
-	closedir(dir);
+	node->noted = false;
 	for (struct tpd_node *child = node->children; child; child = child->next)
 		child->dirty = child->dirty || !child->present; /* the look at it will find it missing */
 	take_listing(scan, node, &list);
+	if (fstat(dirfd(dir), &own) == 0)
+		node->removed_ns = removed_at(node, &list, is_first, ns_of(&own.st_mtim));
+	release_listing(&list);
+	closedir(dir);
 }
 
 /* --- looking --- */
@@ -324,7 +418,8 @@ static void start_afresh(struct tpd_scan *scan, struct tpd_node *node)
 	while (node->children)
 		tpd_tree_remove(scan, node->children);
 	tpd_tree_unwatch(scan, node);
-	node->listed = false;
+	node->listed = node->deleted = false;
+	node->removed_ns = 0;
 }
 
 /* false: it is not there any more. */
@@ -390,6 +485,9 @@ static void look(struct tpd_scan *scan, struct tpd_node *node, unsigned depth)
 		return;
 	if (all || node->dirty || !node->listed) {
 		if (!look_at(scan, node, depth)) {
+			/* Its parent need not be read in this look, too. */
+			if (node->parent)
+				node->parent->removed_ns = TPD_MAX(node->parent->removed_ns, scan->now_ns);
 			tpd_tree_remove(scan, node);
 			return;
 		}
@@ -507,7 +605,9 @@ void tpd_scan_run(struct tpd_scan *scan, const struct tpd_scan_request *request,
 	for (size_t i = 0; i < request->lost_count; i++)
 		tpd_tree_lose_wd(scan, request->lost[i]);
 	for (size_t i = 0; i < request->descriptor_count; i++)
-		tpd_tree_mark_wd(scan, request->descriptors[i]);
+		tpd_tree_mark_wd(scan, request->descriptors[i], false);
+	for (size_t i = 0; i < request->deletion_count; i++)
+		tpd_tree_mark_wd(scan, request->deletions[i], true);
 	for (size_t i = 0; i < request->look_count; i++)
 		ask_for(scan, request->looks[i]);
 	for (struct tpd_root *root = scan->roots; root; root = root->next)

@@ -47,6 +47,8 @@ struct tpd_scan_request {
 	bool deep;              /* and at every file */
 	const int *descriptors; /* inotify watch descriptors of directories where something happened */
 	size_t descriptor_count;
+	const int *deletions; /* likewise, where something was deleted */
+	size_t deletion_count;
 	const int *lost; /* descriptors that the kernel has removed (IN_IGNORED) */
 	size_t lost_count;
 	char *const *looks; /* paths of checkpoints: report them, changed or not */

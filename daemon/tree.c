@@ -175,11 +175,13 @@ void tpd_tree_unwatch(struct tpd_scan *scan, struct tpd_node *node)
 	node->root->polled++;
 }
 
-void tpd_tree_mark_wd(struct tpd_scan *scan, int wd)
+void tpd_tree_mark_wd(struct tpd_scan *scan, int wd, bool deleted)
 {
 	for (struct tpd_node *node = *wd_bucket(scan, wd); node; node = node->next_wd) {
-		if (node->wd == wd)
-			tpd_tree_mark(node);
+		if (node->wd != wd)
+			continue;
+		tpd_tree_mark(node);
+		node->deleted = node->deleted || deleted;
 	}
 }
 

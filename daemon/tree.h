@@ -42,7 +42,8 @@ struct tpd_node {
 	ino_t ino;
 	int64_t mtime_ns, ctime_ns;
 	int64_t listed_ns;      /* wall clock */
-	int64_t removed_ns;     /* mtime of the listed directory where all in it was there before: something was taken away then; else 0 */
+	int64_t removed_ns;     /* something in it was taken away then, and nothing written by then that is still there is newer; 0: not known */
+	bool deleted;           /* an event said so since it was listed */
 	struct tpd_file *files; /* sorted by name */
 	size_t file_count;
 	int wd;                   /* -1: no inotify watch */
@@ -104,7 +105,7 @@ char *tpd_tree_path(const struct tpd_node *node, const char *file_or_null);
 /* inotify's watch on a directory: add (path is its own), or remove. */
 void tpd_tree_watch(struct tpd_scan *scan, struct tpd_node *node, const char *path);
 void tpd_tree_unwatch(struct tpd_scan *scan, struct tpd_node *node);
-void tpd_tree_mark_wd(struct tpd_scan *scan, int wd);
+void tpd_tree_mark_wd(struct tpd_scan *scan, int wd, bool deleted);
 /* The kernel has removed it: whoever has it gets a new one when it is read again. */
 void tpd_tree_lose_wd(struct tpd_scan *scan, int wd);
 void tpd_tree_mark(struct tpd_node *node);     /* to be read again */

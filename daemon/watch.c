@@ -86,6 +86,7 @@ static void release_request(struct tpd_scan_request *request)
 		free(request->looks[i]);
 	free((void *)(uintptr_t)request->looks);
 	free((void *)(uintptr_t)request->descriptors);
+	free((void *)(uintptr_t)request->deletions);
 	free((void *)(uintptr_t)request->lost);
 	*request = (struct tpd_scan_request){0};
 }
@@ -138,12 +139,14 @@ static void start_look(struct tpd_watch *watch)
 		.deep = watch->want_deep || watch->lost_events,
 		.descriptors = watch->hints.values,
 		.descriptor_count = watch->hints.count,
+		.deletions = watch->deletions.values,
+		.deletion_count = watch->deletions.count,
 		.lost = watch->lost.values,
 		.lost_count = watch->lost.count,
 		.looks = watch->looks,
 		.look_count = watch->look_count,
 	};
-	watch->hints = watch->lost = (struct tpd_watch_ints){0};
+	watch->hints = watch->deletions = watch->lost = (struct tpd_watch_ints){0};
 	watch->looks = NULL;
 	watch->look_count = watch->look_cap = 0;
 	watch->want_full = watch->want_deep = watch->lost_events = false;
@@ -171,11 +174,12 @@ static void take_event(struct tpd_watch *watch, const struct inotify_event *even
 	} else if (event->mask & IN_IGNORED) {
 		ok = add_int(&watch->lost, event->wd);
 	} else {
-		ok = add_int(&watch->hints, event->wd);
+		ok = add_int(&watch->hints, event->wd) && (!(event->mask & IN_DELETE) || add_int(&watch->deletions, event->wd));
 	}
 	if (!ok || watch->hints.count > HINTS_MAX) {
 		watch->lost_events = watch->want_full = true;
 		drop_ints(&watch->hints);
+		drop_ints(&watch->deletions);
 	}
 }
 
@@ -300,6 +304,7 @@ void tpd_watch_release(struct tpd_watch *watch)
 
 	release_request(&rest);
 	drop_ints(&watch->hints);
+	drop_ints(&watch->deletions);
 	drop_ints(&watch->lost);
 	tpd_scan_free(watch->scan);
 	tpd_scan_watches_free(watch->items, watch->item_count);

@@ -36,7 +36,7 @@ struct tpd_watch {
 	/* for the next look */
 	bool want_full, want_deep, lost_events;
 	uint64_t overflows; /* of inotify's queue, since the start: events were lost, and everything was looked at */
-	struct tpd_watch_ints hints, lost;
+	struct tpd_watch_ints hints, deletions, lost;
 	char **looks;
 	size_t look_count, look_cap;
 	bool new_items;

@@ -96,8 +96,8 @@ static TPD_UNUSED void look_at_all(void)
 static TPD_UNUSED int look_at_events(void)
 {
 	_Alignas(struct inotify_event) char buf[65536];
-	int hints[1000], lost[1000];
-	struct tpd_scan_request request = {.descriptors = hints, .lost = lost};
+	int hints[1000], deletions[1000], lost[1000];
+	struct tpd_scan_request request = {.descriptors = hints, .deletions = deletions, .lost = lost};
 	ssize_t len = read(inotify, buf, sizeof buf);
 
 	for (ssize_t at = 0; at < len;) {
@@ -107,6 +107,8 @@ static TPD_UNUSED int look_at_events(void)
 			lost[request.lost_count++] = event->wd;
 		else
 			hints[request.descriptor_count++] = event->wd;
+		if (event->mask & IN_DELETE)
+			deletions[request.deletion_count++] = event->wd;
 		at += (ssize_t)(sizeof *event + event->len);
 	}
 	run(&request);

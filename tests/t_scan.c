@@ -134,6 +134,77 @@ START_TEST(a_deletion_that_has_begun)
 	put("checkpoint-100/trainer_state.json", "{\"global_step\":100 }");
 	look_at_all();
 	expect("checkpoint-100", "run", 100, TPD_SEEN_COMPLETE);
+	/* what looks leave out is no newer than what it lies in */
+	put_big("checkpoint-120/optimizer.pt");
+	put_big("checkpoint-120/.cache/x");
+	put_trainer("checkpoint-120");
+	pass_a_tick();
+	unlink(scratch("w/checkpoint-120/optimizer.pt"));
+	pass_a_tick();
+	unlink(scratch("w/checkpoint-120/.cache/x"));
+	look_at_all();
+	expect("checkpoint-120", "run", 120, TPD_SEEN_SETTLING);
+}
+END_TEST
+
+/* However soon: what was seen before is not there any more, or an event tells of it. */
+START_TEST(a_deletion_within_a_tick)
+{
+	put_big("checkpoint-20/optimizer.pt");
+	put_trainer("checkpoint-20");
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_COMPLETE);
+	put_trainer("checkpoint-20");
+	unlink(scratch("w/checkpoint-20/optimizer.pt"));
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_SETTLING);
+	look_at_events();
+	put_trainer("checkpoint-40");
+	look_at_all();
+	look_at_events();
+	put_big("checkpoint-40/optimizer.pt");
+	put_trainer("checkpoint-40");
+	unlink(scratch("w/checkpoint-40/optimizer.pt"));
+	look_at_events();
+	expect("checkpoint-40", "run", 40, TPD_SEEN_SETTLING);
+	/* the save goes on; renamed is not deleted */
+	pass_a_tick();
+	put_big("checkpoint-40/b.tmp");
+	look_at_events();
+	ck_assert_int_eq(rename(scratch("w/checkpoint-40/b.tmp"), scratch("w/checkpoint-40/b")), 0);
+	put_trainer("checkpoint-40");
+	look_at_events();
+	expect("checkpoint-40", "run", 40, TPD_SEEN_COMPLETE);
+	/* a directory below goes whole */
+	put_big("checkpoint-60/global_step60/shard.pt");
+	put_trainer("checkpoint-60");
+	look_at_all();
+	unlink(scratch("w/checkpoint-60/global_step60/shard.pt"));
+	rmdir(scratch("w/checkpoint-60/global_step60"));
+	look_at_all();
+	expect("checkpoint-60", "run", 60, TPD_SEEN_SETTLING);
+}
+END_TEST
+
+/* Listed, but nothing in it can be looked at: told once, and what was known stays. */
+START_TEST(not_to_be_searched)
+{
+	if (geteuid() != 0)
+		return;
+	chmod(scratch("w"), 0755);
+	chmod(scratch("."), 0755);
+	put_trainer("checkpoint-20");
+	look_at_all();
+	expect("checkpoint-20", "run", 20, TPD_SEEN_COMPLETE);
+	chmod(scratch("w/checkpoint-20"), 0744);
+	ck_assert_int_eq(seteuid(65534), 0);
+	look_at_all();
+	ck_assert_uint_eq(result.note_count, 1);
+	ck_assert(result.notes[0].warning && strstr(result.notes[0].text, "checkpoint-20"));
+	ck_assert_uint_eq(result.gone_count, 0);
+	look_at_all();
+	ck_assert_uint_eq(result.note_count, 0);
+	ck_assert_int_eq(seteuid(0), 0);
 }
 END_TEST
 
@@ -410,6 +481,8 @@ int main(void)
 	tcase_add_test(tests, trainer_in_its_order);
 	tcase_add_test(tests, left_over_marker);
 	tcase_add_test(tests, a_deletion_that_has_begun);
+	tcase_add_test(tests, a_deletion_within_a_tick);
+	tcase_add_test(tests, not_to_be_searched);
 	tcase_add_test(tests, at_rest);
 	tcase_add_test(tests, changes_and_deletions);
 	tcase_add_test(tests, a_checkpoint_becomes_a_run);
