@@ -76,20 +76,23 @@ static bool in_ignored(const char *path)
 static enum tpd_status check_whole(const struct tpd_capture_task *task, struct tpd_err *err)
 {
 	const struct tpd_source *source = tpd_capture_source(task->capture);
-	uint64_t files = 0;
+	uint64_t files = 0, bytes = 0;
 
 	/* The path was found without following links; a link put there since may lead to what others may not read. */
 	if (strcmp(source->origin, task->path) != 0)
 		return tpd_fail(err, TPD_USAGE, "'%s' is a link to '%s'", task->path, source->origin);
 	for (size_t i = 0; i < source->count; i++) {
-		files += source->entries[i].type == TPD_ENTRY_FILE;
+		const struct tpd_source_entry *entry = &source->entries[i];
+
+		if (entry->type != TPD_ENTRY_FILE || in_ignored(entry->path))
+			continue;
+		files++;
+		bytes += entry->size;
 		/* Replaced or written between the look and the opening: its step, too, may be another. */
-		if (source->entries[i].type == TPD_ENTRY_FILE && source->entries[i].mtime_ns > task->newest_ns &&
-		    !in_ignored(source->entries[i].path))
-			return tpd_fail(err, TPD_CONFLICT, "'%s' in '%s' is newer than when it was looked at",
-					source->entries[i].path, task->path);
+		if (tpd_capture_changed_ns(task->capture, i) > task->newest_ns)
+			return tpd_fail(err, TPD_CONFLICT, "'%s' in '%s' is newer than when it was looked at", entry->path, task->path);
 	}
-	if (files < task->count || tpd_capture_bytes(task->capture) < task->bytes)
+	if (files < task->count || bytes < task->bytes)
 		return tpd_fail(err, TPD_CONFLICT, "less of '%s' was there when it was opened than before", task->path);
 	return TPD_OK;
 }

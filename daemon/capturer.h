@@ -3,7 +3,7 @@
  *
  * A task goes to and fro between loop and capturer and is owned by whoever has it:
  *
- *     loop: OPEN -> opens, names the fingerprint        status NOT_FOUND: not there; CONFLICT: less of it than was seen
+ *     loop: OPEN -> opens, names the fingerprint        status NOT_FOUND: not there; CONFLICT: less of it than was seen, or newer
  *     loop: WATCH -> copies it if `copy` says so; waits for quiet_ms since the opening; then compares    status CONFLICT: it changed
  *     loop: CLOSE -> closes the descriptors and frees the task; no answer
  *

@@ -2,8 +2,8 @@
  * capture.c - open everything at once.
  *
  * The problem: rotation deletes a checkpoint within a millisecond of the next one's completion, file by file. Descriptors
- * survive that, so the first walk opens every file before anything is read; a file that vanishes during the walk makes the capture fail
- * as not found, and the caller decides. Descriptors do not survive truncation in place: tpd_capture_check() compares size, mtime, ctime
+ * survive that, so the first walk opens every file before anything is read; a file that vanishes during the walk makes the capture fail,
+ * and the caller decides. Descriptors do not survive truncation in place: tpd_capture_check() compares size, mtime, ctime
  * and inode afterwards, and a capture that changed is void. What a spool can do about that is in capture_spool.c.
  */
 #include "base/tpd.h"
@@ -63,6 +63,11 @@ static int64_t mtime_ns(const struct stat *st)
 	return (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
 }
 
+static int64_t ctime_ns(const struct stat *st)
+{
+	return (int64_t)st->st_ctim.tv_sec * 1000000000 + st->st_ctim.tv_nsec;
+}
+
 static enum tpd_status vanished(struct tpd_err *err, int sys, const char *path)
 {
 	if (sys == ENOENT || sys == ESTALE)
@@ -77,6 +82,8 @@ static enum tpd_status entry_vanished(const struct tpd_capture *capture, const c
 
 	if (capture->source.kind == TPD_CHECKPOINT_FILE)
 		return vanished(err, sys, capture->path);
+	if (sys == ENOENT || sys == ESTALE) /* perhaps it was a temporary one: what is there now is for the next look to say */
+		return tpd_fail(err, TPD_CONFLICT, "'%s' in '%s' went while it was opened", entry, capture->path);
 	if (asprintf(&path, "%s/%s", capture->path, entry) < 0) {
 		path = NULL;
 		return tpd_fail_nomem(err);
@@ -333,6 +340,11 @@ enum tpd_status tpd_capture_metrics(const struct tpd_capture *capture, struct tp
 	if (status)
 		tpd_err_prefix(err, "'%s'", capture->path);
 	return status;
+}
+
+int64_t tpd_capture_changed_ns(const struct tpd_capture *capture, size_t entry)
+{
+	return TPD_MAX(mtime_ns(&capture->stats[entry]), ctime_ns(&capture->stats[entry]));
 }
 
 uint64_t tpd_capture_bytes(const struct tpd_capture *capture)

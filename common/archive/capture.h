@@ -23,7 +23,10 @@
 
 struct tpd_capture; /* owns descriptors and names */
 
-/* TPD_NOT_FOUND: not there (any more); TPD_LIMIT: too many entries; TPD_IO: cannot be read (the message names the file). */
+/*
+ * TPD_NOT_FOUND: not there (any more); TPD_CONFLICT: something in it went while it was opened; TPD_LIMIT: too many entries; TPD_IO: cannot be
+ * read (the message names the file).
+ */
 enum tpd_status tpd_capture_open(const char *path, struct tpd_capture **out_capture, struct tpd_err *err);
 void tpd_capture_close(struct tpd_capture *capture);
 /* While this one is stored, `held` (which must outlive that) serves the reads of the stored checkpoint `id`. NULL: none. */
@@ -34,6 +37,8 @@ void tpd_capture_set_metrics_of(struct tpd_capture *capture, tpd_metrics_fn *met
 /* What the files tell of how good it is (metrics.h). */
 enum tpd_status tpd_capture_metrics(const struct tpd_capture *capture, struct tpd_metrics *out, struct tpd_err *err);
 uint64_t tpd_capture_bytes(const struct tpd_capture *capture);
+/* When an entry of its source changed last, ns since 1970, as of its opening: mtime or ctime, which an old mtime does not hide. */
+int64_t tpd_capture_changed_ns(const struct tpd_capture *capture, size_t entry);
 /* TPD_CONFLICT when anything changed since open; files that were only deleted are fine. */
 enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_err *err);
 /*
