@@ -4,26 +4,14 @@
  */
 #include "base/tpd.h"
 
-#include <check.h>
-#include <fcntl.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "archive/capture.h"
 #include "archive/trainer_state.h"
-#include "files.h"
 #include "format/format.h"
 #include "format_file.h"
 #include "pickle_build.h"
 #include "zip_build.h"
-
-static struct tpd_err err;
-
-#define OK(call) ck_assert_msg((call) == TPD_OK, "%s", err.text)
+#include "archive_help.h" /* last: its err would be shadowed in the others */
 
 /* "bleu=31 loss=0.5", by name */
 static const char *text_of(struct tpd_metrics *metrics)
@@ -393,28 +381,105 @@ START_TEST(captures)
 }
 END_TEST
 
-static void set_up(void)
+/* --- stored ones, when the refs have lost what was told --- */
+
+static void put_state(const char *directory, uint64_t step, size_t spaces)
 {
-	scratch_make();
+	struct tpd_buf json = {0};
+
+	tpd_buf_printf(&json, "{\"global_step\": %d, \"log_history\": [{\"eval_loss\": 0.%d,", (int)step, (int)step);
+	while (json.len < spaces)
+		tpd_buf_u8(&json, ' ');
+	tpd_buf_printf(&json, "\"step\": %d}]}", (int)step);
+	mkdir(directory, 0755);
+	file_write(scratch("%s/trainer_state.json", strrchr(directory, '/') + 1), json.data, json.len);
+	tpd_buf_release(&json);
 }
+
+static const char *of_run(const char *run)
+{
+	struct tpd_run_metrics metrics = {0};
+	static char all[8192];
+
+	all[0] = 0;
+	OK(tpd_store_metrics(tpd_archive_store(archive), run, &metrics, &err));
+	for (size_t i = 0; i < metrics.count; i++)
+		snprintf(all + strlen(all), sizeof(all) - strlen(all), "%s;", text_of(&metrics.items[i].metrics));
+	tpd_run_metrics_release(&metrics);
+	return all;
+}
+
+static void lose_refs(void)
+{
+	static const char *const runs[] = {"file", "dir", "hf", "name"};
+
+	archive_close();
+	for (size_t i = 0; i < TPD_ARRAY_LEN(runs); i++)
+		ck_assert_int_eq(unlink(scratch("store/refs/%s", runs[i])), 0);
+	archive_open(16, 0, 1);
+}
+
+/* Each is replayed from the store, chunk by chunk, and read as when it came; what cannot be is told. */
+START_TEST(stored_ones_tell_it_again)
+{
+	uint8_t storage[256] = {[3 * 4 + 2] = 0xd8, [3 * 4 + 3] = 0x3e}; /* large enough to be a segment of its own */
+	const struct score view = {.path = honest.path, .type = "FloatStorage", .numel = 64, .offset = 3, .bytes = storage, .len = 256};
+	struct tpd_archive_rebuilt built = {0};
+	struct tpd_buf file = lightning_file(&view);
+	struct tpd_manifest m = {0};
+	struct tpd_archive_name name;
+
+	archive_open(16, 0, 1);
+	mkdir(scratch("epoch=1-val_loss=0.42.ckpt"), 0755);
+	file_write(scratch("epoch=1-val_loss=0.42.ckpt/meta.pt"), file.data, file.len);
+	OK(ingest(scratch("epoch=1-val_loss=0.42.ckpt"), "dir", 1, NULL));
+	ck_assert_int_eq(rename(scratch("epoch=1-val_loss=0.42.ckpt"), scratch("gone")), 0);
+	file_write(scratch("epoch=1-val_loss=0.42.ckpt"), file.data, file.len);
+	OK(ingest(scratch("epoch=1-val_loss=0.42.ckpt"), "file", 1, NULL));
+	put_state(scratch("checkpoint-5"), 5, 5u << 20); /* more than a chunk */
+	OK(ingest(scratch("checkpoint-5"), "hf", 5, NULL));
+	put_state(scratch("checkpoint-7"), 7, 5u << 20); /* a delta */
+	OK(ingest(scratch("checkpoint-7"), "hf", 7, NULL));
+	ck_assert_uint_eq(depth_of("hf@7"), 1);
+	file_write(scratch("epoch=2-acc=0.5.bin"), file.data, file.len);
+	OK(ingest(scratch("epoch=2-acc=0.5.bin"), "name", 2, NULL));
+	name = resolve("file@1");
+	OK(tpd_store_manifest(tpd_archive_store(archive), &name.id, &m, &err));
+	ck_assert_uint_eq(m.entries[0].segment_count, 2);
+	tpd_manifest_release(&m);
+	tpd_buf_release(&file);
+
+	lose_refs();
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.recalled, 5);
+	ck_assert_uint_eq(built.unrecalled, 0);
+	ck_assert_str_eq(of_run("dir"), "val_loss=0.421875;");
+	ck_assert_str_eq(of_run("file"), "val_loss=0.421875;");
+	ck_assert_str_eq(of_run("name"), "acc=0.5;");
+	ck_assert_uint_eq(resolve("hf@best:eval_loss").step, 5);
+	ck_assert_uint_eq(resolve("hf@max:eval_loss").step, 7);
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.recalled, 0);
+
+	lose_refs();
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err)); /* for the names of the parts */
+	file_flip(part_path("hf@7", 0, 0), 30);
+	file_flip(part_path("file@1", 0, 0), 30);
+	lose_refs();
+	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+	ck_assert_uint_eq(built.recalled, 3);
+	ck_assert_uint_eq(built.unrecalled, 2);
+	ck_assert_msg(strncmp(built.recall_fault.text, "file@1~1: ", 10) == 0, "%s", built.recall_fault.text);
+	ck_assert_int_eq(built.recall_fault.status, TPD_CORRUPT);
+	ck_assert_str_eq(of_run("file"), "");
+	ck_assert_str_eq(of_run("hf"), "eval_loss=0.5;");
+}
+END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("metrics of");
-	TCase *tests = tcase_create("metrics of");
-	SRunner *runner = srunner_create(suite);
-	int failed;
+	const TTest *const tests[] = {trainer_states, deep_and_large_states, names, scores_of_lightning, captures,
+				      stored_ones_tell_it_again};
 
-	suite_add_tcase(suite, tests);
-	tcase_add_checked_fixture(tests, set_up, scratch_remove);
-	tcase_set_timeout(tests, 120);
-	tcase_add_test(tests, trainer_states);
-	tcase_add_test(tests, deep_and_large_states);
-	tcase_add_test(tests, names);
-	tcase_add_test(tests, scores_of_lightning);
-	tcase_add_test(tests, captures);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_tests("metrics of", tests, TPD_ARRAY_LEN(tests));
 }

@@ -18,6 +18,18 @@ static void print_text(const struct tpd_ctl *ctl, const struct tpd_archive_rebui
 	if (built->repaired > 0)
 		printf("the refs of %llu run%s were damaged and are repaired; as they were: '%s/refs-damaged'\n",
 		       (unsigned long long)built->repaired, built->repaired == 1 ? "" : "s", ctl->store);
+	if (built->recalled > 0)
+		printf("the metrics of %llu checkpoint%s were lost and are read again from %s files\n",
+		       (unsigned long long)built->recalled, built->recalled == 1 ? "" : "s", built->recalled == 1 ? "its" : "their");
+}
+
+/* No metrics are on record, and whether there were any cannot be told. */
+static void warn_of_metrics(const struct tpd_ctl *ctl, const struct tpd_archive_rebuilt *built)
+{
+	if (built->unrecalled > 0)
+		tpd_ctl_warn(ctl, "%llu checkpoint%s may have lost metrics, which cannot be read again (storing a checkpoint again brings "
+			     "them back)%s: %s", (unsigned long long)built->unrecalled, built->unrecalled == 1 ? "" : "s",
+			     built->unrecalled == 1 ? "" : "; the first", built->recall_fault.text);
 }
 
 static int print_json(const struct tpd_ctl *ctl, const struct tpd_archive_rebuilt *built, int code)
@@ -32,6 +44,10 @@ static int print_json(const struct tpd_ctl *ctl, const struct tpd_archive_rebuil
 	tpd_json_put_u64(&out, built->failed);
 	tpd_json_key(&out, "repaired");
 	tpd_json_put_u64(&out, built->repaired);
+	tpd_json_key(&out, "metrics_recovered");
+	tpd_json_put_u64(&out, built->recalled);
+	tpd_json_key(&out, "metrics_lost");
+	tpd_json_put_u64(&out, built->unrecalled);
 	tpd_json_end_object(&out);
 	return tpd_ctl_print_json(ctl, &buf, code);
 }
@@ -66,6 +82,7 @@ int tpd_cmd_rebuild(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv TPD_UN
 		return code;
 	if (built.failed > 0 && built.done > 0)
 		code = TPD_EXIT_PARTLY;
+	warn_of_metrics(ctl, &built);
 	if (ctl->json)
 		return print_json(ctl, &built, code);
 	print_text(ctl, &built);

@@ -121,11 +121,15 @@ struct tpd_archive_rebuilt {
 	uint64_t done;     /* checkpoints that are in the catalog now */
 	uint64_t failed;   /* checkpoints, and runs, that could not be read */
 	uint64_t repaired; /* runs whose refs were damaged, and are whole again */
+	uint64_t recalled; /* checkpoints whose metrics were lost, and are read again from their files */
+	uint64_t unrecalled; /* those that had none on record, and whose files cannot be read */
+	struct tpd_err recall_fault; /* of the first of these, with its name */
 };
 /*
  * Make the catalog again from the store alone (jobs and events stay unless the file is damaged; it is kept as
- * *.damaged then). Before that, damaged refs are repaired (the damaged file is kept in STORE/refs-damaged/), and
- * checkpoints that no run names are named again, as their manifests say. What cannot be read is left out and counted,
+ * *.damaged then). Before that, damaged refs are repaired (the damaged file is kept in STORE/refs-damaged/),
+ * checkpoints that no run names are named again, as their manifests say, and those that have no metrics on record are asked for
+ * them as when they came. What cannot be read is left out and counted,
  * but rows of a run whose refs stay unreadable are kept; the call then returns the first such status after it has
  * done all it could. *out holds as soon as that was begun.
  */

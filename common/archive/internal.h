@@ -27,6 +27,18 @@ enum tpd_status tpd_archive_record(struct tpd_store *store, struct tpd_catalog *
 /* Put into the catalog what the store's refs name and it does not have. */
 enum tpd_status tpd_archive_catch_up(struct tpd_archive *archive, struct tpd_err *err);
 
+struct tpd_recalled {
+	uint64_t found;       /* checkpoints whose metrics were read again, and are on record */
+	uint64_t failed;      /* those that could not be read, and may have had some */
+	struct tpd_err first; /* of the latter, with its name */
+};
+/*
+ * Of a run's checkpoints those that have no metrics on record are asked for them once more, from what is stored; adds to *tally. Takes the
+ * run's lock where any are found. One checkpoint's damage is only tallied, nor is it a failure that the run's refs cannot be read.
+ */
+enum tpd_status tpd_archive_recall(struct tpd_archive *archive, const char *run, const struct tpd_progress *progress,
+				   struct tpd_recalled *tally, struct tpd_err *err);
+
 /*
  * Raw copies of each run's newest checkpoint in STORE/tip/ESCAPED-RUN/ID/NUMBER: what the next delta is encoded against when
  * the original is gone by then. Disposable: every chunk read from there must have its recorded digest.

@@ -29,12 +29,21 @@ static const struct tpd_source_entry *find_file(const struct tpd_source *source,
 	return NULL;
 }
 
-/* ctx: a pointer to a const struct tpd_source_entry *. */
+struct reading {
+	const struct tpd_source *source;
+	const struct tpd_source_entry *entry;
+};
+
+/* ctx: a struct reading. */
 static enum tpd_status read_entry(void *ctx, void *buf, size_t len, uint64_t offset, struct tpd_err *err)
 {
-	const struct tpd_source_entry *entry = *(const struct tpd_source_entry **)ctx;
+	const struct reading *reading = ctx;
+	const struct tpd_source *source = reading->source;
+	const struct tpd_source_entry *entry = reading->entry;
 	uint8_t *to = buf;
 
+	if (source->read)
+		return source->read(source->read_arg, (size_t)(entry - source->entries), buf, len, offset, err);
 	while (len > 0) {
 		ssize_t n = pread(entry->fd, to, len, (off_t)offset);
 
@@ -56,6 +65,7 @@ static enum tpd_status read_entry(void *ctx, void *buf, size_t len, uint64_t off
 enum tpd_status tpd_metrics_of_trainer(const struct tpd_source *source, struct tpd_metrics *out, struct tpd_err *err)
 {
 	const struct tpd_source_entry *entry = find_file(source, TPD_TRAINER_STATE);
+	struct reading reading = {.source = source, .entry = entry};
 	TPD_AUTO_FREE char *text = NULL;
 	enum tpd_status status;
 
@@ -64,7 +74,7 @@ enum tpd_status tpd_metrics_of_trainer(const struct tpd_source *source, struct t
 	text = malloc((size_t)entry->size);
 	if (!text)
 		return tpd_fail_nomem(err);
-	status = read_entry(&entry, text, (size_t)entry->size, 0, err);
+	status = read_entry(&reading, text, (size_t)entry->size, 0, err);
 	return status ? status : tpd_trainer_state_metrics(text, (size_t)entry->size, out, err);
 }
 
@@ -222,12 +232,13 @@ enum tpd_status tpd_metrics_of_lightning(const struct tpd_source *source, struct
 {
 	const struct tpd_source_entry *entry = find_file(source, TPD_STEP_META);
 	enum tpd_status status = tpd_metrics_of_name(source, out, err);
+	struct reading reading = {.source = source, .entry = entry};
 
 	if (source->kind == TPD_CHECKPOINT_FILE && source->count == 1)
-		entry = source->entries;
+		reading.entry = entry = source->entries;
 	if (status || !entry || entry->type != TPD_ENTRY_FILE)
 		return status;
-	return tpd_format_torch_scores(base_name(source->origin), entry->size, read_entry, &entry, take_score, out, err);
+	return tpd_format_torch_scores(base_name(source->origin), entry->size, read_entry, &reading, take_score, out, err);
 }
 
 /* --- whosever it is --- */

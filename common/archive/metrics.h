@@ -1,12 +1,12 @@
 /*
- * metrics.h - what a captured checkpoint tells of how good it is.
+ * metrics.h - what a checkpoint tells of how good it is, captured, or stored already (recall.c).
  *
  *     struct tpd_metrics metrics = {0};
  *     tpd_metrics_of(tpd_capture_source(capture), &metrics, &err);
  *
  * Read from the descriptors that the capture holds, since rotation may have deleted the paths, and before anything is
  * stored, since the refs are to have it first (store/FORMAT.md). What is not as expected tells nothing: these fail
- * with TPD_NOMEM, or TPD_IO where a descriptor cannot be read, and then so will what stores it.
+ * with TPD_NOMEM, or TPD_IO where a descriptor cannot be read, and then so will what stores it; or as source->read does.
  */
 #ifndef TPD_ARCHIVE_METRICS_H
 #define TPD_ARCHIVE_METRICS_H

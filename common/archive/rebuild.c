@@ -2,7 +2,7 @@
  * rebuild.c - the catalog from the store: whole on request, and what is missing at every opening for writing.
  *
  * A rebuild on request repairs damaged refs before all else. Where it cannot, the rows of that run stay as they are:
- * they are the last that names its checkpoints.
+ * they are the last that names its checkpoints. Metrics that refs have lost it reads again from the stored files (recall.c).
  *
  * Both then take the lock of each run for which a crash left something, which names what was published without a
  * name, and let it go again; then they read the refs, which only ever grow. What a writer stores meanwhile it records
@@ -26,6 +26,7 @@ struct pass {
 	uint64_t done, failed, total, repaired;
 	char **unreadable; /* runs whose refs cannot be read: owned names */
 	size_t unreadable_count;
+	struct tpd_recalled recalled;
 	const struct tpd_progress *progress;
 	enum tpd_status first; /* of the checkpoints that could not be read */
 	struct tpd_err first_err;
@@ -156,6 +157,11 @@ static enum tpd_status record_run(struct pass *pass, const char *name, struct tp
 	if (status && err)
 		*err = fault;
 	return status;
+}
+
+static enum tpd_status recall_run(struct pass *pass, const char *name, struct tpd_err *err)
+{
+	return tpd_archive_recall(pass->archive, name, pass->progress, &pass->recalled, err);
 }
 
 /* Calls fn for the name of every run. */
@@ -334,6 +340,8 @@ enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tp
 	if (!status)
 		status = settle(archive, true, err);
 	if (!status)
+		status = each_run(&pass, recall_run, err);
+	if (!status)
 		status = tpd_store_each(archive->store, count_one, &pass.total, err);
 	if (!status && tpd_catalog_check(archive->catalog, NULL) == TPD_CORRUPT)
 		status = tpd_archive_reopen_catalog(archive, err);
@@ -342,7 +350,14 @@ enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tp
 	pass_release(&pass);
 	if (status)
 		return status;
-	*out = (struct tpd_archive_rebuilt){.done = pass.done, .failed = pass.failed, .repaired = pass.repaired};
+	*out = (struct tpd_archive_rebuilt){
+		.done = pass.done,
+		.failed = pass.failed,
+		.repaired = pass.repaired,
+		.recalled = pass.recalled.found,
+		.unrecalled = pass.recalled.failed,
+		.recall_fault = pass.recalled.first,
+	};
 	if (pass.first && err)
 		*err = pass.first_err;
 	return pass.first;

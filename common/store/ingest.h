@@ -40,6 +40,12 @@ struct tpd_source {
 	 */
 	const struct tpd_source *held;
 	struct tpd_id held_id;
+	/*
+	 * How all bytes [offset, offset + len) of entry number `entry` are read where entries have no descriptors, those of what is stored
+	 * already: for whoever looks into it (archive/metrics.h). tpd_ingest() wants descriptors. NULL: they have.
+	 */
+	enum tpd_status (*read)(void *arg, size_t entry, void *buf, size_t len, uint64_t offset, struct tpd_err *err);
+	void *read_arg;
 };
 
 struct tpd_progress {
