@@ -193,24 +193,45 @@ END_TEST
 START_TEST(names_come_back)
 {
 	struct tpd_archive_rebuilt built = {0};
+	struct tpd_archive_name name;
 	uint64_t unnamed = 0;
 
 	archive_open(16, 0, 1);
 	ingest_step(10);
 	ingest_step(20);
-	OK(tpd_archive_unnamed(archive, &unnamed, &err));
+	OK(ingest(scratch("checkpoint-20"), "other", 20, NULL));
+	OK(tpd_archive_check_names(archive, NULL, &unnamed, &err));
 	ck_assert_uint_eq(unnamed, 0);
-	archive_close();
-	ck_assert_int_eq(unlink(scratch("store/refs/run")), 0);
-	archive_open(16, 0, 1);
-	OK(tpd_archive_unnamed(archive, &unnamed, &err));
-	ck_assert_uint_eq(unnamed, 2);
-	OK(tpd_archive_rebuild(archive, NULL, &built, &err));
-	ck_assert_uint_eq(built.done, 2);
-	OK(tpd_archive_unnamed(archive, &unnamed, &err));
-	ck_assert_uint_eq(unnamed, 0);
-	assert_restores("run@10", scratch("checkpoint-10"));
-	assert_restores("run@20~1", scratch("checkpoint-20"));
+	for (size_t i = 0; i < 4; i++) { /* gone, empty, short garbage, more zeros than a first record has */
+		static const char left[32] = "garbage\n";
+		bool gone = i < 2;
+
+		archive_close();
+		ck_assert_int_eq(unlink(scratch("store/refs/run")), 0);
+		if (i > 0)
+			file_write(scratch("store/refs/run"), left, i == 1 ? 0 : i == 2 ? 8 : sizeof(left));
+		archive_open(16, 0, 1);
+		ck_assert_int_eq(tpd_archive_check_names(archive, NULL, &unnamed, &err), TPD_CORRUPT);
+		ck_assert_uint_eq(unnamed, 2);
+		ck_assert_int_eq(tpd_archive_check_names(archive, "run", &unnamed, &err), TPD_CORRUPT);
+		ck_assert_uint_eq(unnamed, 2);
+		OK(tpd_archive_check_names(archive, "ru", &unnamed, &err));
+		ck_assert_uint_eq(unnamed, 0);
+		ck_assert_int_eq(tpd_archive_resolve(archive, "run@10", &name, &err), TPD_CORRUPT);
+		ck_assert_ptr_nonnull(strstr(err.text, "rebuild-catalog"));
+		ck_assert_int_eq(tpd_archive_resolve(archive, "nobody@10", &name, &err), TPD_NOT_FOUND);
+		OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+		ck_assert_uint_eq(built.done, 3);
+		ck_assert_uint_eq(built.repaired, 1);
+		ck_assert_uint_eq(built.lost, gone);
+		ck_assert(file_exists(scratch("store/refs-damaged/run@%d", (int)i - 1)) == !gone);
+		OK(tpd_archive_check_names(archive, NULL, &unnamed, &err));
+		ck_assert_uint_eq(unnamed, 0);
+		assert_restores("run@10", scratch("checkpoint-10"));
+		assert_restores("run@20~1", scratch("checkpoint-20"));
+		OK(tpd_archive_rebuild(archive, NULL, &built, &err));
+		ck_assert_uint_eq(built.repaired, 0);
+	}
 }
 END_TEST
 

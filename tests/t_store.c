@@ -164,6 +164,18 @@ START_TEST(torn_tails_are_ignored_and_cut)
 		ck_assert_int_eq(refs_verdict(&torn, &count), TPD_OK);
 		ck_assert_uint_eq(count, len == refs.len ? 2 : len >= second ? 1 : 0);
 	}
+	/* Of the first record nothing but itself or zeros: no crash leaves anything else of a file that is new. */
+	for (size_t i = 0; i < first; i++) {
+		struct tpd_buf torn = {.data = refs.data, .len = first};
+		uint8_t was = refs.data[i];
+
+		refs.data[i] = 0;
+		ck_assert_int_eq(refs_verdict(&torn, &count), TPD_OK);
+		ck_assert_uint_eq(count, 0);
+		refs.data[i] = was ^ 0x04;
+		ck_assert_int_eq(refs_verdict(&torn, &count), was == 4 ? TPD_OK : TPD_CORRUPT);
+		refs.data[i] = was;
+	}
 	/* As long as it should be, with other bytes in it: what a power loss makes of it. */
 	memset(refs.data + second, 0, refs.len - second);
 	ck_assert_int_eq(refs_verdict(&refs, &count), TPD_OK);

@@ -217,7 +217,7 @@ int tpd_cmd_list(struct tpd_ctl *ctl, int argc, char **argv)
 	if (status == TPD_OK)
 		tpd_archive_check_runs(archive, argc > 0 ? argv[0] : NULL, &fault);
 	if (status == TPD_OK && !fault.status)
-		tpd_ctl_check_names(archive, &unnamed, &fault);
+		tpd_archive_check_names(archive, NULL, &unnamed, &fault);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);
 	else if (fault.status)

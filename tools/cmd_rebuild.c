@@ -9,15 +9,20 @@
 
 static void print_text(const struct tpd_ctl *ctl, const struct tpd_archive_rebuilt *built)
 {
+	uint64_t damaged = built->repaired - built->lost;
+
 	if (ctl->quiet)
 		return;
 	printf("%llu checkpoint%s in the catalog", (unsigned long long)built->done, built->done == 1 ? "" : "s");
 	if (built->failed > 0)
 		printf(", %llu could not be read: see 'tpdectl verify'", (unsigned long long)built->failed);
 	putchar('\n');
-	if (built->repaired > 0)
+	if (damaged > 0)
 		printf("the refs of %llu run%s were damaged and are repaired; as they were: '%s/refs-damaged'\n",
-		       (unsigned long long)built->repaired, built->repaired == 1 ? "" : "s", ctl->store);
+		       (unsigned long long)damaged, damaged == 1 ? "" : "s", ctl->store);
+	if (built->lost > 0)
+		printf("the refs of %llu run%s were lost and are repaired: made again from the checkpoints\n",
+		       (unsigned long long)built->lost, built->lost == 1 ? "" : "s");
 	if (built->recalled > 0)
 		printf("the metrics of %llu checkpoint%s were lost and are read again from %s files\n",
 		       (unsigned long long)built->recalled, built->recalled == 1 ? "" : "s", built->recalled == 1 ? "its" : "their");

@@ -53,7 +53,7 @@ static enum tpd_status restore(struct tpd_ctl *ctl, const char *name, struct res
 		status = tpd_archive_restore(archive, &out->name.id, ctl->to, files, ctl->force, &progress, err);
 		tpd_bar_finish(&bar);
 	}
-	if (status == TPD_OK && tpd_ctl_check_names(archive, &unnamed, &fault))
+	if (status == TPD_OK && tpd_archive_check_names(archive, NULL, &unnamed, &fault))
 		tpd_ctl_warn(ctl, "%s", fault.text); /* `latest` may have been another */
 	tpd_archive_close(archive);
 	return status;

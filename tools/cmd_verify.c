@@ -162,7 +162,7 @@ int tpd_cmd_verify(struct tpd_ctl *ctl, int argc, char **argv)
 		tpd_archive_check_runs(archive, argc > 0 ? argv[0] : NULL, &tally.unreadable);
 	/* What a file names that cannot even be opened is not known to be without a name. */
 	if (status == TPD_OK && tally.unreadable.status != TPD_IO) {
-		status = tpd_ctl_check_names(archive, &tally.unnamed, &err);
+		status = tpd_archive_check_names(archive, NULL, &tally.unnamed, &err);
 		if (tally.unnamed > 0) { /* told below, after what was verified */
 			unnamed = err;
 			status = TPD_OK;

@@ -84,11 +84,6 @@ enum tpd_status tpd_ctl_open(struct tpd_ctl *ctl, enum tpd_archive_mode mode, st
 /* Why the catalog was not used, if it was not and should have been: a line, for commands that read it. */
 void tpd_ctl_tell_catalog(const struct tpd_ctl *ctl, const struct tpd_err *fault);
 /*
- * How many checkpoints are in the store that no run names? Of refs that lost their end nothing else tells: all that they still say is true.
- * TPD_CORRUPT, with a sentence, where there are some; else the status of what failed.
- */
-enum tpd_status tpd_ctl_check_names(struct tpd_archive *archive, uint64_t *out_unnamed, struct tpd_err *err);
-/*
  * From here on the first SIGINT, SIGTERM or SIGHUP asks the work to stop (for struct tpd_progress), so that it can
  * clean up; a second one kills.
  */

@@ -362,16 +362,6 @@ void tpd_ctl_tell_catalog(const struct tpd_ctl *ctl, const struct tpd_err *fault
 			     fault->status == TPD_CORRUPT ? " ('tpdectl rebuild-catalog' makes a new one)" : "");
 }
 
-enum tpd_status tpd_ctl_check_names(struct tpd_archive *archive, uint64_t *out_unnamed, struct tpd_err *err)
-{
-	enum tpd_status status = tpd_archive_unnamed(archive, out_unnamed, err);
-
-	if (status || *out_unnamed == 0)
-		return status;
-	return tpd_fail(err, TPD_CORRUPT, "%llu checkpoint%s in the store that no run names: refs are damaged or lost, 'tpdectl rebuild-catalog' repairs them",
-			(unsigned long long)*out_unnamed, *out_unnamed == 1 ? "" : "s");
-}
-
 static void on_signal(int number)
 {
 	cancel_signal = number;

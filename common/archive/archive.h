@@ -84,6 +84,12 @@ enum tpd_status tpd_archive_select(struct tpd_archive *archive, const char *name
  * that cannot. The status of the first one, with a sentence that names it.
  */
 enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, const char *name_or_null, struct tpd_err *err);
+/*
+ * Is any checkpoint in the store that no run names (of the run NAME and those below it; NULL: of any)? Of refs that were lost, or lost
+ * their end, nothing else tells: all that they still say is true. TPD_CORRUPT with a sentence that says so, and *out_unnamed how many.
+ */
+enum tpd_status tpd_archive_check_names(struct tpd_archive *archive, const char *name_or_null, uint64_t *out_unnamed,
+					struct tpd_err *err);
 
 /*
  * Store a capture as RUN@step and record it. Uses a run lock of its own and, in any thread, a catalog handle of its
@@ -120,14 +126,15 @@ enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd
 struct tpd_archive_rebuilt {
 	uint64_t done;     /* checkpoints that are in the catalog now */
 	uint64_t failed;   /* checkpoints, and runs, that could not be read */
-	uint64_t repaired; /* runs whose refs were damaged, and are whole again */
+	uint64_t repaired; /* runs whose refs were damaged or gone, and are whole again */
+	uint64_t lost;     /* those of them that were gone, or empty: nothing is kept of these */
 	uint64_t recalled; /* checkpoints whose metrics were lost, and are read again from their files */
 	uint64_t unrecalled; /* those that had none on record, and whose files cannot be read */
 	struct tpd_err recall_fault; /* of the first of these, with its name */
 };
 /*
  * Make the catalog again from the store alone (jobs and events stay unless the file is damaged; it is kept as
- * *.damaged then). Before that, damaged refs are repaired (the damaged file is kept in STORE/refs-damaged/),
+ * *.damaged then). Before that, damaged refs are repaired (the damaged file is kept in STORE/refs-damaged/), lost ones made again:
  * checkpoints that no run names are named again, as their manifests say, and those that have no metrics on record are asked for
  * them as when they came. What cannot be read is left out and counted,
  * but rows of a run whose refs stay unreadable are kept; the call then returns the first such status after it has
@@ -140,7 +147,5 @@ enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tp
  * remembers as done must be done again (the store was lost or put back to an older state, the catalog was not).
  */
 bool tpd_archive_lost(struct tpd_archive *archive, const char *run, const char *id_hex);
-/* How many checkpoints the store holds that no run names (their refs file was lost or cut): rebuild gives them back their names. */
-enum tpd_status tpd_archive_unnamed(struct tpd_archive *archive, uint64_t *out_count, struct tpd_err *err);
 
 #endif

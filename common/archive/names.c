@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/bytes.h"
 #include "base/text.h"
@@ -138,14 +139,34 @@ enum tpd_status tpd_archive_check_runs(struct tpd_archive *archive, const char *
 	return first.status;
 }
 
+enum tpd_status tpd_archive_check_names(struct tpd_archive *archive, const char *name_or_null, uint64_t *out_unnamed,
+					struct tpd_err *err)
+{
+	const char *of = name_or_null ? " of run '" : "", *name = name_or_null ? name_or_null : "", *end = name_or_null ? "'" : "";
+	enum tpd_status status = tpd_store_unnamed(archive->store, name_or_null, out_unnamed, err);
+
+	if (!status && *out_unnamed > 0) { /* a writer may be between publishing and naming */
+		nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
+		status = tpd_store_unnamed(archive->store, name_or_null, out_unnamed, err);
+	}
+	if (status || *out_unnamed == 0)
+		return status;
+	return tpd_fail(err, TPD_CORRUPT, "%llu checkpoint%s%s%s%s in the store that no run names: refs are damaged or lost, "
+			"'tpdectl rebuild-catalog' repairs them", (unsigned long long)*out_unnamed, *out_unnamed == 1 ? "" : "s", of,
+			name, end);
+}
+
 static enum tpd_status no_run(struct tpd_archive *archive, const char *run, struct tpd_err *err)
 {
 	char **names = NULL;
 	size_t count = 0, others = 0;
+	uint64_t unnamed = 0;
 	bool known = false;
 	struct tpd_buf buf = {0};
-	enum tpd_status status = tpd_store_runs(archive->store, &names, &count, err);
+	enum tpd_status status = tpd_archive_check_names(archive, run, &unnamed, err);
 
+	if (!status)
+		status = tpd_store_runs(archive->store, &names, &count, err);
 	if (status)
 		return status;
 	for (size_t i = 0; i < count; i++) {
@@ -159,9 +180,7 @@ static enum tpd_status no_run(struct tpd_archive *archive, const char *run, stru
 	free(names);
 	tpd_buf_u8(&buf, 0);
 	if (known)
-		status = tpd_fail(err, TPD_NOT_FOUND,
-				  "run '%s' has no checkpoint yet; if it should have some, 'tpdectl verify' finds them and 'tpdectl "
-				  "rebuild-catalog' gives them their names back", run);
+		status = tpd_fail(err, TPD_NOT_FOUND, "run '%s' has no checkpoint yet", run);
 	else if (others == 0 || buf.failed)
 		status = tpd_fail(err, TPD_NOT_FOUND, "no run '%s': the store is empty", run);
 	else

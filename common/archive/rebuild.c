@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/text.h"
 #include "store/readers.h"
@@ -23,7 +22,7 @@
 struct pass {
 	struct tpd_archive *archive;
 	bool all; /* every checkpoint, not only those that the catalog lacks */
-	uint64_t done, failed, total, repaired;
+	uint64_t done, failed, total, repaired, lost;
 	char **unreadable; /* runs whose refs cannot be read: owned names */
 	size_t unreadable_count;
 	struct tpd_recalled recalled;
@@ -199,31 +198,36 @@ static enum tpd_status settle_run(struct tpd_archive *archive, const char *name,
 	return status;
 }
 
+/* A file with a record at least: that is there before anything of the run is. */
 static bool has_refs(struct tpd_archive *archive, const char *name)
 {
 	struct tpd_run run = {0};
 	enum tpd_status status = tpd_store_run_read(archive->store, name, &run, NULL);
+	bool has = status ? status != TPD_NOT_FOUND : run.valid_bytes > 0;
 
 	tpd_run_release(&run);
-	return status != TPD_NOT_FOUND;
+	return has;
 }
 
 /*
- * Each run for which a crash may have left something. `all`: also those whose refs are gone as a whole, which no
+ * Each run for which a crash may have left something. pass->all: also those whose refs are gone as a whole, which no
  * crash does, and wait for whoever writes; else a run that is being written is left to its writer.
  */
-static enum tpd_status settle(struct tpd_archive *archive, bool all, struct tpd_err *err)
+static enum tpd_status settle(struct pass *pass, struct tpd_err *err)
 {
+	struct tpd_archive *archive = pass->archive;
 	char **names = NULL;
 	size_t count = 0;
 	enum tpd_status status = tpd_store_unsettled(archive->store, &names, &count, err);
 
 	for (size_t i = 0; i < count; i++) {
 		struct tpd_err fault = {0};
+		bool had = has_refs(archive, names[i]);
 
-		if (!status && (all || has_refs(archive, names[i])))
-			status = settle_run(archive, names[i], all ? archive->options.lock_timeout_ms : 0, &fault);
-		if (status == TPD_BUSY && !all)
+		if (!status && (pass->all || had))
+			status = settle_run(archive, names[i], pass->all ? archive->options.lock_timeout_ms : 0, &fault);
+		pass->lost += !status && !had && has_refs(archive, names[i]);
+		if (status == TPD_BUSY && !pass->all)
 			status = TPD_OK;
 		else if (fault.status && err)
 			*err = fault;
@@ -236,20 +240,9 @@ static enum tpd_status settle(struct tpd_archive *archive, bool all, struct tpd_
 enum tpd_status tpd_archive_catch_up(struct tpd_archive *archive, struct tpd_err *err)
 {
 	struct pass pass = {.archive = archive};
-	enum tpd_status status = settle(archive, false, err);
+	enum tpd_status status = settle(&pass, err);
 
 	return status ? status : each_run(&pass, record_run, err);
-}
-
-enum tpd_status tpd_archive_unnamed(struct tpd_archive *archive, uint64_t *out_count, struct tpd_err *err)
-{
-	enum tpd_status status = tpd_store_unnamed(archive->store, out_count, err);
-
-	if (status || *out_count == 0)
-		return status;
-	/* A writer may be between publishing and naming. */
-	nanosleep(&(struct timespec){.tv_sec = 2}, NULL);
-	return tpd_store_unnamed(archive->store, out_count, err);
 }
 
 /* --- everything anew --- */
@@ -338,7 +331,7 @@ enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tp
 	enum tpd_status status = each_run(&pass, repair_run, err);
 
 	if (!status)
-		status = settle(archive, true, err);
+		status = settle(&pass, err);
 	if (!status)
 		status = each_run(&pass, recall_run, err);
 	if (!status)
@@ -353,7 +346,8 @@ enum tpd_status tpd_archive_rebuild(struct tpd_archive *archive, const struct tp
 	*out = (struct tpd_archive_rebuilt){
 		.done = pass.done,
 		.failed = pass.failed,
-		.repaired = pass.repaired,
+		.repaired = pass.repaired + pass.lost,
+		.lost = pass.lost,
 		.recalled = pass.recalled.found,
 		.unrecalled = pass.recalled.failed,
 		.recall_fault = pass.recalled.first,

@@ -137,8 +137,9 @@ enum tpd_status tpd_run_lock_take(struct tpd_store *store, const char *run, int6
 				  struct tpd_run_lock **out_lock, struct tpd_err *err);
 /* A record behind the last valid one of the locked file, fsynced. */
 enum tpd_status tpd_refs_append(struct tpd_run_lock *lock, enum tpd_refs_type type, const struct tpd_buf *body, struct tpd_err *err);
-/* A whole record, appended to `out`. */
+/* A whole record, appended to `out`; and the run's, which is the first of every file. */
 void tpd_refs_put_record(struct tpd_buf *out, enum tpd_refs_type type, const struct tpd_buf *body);
+void tpd_refs_put_run(struct tpd_buf *out, const char *run);
 
 /* --- ingest_dir.c --- */
 

@@ -65,6 +65,16 @@ void tpd_refs_put_record(struct tpd_buf *out, enum tpd_refs_type type, const str
 	tpd_buf_put(out, check, sizeof(check));
 }
 
+void tpd_refs_put_run(struct tpd_buf *out, const char *run)
+{
+	struct tpd_buf body = {0};
+
+	tpd_buf_str(&body, run);
+	tpd_refs_put_record(out, TPD_REFS_RUN, &body);
+	out->failed |= body.failed;
+	tpd_buf_release(&body);
+}
+
 enum tpd_status tpd_refs_append(struct tpd_run_lock *lock, enum tpd_refs_type type, const struct tpd_buf *body,
 				struct tpd_err *err)
 {

@@ -189,14 +189,29 @@ enum tpd_status tpd_refs_unnamed(struct tpd_store *store, const struct tpd_refs 
 	return TPD_OK;
 }
 
-enum tpd_status tpd_store_unnamed(struct tpd_store *store, uint64_t *out_count, struct tpd_err *err)
+/* Was it stored in this run, or in one below it? A damaged manifest does not say. */
+static bool is_of(struct tpd_store *store, const struct tpd_id *id, const char *run)
+{
+	struct tpd_manifest m = {0};
+	size_t len = strlen(run);
+	bool is = tpd_store_manifest(store, id, &m, NULL) == TPD_OK && strncmp(m.run, run, len) == 0 &&
+		  (m.run[len] == 0 || m.run[len] == '/');
+
+	tpd_manifest_release(&m);
+	return is;
+}
+
+enum tpd_status tpd_store_unnamed(struct tpd_store *store, const char *run_or_null, uint64_t *out_count, struct tpd_err *err)
 {
 	TPD_AUTO_FREE struct tpd_id *ids = NULL;
 	size_t count = 0;
+	uint64_t found = 0;
 	enum tpd_status status = tpd_refs_unnamed(store, NULL, &ids, &count, err);
 
+	for (size_t i = 0; !status && i < count; i++)
+		found += !run_or_null || is_of(store, &ids[i], run_or_null);
 	if (!status)
-		*out_count = count;
+		*out_count = found;
 	return status;
 }
 

@@ -3,7 +3,7 @@
  *
  * The file only ever grows, record by record, so a crash leaves a torn record only at its end. Whether a bad record is
  * that or damage is told by what follows: if a valid record begins at any later byte, or if there is more than one record can
- * have, it is damage. Rejected: trusting the bad record's own length to find the next one (it may be just what is bad), and
+ * have, it is damage; so it is where the first record, which is known, has other bytes than it should. Rejected: trusting the bad record's own length to find the next one (it may be just what is bad), and
  * looking through all that follows (a file of megabytes took minutes: each byte may begin a record of 64 KiB).
  */
 #include "base/tpd.h"
@@ -126,6 +126,25 @@ static bool is_damage(const uint8_t *data, size_t len)
 	return false;
 }
 
+/*
+ * A file without a valid record: a crash left the first bytes of the run's record, or zeros where bytes of it did not arrive. Anything
+ * else was not ours, or is no more, and has checkpoints behind it perhaps.
+ */
+static enum tpd_status check_torn_run(const uint8_t *data, size_t len, const char *run, struct tpd_err *err)
+{
+	struct tpd_buf whole = {0};
+	bool torn;
+	enum tpd_status status;
+
+	tpd_refs_put_run(&whole, run);
+	status = tpd_buf_status(&whole, err);
+	torn = len <= whole.len;
+	for (size_t i = 0; !status && torn && i < len; i++)
+		torn = data[i] == whole.data[i] || data[i] == 0;
+	tpd_buf_release(&whole);
+	return status || torn ? status : tpd_fail(err, TPD_CORRUPT, "the record at byte 0 is damaged");
+}
+
 /* Room for one more of an array that doubles. */
 static void *room(void *array, size_t count, size_t size)
 {
@@ -230,7 +249,7 @@ static enum tpd_status parse(const uint8_t *data, size_t len, const char *run, s
 	if (at < len && is_damage(data + at + 1, len - at - 1))
 		return tpd_fail(err, TPD_CORRUPT, "the record at byte %zu is damaged", at);
 	refs->run.valid_bytes = at;
-	return TPD_OK;
+	return at == 0 ? check_torn_run(data, len, run, err) : TPD_OK;
 }
 
 enum tpd_status tpd_refs_parse_metrics(const uint8_t *data, size_t len, struct tpd_refs_metrics *out, struct tpd_err *err)

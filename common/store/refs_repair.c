@@ -1,5 +1,5 @@
 /*
- * refs_repair.c - a refs file that is damaged in its middle becomes one that can be read.
+ * refs_repair.c - a refs file that is damaged, and not by a crash, becomes one that can be read.
  *
  * The problem: the file is append-only, so a bad record in front of a valid one is never the trace of a crash, and
  * nobody may cut it off: behind it may stand forget records, which no manifest knows. So all records that have their
@@ -44,19 +44,14 @@ static enum tpd_status rewrite(const struct tpd_run_lock *lock, const char *run,
 			       struct tpd_err *err)
 {
 	const struct tpd_store *store = lock->store;
-	struct tpd_buf body = {0}, file = {0};
+	struct tpd_buf file = {0};
 	enum tpd_status status;
 
-	tpd_buf_str(&body, run);
-	status = tpd_buf_status(&body, err);
-	if (!status) {
-		tpd_refs_put_record(&file, TPD_REFS_RUN, &body);
-		tpd_buf_put(&file, records->data, records->len);
-		status = tpd_buf_status(&file, err);
-	}
+	tpd_refs_put_run(&file, run);
+	tpd_buf_put(&file, records->data, records->len);
+	status = tpd_buf_status(&file, err);
 	if (!status)
 		status = tpd_io_publish(store->io, store->dir, lock->path, file.data, file.len, true, err);
-	tpd_buf_release(&body);
 	tpd_buf_release(&file);
 	return status;
 }

@@ -81,8 +81,8 @@ enum tpd_status tpd_store_run_repair(struct tpd_store *store, const char *run, i
  * refs named has no name.
  */
 enum tpd_status tpd_store_unsettled(struct tpd_store *store, char ***out_names, size_t *out_count, struct tpd_err *err);
-/* How many checkpoints no run names. */
-enum tpd_status tpd_store_unnamed(struct tpd_store *store, uint64_t *out_count, struct tpd_err *err);
+/* How many checkpoints no run names; with a name only those that were stored in this run, or in one below it (RUN/...). */
+enum tpd_status tpd_store_unnamed(struct tpd_store *store, const char *run_or_null, uint64_t *out_count, struct tpd_err *err);
 void tpd_store_run_unlock(struct tpd_run_lock *lock);
 struct tpd_store *tpd_run_lock_store(const struct tpd_run_lock *lock); /* the store that it was taken on */
 /* Append and fsync. The version number is the highest of that step plus 1. */

@@ -289,6 +289,16 @@ for line in list 'list --json' verify 'verify --quiet'; do
 done
 expect 0 "${hurt[@]}" restore files@7 --to "$dir/target"; complains 'that no run names'
 expect 0 "${hurt[@]}" rebuild-catalog; expect 0 "${hurt[@]}" list; expect 0 "${hurt[@]}" verify demo@latest
+rm "$dir/hurt/refs/demo"
+expect 5 "${hurt[@]}" list demo; complains 'that no run names'; complains 'rebuild-catalog'
+expect 5 "${hurt[@]}" list files; says 'files@7'; expect 4 "${hurt[@]}" list nothing; complains "no run 'nothing'"
+expect 0 "${hurt[@]}" rebuild-catalog; says 'the refs of 1 run were lost and are repaired'; ! grep -q refs-damaged "$dir/out" || fail 'nothing was kept'
+echo garbage >"$dir/hurt/refs/demo"
+expect 5 "${hurt[@]}" list demo; complains 'refs/demo'; complains 'rebuild-catalog'
+expect 5 "${hurt[@]}" list; complains 'refs/demo'; complains 'rebuild-catalog'
+expect 0 "${hurt[@]}" rebuild-catalog --json; says '"repaired":1'
+[ "$(cat "$dir/hurt/refs-damaged/demo@1")" = garbage ] || fail 'the garbage was not kept'
+expect 0 "${hurt[@]}" list demo; says 'demo@20'; silent
 copy; printf '\252' | dd of="$dir/hurt/refs/demo" bs=1 seek=$((flip / 3)) conv=notrunc status=none
 cp "$dir/hurt/refs/demo" "$dir/damaged"
 copy2() { rm -rf "$dir/gone"; cp -a "$store" "$dir/gone"; rm -r "$dir"/gone/objects/??/"$first".0; }
