@@ -465,6 +465,36 @@ START_TEST(reference_without_its_original)
 }
 END_TEST
 
+/* What can be seen at once to be no checkpoint makes neither a run nor stores its base. A run without any is not offered. */
+START_TEST(refused_before_anything_is_made)
+{
+	struct tpd_capture *capture = NULL;
+	struct tpd_ingest_result result;
+	struct tpd_run_lock *lock = NULL;
+	struct tpd_archive_name out;
+
+	archive_open(16, 0, 1);
+	mkdir(scratch("empty-1"), 0755);
+	mkdir(scratch("empty-1/sub"), 0755);
+	checkpoint_make(scratch("model"), 1, 7);
+	OK(tpd_capture_open(scratch("empty-1"), &capture, &err));
+	ck_assert_int_eq(tpd_archive_ingest_from(archive, scratch("model"), "x", 1, capture, NULL, &result, NULL, &err), TPD_USAGE);
+	ck_assert_ptr_nonnull(strstr(err.text, "holds no regular file"));
+	tpd_capture_close(capture);
+	ck_assert(!file_exists(scratch("store/refs/x")));
+	ck_assert(!file_exists(scratch("store/refs/models%%2Fmodel")));
+	OK(tpd_store_run_lock(tpd_archive_store(archive), "idle", 0, &lock, &err));
+	tpd_store_run_unlock(lock);
+	ck_assert_int_eq(tpd_archive_resolve(archive, "nobody@1", &out, &err), TPD_NOT_FOUND);
+	ck_assert_str_eq(err.text, "no run 'nobody': the store is empty");
+	ingest_step(10);
+	ck_assert_int_eq(tpd_archive_resolve(archive, "nobody@1", &out, &err), TPD_NOT_FOUND);
+	ck_assert_str_eq(err.text, "no run 'nobody'; there is run");
+	ck_assert_int_eq(tpd_archive_resolve(archive, "idle@1", &out, &err), TPD_NOT_FOUND);
+	ck_assert_str_eq(err.text, "run 'idle' has no checkpoint yet");
+}
+END_TEST
+
 START_TEST(names)
 {
 	struct tpd_archive_name *all = NULL, out;
@@ -651,6 +681,7 @@ int main(void)
 		rewritten_under_another_name,
 		opaque_files_use_the_parent,
 		reference_without_its_original,
+		refused_before_anything_is_made,
 		names,
 		replaced_while_captured,
 		clones_outlive_what_is_written_over,

@@ -103,6 +103,8 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 	char label[TPD_NAME_TEXT];
 	enum tpd_status status = tpd_ctl_locate(ctl, err);
 
+	if (status == TPD_OK) /* before a store is made for it */
+		status = tpd_ingest_check(out->name.run, out->name.step, tpd_capture_source(capture), err);
 	if (status)
 		return status;
 	was_there = access(ctl->store, F_OK) == 0;

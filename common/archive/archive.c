@@ -231,8 +231,11 @@ enum tpd_status tpd_archive_ingest_from(struct tpd_archive *archive, const char 
 	struct tpd_metrics metrics = {0};
 	struct tpd_err unrecorded = {0}, no_base = {0};
 	TPD_AUTO_FREE char *tip = tpd_tip_path(archive, run);
-	enum tpd_status status;
+	/* First: a base may be stored, and the lock makes a file for the run. */
+	enum tpd_status status = tpd_ingest_check(run, step, tpd_capture_source(capture), err);
 
+	if (status)
+		return status;
 	if (progress)
 		options.progress = *progress;
 	options.tip = tip;

@@ -156,6 +156,18 @@ enum tpd_status tpd_archive_check_names(struct tpd_archive *archive, const char 
 			name, end);
 }
 
+/* Has it one, or can that not be told? A first ingest that failed leaves a run without any. */
+static bool has_checkpoint(struct tpd_archive *archive, const char *run)
+{
+	struct tpd_run versions = {0};
+	bool has = tpd_store_run_read(archive->store, run, &versions, NULL) != TPD_OK;
+
+	for (size_t v = 0; !has && v < versions.count; v++)
+		has = !versions.versions[v].forgotten;
+	tpd_run_release(&versions);
+	return has;
+}
+
 static enum tpd_status no_run(struct tpd_archive *archive, const char *run, struct tpd_err *err)
 {
 	char **names = NULL;
@@ -173,7 +185,7 @@ static enum tpd_status no_run(struct tpd_archive *archive, const char *run, stru
 		bool same = strcmp(names[i], run) == 0;
 
 		known |= same;
-		if (!same && others++ < 8)
+		if (!same && others <= 8 && has_checkpoint(archive, names[i]) && others++ < 8)
 			tpd_buf_printf(&buf, "%s%s", others > 1 ? ", " : "", names[i]);
 		free(names[i]);
 	}

@@ -110,6 +110,8 @@ static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run,
 	enum tpd_status status;
 	uint32_t files = 0;
 
+	if (step > TPD_STEP_MAX) /* no catalog could hold it */
+		return tpd_fail(err, TPD_USAGE, "step %llu is more than 2^63 - 1", (unsigned long long)step);
 	m->run = strdup(run);
 	m->step = step;
 	m->kind = source->kind;
@@ -151,6 +153,16 @@ static enum tpd_status take_entries(struct tpd_ingest_job *job, const char *run,
 	status = tpd_manifest_check_logical(m, TPD_USAGE, err); /* names that cannot be stored, before the work */
 	if (status)
 		tpd_err_prefix(err, "'%s'", origin);
+	return status;
+}
+
+enum tpd_status tpd_ingest_check(const char *run, uint64_t step, const struct tpd_source *source, struct tpd_err *err)
+{
+	const struct tpd_ingest_options options = {0};
+	struct tpd_ingest_job job = {.source = source, .options = &options, .dir = -1};
+	enum tpd_status status = take_entries(&job, run, step, err);
+
+	job_release(&job);
 	return status;
 }
 
@@ -628,11 +640,8 @@ static enum tpd_status ingest_once(struct tpd_run_lock *lock, const char *run, u
 				     .dir = -1, .alone = alone};
 	struct tpd_ingest_result result = {0};
 	struct tpd_run versions = {0};
-	enum tpd_status status;
+	enum tpd_status status = take_entries(&job, run, step, err);
 
-	if (step > TPD_STEP_MAX) /* no catalog could hold it */
-		return tpd_fail(err, TPD_USAGE, "step %llu is more than 2^63 - 1", (unsigned long long)step);
-	status = take_entries(&job, run, step, err);
 	if (!status)
 		status = tpd_store_run_read(job.store, run, &versions, err);
 	if (!status)

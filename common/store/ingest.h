@@ -87,6 +87,11 @@ struct tpd_ingest_result {
 };
 
 /*
+ * What tpd_ingest() refuses before it begins, for whoever has not locked the run yet, which makes a file for it: TPD_USAGE where there is
+ * no regular file, or a name or a step that cannot be stored; TPD_LIMIT where there is too much.
+ */
+enum tpd_status tpd_ingest_check(const char *run, uint64_t step, const struct tpd_source *source, struct tpd_err *err);
+/*
  * The run lock must be held. TPD_CONFLICT: a file changed while it was read (the caller captures again);
  * on TPD_IO and TPD_CANCELLED what is finished stays in ingest/ for the next try.
  */

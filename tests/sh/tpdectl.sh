@@ -113,6 +113,11 @@ says '"reference":"demo@20~1"'
 expect 0 list --runs --json "${base[@]}"; is_json "$dir/out"; says '"checkpoints":3'
 expect 0 "${base[@]}" list --runs; says 'demo'
 expect 4 "${base[@]}" list nothing; complains "no run 'nothing'"
+mkdir "$dir/hollow-1" # no checkpoint: neither a run nor a store is made for it
+expect 2 "${base[@]}" ingest "$dir/hollow-1" --run hollow; complains 'holds no regular file'; [ ! -e "$store/refs/hollow" ] || fail 'a run was made for nothing'
+expect 4 "${base[@]}" list nothing; ! grep -q hollow "$dir/err" || fail 'a run without a checkpoint is offered'
+expect 4 "${base[@]}" list hollow; complains "no run 'hollow'"
+expect 2 --store "$dir/unmade" ingest "$dir/hollow-1" --run hollow; complains 'holds no regular file'; [ ! -e "$dir/unmade" ] || fail 'a store was made for nothing'
 expect 4 "${base[@]}" --json list nothing; is_json "$dir/err"; grep -q '"status":"not-found"' "$dir/err" || fail 'JSON error without status'
 expect 0 "${base[@]}" show demo@40 --tensors
 says 'model.layers.0.mlp.up_proj.weight'
