@@ -238,6 +238,7 @@ static enum tpd_status start_threads(struct tpd_daemon *daemon, struct tpd_err *
 				.effort = config->effort,
 				.depend = config->depend,
 				.part_size = config->part_size,
+				.skip_remnants = true,
 				.tip_cache = config->tip_cache,
 			},
 		.answers = &daemon->inbox,

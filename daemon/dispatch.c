@@ -183,7 +183,11 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 	snprintf(daemon->last_stored.run, sizeof daemon->last_stored.run, "%s", item->run);
 	tpd_id_hex(&work->result.id, daemon->last_stored.id);
 	set_job(daemon, item, TPD_JOB_DONE, daemon->last_stored.id, NULL);
-	if (work->result.existed)
+	if (work->result.remnant)
+		tpd_dispatch_event(daemon, "info", item->run, "%s@%llu: what is left of '%s' is stored whole as %s@%llu~%u", item->run,
+				   (unsigned long long)item->step, item->path, item->run, (unsigned long long)item->step,
+				   work->result.version);
+	else if (work->result.existed)
 		tpd_dispatch_event(daemon, "info", item->run, "%s@%llu~%u was stored already", item->run,
 				   (unsigned long long)item->step, work->result.version);
 	else
@@ -283,8 +287,8 @@ static void keep_newest(struct tpd_daemon *daemon, struct tpd_work *work)
 	struct tpd_capture *kept = work->capture;
 
 	work->tip = NULL;
-	/* A copy of what was stored before it is no reference: that is, and its files are still open. */
-	if (work->status == TPD_OK && kept && !daemon->stopping && !(work->result.near_copy && old)) {
+	/* A copy of what was stored before it is no reference: that is, and its files are still open. What is left of one has not all of them. */
+	if (work->status == TPD_OK && kept && !daemon->stopping && !(work->result.near_copy && old) && !work->result.remnant) {
 		if (tpd_capture_copied(kept) > 0)
 			kept = tpd_capture_take_originals(kept);
 		tip = kept ? tpd_tip_new(work->run, work->path, &work->result.id, kept) : NULL;

@@ -170,6 +170,54 @@ START_TEST(stores_and_tells)
 }
 END_TEST
 
+static enum tpd_status count_event(void *arg, int64_t time_ns TPD_UNUSED, const char *level TPD_UNUSED, const char *run TPD_UNUSED,
+				   const char *text, struct tpd_err *err TPD_UNUSED)
+{
+	*(unsigned *)arg += strstr(text, "what is left of '") != NULL;
+	return TPD_OK;
+}
+
+/* A file is deleted of what is stored: neither now nor by the next process, which was not there, is the rest a new version. */
+START_TEST(what_is_left_is_no_version)
+{
+	struct tpd_archive_options options = {.mode = TPD_ARCHIVE_READ};
+	struct tpd_archive *archive = NULL;
+	struct tpd_archive_name *names = NULL;
+	struct tpd_err err = {0};
+	unsigned events = 0;
+	size_t count = 0;
+
+	start();
+	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
+	await("\"done\":1,\"missed\":0");
+	ck_assert_int_eq(unlink(scratch("a/checkpoint-10/optimizer.pt")), 0);
+	ck_assert_int_eq(stop(SIGTERM), 0);
+	start();
+	await("\"done\":1,\"missed\":0");
+	await("\"run\":\"a\",\"step\":10,\"version\":1");
+	checkpoint_make(scratch("a/checkpoint-20"), 20, 1);
+	await("\"done\":2,\"missed\":0");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+	/* It is known from now on. */
+	start();
+	await("\"state\":\"idle\"");
+	await("\"runs\":1,\"checkpoints\":2,\"unfinished\":0");
+	await("\"done\":0,\"missed\":0");
+	ck_assert_int_eq(stop(SIGTERM), 0);
+
+	options.store = scratch("store");
+	ck_assert_msg(tpd_archive_open(&options, &archive, &err) == TPD_OK, "%s", err.text);
+	ck_assert_msg(tpd_archive_select(archive, "a", &names, &count, &err) == TPD_OK, "%s", err.text);
+	ck_assert_uint_eq(count, 2);
+	ck_assert_int_eq(tpd_catalog_events(tpd_archive_catalog(archive), 100, count_event, &events, &err), TPD_OK);
+	ck_assert_uint_eq(events, 1);
+	for (size_t i = 0; i < count; i++)
+		ck_assert_msg(tpd_archive_verify(archive, &names[i].id, NULL, &err) == TPD_OK, "%s", err.text);
+	free(names);
+	tpd_archive_close(archive);
+}
+END_TEST
+
 START_TEST(commands)
 {
 	start();
@@ -711,6 +759,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, make, drop);
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, stores_and_tells);
+	tcase_add_test(tests, what_is_left_is_no_version);
 	tcase_add_test(tests, commands);
 	tcase_add_test(tests, failures_are_tried_again);
 	tcase_add_test(tests, what_cannot_be_stored_waits_for_a_change);

@@ -224,6 +224,7 @@ enum tpd_status tpd_archive_ingest_from(struct tpd_archive *archive, const char 
 		.max_depth = archive->options.max_depth,
 		.effort = archive->options.effort,
 		.depend = archive->options.depend,
+		.skip_remnants = archive->options.skip_remnants,
 		.now_ns = tpd_clock_wall_ns(),
 	};
 	struct tpd_ingest_result result = {0};

@@ -39,6 +39,7 @@ struct tpd_archive_options {
 	uint64_t part_size;    /* 0: default */
 	enum tpd_effort effort; /* likewise, and what weights may be decoded from */
 	enum tpd_depend depend;
+	bool skip_remnants;    /* as ingest.h has it: for who stores whatever lies there, not for who was told what to store */
 	uint64_t tip_cache;    /* keep a raw copy of a run's newest checkpoint up to this many bytes; 0: none */
 };
 

@@ -1,7 +1,7 @@
 /*
  * ingest.c - one captured checkpoint into the store, from the choice of its reference to its publication.
  *
- *     known content? ── yes ──► existed
+ *     known content, or what is left of one? ── yes ──► existed
  *        │ no
  *     parse ─► reference (an interrupted ingest's, an older version of this step if it is alike, the highest lower step, the
  *        │       lowest higher one; at the limit of what reading may take the chain's keyframe: an anchor)
@@ -586,7 +586,9 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 
 	if (!status && out->existed)
 		return add_metrics(job, &out->id, true, err);
-	if (status)
+	if (!status && job->options->skip_remnants)
+		status = tpd_ingest_find_whole(job, run, out, err);
+	if (status || out->existed)
 		return status;
 	status = tpd_ingest_parse(job, err);
 	if (!status)

@@ -65,6 +65,7 @@ struct tpd_ingest_options {
 	int64_t now_ns;          /* time of ingest for the record */
 	const char *tip;         /* directory of raw copies of the run's newest checkpoint, TIP/ID/NUMBER; NULL: none */
 	const struct tpd_metrics *metrics; /* recorded before the checkpoint has a name, or in addition where it exists; NULL: none */
+	bool skip_remnants;      /* what is left of a checkpoint that is stored whole, as its names, sizes and times tell, is not stored (result.remnant) */
 	bool no_original;        /* do not read the reference's originals, replay its chain (tests, measurements) */
 	enum tpd_effort effort;
 	enum tpd_depend depend;
@@ -80,6 +81,7 @@ struct tpd_ingest_result {
 	struct tpd_id id;
 	uint32_t version;
 	bool existed; /* the same content was already stored as this step (of any version): nothing was written */
+	bool remnant; /* existed is true, too: id and version are of the whole checkpoint that this is what is left of */
 	bool near_copy; /* it is all but an earlier version of this step (last.ckpt beside step=N.ckpt): later ones refer to that */
 	struct tpd_err base_fault; /* why the base that was given could not be used; TPD_OK: none was, or needed, or it could */
 	struct tpd_err reference_fault; /* why it does not refer to what it would have, and stands alone; TPD_OK: nothing was found damaged */

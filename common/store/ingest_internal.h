@@ -108,6 +108,15 @@ bool tpd_ingest_lost_reference(enum tpd_status status);
 /* With all the places where its bytes may lie as they are. */
 enum tpd_status tpd_ingest_open_reference(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_chain **out, struct tpd_err *err);
 
+/* --- ingest_remnant.c --- */
+
+/*
+ * Is it only what is left of a version of this step from the same path, which is sound and has more entries? Then *out names that one,
+ * with existed and remnant. Reads nothing of the source.
+ */
+enum tpd_status tpd_ingest_find_whole(struct tpd_ingest_job *job, const struct tpd_run *run, struct tpd_ingest_result *out,
+				      struct tpd_err *err);
+
 /* --- ingest_lineage.c: references to other runs --- */
 
 /* Where the run has nothing to refer to: job->ref from another one, or NULL as it was. After tpd_ingest_parse(). */

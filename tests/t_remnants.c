@@ -1,0 +1,116 @@
+/*
+ * t_remnants.c - checkpoints of which something was deleted: what is left of what is stored, and what goes while it is read.
+ */
+#include "base/tpd.h"
+
+#include "archive_help.h"
+
+static void skip_remnants(void)
+{
+	struct tpd_archive_options options = {.store = scratch("store"), .mode = TPD_ARCHIVE_CREATE, .threads = 1, .max_depth = 16,
+					      .skip_remnants = true};
+
+	archive_close();
+	OK(tpd_archive_open(&options, &archive, &err));
+}
+
+/* What was deleted of a stored checkpoint makes no version that would hide it, unless that is asked for; what was changed does. */
+START_TEST(remnants_are_no_versions)
+{
+	struct tpd_ingest_result result;
+	struct tpd_archive_name whole;
+
+	skip_remnants();
+	checkpoint_make(scratch("checkpoint-10"), 10, 7);
+	mkdir(scratch("checkpoint-10/sub"), 0755);
+	file_write(scratch("checkpoint-10/sub/a"), "a", 1);
+	file_write(scratch("checkpoint-10/sub/b"), "b", 1);
+	ck_assert_int_eq(symlink("sub/b", scratch("checkpoint-10/link")), 0);
+	ck_assert_int_eq(rename(scratch("checkpoint-10"), scratch("c")), 0);
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(!result.existed && !result.remnant);
+	whole = resolve("run@10");
+
+	ck_assert_int_eq(unlink(scratch("c/optimizer.pt")), 0);
+	ck_assert_int_eq(unlink(scratch("c/sub/a")), 0);
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(result.existed && result.remnant);
+	ck_assert_uint_eq(result.version, 1);
+	ck_assert(tpd_id_equal(&result.id, &whole.id));
+
+	/* Of another run, another step, or at another path it is what it is. */
+	OK(ingest(scratch("c"), "other", 10, &result));
+	ck_assert(!result.existed);
+	OK(ingest(scratch("c"), "run", 20, &result));
+	ck_assert(!result.existed);
+	ck_assert_int_eq(rename(scratch("c"), scratch("d")), 0);
+	OK(ingest(scratch("d"), "run", 10, &result));
+	ck_assert(!result.existed && !result.remnant);
+	ck_assert_uint_eq(result.version, 2);
+	ck_assert_int_eq(rename(scratch("d"), scratch("c")), 0);
+	/* That is equal now: which is asked first. */
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(result.existed && !result.remnant);
+	ck_assert_uint_eq(result.version, 2);
+
+	/* Something less, and something else than it was: of the same size, another mode, another target, a new name. */
+	ck_assert_int_eq(unlink(scratch("c/trainer_state.json")), 0);
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(result.remnant);
+	ck_assert_int_eq(chmod(scratch("c/sub/b"), 0600), 0);
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(!result.existed);
+	ck_assert_uint_eq(result.version, 3);
+	ck_assert_int_eq(unlink(scratch("c/link")), 0);
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(result.remnant);
+	ck_assert_uint_eq(result.version, 3);
+	ck_assert_int_eq(symlink("sub/c", scratch("c/link")), 0);
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(!result.existed);
+	ck_assert_uint_eq(result.version, 4);
+	ck_assert_int_eq(unlink(scratch("c/link")), 0);
+	file_write(scratch("c/sub/b"), "c", 1);
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(!result.existed);
+	ck_assert_uint_eq(result.version, 5);
+	ck_assert_int_eq(unlink(scratch("c/model.safetensors")), 0);
+	file_write(scratch("c/new"), "n", 1);
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(!result.existed);
+	ck_assert_uint_eq(result.version, 6);
+
+	/* A user says what is to be stored. */
+	archive_close();
+	archive_open(16, 0, 1);
+	ck_assert_int_eq(unlink(scratch("c/new")), 0);
+	OK(ingest(scratch("c"), "run", 10, &result));
+	ck_assert(!result.existed);
+	ck_assert_uint_eq(result.version, 7);
+}
+END_TEST
+
+/* What is whole no more is no reason to leave out what is left. */
+START_TEST(remnants_of_what_is_damaged_are_stored)
+{
+	struct tpd_ingest_result result;
+
+	skip_remnants();
+	ingest_step(10);
+	ck_assert_int_eq(unlink(scratch("checkpoint-10/trainer_state.json")), 0);
+	file_flip(part_path("run@10", 0, 0), 5000);
+	OK(ingest(scratch("checkpoint-10"), "run", 10, &result));
+	ck_assert(!result.existed);
+	ck_assert_uint_eq(result.version, 2);
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		remnants_are_no_versions,
+		remnants_of_what_is_damaged_are_stored,
+	};
+
+	return run_tests("remnants", tests, TPD_ARRAY_LEN(tests));
+}
