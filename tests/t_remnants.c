@@ -105,11 +105,41 @@ START_TEST(remnants_of_what_is_damaged_are_stored)
 }
 END_TEST
 
+/* All that was captured is there, but not all may have been captured. */
+START_TEST(deleted_while_captured)
+{
+	struct tpd_capture *capture = NULL;
+
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	mkdir(scratch("checkpoint-20/sub"), 0755);
+	ck_assert_int_eq(link(scratch("checkpoint-20/optimizer.pt"), scratch("other")), 0);
+	for (int i = 0; i < 3; i++) {
+		OK(tpd_capture_open(scratch("checkpoint-20"), &capture, &err));
+		ck_assert(!tpd_capture_is_deleted(capture));
+		if (i == 0) /* which has another name */
+			ck_assert_int_eq(unlink(scratch("checkpoint-20/optimizer.pt")), 0);
+		else if (i == 1)
+			ck_assert_int_eq(unlink(scratch("checkpoint-20/model.safetensors")), 0);
+		else
+			ck_assert_int_eq(rename(scratch("checkpoint-20"), scratch("checkpoint-30")), 0);
+		OK(tpd_capture_check(capture, &err));
+		ck_assert(tpd_capture_is_deleted(capture));
+		tpd_capture_close(capture);
+	}
+	/* A single file is all there, once it is open. */
+	OK(tpd_capture_open(scratch("other"), &capture, &err));
+	ck_assert_int_eq(unlink(scratch("other")), 0);
+	ck_assert(!tpd_capture_is_deleted(capture));
+	tpd_capture_close(capture);
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		remnants_are_no_versions,
 		remnants_of_what_is_damaged_are_stored,
+		deleted_while_captured,
 	};
 
 	return run_tests("remnants", tests, TPD_ARRAY_LEN(tests));

@@ -21,6 +21,7 @@ struct stored {
 	uint64_t size, stored;
 	uint32_t depth;
 	char base[TPD_NAME_TEXT]; /* "RUN@STEP" of another run, which it refers to; empty: of none */
+	bool deleted;  /* while it was read */
 	bool repaired; /* it had its name already, and was damaged */
 };
 
@@ -131,6 +132,11 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 	return status;
 }
 
+static int exit_code(const struct stored *stored)
+{
+	return stored->deleted ? TPD_EXIT_PARTLY : TPD_EXIT_DONE;
+}
+
 static int print_json(const struct tpd_ctl *ctl, const struct stored *stored, const struct tpd_source *source)
 {
 	struct tpd_buf buf = {0};
@@ -171,8 +177,10 @@ static int print_json(const struct tpd_ctl *ctl, const struct stored *stored, co
 		if (is_cut(&source->entries[i]))
 			tpd_json_put_string(&out, source->entries[i].path);
 	tpd_json_end_array(&out);
+	tpd_json_key(&out, "deleted");
+	tpd_json_put_bool(&out, stored->deleted);
 	tpd_json_end_object(&out);
-	return tpd_ctl_print_json(ctl, &buf, TPD_EXIT_DONE);
+	return tpd_ctl_print_json(ctl, &buf, exit_code(stored));
 }
 
 static void warn_of_cut(const struct tpd_ctl *ctl, const struct tpd_source *source)
@@ -208,7 +216,9 @@ static int print_text(const struct tpd_ctl *ctl, const struct stored *stored, co
 		tpd_ctl_warn(ctl, "it is stored, but not in the catalog yet (the next ingest puts it in): %s",
 			     stored->unrecorded.text);
 	warn_of_cut(ctl, source);
-	return TPD_EXIT_DONE;
+	if (stored->deleted)
+		tpd_ctl_warn(ctl, "'%s' was being deleted while it was read: what went before that is not in it", source->origin);
+	return exit_code(stored);
 }
 
 int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
@@ -234,6 +244,7 @@ int tpd_cmd_ingest(struct tpd_ctl *ctl, int argc TPD_UNUSED, char **argv)
 		return tpd_ctl_usage(ctl, "%.400s: give --step N", err.text);
 	}
 	status = ingest(ctl, capture, &stored, &err);
+	stored.deleted = status == TPD_OK && tpd_capture_is_deleted(capture);
 	if (status)
 		code = tpd_ctl_fail(ctl, &err);
 	else if (ctl->json)

@@ -440,6 +440,20 @@ enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_
 	return TPD_OK;
 }
 
+/* A file system of layers may go on saying 1 for the links of a file that is gone; its path tells then. */
+bool tpd_capture_is_deleted(const struct tpd_capture *capture)
+{
+	struct stat st;
+
+	if (capture->detached || capture->source.kind != TPD_CHECKPOINT_DIR)
+		return false;
+	for (size_t i = 0; i < capture->source.count; i++)
+		if (capture->entries[i].type == TPD_ENTRY_FILE && fstat(capture->entries[i].fd, &st) == 0 &&
+		    (st.st_nlink == 0 || st.st_nlink < capture->stats[i].st_nlink))
+			return true;
+	return lstat(capture->path, &st) != 0 && (errno == ENOENT || errno == ENOTDIR);
+}
+
 uint64_t tpd_capture_place(const struct tpd_capture *capture)
 {
 	uint64_t place[4] = {tpd_xxh64(capture->path, strlen(capture->path)), (uint64_t)capture->device, (uint64_t)capture->inode,

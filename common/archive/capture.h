@@ -42,6 +42,11 @@ int64_t tpd_capture_changed_ns(const struct tpd_capture *capture, size_t entry);
 /* TPD_CONFLICT when anything changed since open; files that were only deleted are fine. */
 enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_err *err);
 /*
+ * Of a directory that was not detached: was it being deleted since it was opened, by links that its files lost or a path that is there no
+ * more? Then something may have gone before that, which is not in the capture. (One that was moved away looks the same.)
+ */
+bool tpd_capture_is_deleted(const struct tpd_capture *capture);
+/*
  * Against being written over, two ways to have all files once more, in files without names in the directory `spool`; nothing but closing
  * the capture is ever needed to be rid of them. The originals stay what is read until tpd_capture_detach(), which checks them
  * once more (TPD_CONFLICT): from then on the checkpoint may be over-written in place, and this capture holds what it was. Without a clone

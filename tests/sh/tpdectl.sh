@@ -394,6 +394,27 @@ if command -v sqlite3 >/dev/null; then # somebody holds the catalog: what is in 
 	done
 fi
 
+if command -v sqlite3 >/dev/null; then # deleted while it is read: it waits for the catalog, with all files open
+	for option in --quiet --json; do
+		copy; rm -rf "$dir/sql" "$dir/going"; mkfifo "$dir/sql"; cp -r "$run/checkpoint-60" "$dir/going"
+		sqlite3 "$dir/hurt/catalog.sqlite" <"$dir/sql" >"$dir/held" 2>&1 &
+		exec 9>"$dir/sql"; echo "BEGIN EXCLUSIVE; SELECT 'held';" >&9
+		for ((i = 0; i < 100; i++)); do grep -q held "$dir/held" && break; sleep 0.1; done
+		"$dir/tpdectl" "${hurt[@]}" --lock-timeout 60 ingest "$dir/going" --run going --step 60 $option >"$dir/out" 2>"$dir/err" &
+		reader=$!
+		for ((i = 0; i < 100; i++)); do ls -l "/proc/$reader/fd" 2>/dev/null | grep -q going/model.safetensors && break; sleep 0.1; done
+		rm "$dir/going/model.safetensors"
+		echo 'ROLLBACK;' >&9; exec 9>&-
+		wait $reader; got=$?
+		wait
+		[ $got -eq 3 ] || fail "exit code $got instead of 3 for what was being deleted: $(cat "$dir/err")"
+		if [ $option = --json ]; then silent; is_json "$dir/out"; says '"deleted":true'; else complains "'$dir/going' was being deleted while it was read"; fi
+		expect 0 "${hurt[@]}" restore going@60 --to "$dir/gone" --file model.safetensors --force --quiet
+		cmp "$dir/gone/model.safetensors" "$run/checkpoint-60/model.safetensors" || fail 'what was open is not what was stored'
+		expect 0 "${hurt[@]}" ingest "$dir/going" --run going --step 60 --json; says '"deleted":false'
+	done
+fi
+
 # --- status: what the daemon waits for, and events ---
 if [ -x "$build/tpded" ]; then
 	copy; mkdir "$dir/waits"
