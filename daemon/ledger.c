@@ -141,7 +141,7 @@ static enum tpd_status open_archive(struct tpd_ledger *ledger, struct tpd_ledger
 static enum tpd_status find_job(struct tpd_ledger *ledger, struct tpd_ledger_call *call)
 {
 	char checkpoint[TPD_CATALOG_ID];
-	enum tpd_status status = tpd_catalog_job_find(ledger->catalog, call->path, call->fingerprint, &call->state,
+	enum tpd_status status = tpd_catalog_job_find(ledger->catalog, call->run, call->path, call->fingerprint, &call->state,
 						      checkpoint, &call->err);
 
 	call->known = status == TPD_OK;
@@ -181,7 +181,7 @@ static enum tpd_status refuse(struct tpd_ledger *ledger, struct tpd_ledger_call 
 {
 	bool is_new;
 	int64_t number;
-	enum tpd_status status = tpd_catalog_jobs_supersede(ledger->catalog, call->path, "", tpd_clock_wall_ns(), &call->err);
+	enum tpd_status status = tpd_catalog_jobs_supersede(ledger->catalog, call->run, call->path, "", tpd_clock_wall_ns(), &call->err);
 
 	if (status == TPD_OK)
 		status = tpd_catalog_job_add(ledger->catalog, call->run, call->path, call->step, "", tpd_clock_wall_ns(), &number, &is_new,
@@ -199,7 +199,7 @@ static enum tpd_status serve(struct tpd_ledger *ledger, struct tpd_ledger_call *
 	case TPD_LEDGER_OPENED:
 		break;
 	case TPD_LEDGER_FIND:
-		status = tpd_catalog_jobs_supersede(ledger->catalog, call->path, call->fingerprint, tpd_clock_wall_ns(), &call->err);
+		status = tpd_catalog_jobs_supersede(ledger->catalog, call->run, call->path, call->fingerprint, tpd_clock_wall_ns(), &call->err);
 		return status == TPD_OK ? find_job(ledger, call) : status;
 	case TPD_LEDGER_ADD:
 		return add_job(ledger, call);
@@ -208,7 +208,7 @@ static enum tpd_status serve(struct tpd_ledger *ledger, struct tpd_ledger_call *
 	case TPD_LEDGER_REFUSE:
 		return refuse(ledger, call);
 	case TPD_LEDGER_GONE:
-		return tpd_catalog_jobs_supersede(ledger->catalog, call->path, NULL, tpd_clock_wall_ns(), &call->err);
+		return tpd_catalog_jobs_supersede(ledger->catalog, NULL, call->path, NULL, tpd_clock_wall_ns(), &call->err);
 	case TPD_LEDGER_EVENT:
 		return tpd_catalog_event(ledger->catalog, tpd_clock_wall_ns(), call->level, call->run, call->text, &call->err);
 	}

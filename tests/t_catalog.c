@@ -55,7 +55,7 @@ START_TEST(opening)
 	ck_assert_int_eq(try_open(TPD_CATALOG_READ, &err), TPD_OK);
 	ck_assert_int_eq(try_open(TPD_CATALOG_WRITE, &err), TPD_OK);
 	help_shell_says("PRAGMA user_version; PRAGMA journal_mode; PRAGMA foreign_key_check; PRAGMA integrity_check",
-			"2\ndelete\nok\n");
+			"3\ndelete\nok\n");
 }
 END_TEST
 
@@ -67,40 +67,58 @@ START_TEST(a_newer_version_is_left_alone)
 	free(help_shell("PRAGMA user_version = 7"));
 	for (int mode = 0; mode < 2; mode++) {
 		ck_assert_int_eq(try_open((enum tpd_catalog_mode)mode, &err), TPD_UNSUPPORTED);
-		check_text(&err, "catalog ", " has version 7; this tpded knows 2: move it away, and "
+		check_text(&err, "catalog ", " has version 7; this tpded knows 3: move it away, and "
 			   "'tpdectl rebuild-catalog' makes a new one");
 	}
 	help_shell_says("PRAGMA user_version", "7\n");
-	free(help_shell("PRAGMA user_version = 2"));
+	free(help_shell("PRAGMA user_version = 3"));
 	ck_assert_int_eq(try_open(TPD_CATALOG_WRITE, &err), TPD_OK);
 }
 END_TEST
 
-/* What was made before metrics: the same schema as a new one, and all that was in it. */
-START_TEST(version_1_is_brought_up)
+/* Jobs as version 2 had them, found by path and fingerprint alone; and version 1, before there were metrics. */
+#define TO_VERSION_2 \
+	"ALTER TABLE jobs RENAME TO newer; DROP INDEX jobs_by_state; CREATE TABLE jobs (number INTEGER NOT NULL PRIMARY KEY, " \
+	"run TEXT NOT NULL, path TEXT NOT NULL, step INTEGER NOT NULL CHECK (step >= 0), fingerprint TEXT NOT NULL, state TEXT NOT NULL, " \
+	"attempts INTEGER NOT NULL, queued_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL, message TEXT, checkpoint TEXT, " \
+	"UNIQUE (path, fingerprint)) STRICT; CREATE INDEX jobs_by_state ON jobs (state); INSERT INTO jobs SELECT * FROM newer; " \
+	"DROP TABLE newer; PRAGMA user_version = 2"
+#define TO_VERSION_1 TO_VERSION_2 "; DROP VIEW metric_history; DROP TABLE metrics; PRAGMA user_version = 1"
+
+/* What was made before: the same schema as a new one, and all that was in it. */
+START_TEST(older_versions_are_brought_up)
 {
+	static const char *const older[] = {NULL, TO_VERSION_1, TO_VERSION_2};
 	struct tpd_catalog *catalog = help_open_catalog(tpd_io_posix(), TPD_CATALOG_WRITE);
-	char *schema, *dump, *now;
+	char *schema, *dump, *now, text[80];
 	struct tpd_err err;
+	int64_t number;
+	bool is_new;
 
 	help_put(catalog, "run", 1, 10, 1, 3);
+	ck_assert_int_eq(tpd_catalog_job_add(catalog, "run", "/r/20", 20, "f", 100, &number, &is_new, &err), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_job_add(catalog, "run", "/r/40", 40, "f", 101, &number, &is_new, &err), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_job_set(catalog, number, TPD_JOB_DONE, 102, "id", "why", &err), TPD_OK);
 	tpd_catalog_close(catalog);
 	schema = help_shell(".schema");
 	dump = help_shell(".dump");
-	free(help_shell("DROP VIEW metric_history; DROP TABLE metrics; PRAGMA user_version = 1"));
-	ck_assert_int_eq(try_open(TPD_CATALOG_READ, &err), TPD_UNSUPPORTED);
-	check_text(&err, "catalog ", " has the old version 1; any command that writes brings it up");
-	ck_assert_int_eq(try_open(TPD_CATALOG_WRITE, &err), TPD_OK);
-	ck_assert_int_eq(try_open(TPD_CATALOG_READ, &err), TPD_OK);
-	now = help_shell(".schema");
-	ck_assert_str_eq(now, schema);
-	free(now);
-	now = help_shell(".dump");
-	ck_assert_str_eq(now, dump);
-	free(now);
+	for (int version = 2; version >= 1; version--) {
+		help_shell_says(older[version], "");
+		ck_assert_int_eq(try_open(TPD_CATALOG_READ, &err), TPD_UNSUPPORTED);
+		snprintf(text, sizeof text, " has the old version %d; any command that writes brings it up", version);
+		check_text(&err, "catalog ", text);
+		ck_assert_int_eq(try_open(TPD_CATALOG_WRITE, &err), TPD_OK);
+		ck_assert_int_eq(try_open(TPD_CATALOG_READ, &err), TPD_OK);
+		now = help_shell(".schema");
+		ck_assert_str_eq(now, schema);
+		free(now);
+		now = help_shell(".dump");
+		ck_assert_str_eq(now, dump);
+		free(now);
+		help_shell_says("PRAGMA user_version; PRAGMA integrity_check", "3\nok\n");
+	}
 	free(schema);
 	free(dump);
-	help_shell_says("PRAGMA user_version", "2\n");
 }
 END_TEST
 
@@ -727,7 +745,7 @@ int main(void)
 	tcase_add_checked_fixture(tcase, help_set_up, help_tear_down);
 	tcase_add_test(tcase, opening);
 	tcase_add_test(tcase, a_newer_version_is_left_alone);
-	tcase_add_test(tcase, version_1_is_brought_up);
+	tcase_add_test(tcase, older_versions_are_brought_up);
 	tcase_add_test(tcase, metrics_of_checkpoints);
 	tcase_add_test(tcase, what_is_no_catalog);
 	tcase_add_test(tcase, wal_mode_is_told);

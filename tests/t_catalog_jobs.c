@@ -72,12 +72,37 @@ START_TEST(the_same_again_is_the_same_job)
 	ck_assert_int_gt(add("run", "/r/checkpoint-40", 40, "f1", true), b);
 	ck_assert_int_eq(tpd_catalog_job_set(catalog, a, TPD_JOB_DONE, 7, "id", NULL, NULL), TPD_OK);
 	ck_assert_int_eq(add("run", "/r/checkpoint-20", 20, "f1", false), a); /* done for good */
-	ck_assert_int_eq(tpd_catalog_job_find(catalog, "/r/checkpoint-20", "f1", &state, checkpoint, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_job_find(catalog, "run", "/r/checkpoint-20", "f1", &state, checkpoint, NULL), TPD_OK);
 	ck_assert_str_eq(checkpoint, "id");
 	ck_assert_int_eq(state, TPD_JOB_DONE);
-	ck_assert_int_eq(tpd_catalog_job_find(catalog, "/r/checkpoint-20", "f3", &state, checkpoint, &err), TPD_NOT_FOUND);
+	ck_assert_int_eq(tpd_catalog_job_find(catalog, "run", "/r/checkpoint-20", "f3", &state, checkpoint, &err), TPD_NOT_FOUND);
 	ck_assert_int_eq(err.status, TPD_NOT_FOUND);
 	ck_assert_ptr_nonnull(strstr(err.text, "/r/checkpoint-20"));
+}
+END_TEST
+
+/* The watch has another name now: nothing of it is known under that, and what failed under the old one is over. */
+START_TEST(under_another_run_it_is_another_job)
+{
+	int64_t a = add("run", "/r/20", 20, "f", true), b = add("renamed", "/r/20", 20, "f", true);
+	char checkpoint[TPD_CATALOG_ID];
+	enum tpd_job_state state;
+
+	ck_assert_int_gt(b, a);
+	ck_assert_int_eq(add("renamed", "/r/20", 20, "f", false), b);
+	ck_assert_int_eq(add("run", "/r/20", 20, "f", false), a);
+	ck_assert_int_eq(tpd_catalog_job_set(catalog, a, TPD_JOB_DONE, 7, "id", NULL, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_job_find(catalog, "run", "/r/20", "f", &state, checkpoint, NULL), TPD_OK);
+	ck_assert_int_eq(state, TPD_JOB_DONE);
+	ck_assert_int_eq(tpd_catalog_job_find(catalog, "renamed", "/r/20", "f", &state, checkpoint, NULL), TPD_OK);
+	ck_assert_int_eq(state, TPD_JOB_QUEUED);
+	ck_assert_int_eq(tpd_catalog_job_find(catalog, "third", "/r/20", "f", &state, checkpoint, NULL), TPD_NOT_FOUND);
+	ck_assert_int_eq(tpd_catalog_job_set(catalog, a, TPD_JOB_FAILED, 8, NULL, "why", NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_jobs_supersede(catalog, "run", "/r/20", "f", 9, NULL), TPD_OK);
+	ck_assert_uint_eq(jobs(1u << TPD_JOB_FAILED).n, 1);
+	ck_assert_int_eq(tpd_catalog_jobs_supersede(catalog, "renamed", "/r/20", "f", 9, NULL), TPD_OK);
+	ck_assert_uint_eq(jobs(1u << TPD_JOB_FAILED).n, 0);
+	ck_assert_int_eq(jobs(1u << TPD_JOB_MISSED).numbers[0], a);
 }
 END_TEST
 
@@ -104,11 +129,11 @@ START_TEST(what_failed_is_superseded)
 
 	for (int64_t number = a; number <= other; number++)
 		ck_assert_int_eq(tpd_catalog_job_set(catalog, number, number == done ? TPD_JOB_DONE : TPD_JOB_FAILED, 7, NULL, "why", NULL), TPD_OK);
-	ck_assert_int_eq(tpd_catalog_jobs_supersede(catalog, "/r/20", "f2", 8, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_jobs_supersede(catalog, "run", "/r/20", "f2", 8, NULL), TPD_OK);
 	ck_assert_uint_eq(jobs(1u << TPD_JOB_FAILED).n, 2);
 	ck_assert_int_eq(jobs(1u << TPD_JOB_FAILED).numbers[0], b);
 	ck_assert_int_eq(jobs(1u << TPD_JOB_MISSED).numbers[0], a);
-	ck_assert_int_eq(tpd_catalog_jobs_supersede(catalog, "/r/20", NULL, 9, NULL), TPD_OK);
+	ck_assert_int_eq(tpd_catalog_jobs_supersede(catalog, NULL, "/r/20", NULL, 9, NULL), TPD_OK);
 	ck_assert_uint_eq(jobs(1u << TPD_JOB_FAILED).n, 1);
 	ck_assert_int_eq(jobs(1u << TPD_JOB_FAILED).numbers[0], other);
 	ck_assert_int_eq(jobs(1u << TPD_JOB_DONE).numbers[0], done);
@@ -219,6 +244,7 @@ int main(void)
 
 	tcase_add_checked_fixture(tcase, set_up, tear_down);
 	tcase_add_test(tcase, the_same_again_is_the_same_job);
+	tcase_add_test(tcase, under_another_run_it_is_another_job);
 	tcase_add_test(tcase, what_failed_is_superseded);
 	tcase_add_test(tcase, a_job_has_its_history);
 	tcase_add_test(tcase, the_queue_is_in_order);

@@ -47,10 +47,33 @@ static const char version_2[] =
 	"\tJOIN metrics AS m ON m.checkpoint = c.checkpoint\n"
 	"\tORDER BY c.run, m.metric, c.step, c.version;\n";
 
+static const char version_3[] =
+	"ALTER TABLE jobs RENAME TO jobs_2;\n"
+	"DROP INDEX jobs_by_state;\n"
+	"CREATE TABLE jobs (\n"
+	"\t-- The daemon's queue. A job is one state of one path, for one run: the same path with the same fingerprint is no new job.\n"
+	"\tnumber INTEGER NOT NULL PRIMARY KEY,\n"
+	"\trun TEXT NOT NULL,\n"
+	"\tpath TEXT NOT NULL,\n"
+	"\tstep INTEGER NOT NULL CHECK (step >= 0),\n"
+	"\tfingerprint TEXT NOT NULL, -- of the names, sizes and times of what was captured\n"
+	"\tstate TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'missed')),\n"
+	"\tattempts INTEGER NOT NULL, -- times it was started\n"
+	"\tqueued_ns INTEGER NOT NULL,\n"
+	"\tchanged_ns INTEGER NOT NULL,\n"
+	"\tmessage TEXT, -- the last error\n"
+	"\tcheckpoint TEXT, -- the id, when done\n"
+	"\tUNIQUE (path, fingerprint, run)\n"
+	") STRICT;\n"
+	"CREATE INDEX jobs_by_state ON jobs (state);\n"
+	"INSERT INTO jobs SELECT * FROM jobs_2;\n"
+	"DROP TABLE jobs_2;\n";
+
 /* steps[v] makes version v + 1 of version v.  Version 0 is the empty file, which schema.sql makes the newest. */
 static const char *const steps[] = {
 	NULL,
 	version_2,
+	version_3,
 };
 _Static_assert(TPD_ARRAY_LEN(steps) == TPD_CATALOG_VERSION, "one step for each version");
 

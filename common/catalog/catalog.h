@@ -15,7 +15,7 @@
 #include "base/sparsity.h"
 #include "base/tpd.h"
 
-#define TPD_CATALOG_VERSION 2 /* PRAGMA user_version */
+#define TPD_CATALOG_VERSION 3 /* PRAGMA user_version */
 
 struct tpd_catalog;
 
@@ -158,7 +158,7 @@ struct tpd_job {
 	const char *checkpoint; /* id when done, or NULL */
 };
 
-/* Add, unless a job of the same path and fingerprint is there (then its number, *out_new = false). */
+/* Add, unless a job of the same run, path and fingerprint is there (then its number, *out_new = false). */
 enum tpd_status tpd_catalog_job_add(struct tpd_catalog *catalog, const char *run, const char *path, uint64_t step,
 				    const char *fingerprint, int64_t now_ns, int64_t *out_number, bool *out_new,
 				    struct tpd_err *err);
@@ -170,12 +170,12 @@ enum tpd_status tpd_catalog_jobs(struct tpd_catalog *catalog, unsigned states,
 				 struct tpd_err *err);
 enum tpd_status tpd_catalog_jobs_recover(struct tpd_catalog *catalog, int64_t now_ns, uint64_t *out_count,
 					 struct tpd_err *err);
-/* What failed of this path in another state than `fingerprint` (NULL: in any) is not there any more: it becomes MISSED. */
-enum tpd_status tpd_catalog_jobs_supersede(struct tpd_catalog *catalog, const char *path, const char *fingerprint, int64_t now_ns,
-					   struct tpd_err *err);
-/* The job with this path and fingerprint: its state, and the checkpoint's id in hex ("" for none); TPD_NOT_FOUND. */
+/* What failed of this path in another state than `fingerprint`, or under another run than `run` (NULL: in and under any), is not there any more: it becomes MISSED. */
+enum tpd_status tpd_catalog_jobs_supersede(struct tpd_catalog *catalog, const char *run, const char *path, const char *fingerprint,
+					   int64_t now_ns, struct tpd_err *err);
+/* The job with this run, path and fingerprint: its state, and the checkpoint's id in hex ("" for none); TPD_NOT_FOUND. */
 #define TPD_CATALOG_ID 65
-enum tpd_status tpd_catalog_job_find(struct tpd_catalog *catalog, const char *path, const char *fingerprint,
+enum tpd_status tpd_catalog_job_find(struct tpd_catalog *catalog, const char *run, const char *path, const char *fingerprint,
 				     enum tpd_job_state *out_state, char out_checkpoint[TPD_CATALOG_ID],
 				     struct tpd_err *err);
 

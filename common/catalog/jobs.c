@@ -1,8 +1,8 @@
 /*
  * jobs.c - the daemon's queue, and what it tells people.
  *
- * A job is found by path and fingerprint for as long as the catalog lives: that is how a scan knows that what lies
- * there was stored already.  So jobs are never deleted, and their numbers, counted up, never used twice.
+ * A job is found by run, path and fingerprint for as long as the catalog lives: that is how a scan knows that what lies
+ * there was stored already, under that name.  So jobs are never deleted, and their numbers, counted up, never used twice.
  */
 #include "base/tpd.h"
 
@@ -32,7 +32,7 @@ static enum tpd_job_state state_of(const char *name)
 }
 
 /* TPD_NOT_FOUND without a message when there is none: the usual case. */
-static enum tpd_status find_job(struct tpd_catalog *catalog, const char *path, const char *fingerprint,
+static enum tpd_status find_job(struct tpd_catalog *catalog, const char *run, const char *path, const char *fingerprint,
 				int64_t *out_number, enum tpd_job_state *out_state, char out_checkpoint[TPD_CATALOG_ID],
 				struct tpd_err *err)
 {
@@ -44,9 +44,10 @@ static enum tpd_status find_job(struct tpd_catalog *catalog, const char *path, c
 	int64_t number = 0;
 	bool found;
 
-	tpd_sql_prepare(catalog, &q, "SELECT number, state, checkpoint FROM jobs WHERE path = ? AND fingerprint = ?");
+	tpd_sql_prepare(catalog, &q, "SELECT number, state, checkpoint FROM jobs WHERE path = ? AND fingerprint = ? AND run = ?");
 	tpd_sql_put_text(&q, path);
 	tpd_sql_put_text(&q, fingerprint);
+	tpd_sql_put_text(&q, run);
 	found = tpd_sql_row(&q);
 	if (found) {
 		number = tpd_sql_get_i64(&q);
@@ -101,13 +102,13 @@ enum tpd_status tpd_catalog_job_add(struct tpd_catalog *catalog, const char *run
 	bool nested, is_new;
 
 	/* A scan asks this of everything it sees: first without a write lock. */
-	status = find_job(catalog, path, fingerprint, &number, &state, checkpoint, err);
+	status = find_job(catalog, run, path, fingerprint, &number, &state, checkpoint, err);
 	is_new = status == TPD_NOT_FOUND;
 	if (is_new) {
 		status = tpd_sql_enter(catalog, &nested, err);
 		if (status != TPD_OK)
 			return status;
-		status = find_job(catalog, path, fingerprint, &number, &state, checkpoint, err);
+		status = find_job(catalog, run, path, fingerprint, &number, &state, checkpoint, err);
 		is_new = status == TPD_NOT_FOUND;
 		if (is_new)
 			status = insert_job(catalog, run, path, step, fingerprint, now_ns, &number, err);
@@ -212,31 +213,34 @@ enum tpd_status tpd_catalog_jobs_recover(struct tpd_catalog *catalog, int64_t no
 	return status;
 }
 
-static enum tpd_status supersede(struct tpd_catalog *catalog, const char *path, const char *fingerprint, int64_t now_ns,
-				 struct tpd_err *err)
+static enum tpd_status supersede(struct tpd_catalog *catalog, const char *run, const char *path, const char *fingerprint,
+				 int64_t now_ns, struct tpd_err *err)
 {
 	struct tpd_sql q;
 
 	tpd_sql_prepare(catalog, &q,
 			"UPDATE jobs SET state = 'missed', changed_ns = ? "
-			"WHERE path = ? AND fingerprint IS NOT ? AND state = 'failed'");
+			"WHERE path = ? AND (fingerprint IS NOT ? OR run IS NOT ?) AND state = 'failed'");
 	tpd_sql_put_i64(&q, now_ns);
 	tpd_sql_put_text(&q, path);
 	tpd_sql_put_text(&q, fingerprint);
+	tpd_sql_put_text(&q, run);
 	return tpd_sql_end(&q, err);
 }
 
-enum tpd_status tpd_catalog_jobs_supersede(struct tpd_catalog *catalog, const char *path, const char *fingerprint, int64_t now_ns,
-					   struct tpd_err *err)
+enum tpd_status tpd_catalog_jobs_supersede(struct tpd_catalog *catalog, const char *run, const char *path, const char *fingerprint,
+					   int64_t now_ns, struct tpd_err *err)
 {
 	struct tpd_sql q;
 	enum tpd_status status;
 	bool nested, any;
 
 	/* A scan asks this, too, of everything it sees: first without a write lock. */
-	tpd_sql_prepare(catalog, &q, "SELECT 1 FROM jobs WHERE path = ? AND fingerprint IS NOT ? AND state = 'failed'");
+	tpd_sql_prepare(catalog, &q,
+			"SELECT 1 FROM jobs WHERE path = ? AND (fingerprint IS NOT ? OR run IS NOT ?) AND state = 'failed'");
 	tpd_sql_put_text(&q, path);
 	tpd_sql_put_text(&q, fingerprint);
+	tpd_sql_put_text(&q, run);
 	any = tpd_sql_row(&q);
 	status = tpd_sql_end(&q, err);
 	if (status != TPD_OK || !any)
@@ -244,18 +248,18 @@ enum tpd_status tpd_catalog_jobs_supersede(struct tpd_catalog *catalog, const ch
 	status = tpd_sql_enter(catalog, &nested, err);
 	if (status != TPD_OK)
 		return status;
-	return tpd_sql_leave(catalog, nested, supersede(catalog, path, fingerprint, now_ns, err), err);
+	return tpd_sql_leave(catalog, nested, supersede(catalog, run, path, fingerprint, now_ns, err), err);
 }
 
-enum tpd_status tpd_catalog_job_find(struct tpd_catalog *catalog, const char *path, const char *fingerprint,
+enum tpd_status tpd_catalog_job_find(struct tpd_catalog *catalog, const char *run, const char *path, const char *fingerprint,
 				     enum tpd_job_state *out_state, char out_checkpoint[TPD_CATALOG_ID],
 				     struct tpd_err *err)
 {
 	int64_t number;
-	enum tpd_status status = find_job(catalog, path, fingerprint, &number, out_state, out_checkpoint, err);
+	enum tpd_status status = find_job(catalog, run, path, fingerprint, &number, out_state, out_checkpoint, err);
 
 	if (status == TPD_NOT_FOUND)
-		tpd_fail(err, status, "catalog '%s' has no job for this state of '%s'", catalog->path, path);
+		tpd_fail(err, status, "catalog '%s' has no job of run '%s' for this state of '%s'", catalog->path, run, path);
 	return status;
 }
 

@@ -98,23 +98,6 @@ CREATE TABLE sparsity (
 	FOREIGN KEY (checkpoint, file, segment) REFERENCES tensors (checkpoint, file, segment) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE jobs (
-	-- The daemon's queue. A job is one state of one path: the same path with the same fingerprint is no new job.
-	number INTEGER NOT NULL PRIMARY KEY,
-	run TEXT NOT NULL,
-	path TEXT NOT NULL,
-	step INTEGER NOT NULL CHECK (step >= 0),
-	fingerprint TEXT NOT NULL, -- of the names, sizes and times of what was captured
-	state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'missed')),
-	attempts INTEGER NOT NULL, -- times it was started
-	queued_ns INTEGER NOT NULL,
-	changed_ns INTEGER NOT NULL,
-	message TEXT, -- the last error
-	checkpoint TEXT, -- the id, when done
-	UNIQUE (path, fingerprint)
-) STRICT;
-CREATE INDEX jobs_by_state ON jobs (state);
-
 CREATE TABLE events (
 	-- What happened; the newest ten thousand.
 	number INTEGER NOT NULL PRIMARY KEY,
@@ -230,3 +213,21 @@ CREATE VIEW metric_history AS
 	FROM checkpoints AS c
 	JOIN metrics AS m ON m.checkpoint = c.checkpoint
 	ORDER BY c.run, m.metric, c.step, c.version;
+
+-- And from here on what version 3 made anew: a path may be watched under another name than before.
+CREATE TABLE jobs (
+	-- The daemon's queue. A job is one state of one path, for one run: the same path with the same fingerprint is no new job.
+	number INTEGER NOT NULL PRIMARY KEY,
+	run TEXT NOT NULL,
+	path TEXT NOT NULL,
+	step INTEGER NOT NULL CHECK (step >= 0),
+	fingerprint TEXT NOT NULL, -- of the names, sizes and times of what was captured
+	state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'missed')),
+	attempts INTEGER NOT NULL, -- times it was started
+	queued_ns INTEGER NOT NULL,
+	changed_ns INTEGER NOT NULL,
+	message TEXT, -- the last error
+	checkpoint TEXT, -- the id, when done
+	UNIQUE (path, fingerprint, run)
+) STRICT;
+CREATE INDEX jobs_by_state ON jobs (state);

@@ -225,6 +225,23 @@ until_true stored third@1
 finish INT
 [ -e "$dir/c.sock" ] && fail 'the socket is still there'
 
+# --- the same directory under a new name: what is there is stored under that, too; and under the old one it is still known ---
+sed -i 's/^\[watch:one\]/[watch:uno]/' "$dir/c.conf"
+start
+for step in 140 220; do until_true stored uno@$step && same uno@$step "$dir/one/checkpoint-$step"; done
+sed -i 's/^\[watch:third\]/[watch:fourth]/' "$dir/c.conf"
+kill -HUP $daemon
+until_true stored fourth@1 && same fourth@1 "$dir/third/checkpoint-1"
+until_true idle
+before=$(count)
+configure '[watch:third]' "path=$dir/third"
+kill -HUP $daemon
+trainer "$dir/third/checkpoint-2"
+until_true stored third@2
+until_true idle
+[ "$(count)" -eq $((before + 1)) ] || fail "what was known under the old name was stored again: $(ctl list)"
+finish
+
 # --- a catalog that cannot be written: what was captured is held through rotation, and stored in the end ---
 if command -v sqlite3 >/dev/null; then
 	start
