@@ -97,11 +97,11 @@ SRC_FUZZ   := $(wildcard tests/fuzz/*.c)
 FUZZ_NAMES := $(patsubst tests/fuzz/%.c,%,$(filter-out tests/fuzz/fuzz_corpus.c,$(SRC_FUZZ)))
 FUZZ_CORPUS := $(BUILD)/tests/fuzz_corpus
 # A test that includes a header of the daemon or of the tools is linked with their parts, too.
-WITH_DAEMON := $(if $(MAIN_TESTS),$(shell grep -lE '^\#include "(daemon/|scan_help)' $(MAIN_TESTS)))
+WITH_DAEMON := $(if $(MAIN_TESTS),$(shell grep -lE '^\#include "(daemon/|scan_help|daemon_help)' $(MAIN_TESTS)))
 WITH_TOOLS  := $(if $(MAIN_TESTS),$(shell grep -l '^\#include "tools/' $(MAIN_TESTS)))
 # Tests whose code starts threads, for SAN=thread.
 THREADED := $(if $(MAIN_TESTS),$(shell grep -lE \
-	'^\#include ("(base/pool|store/(ingest|restore|chain)|archive/[a-z_]+|daemon/[a-z_]+)\.h"|"archive_help\.h"|<pthread\.h>)' \
+	'^\#include ("(base/pool|store/(ingest|restore|chain)|archive/[a-z_]+|daemon/[a-z_]+)\.h"|"(archive|daemon)_help\.h"|<pthread\.h>)' \
 	$(MAIN_TESTS)))
 
 obj  = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))

@@ -202,6 +202,10 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 	if (work->result.reference_fault.status)
 		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u stands alone, since what it would refer to is damaged: %s", item->run,
 				   (unsigned long long)item->step, work->result.version, work->result.reference_fault.text);
+	if (work->lacks.count > 0)
+		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u has no '%s'%s, as %s@%llu has", item->run,
+				   (unsigned long long)item->step, work->result.version, work->lacks.first,
+				   work->lacks.count > 1 ? " and other files" : "", item->run, (unsigned long long)work->lacks.before_step);
 	if (work->unrecorded.status) /* the next start puts it in */
 		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u is not in the catalog yet: %s", item->run,
 				   (unsigned long long)item->step, work->result.version, work->unrecorded.text);

@@ -470,8 +470,12 @@ static enum tpd_readiness trainer_complete(struct tpd_node *node, const char *pa
 	if (!shards_there(node, path, why))
 		return TPD_SEEN_WAITING;
 	/* A marker older than what it marks is a left-over: it is being re-written, or was copied in another order. */
-	if (has_temporary(node) || marker->mtime_ns < newest(node, is_late))
+	if (has_temporary(node))
 		return TPD_SEEN_SETTLING;
+	if (marker->mtime_ns < newest(node, is_late)) {
+		snprintf(why->text, sizeof why->text, MARKER " is older than what it marks");
+		return TPD_SEEN_SETTLING;
+	}
 	for (struct tpd_node *child = node->children; child; child = child->next) {
 		TPD_AUTO_FREE char *below = tpd_tree_join(path, child->name);
 

@@ -260,6 +260,9 @@ static void begin_capture(struct tpd_daemon *daemon, const struct tpd_settle_ord
 		tpd_report_error(daemon, order->run, order->path, "out of memory");
 		return;
 	}
+	if (order->again && *order->waits) /* a save over an old one that died, or takes longer than settle= between two files */
+		tpd_dispatch_event(daemon, "warning", order->run, "%s@%llu is stored again as it came to rest, but may be of two saves: %s ('%s')",
+				   order->run, (unsigned long long)order->step, order->waits, order->path);
 	task->phase = TPD_CAPTURE_OPEN;
 	task->step = order->step;
 	task->watch = order->watch;

@@ -53,6 +53,7 @@ struct entry {
 	enum state state;
 	uint32_t generation;
 	bool gone;             /* the path is not there; the entry lives for its capture */
+	bool was_captured;     /* ever */
 	bool wanted;           /* it was complete, and is not captured */
 	bool void_later;       /* it changed while it was being captured */
 	int64_t changed_ms;    /* nothing changed since; below 0: from before the clock began */
@@ -418,6 +419,7 @@ static struct tpd_settle_order order_for(const struct tpd_settle *settle, const 
 		.bytes = entry->seen.bytes,
 		.newest_ns = entry->seen.newest_ns,
 		.waits = entry->seen.waits.text,
+		.again = entry->was_captured,
 	};
 }
 
@@ -515,6 +517,7 @@ bool tpd_settle_captured(struct tpd_settle *settle, const char *path, uint32_t g
 		entry->run->ranks = TPD_MAX(entry->taken.rank_span, entry->taken.ranks); /* files: a rank may write several */
 	}
 	entry->state = CAPTURED;
+	entry->was_captured = true;
 	entry->wanted = false;
 	entry->restless_ms = 0;
 	entry->told = false;

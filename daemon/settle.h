@@ -53,7 +53,7 @@ struct tpd_seen {
 	uint64_t ranks;        /* rng_state_R.pth: how many */
 	uint64_t rank_span;    /* highest R + 1 */
 	const char *framework; /* a literal: whose rules these are */
-	struct tpd_waits waits; /* WAITING: for what */
+	struct tpd_waits waits; /* WAITING: for what; SETTLING: what speaks against it */
 };
 
 enum tpd_settle_action {
@@ -73,7 +73,8 @@ struct tpd_settle_order {
 	uint64_t quiet_ms;     /* watch the descriptors for that long */
 	uint64_t count, bytes; /* what the capture must hold to be whole */
 	int64_t newest_ns;     /* and nothing in it may be newer: else it is not what was judged */
-	const char *waits;     /* STALLED: for what */
+	const char *waits;     /* STALLED: for what; CAPTURE: what speaks against it though it came to rest, or "" */
+	bool again;            /* CAPTURE: this path was captured before, as something else */
 };
 
 struct tpd_settle;

@@ -104,8 +104,11 @@ static enum tpd_status do_work(struct tpd_worker *worker, struct tpd_work *work)
 	work->bytes = tpd_capture_bytes(work->capture);
 	if (work->tip)
 		tpd_capture_set_held(work->capture, work->tip->capture, &work->tip->id);
-	return tpd_archive_ingest_from(worker->options.archive, work->base, work->run, work->step, work->capture, &progress,
-				       &work->result, &work->unrecorded, &work->err);
+	status = tpd_archive_ingest_from(worker->options.archive, work->base, work->run, work->step, work->capture, &progress,
+					 &work->result, &work->unrecorded, &work->err);
+	if (status == TPD_OK && !work->result.existed) /* only to be told of */
+		tpd_archive_lacks(worker->options.archive, &work->result.id, &work->lacks, NULL);
+	return status;
 }
 
 static void *worker_main(void *arg)

@@ -28,6 +28,7 @@ struct tpd_work {
 	struct tpd_err err;
 	bool missed; /* with a failure: the checkpoint is not there any more, or not the same */
 	struct tpd_ingest_result result;
+	struct tpd_archive_lacks lacks; /* of what is newly stored */
 	struct tpd_err unrecorded; /* stored, but not in the catalog yet: why; TPD_OK: it is */
 	uint64_t bytes;
 	int64_t elapsed_ms;

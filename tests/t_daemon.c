@@ -1,139 +1,15 @@
 /*
- * t_daemon.c - the daemon in a process of its own, asked over its control socket and told by signals: commands,
- * notifications, reloading, the end. (tests/sh/daemon.sh has the storing of whole runs.)
+ * t_daemon.c - the daemon in a process of its own: commands, what waits, reloading, the end. (tests/sh/daemon.sh has the storing of whole
+ * runs.)
  */
 #include "base/tpd.h"
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "archive/archive.h"
 #include "base/json.h"
-#include "daemon/daemon.h"
-#include "daemon/log.h"
-#include "files.h"
-#include "wire/wire.h"
-
-#define PATIENCE_MS 60000 /* for a busy machine under a sanitizer; nothing here is measured */
-
-static pid_t child;
-static int notify_fd = -1;
-
-static void nap(long ms)
-{
-	nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
-}
-
-static void write_config(const char *extra)
-{
-	char text[4096];
-
-	snprintf(
-		text, sizeof text,
-		"[store]\npath=%s\n[daemon]\ncontrol_socket=%s\nthreads=2\nscan_interval=1h\n[watch:a]\npath=%s\nsettle=100ms\n%s",
-		scratch("store"), scratch("run/c.sock"), scratch("a"), extra);
-	file_write(scratch("c.conf"), text, strlen(text));
-}
-
-static void start(void)
-{
-	child = fork();
-	ck_assert_int_ge(child, 0);
-	if (child == 0) {
-		struct tpd_config config;
-		struct tpd_err err = {0};
-		int code;
-
-		if (!getenv("TPD_TEST_LOG") && !freopen(scratch("log"), "a", stderr))
-			exit(99);
-		tpd_log_open(TPD_LOG_DEBUG);
-		if (tpd_config_read(scratch("c.conf"), TPD_CONFIG_PATHS, &config, &err) != TPD_OK) {
-			tpd_log(TPD_LOG_ERROR, "%s", err.text);
-			exit(2);
-		}
-		code = tpd_daemon_run(&(struct tpd_daemon_options){.config = &config});
-		tpd_log_close();
-		exit(code); /* with the leak check of a sanitizer build */
-	}
-}
-
-static int stop(int signal_number)
-{
-	int status;
-
-	if (signal_number)
-		kill(child, signal_number);
-	ck_assert_int_eq(waitpid(child, &status, 0), child);
-	child = 0;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
-
-/* The reply's text; fails when none comes. Fresh. */
-/* A daemon that is no more is told at once, with the end of its log. */
-static void check_alive(void)
-{
-	int status;
-	size_t len = 0;
-	uint8_t *log;
-
-	if (waitpid(child, &status, WNOHANG) != child)
-		return;
-	log = file_exists(scratch("log")) ? file_read(scratch("log"), &len) : NULL;
-	ck_abort_msg("the daemon ended, status 0x%x: %.*s", (unsigned)status, (int)TPD_MIN(len, (size_t)3000),
-		     log ? (const char *)log + (len > 3000 ? len - 3000 : 0) : "");
-}
-
-static char *ask(const char *request)
-{
-	char *reply = NULL;
-	struct tpd_err err = {0};
-
-	for (int waited = 0;; waited += 20) {
-		enum tpd_status status = tpd_wire_call(scratch("run/c.sock"), request, PATIENCE_MS, &reply, &err);
-
-		if (status == TPD_OK)
-			return reply;
-		check_alive();
-		ck_assert_msg((status == TPD_NOT_FOUND || status == TPD_CORRUPT || status == TPD_IO) &&
-				      waited < PATIENCE_MS,
-			      "%s", err.text);
-		nap(20);
-	}
-}
-
-/* Ask for the status until it holds `text`. */
-static void await(const char *text)
-{
-	for (int waited = 0;; waited += 20) {
-		char *reply = ask("{\"command\":\"status\"}");
-		bool found = strstr(reply, text) != NULL;
-
-		ck_assert_msg(waited < PATIENCE_MS, "no %s in %s", text, reply);
-		free(reply);
-		if (found)
-			return;
-		nap(20);
-	}
-}
-
-static void expect_reply(const char *request, const char *wanted)
-{
-	char *reply = ask(request);
-
-	ck_assert_str_eq(reply, wanted);
-	free(reply);
-}
+#include "daemon_help.h"
 
 START_TEST(stores_and_tells)
 {
@@ -167,54 +43,6 @@ START_TEST(stores_and_tells)
 	await("\"runs\":2,\"checkpoints\":2,\"unfinished\":0");
 	await("\"done\":0,\"missed\":0");
 	ck_assert_int_eq(stop(SIGINT), 0);
-}
-END_TEST
-
-static enum tpd_status count_event(void *arg, int64_t time_ns TPD_UNUSED, const char *level TPD_UNUSED, const char *run TPD_UNUSED,
-				   const char *text, struct tpd_err *err TPD_UNUSED)
-{
-	*(unsigned *)arg += strstr(text, "what is left of '") != NULL;
-	return TPD_OK;
-}
-
-/* A file is deleted of what is stored: neither now nor by the next process, which was not there, is the rest a new version. */
-START_TEST(what_is_left_is_no_version)
-{
-	struct tpd_archive_options options = {.mode = TPD_ARCHIVE_READ};
-	struct tpd_archive *archive = NULL;
-	struct tpd_archive_name *names = NULL;
-	struct tpd_err err = {0};
-	unsigned events = 0;
-	size_t count = 0;
-
-	start();
-	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
-	await("\"done\":1,\"missed\":0");
-	ck_assert_int_eq(unlink(scratch("a/checkpoint-10/optimizer.pt")), 0);
-	ck_assert_int_eq(stop(SIGTERM), 0);
-	start();
-	await("\"done\":1,\"missed\":0");
-	await("\"run\":\"a\",\"step\":10,\"version\":1");
-	checkpoint_make(scratch("a/checkpoint-20"), 20, 1);
-	await("\"done\":2,\"missed\":0");
-	ck_assert_int_eq(stop(SIGTERM), 0);
-	/* It is known from now on. */
-	start();
-	await("\"state\":\"idle\"");
-	await("\"runs\":1,\"checkpoints\":2,\"unfinished\":0");
-	await("\"done\":0,\"missed\":0");
-	ck_assert_int_eq(stop(SIGTERM), 0);
-
-	options.store = scratch("store");
-	ck_assert_msg(tpd_archive_open(&options, &archive, &err) == TPD_OK, "%s", err.text);
-	ck_assert_msg(tpd_archive_select(archive, "a", &names, &count, &err) == TPD_OK, "%s", err.text);
-	ck_assert_uint_eq(count, 2);
-	ck_assert_int_eq(tpd_catalog_events(tpd_archive_catalog(archive), 100, count_event, &events, &err), TPD_OK);
-	ck_assert_uint_eq(events, 1);
-	for (size_t i = 0; i < count; i++)
-		ck_assert_msg(tpd_archive_verify(archive, &names[i].id, NULL, &err) == TPD_OK, "%s", err.text);
-	free(names);
-	tpd_archive_close(archive);
 }
 END_TEST
 
@@ -278,34 +106,6 @@ START_TEST(failures_are_tried_again)
 	}
 	await("\"done\":1,\"missed\":0");
 	await("\"retries\":[]");
-	await("\"last_error\":null");
-	ck_assert_int_eq(stop(SIGTERM), 0);
-}
-END_TEST
-
-/* For another reason it is not tried again by itself, but on request, and when anything of it changes: a file goes away, for one. */
-START_TEST(what_cannot_be_stored_waits_for_a_change)
-{
-	start();
-	await("\"state\":\"idle\"");
-	mkdir(scratch("a/checkpoint-10"), 0755);
-	file_write(scratch("a/checkpoint-10/x\xff"), "x", 1);
-	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
-	await("\"failed\":1,\"retrying\":0,\"done\":0,\"missed\":0");
-	await("\"state\":\"idle\"");
-	expect_reply("{\"command\":\"retry\"}", "{\"ok\":true,\"retried\":1,\"state\":\"idle\"}");
-	await("\"failed\":1,\"retrying\":0,\"done\":0,\"missed\":0");
-	ck_assert_int_eq(unlink(scratch("a/checkpoint-10/x\xff")), 0);
-	await("\"failed\":0,\"retrying\":0,\"done\":1,\"missed\":0");
-	await("\"last_error\":null");
-	/* It is gone, and so is what is said of it. */
-	mkdir(scratch("a/checkpoint-20"), 0755);
-	file_write(scratch("a/checkpoint-20/x\xff"), "x", 1);
-	checkpoint_make(scratch("a/checkpoint-20"), 20, 1);
-	await("\"failed\":1,\"retrying\":0,\"done\":1,\"missed\":0");
-	await("\"last_error\":{");
-	ck_assert_int_eq(rename(scratch("a/checkpoint-20"), scratch("elsewhere")), 0);
-	await("\"failed\":0,\"retrying\":0,\"done\":1,\"missed\":0");
 	await("\"last_error\":null");
 	ck_assert_int_eq(stop(SIGTERM), 0);
 }
@@ -592,124 +392,6 @@ START_TEST(left_over_socket)
 }
 END_TEST
 
-/* Read datagrams until one holds `text`. */
-static void await_notice(const char *text)
-{
-	char buf[2048];
-
-	for (int waited = 0; waited < PATIENCE_MS; waited += 20) {
-		ssize_t n = recv(notify_fd, buf, sizeof buf - 1, MSG_DONTWAIT);
-
-		if (n < 0) {
-			ck_assert_int_eq(errno, EAGAIN);
-			nap(20);
-			continue;
-		}
-		buf[n] = 0;
-		if (strstr(buf, text))
-			return;
-	}
-	ck_abort_msg("no notice %s", text);
-}
-
-START_TEST(systemd_is_told)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-	snprintf(address.sun_path, sizeof address.sun_path, "%s", scratch("notify"));
-	notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	ck_assert_int_eq(bind(notify_fd, (struct sockaddr *)&address, sizeof address), 0);
-	setenv("NOTIFY_SOCKET", address.sun_path, 1);
-	setenv("WATCHDOG_USEC", "400000", 1);
-	start();
-	await_notice("READY=1");
-	await_notice("WATCHDOG=1");
-	checkpoint_make(scratch("a/checkpoint-10"), 10, 1);
-	await_notice("1 stored since the start");
-	await_notice("WATCHDOG=1");
-	kill(child, SIGTERM);
-	await_notice("STOPPING=1");
-	ck_assert_int_eq(stop(0), 0);
-	/* what changes is told at once, whenever the next tick is */
-	setenv("WATCHDOG_USEC", "4000000000", 1);
-	start();
-	await_notice("READY=1");
-	await_notice("STATUS=idle");
-	checkpoint_make(scratch("a/checkpoint-20"), 20, 1);
-	await_notice("STATUS=storing a@20");
-	await_notice("STATUS=idle, 0 queued, 1 stored since the start");
-	ck_assert_int_eq(stop(SIGTERM), 0);
-	close(notify_fd);
-	unsetenv("NOTIFY_SOCKET");
-	unsetenv("WATCHDOG_USEC");
-}
-END_TEST
-
-static unsigned fed(int fd)
-{
-	char buf[1024];
-	unsigned count = 0;
-	ssize_t n;
-
-	while ((n = recv(fd, buf, sizeof buf - 1, MSG_DONTWAIT)) > 0) {
-		buf[n] = 0;
-		count += strstr(buf, "WATCHDOG=1") != NULL;
-	}
-	return count;
-}
-
-static void ignore(TPD_UNUSED void *arg)
-{
-}
-
-/* A worker from which nothing is heard is let starve; one whose calls to the disk come back is not. */
-START_TEST(watchdog_is_fed_by_signs_of_life)
-{
-	struct tpd_daemon *daemon = calloc(1, sizeof *daemon);
-	struct tpd_ledger_options options = {.answers = &daemon->inbox, .wake = ignore};
-	struct tpd_message *opened;
-	struct tpd_err err = {0};
-	struct stat st;
-	int ends[2];
-
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
-	ck_assert_int_eq(uv_loop_init(&daemon->loop), 0);
-	tpd_io_count_init(&daemon->io, tpd_io_posix());
-	tpd_mailbox_init(&daemon->inbox);
-	options.archive = (struct tpd_archive_options){
-		.io = &daemon->io.io, .store = scratch("store"), .mode = TPD_ARCHIVE_CREATE, .threads = 1};
-	ck_assert_int_eq(tpd_ledger_start(&options, &daemon->ledger, &err), TPD_OK);
-	opened = tpd_mailbox_take(&daemon->inbox, -1);
-	ck_assert_int_eq(((struct tpd_ledger_call *)opened)->status, TPD_OK);
-	tpd_ledger_call_free((struct tpd_ledger_call *)opened);
-	ck_assert_uint_gt(tpd_io_count_calls(&daemon->io), 0);
-
-	daemon->notify = (struct tpd_notify){.fd = ends[0], .watchdog_ms = 30};
-	daemon->ready = daemon->working = true;
-	tpd_report_tick(daemon);
-	ck_assert_uint_eq(fed(ends[1]), 1);
-	nap(60);
-	uv_update_time(&daemon->loop);
-	tpd_report_tick(daemon);
-	ck_assert_uint_eq(fed(ends[1]), 0);
-	ck_assert_int_eq(daemon->io.io.stat(&daemon->io.io, AT_FDCWD, "/", &st), 0);
-	tpd_report_tick(daemon);
-	ck_assert_uint_eq(fed(ends[1]), 1);
-	nap(60);
-	uv_update_time(&daemon->loop);
-	daemon->working = false; /* nothing to do is no silence */
-	tpd_report_tick(daemon);
-	ck_assert_uint_eq(fed(ends[1]), 1);
-
-	tpd_ledger_stop(daemon->ledger);
-	tpd_mailbox_release(&daemon->inbox);
-	ck_assert_int_eq(uv_loop_close(&daemon->loop), 0);
-	close(ends[0]);
-	close(ends[1]);
-	free(daemon);
-}
-END_TEST
-
 /* Between two looks, in a capture, in a job, in the opening of the store: the end is always clean. */
 START_TEST(stopped_at_any_moment)
 {
@@ -731,23 +413,6 @@ START_TEST(stopped_at_any_moment)
 }
 END_TEST
 
-static void make(void)
-{
-	scratch_make();
-	mkdir(scratch("a"), 0755);
-	write_config("");
-}
-
-static void drop(void)
-{
-	if (child > 0) {
-		kill(child, SIGKILL);
-		waitpid(child, NULL, 0);
-	}
-	child = 0;
-	scratch_remove();
-}
-
 int main(void)
 {
 	Suite *suite = suite_create("daemon");
@@ -759,10 +424,8 @@ int main(void)
 	tcase_add_checked_fixture(tests, make, drop);
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, stores_and_tells);
-	tcase_add_test(tests, what_is_left_is_no_version);
 	tcase_add_test(tests, commands);
 	tcase_add_test(tests, failures_are_tried_again);
-	tcase_add_test(tests, what_cannot_be_stored_waits_for_a_change);
 	tcase_add_test(tests, paused_jobs_survive);
 	tcase_add_test(tests, low_space);
 	tcase_add_test(tests, written_over_while_it_waits);
@@ -772,8 +435,6 @@ int main(void)
 	tcase_add_test(tests, moved_away_and_back);
 	tcase_add_test(tests, second_daemon);
 	tcase_add_test(tests, left_over_socket);
-	tcase_add_test(tests, systemd_is_told);
-	tcase_add_test(tests, watchdog_is_fed_by_signs_of_life);
 	tcase_add_loop_test(tests, stopped_at_any_moment, 0, 16);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -134,12 +134,45 @@ START_TEST(deleted_while_captured)
 }
 END_TEST
 
+/* The files of one checkpoint, and of the next: what that lacks. */
+static void check_lacks(uint64_t step, const char *const *names, uint64_t count, const char *first)
+{
+	struct tpd_archive_lacks lacks;
+	struct tpd_ingest_result result;
+	char dir[600];
+
+	snprintf(dir, sizeof(dir), "%s", scratch("step-%d", (int)step));
+	mkdir(dir, 0755);
+	for (; *names; names++) {
+		char path[800];
+
+		snprintf(path, sizeof(path), "%s/%s", dir, *names);
+		file_write(path, *names, strlen(*names));
+	}
+	OK(ingest(dir, "run", step, &result));
+	OK(tpd_archive_lacks(archive, &result.id, &lacks, &err));
+	ck_assert_uint_eq(lacks.count, count);
+	ck_assert_str_eq(lacks.first, first);
+	ck_assert(lacks.count == 0 || lacks.before_step < step);
+}
+
+START_TEST(what_the_one_before_has)
+{
+	skip_remnants();
+	check_lacks(10, (const char *const[]){"model-1-of-3.bin", "model-2-of-3.bin", "model-3-of-3.bin", "optim-10.pt", "state", NULL}, 0, "");
+	check_lacks(20, (const char *const[]){"model-1-of-1.bin", "optim-20.pt", "state", "more", NULL}, 0, "");
+	check_lacks(30, (const char *const[]){"model-1-of-1.bin", "optim-30.pt", NULL}, 2, "more");
+	check_lacks(40, (const char *const[]){"optim-40.pt", NULL}, 1, "model-1-of-1.bin");
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
 		remnants_are_no_versions,
 		remnants_of_what_is_damaged_are_stored,
 		deleted_while_captured,
+		what_the_one_before_has,
 	};
 
 	return run_tests("remnants", tests, TPD_ARRAY_LEN(tests));

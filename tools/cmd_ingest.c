@@ -23,6 +23,7 @@ struct stored {
 	char base[TPD_NAME_TEXT]; /* "RUN@STEP" of another run, which it refers to; empty: of none */
 	bool deleted;  /* while it was read */
 	bool repaired; /* it had its name already, and was damaged */
+	struct tpd_archive_lacks lacks; /* of what is newly stored */
 };
 
 static enum tpd_status look_up(struct tpd_archive *archive, struct stored *out, struct tpd_err *err)
@@ -128,6 +129,8 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 	out->repaired = status == TPD_OK && !out->result.existed && had_name(names, count, &out->result.id);
 	if (status == TPD_OK)
 		status = look_up(archive, out, err);
+	if (status == TPD_OK && !out->result.existed) /* only to be told of */
+		tpd_archive_lacks(archive, &out->result.id, &out->lacks, NULL);
 	tpd_archive_close(archive);
 	return status;
 }
@@ -171,6 +174,8 @@ static int print_json(const struct tpd_ctl *ctl, const struct stored *stored, co
 	tpd_json_put_string(&out, *stored->base ? stored->base : NULL);
 	tpd_json_key(&out, "damaged");
 	tpd_json_put_string(&out, stored->result.reference_fault.status ? stored->result.reference_fault.text : NULL);
+	tpd_json_key(&out, "lacks");
+	tpd_json_put_string(&out, stored->lacks.count > 0 ? stored->lacks.first : NULL);
 	tpd_json_key(&out, "cut");
 	tpd_json_begin_array(&out);
 	for (size_t i = 0; i < source->count; i++)
@@ -215,6 +220,9 @@ static int print_text(const struct tpd_ctl *ctl, const struct stored *stored, co
 	if (stored->unrecorded.status)
 		tpd_ctl_warn(ctl, "it is stored, but not in the catalog yet (the next ingest puts it in): %s",
 			     stored->unrecorded.text);
+	if (stored->lacks.count > 0)
+		tpd_ctl_warn(ctl, "it has no '%s'%s, as %s@%llu has", stored->lacks.first, stored->lacks.count > 1 ? " and other files" : "",
+			     stored->name.run, (unsigned long long)stored->lacks.before_step);
 	warn_of_cut(ctl, source);
 	if (stored->deleted)
 		tpd_ctl_warn(ctl, "'%s' was being deleted while it was read: what went before that is not in it", source->origin);

@@ -124,6 +124,14 @@ enum tpd_status tpd_archive_restore(struct tpd_archive *archive, const struct tp
 enum tpd_status tpd_archive_verify(struct tpd_archive *archive, const struct tpd_id *id, const struct tpd_progress *progress,
 				   struct tpd_err *err);
 
+/* Files that the run's checkpoint before has, and this one has not; digits in names do not count. */
+struct tpd_archive_lacks {
+	uint64_t count; /* 0: none, or there is none before */
+	char first[256]; /* path of the first, cut where it is longer */
+	uint64_t before_step;
+};
+enum tpd_status tpd_archive_lacks(struct tpd_archive *archive, const struct tpd_id *id, struct tpd_archive_lacks *out, struct tpd_err *err);
+
 struct tpd_archive_rebuilt {
 	uint64_t done;     /* checkpoints that are in the catalog now */
 	uint64_t failed;   /* checkpoints, and runs, that could not be read */

@@ -145,6 +145,9 @@ says 'files@7~1'
 mkdir "$dir/cut"; head -c 1000 "$run/checkpoint-60/model.safetensors" >"$dir/cut/model.safetensors"; : >"$dir/cut/optimizer.pt"; : >"$dir/cut/DONE"
 expect 0 "${base[@]}" ingest "$dir/cut" --run cut --step 1; complains "'model.safetensors' is not whole, and other files are not"
 expect 0 "${base[@]}" ingest "$dir/cut" --run cut --step 2 --json; says '"cut":["model.safetensors","optimizer.pt"]'
+cp -r "$run/checkpoint-60" "$dir/less"; rm "$dir/less/optimizer.pt"
+expect 0 "${base[@]}" ingest "$run/checkpoint-40" --run lacks; expect 0 "${base[@]}" ingest "$dir/less" --run lacks --step 60; complains "it has no 'optimizer.pt', as lacks@40 has"
+expect 0 "${base[@]}" ingest "$dir/less" --run lacks --step 61 --json; says '"lacks":null'
 expect 0 "${base[@]}" restore files@7 --to "$dir/single"; cmp -s "$dir/weights-step=7.ckpt" "$dir/single/weights-step=7.ckpt" || fail 'single file differs'
 cp "$dir/weights-step=7.ckpt" "$dir/epoch=1-step=20-v1.ckpt" # the daemon's rule, not the last number
 expect 0 "${base[@]}" ingest "$dir/epoch=1-step=20-v1.ckpt" --run named; says 'named@20~1'
@@ -470,14 +473,14 @@ if [ -x "$build/tpded" ]; then
 	says '1 failed'; says "fails@40          $dir/fails/checkpoint-40  "; says 'is not UTF-8'; says "and by 'tpdectl retry'"
 	cp -a "$run/checkpoint-60" "$dir/waits/"; mkdir -p "$dir/waits/checkpoint-60/$(printf 'd/%.0s' {1..40})"; mv "$dir/waits/checkpoint-60" "$dir/fails/"
 	wait_for '2 failed' status; says "fails@60          $dir/fails/checkpoint-60  "; says 'levels of directories'
-	expect 0 --config "$dir/fails.conf" status --json; is_json "$dir/out"; says '"failed":2},"failed":[{"run":"fails","step":40,"path":'
+	wait_for '"failed":2},"failed":.{"run":"fails","step":40,"path":' status --json; is_json "$dir/out"; says '"failed":2},"failed":[{"run":"fails","step":40,"path":'
 	expect 0 --config "$dir/fails.conf" retry; says '2 are tried again'
-	wait_for '"failed":2,"retrying":0' status --json; says '"failed":2},"failed":[{"run":"fails","step":40,"path":'
+	wait_for '"failed":2},"failed":.{"run":"fails","step":40,.*"failed":2,"retrying":0' status --json; says '"failed":2},"failed":[{"run":"fails","step":40,"path":'
 	kill $daemon; wait $daemon
 	expect 0 --config "$dir/fails.conf" status; says "fails@60          $dir/fails/checkpoint-60  "
 	"$build/tpded" --config "$dir/fails.conf" >>"$dir/log" 2>&1 &
 	daemon=$!
-	wait_for '"failed":2,"retrying":0' status --json
+	wait_for '"failed":2},"failed":.*"failed":2,"retrying":0' status --json
 	expect 0 --config "$dir/fails.conf" status; says "fails@60          $dir/fails/checkpoint-60  "; says "fails@40          $dir/fails/checkpoint-40  "
 	rm "$dir/fails/checkpoint-40/"$'x\xff'; wait_for '"step":40' --store "$dir/hurt" show fails@40 --json
 	wait_for ' 1 failed' status; says "fails@60          $dir/fails/checkpoint-60  "
