@@ -411,6 +411,15 @@ static enum tpd_status find_new(const struct tpd_capture *capture, int fd, const
 	return status;
 }
 
+/* fstat() of a file on a network may answer with what was known a minute ago: have its server asked first. */
+static int look_again(int fd, struct stat *st)
+{
+	struct statx now;
+
+	(void)statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &now);
+	return fstat(fd, st);
+}
+
 enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_err *err)
 {
 	if (capture->detached)
@@ -422,7 +431,7 @@ enum tpd_status tpd_capture_check(const struct tpd_capture *capture, struct tpd_
 
 		if (entry->type != TPD_ENTRY_FILE)
 			continue;
-		if (fstat(entry->fd, &st) != 0)
+		if (look_again(entry->fd, &st) != 0)
 			return tpd_fail_sys(err, errno, "cannot look at '%s' in '%s' again", entry->path, capture->path);
 		/* Deleting a file changes its link count and ctime, nothing else. */
 		if (st.st_dev != was->st_dev || st.st_ino != was->st_ino || st.st_size != was->st_size ||
@@ -448,7 +457,7 @@ bool tpd_capture_is_deleted(const struct tpd_capture *capture)
 	if (capture->detached || capture->source.kind != TPD_CHECKPOINT_DIR)
 		return false;
 	for (size_t i = 0; i < capture->source.count; i++)
-		if (capture->entries[i].type == TPD_ENTRY_FILE && fstat(capture->entries[i].fd, &st) == 0 &&
+		if (capture->entries[i].type == TPD_ENTRY_FILE && look_again(capture->entries[i].fd, &st) == 0 &&
 		    (st.st_nlink == 0 || st.st_nlink < capture->stats[i].st_nlink))
 			return true;
 	return lstat(capture->path, &st) != 0 && (errno == ENOENT || errno == ENOTDIR);
