@@ -556,16 +556,24 @@ uint64_t tpd_settle_failed(struct tpd_settle *settle, const char *path, uint32_t
 	return delay_ms;
 }
 
-void tpd_settle_refused(struct tpd_settle *settle, const char *path, uint32_t generation)
+/* Of a capture that has come to its end; NULL: of an older generation, or its path is gone, and with it the entry. */
+static struct entry *find_ended(struct tpd_settle *settle, const char *path, uint32_t generation)
 {
 	struct entry *entry = find_capture(settle, path, generation);
 
+	if (entry && entry->gone) {
+		remove_entry(settle, entry);
+		return NULL;
+	}
+	return entry;
+}
+
+void tpd_settle_refused(struct tpd_settle *settle, const char *path, uint32_t generation)
+{
+	struct entry *entry = find_ended(settle, path, generation);
+
 	if (!entry)
 		return;
-	if (entry->gone) {
-		remove_entry(settle, entry);
-		return;
-	}
 	entry->wanted = entry->void_later = false;
 	/* It may have changed since it was taken: what went away was passed over as rotation. */
 	entry->state = entry->seen.signature == entry->taken.signature ? REFUSED : GROWING;
@@ -602,14 +610,10 @@ size_t tpd_settle_retry(struct tpd_settle *settle, uint64_t now_ms)
 
 void tpd_settle_done(struct tpd_settle *settle, const char *path, uint32_t generation)
 {
-	struct entry *entry = find_capture(settle, path, generation);
+	struct entry *entry = find_ended(settle, path, generation);
 
 	if (!entry)
 		return;
-	if (entry->gone) {
-		remove_entry(settle, entry);
-		return;
-	}
 	entry->state = STORED;
 	entry->wanted = false;
 	if (entry->void_later) { /* what was captured is whole; the change came after */

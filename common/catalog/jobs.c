@@ -213,18 +213,23 @@ enum tpd_status tpd_catalog_jobs_recover(struct tpd_catalog *catalog, int64_t no
 	return status;
 }
 
+#define SUPERSEDED " WHERE path = ? AND (fingerprint IS NOT ? OR run IS NOT ?) AND state = 'failed'"
+
+static void put_superseded(struct tpd_sql *q, const char *run, const char *path, const char *fingerprint)
+{
+	tpd_sql_put_text(q, path);
+	tpd_sql_put_text(q, fingerprint);
+	tpd_sql_put_text(q, run);
+}
+
 static enum tpd_status supersede(struct tpd_catalog *catalog, const char *run, const char *path, const char *fingerprint,
 				 int64_t now_ns, struct tpd_err *err)
 {
 	struct tpd_sql q;
 
-	tpd_sql_prepare(catalog, &q,
-			"UPDATE jobs SET state = 'missed', changed_ns = ? "
-			"WHERE path = ? AND (fingerprint IS NOT ? OR run IS NOT ?) AND state = 'failed'");
+	tpd_sql_prepare(catalog, &q, "UPDATE jobs SET state = 'missed', changed_ns = ?" SUPERSEDED);
 	tpd_sql_put_i64(&q, now_ns);
-	tpd_sql_put_text(&q, path);
-	tpd_sql_put_text(&q, fingerprint);
-	tpd_sql_put_text(&q, run);
+	put_superseded(&q, run, path, fingerprint);
 	return tpd_sql_end(&q, err);
 }
 
@@ -236,11 +241,8 @@ enum tpd_status tpd_catalog_jobs_supersede(struct tpd_catalog *catalog, const ch
 	bool nested, any;
 
 	/* A scan asks this, too, of everything it sees: first without a write lock. */
-	tpd_sql_prepare(catalog, &q,
-			"SELECT 1 FROM jobs WHERE path = ? AND (fingerprint IS NOT ? OR run IS NOT ?) AND state = 'failed'");
-	tpd_sql_put_text(&q, path);
-	tpd_sql_put_text(&q, fingerprint);
-	tpd_sql_put_text(&q, run);
+	tpd_sql_prepare(catalog, &q, "SELECT 1 FROM jobs" SUPERSEDED);
+	put_superseded(&q, run, path, fingerprint);
 	any = tpd_sql_row(&q);
 	status = tpd_sql_end(&q, err);
 	if (status != TPD_OK || !any)

@@ -214,6 +214,29 @@ static enum tpd_status hash_source(struct tpd_ingest_job *job, struct tpd_err *e
 	return status;
 }
 
+enum tpd_status tpd_ingest_read_version(struct tpd_ingest_job *job, const struct tpd_version *version, struct tpd_manifest *stored,
+					bool *out_is_ours, struct tpd_err *err)
+{
+	enum tpd_status status;
+
+	*out_is_ours = false;
+	if (version->step != job->manifest.step || version->forgotten)
+		return TPD_OK;
+	status = tpd_store_manifest(job->store, &version->id, stored, err);
+	*out_is_ours = !status;
+	return tpd_ingest_lost_reference(status) ? TPD_OK : status;
+}
+
+bool tpd_ingest_is_there(struct tpd_ingest_job *job, const struct tpd_version *version, struct tpd_ingest_result *out)
+{
+	if (!tpd_store_sound(job->store, &version->id))
+		return false;
+	out->existed = true;
+	out->id = version->id;
+	out->version = version->version;
+	return true;
+}
+
 /*
  * Does a version of this step with exactly this content exist, whole? Reads the source only when the outline fits. One that
  * is damaged does not count: storing the content again mends it.
@@ -225,18 +248,14 @@ static enum tpd_status find_equal(struct tpd_ingest_job *job, const struct tpd_r
 
 	out->existed = false;
 	for (size_t v = 0; v < run->count; v++) {
-		const struct tpd_version *version = &run->versions[v];
 		struct tpd_manifest stored;
-		enum tpd_status status;
-		bool same;
+		bool ours, same;
+		enum tpd_status status = tpd_ingest_read_version(job, &run->versions[v], &stored, &ours, err);
 
-		if (version->step != job->manifest.step || version->forgotten)
-			continue;
-		status = tpd_store_manifest(job->store, &version->id, &stored, err);
-		if (tpd_ingest_lost_reference(status))
-			continue;
 		if (status)
 			return status;
+		if (!ours)
+			continue;
 		same = same_outline(&job->manifest, &stored);
 		if (same && !hashed)
 			status = hash_source(job, err);
@@ -250,12 +269,8 @@ static enum tpd_status find_equal(struct tpd_ingest_job *job, const struct tpd_r
 				      TPD_SHA256_LEN) == 0;
 		tpd_manifest_release(&stored);
 		job->mending |= same;
-		if (same && tpd_store_sound(job->store, &version->id)) {
-			out->existed = true;
-			out->id = version->id;
-			out->version = version->version;
+		if (same && tpd_ingest_is_there(job, &run->versions[v], out))
 			return TPD_OK;
-		}
 	}
 	return TPD_OK;
 }

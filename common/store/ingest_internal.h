@@ -108,6 +108,12 @@ bool tpd_ingest_lost_reference(enum tpd_status status);
 /* With all the places where its bytes may lie as they are. */
 enum tpd_status tpd_ingest_open_reference(struct tpd_ingest_job *job, const struct tpd_id *id, struct tpd_chain **out, struct tpd_err *err);
 
+/* The manifest of a version of this step; *out_is_ours is false where it is of another one, forgotten, or damaged: there is none then. */
+enum tpd_status tpd_ingest_read_version(struct tpd_ingest_job *job, const struct tpd_version *version, struct tpd_manifest *stored,
+					bool *out_is_ours, struct tpd_err *err);
+/* Is it sound, so that it can be named as what is stored already? Then *out does. */
+bool tpd_ingest_is_there(struct tpd_ingest_job *job, const struct tpd_version *version, struct tpd_ingest_result *out);
+
 /* --- ingest_remnant.c --- */
 
 /*

@@ -49,26 +49,19 @@ enum tpd_status tpd_ingest_find_whole(struct tpd_ingest_job *job, const struct t
 				      struct tpd_err *err)
 {
 	for (size_t v = run->count; v-- > 0;) {
-		const struct tpd_version *version = &run->versions[v];
 		struct tpd_manifest stored;
-		enum tpd_status status;
-		bool left;
+		bool ours, left;
+		enum tpd_status status = tpd_ingest_read_version(job, &run->versions[v], &stored, &ours, err);
 
-		if (version->step != job->manifest.step || version->forgotten)
-			continue;
-		status = tpd_store_manifest(job->store, &version->id, &stored, err);
-		if (tpd_ingest_lost_reference(status))
-			continue;
 		if (status)
 			return status;
+		if (!ours)
+			continue;
 		left = is_left_of(&job->manifest, &stored);
 		tpd_manifest_release(&stored);
-		if (left && tpd_store_sound(job->store, &version->id)) {
-			out->existed = out->remnant = true;
-			out->id = version->id;
-			out->version = version->version;
+		out->remnant = left && tpd_ingest_is_there(job, &run->versions[v], out);
+		if (out->remnant)
 			return TPD_OK;
-		}
 	}
 	return TPD_OK;
 }
