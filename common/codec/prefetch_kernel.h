@@ -17,6 +17,16 @@ PREFETCH_INLINE void ahead(const uint8_t *at)
 	__builtin_prefetch((const void *)((uintptr_t)at + AHEAD), 0, 3);
 }
 
+/* Of so many bytes, of both. w: NULL where there is none. */
+PREFETCH_INLINE void ahead_of(const uint8_t *x, const uint8_t *w, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += 64) {
+		ahead(x + at);
+		if (w)
+			ahead(w + at);
+	}
+}
+
 /* Element i of each, into the second cache. NULL: nothing. */
 PREFETCH_INLINE void prefetch_of(const struct tpd_prefetch *soon, size_t i)
 {

@@ -111,34 +111,6 @@ INLINE __mmask16 first_lanes(size_t n)
 	return (__mmask16)(n >= BLOCK ? 0xffffu : (1u << n) - 1);
 }
 
-/* --- thresholds as floats, not negative --- */
-
-static float next_to(float f, int32_t by)
-{
-	uint32_t bits;
-
-	memcpy(&bits, &f, sizeof bits);
-	bits += (uint32_t)by;
-	memcpy(&f, &bits, sizeof f);
-	return f;
-}
-
-/* Bits of the least float that is not below this; a finite float is below the one where it is below the other. */
-INLINE __m512i float_from(double limit)
-{
-	const float f = (float)limit;
-
-	return _mm512_castps_si512(_mm512_set1_ps((double)f < limit ? next_to(f, 1) : f));
-}
-
-/* Bits of the largest float that is not above this. */
-INLINE __m512i float_to(double limit)
-{
-	const float f = (float)limit;
-
-	return _mm512_castps_si512(_mm512_set1_ps((double)f > limit ? next_to(f, -1) : f));
-}
-
 INLINE __m512i least_of(const __m512i v[4])
 {
 	return _mm512_min_epu32(_mm512_min_epu32(v[0], v[1]), _mm512_min_epu32(v[2], v[3]));
@@ -186,16 +158,6 @@ INLINE __m512i add4(__m512i *ones, __m512i *twos, const __m512i words[4])
 	__m512i low = add3(ones, words[0], words[1]), high = add3(ones, words[2], words[3]);
 
 	return add3(twos, low, high);
-}
-
-/* Beside a whole round. w: NULL without delta. */
-INLINE void round_ahead(const uint8_t *x, const uint8_t *w, size_t width)
-{
-	for (size_t at = 0; at < ROUND * width; at += 64) {
-		ahead(x + at);
-		if (w)
-			ahead(w + at);
-	}
 }
 
 /* What is summed up: kept in registers. */
@@ -402,7 +364,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 	sums.max = _mm512_set1_ps(-INFINITY);
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 		sums.below[k] = 0;
-		context.thresholds[k] = float_from(tpd_sparsity_thresholds[k]);
+		context.thresholds[k] = set(float_from(tpd_sparsity_thresholds[k]));
 	}
 	for (size_t i = 0; i < task->n; i += ROUND) {
 		const uint8_t *x = task->x + i * width, *w = with_delta ? task->w + i * width : NULL;
@@ -410,7 +372,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 		__m512i near[4], size[4], most = set(UINT32_MAX);
 
 		if (task->n - i >= ROUND) {
-			round_ahead(x, w, width);
+			ahead_of(x, w, ROUND * width);
 			EACH {
 				__m512 v = float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff));
 
@@ -549,12 +511,12 @@ static __attribute__((noinline, cold)) uint64_t count_odd(const enum tpd_dtype d
 INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_task *task, struct tpd_count *out, uint8_t *kept)
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2;
-	const __m512i largest = set(LARGEST), bar = float_to(task->bar); /* positive floats are ordered as their bits are */
+	const __m512i largest = set(LARGEST), bar = set(float_to(task->bar)); /* positive floats are ordered as their bits are */
 	__m512i limits[TPD_SPARSITY_REAL], below[TPD_SPARSITY_REAL], lower;
 
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
 		below[k] = _mm512_setzero_si512();
-		limits[k] = float_from(task->limits[k]);
+		limits[k] = set(float_from(task->limits[k]));
 	}
 	lower = _mm512_max_epu32(limits[0], limits[1]);
 	for (size_t i = 0; i < task->n; i += ROUND) {
@@ -566,7 +528,7 @@ INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_tas
 			put_kept(kept + i / 8, count_odd(dtype, x, w, task->n - i, task, out), task->n - i);
 			break;
 		}
-		round_ahead(x, w, width);
+		ahead_of(x, w, ROUND * width);
 		EACH size[b] = _mm512_castps_si512(single_size(float_of(dtype, load_bits(dtype, x + b * BLOCK * width, 0xffff)),
 							       float_of(dtype, load_bits(dtype, w + b * BLOCK * width, 0xffff))));
 		if (__builtin_expect(_mm512_cmpgt_epu32_mask(most_of(size), largest) != 0, 0)) {

@@ -23,6 +23,30 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* --- thresholds as floats, not negative: bits of these, whose order is theirs --- */
+
+INLINE uint32_t float_bits_next_to(float f, double limit, bool up)
+{
+	uint32_t bits;
+
+	memcpy(&bits, &f, sizeof bits);
+	if (up ? (double)f < limit : (double)f > limit)
+		bits += up ? 1u : 0u - 1u;
+	return bits;
+}
+
+/* The least float that is not below this; a finite float is below the one where it is below the other. */
+INLINE uint32_t float_from(double limit)
+{
+	return float_bits_next_to((float)limit, limit, true);
+}
+
+/* The largest float that is not above this. */
+INLINE uint32_t float_to(double limit)
+{
+	return float_bits_next_to((float)limit, limit, false);
+}
+
 struct lanes {
 	double value_sum2[BLOCK], value_min[BLOCK], value_max[BLOCK];
 	double delta_sum2[BLOCK], delta_min[BLOCK], delta_max[BLOCK];
