@@ -146,7 +146,7 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 # return, gcc 12 lays locals that it takes for aligned to 64 bytes where 32 are all there is: it does not look for these in the file that has them.
 NO_FAKE_STACK = $(if $(findstring clang,$(CC)),,--param asan-use-after-return=0)
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
-$(BUILD)/obj/common/codec/kernels_avx2.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mbmi2 -mpopcnt
+$(BUILD)/obj/common/codec/kernels_avx2.o $(BUILD)/obj/common/codec/kernels_plain.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mbmi2 -mpopcnt
 # Of these loops gcc 12 makes something slower at -O3.
 $(BUILD)/obj/common/codec/survey_avx2.o: ISA = -mavx2 -mbmi2 -mpopcnt
 # Without -fno-tree-slp-vectorize it makes vectors of counts that are in registers of their own, one by one.

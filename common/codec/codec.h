@@ -69,7 +69,7 @@ uint32_t tpd_chunk_bytes(enum tpd_dtype dtype);
 
 /*
  * Which form of the inner loops this process uses, which one proves what it made, and one of those that this CPU should be able to run
- * that does not give its known answers: "avx512", "avx2", "scalar"; *out_broken: NULL where all do. Fails as tpd_codec_new() does: the
+ * that does not give its known answers: "avx512", "avx2", "plain", "scalar"; *out_broken: NULL where all do. Fails as tpd_codec_new() does: the
  * environment's TPD_CPU names one that there is not, or none is good.
  */
 enum tpd_status tpd_codec_forms(const char **out_use, const char **out_proof, const char **out_broken, struct tpd_err *err);

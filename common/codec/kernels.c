@@ -27,12 +27,13 @@
 #include "codec/scaled.h"
 #include "codec/stats_internal.h"
 
+#define FORMS 4u
 #define ELEMENTS 1100u /* of a piece: rounds, whole ones and a part of one */
 #define ROUNDS ((ELEMENTS + TPD_LANES - 1) / TPD_LANES)
 
 static struct {
 	pthread_once_t once;
-	const struct tpd_kernels *all[3];
+	const struct tpd_kernels *all[FORMS];
 	size_t count;
 	const struct tpd_kernels *use, *proof, *broken; /* broken: one that does not give the known answers, or NULL */
 	char asked[32]; /* what TPD_CPU names, when that cannot be had */
@@ -410,6 +411,7 @@ static void find_all(void)
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("popcnt")) /* what all others are built with */
 		return;
 	if (tpd_kernels_avx2.name && __builtin_cpu_supports("avx2")) {
+		state.all[state.count++] = &tpd_kernels_plain;
 		tpd_kernels_avx2_prepare();
 		state.all[state.count++] = &tpd_kernels_avx2;
 	}
@@ -423,7 +425,7 @@ static void find_all(void)
 static void choose(void)
 {
 	const char *asked = getenv("TPD_CPU");
-	const struct tpd_kernels *good[3];
+	const struct tpd_kernels *good[FORMS];
 	size_t count = 0;
 
 	find_all();
@@ -448,8 +450,8 @@ static void choose(void)
 	}
 	if (asked)
 		snprintf(state.asked, sizeof state.asked, "%s", asked);
-	for (size_t i = 0; i < 3; i++)
-		state.is_known |= strcmp(state.asked, (const char *[]){"scalar", "avx2", "avx512"}[i]) == 0;
+	for (size_t i = 0; i < FORMS; i++)
+		state.is_known |= strcmp(state.asked, (const char *[]){"scalar", "plain", "avx2", "avx512"}[i]) == 0;
 }
 
 const struct tpd_kernels *const *tpd_kernels_all(size_t *out_count)
@@ -469,7 +471,7 @@ enum tpd_status tpd_kernels_get(const struct tpd_kernels **out_use, const struct
 	if (!state.use && state.is_known)
 		return tpd_fail(err, TPD_UNSUPPORTED, "TPD_CPU=%s: this CPU cannot do that", state.asked);
 	if (!state.use)
-		return tpd_fail(err, TPD_USAGE, "TPD_CPU=%s: it may be scalar, avx2 or avx512", state.asked);
+		return tpd_fail(err, TPD_USAGE, "TPD_CPU=%s: it may be scalar, plain, avx2 or avx512", state.asked);
 	*out_use = state.use;
 	*out_proof = state.proof;
 	return TPD_OK;

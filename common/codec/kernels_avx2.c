@@ -330,7 +330,7 @@ static bool grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct
 		else if (dtype == TPD_DTYPE_F16 && t > TYPE_F16.mantissa)
 			valid = decode_rounds(TYPE_F16, dtype, t, from, these, n, soon, to, fields);
 		else
-			valid = tpd_scalar_grid_decode(dtype, steps + i, &(struct tpd_pieces){n, n, n}, from, these, soon, to, fields);
+			valid = tpd_kernels_scalar.grid_decode(dtype, steps + i, &(struct tpd_pieces){n, n, n}, from, these, soon, to, fields);
 	}
 	return valid;
 }

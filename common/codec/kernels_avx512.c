@@ -348,7 +348,7 @@ VECTOR_INLINE bool decode_pieces(const struct tpd_grid_type type, enum tpd_dtype
 			continue;
 		}
 		put_queue(&queue, fields);
-		if (!tpd_scalar_grid_decode(dtype, steps + piece, &(struct tpd_pieces){n, n, n}, from, these, soon, to, fields))
+		if (!tpd_kernels_scalar.grid_decode(dtype, steps + piece, &(struct tpd_pieces){n, n, n}, from, these, soon, to, fields))
 			return false;
 		queue = queue_of(fields);
 	}

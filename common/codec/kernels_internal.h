@@ -13,7 +13,7 @@ struct tpd_fields_in;
 struct tpd_prefetch;
 
 /* name is NULL where it could not be built. */
-extern const struct tpd_kernels tpd_kernels_avx2, tpd_kernels_avx512;
+extern const struct tpd_kernels tpd_kernels_plain, tpd_kernels_avx2, tpd_kernels_avx512;
 void tpd_kernels_avx2_prepare(void); /* once, before it is used */
 
 /* --- grid.c --- */
@@ -24,11 +24,6 @@ unsigned tpd_grid_t_of_exponent(const struct tpd_grid_type *type, unsigned expon
 /* T from the median of n exponents, by counting those that are at most so large. 1 when none is finite. */
 unsigned tpd_grid_t_of_counts(const struct tpd_grid_type *type, const uint8_t *exponents, size_t n,
 			      unsigned (*count_up_to)(const uint8_t *exponents, size_t n, uint8_t most), unsigned bias);
-unsigned tpd_scalar_choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias);
-void tpd_scalar_grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n, const struct tpd_prefetch *soon,
-			    uint8_t *symbols, uint32_t *values, uint8_t *bits);
-bool tpd_scalar_grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p,
-			    const uint8_t *symbols, const struct tpd_prefetch *soon, uint8_t *out, struct tpd_fields_in *fields);
 
 /* --- rans_encode.c, rans_decode.c --- */
 
@@ -77,6 +72,8 @@ static inline bool tpd_block_is_counted(size_t block, size_t n)
 /* The blocks that are counted, and what is left behind the last whole one. */
 void tpd_count_sample(const uint8_t *symbols, size_t n, uint32_t counts[256]);
 size_t tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256]);
+uint8_t *tpd_scalar_fields_pack(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end);
+size_t tpd_scalar_find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places);
 /* From element i on; places counts from 0 of the array that it is given. */
 size_t tpd_find_changes_from(const uint8_t *x, const uint8_t *p, size_t i, size_t n, unsigned width, uint32_t *places);
 

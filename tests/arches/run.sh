@@ -40,9 +40,11 @@ names=() commands=() forms=()
 add() { names+=("$1") commands+=("$2") forms+=("$3"); }
 started=$SECONDS
 for level in -O0 -O2 -O3; do
+	here=(scalar avx2 avx512)
+	[ "$level" != -O3 ] || here+=(plain) # elsewhere it is the scalar one, all but
 	for compiler in gcc clang; do
 		name=$compiler$level
-		build "$name" "$level" CC="$compiler" && for form in scalar avx2 avx512; do
+		build "$name" "$level" CC="$compiler" && for form in "${here[@]}"; do
 			TPD_CPU=$form "$dir/$name/$program" encode /dev/null /dev/null 2>&1 | grep -q 'this CPU cannot do that' ||
 				add "$name-$form" "$dir/$name/$program" "$form"
 		done

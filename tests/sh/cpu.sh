@@ -15,7 +15,7 @@ ctl() { "$build/tpdectl" --quiet --store "$@" >"$dir/out" 2>"$dir/err"; }
 # digests STORE: of all payloads, by their place
 digests() { (cd "$1/objects" && find . -name 'f*.p*' -exec sha256sum {} + | sort -k 2); }
 
-for form in scalar avx2 avx512; do
+for form in scalar plain avx2 avx512; do
 	TPD_CPU=$form ctl "$dir/$form" ingest "$run/checkpoint-20" --run demo
 	case $? in
 	0) forms+=("$form") ;;
@@ -25,7 +25,7 @@ done
 [ "${forms[0]:-}" = scalar ] || fail 'no scalar form'
 TPD_CPU=sse9 ctl "$dir/none" ingest "$run/checkpoint-20" --run demo
 [ $? -eq 2 ] || fail "exit code $? for an unknown form"
-grep -q 'TPD_CPU=sse9: it may be scalar, avx2 or avx512' "$dir/err" || fail "an unknown form: $(cat "$dir/err")"
+grep -q 'TPD_CPU=sse9: it may be scalar, plain, avx2 or avx512' "$dir/err" || fail "an unknown form: $(cat "$dir/err")"
 
 mkdir "$dir/watched"
 printf '[store]\npath = %s/d\n[watch:a]\npath = %s/watched\n' "$dir" "$dir" >"$dir/conf"
