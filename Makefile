@@ -142,6 +142,9 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(COMPILE) $(ISA) -MMD -MP -Icommon $(if $(filter common/%,$<),,-I.) \
 		$(if $(filter common/catalog/%,$<),-I$(BUILD)/gen) -c -o $@ $<
 
+# Loops that are simple enough for any form, but for which -O2 makes no vectors.
+$(BUILD)/obj/common/codec/step.o: ISA = $(KERNEL_CFLAGS)
+
 # Kernels for one kind of CPU, which only that CPU is ever given; elsewhere these files are empty. To find uses after
 # return, gcc 12 lays locals that it takes for aligned to 64 bytes where 32 are all there is: it does not look for these in the file that has them.
 NO_FAKE_STACK = $(if $(findstring clang,$(CC)),,--param asan-use-after-return=0)

@@ -106,6 +106,19 @@ static uint32_t near(float v)
 	return 0u - (uint32_t)((bits_of(v) & 0x7fffffffu) < FAR_BITS);
 }
 
+/* Those of v, or 0, into out. Loops over arrays that are known to lie apart, which is what compilers make vectors of. */
+static void take_learnt(const float *restrict v, const uint32_t *restrict learn, size_t n, float *restrict out)
+{
+	for (size_t i = 0; i < n; i++)
+		out[i] = float_of(bits_of(v[i]) & learn[i]);
+}
+
+static void leave_out(const float *restrict v, size_t n, uint32_t *restrict learn)
+{
+	for (size_t i = 0; i < n; i++)
+		learn[i] &= near(v[i]);
+}
+
 /* Coefficients from the elements whose exponent field is at most `most`. */
 static void fit(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, const float *const arrays[TERMS],
 		size_t n, unsigned most, float coefficients[TERMS])
@@ -127,13 +140,12 @@ static void fit(struct tpd_codec *codec, enum tpd_dtype dtype, const uint8_t *x,
 	fitted[count] = change;
 	codec->kernels->predict_difference(change, w1, n, change);
 	for (size_t i = 0; i < n; i++)
-		learn[i] = (tpd_get_u16(p + 2 * i) & 0x7fffu) >> mantissa <= most ? near(change[i]) : 0;
+		learn[i] = 0u - (uint32_t)((tpd_get_u16(p + 2 * i) & 0x7fffu) >> mantissa <= most);
+	leave_out(change, n, learn);
 	for (unsigned k = 0; k < count; k++)
-		for (size_t i = 0; i < n; i++)
-			learn[i] &= near(arrays[used[k]][i]);
+		leave_out(arrays[used[k]], n, learn);
 	for (unsigned k = 0; k < count; k++)
-		for (size_t i = 0; i < n; i++)
-			room(codec, ROOM_FIT + k, n)[i] = float_of(bits_of(arrays[used[k]][i]) & learn[i]);
+		take_learnt(arrays[used[k]], learn, n, room(codec, ROOM_FIT + k, n));
 	for (size_t i = 0; i < n; i++)
 		change[i] = float_of(bits_of(change[i]) & learn[i]);
 	codec->kernels->predict_products(fitted, count + 1, n, sums);
@@ -211,6 +223,16 @@ enum tpd_status tpd_step_decode(struct tpd_codec *codec, enum tpd_encoding encod
 	return status;
 }
 
+/* p where x is that, else what is predicted. */
+static void choose_away(const uint8_t *restrict x, const uint8_t *restrict p, const uint8_t *restrict predicted, size_t n, uint8_t *restrict out)
+{
+	for (size_t i = 0; i < n; i++) {
+		const uint16_t old = tpd_get_u16(p + 2 * i), other = (uint16_t)(0u - (unsigned)(tpd_get_u16(x + 2 * i) != old));
+
+		tpd_put_u16(out + 2 * i, (uint16_t)((old & ~other) | (tpd_get_u16(predicted + 2 * i) & other)));
+	}
+}
+
 enum tpd_status tpd_step_away(struct tpd_codec *codec, const struct tpd_steps *steps, const uint8_t *x, const uint8_t **p, size_t n,
 			      struct tpd_err *err)
 {
@@ -218,11 +240,7 @@ enum tpd_status tpd_step_away(struct tpd_codec *codec, const struct tpd_steps *s
 
 	if (status != TPD_OK)
 		return status;
-	for (size_t i = 0; i < n; i++) {
-		uint16_t old = tpd_get_u16(*p + 2 * i), to = tpd_get_u16(steps->predicted + 2 * i);
-
-		tpd_put_u16(codec->towards.data + 2 * i, tpd_get_u16(x + 2 * i) == old ? old : to);
-	}
+	choose_away(x, *p, steps->predicted, n, codec->towards.data);
 	*p = codec->towards.data;
 	return TPD_OK;
 }
