@@ -150,7 +150,7 @@ $(BUILD)/obj/common/codec/step.o: ISA = $(KERNEL_CFLAGS)
 NO_FAKE_STACK = $(if $(findstring clang,$(CC)),,--param asan-use-after-return=0)
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 $(BUILD)/obj/common/codec/kernels_avx2.o $(BUILD)/obj/common/codec/kernels_plain.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mbmi2 -mpopcnt
-# Of these loops gcc 12 makes something slower at -O3.
+# Of the plain loops in it, which remain for some types, gcc 12 makes something slower at -O3.
 $(BUILD)/obj/common/codec/survey_avx2.o: ISA = -mavx2 -mbmi2 -mpopcnt
 # Without -fno-tree-slp-vectorize it makes vectors of counts that are in registers of their own, one by one.
 $(BUILD)/obj/common/codec/kernels_avx512.o $(BUILD)/obj/common/codec/survey_avx512.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mavx512f -mavx512bw \

@@ -9,7 +9,6 @@
 #include "codec/grid.h"
 
 #include "codec/grid_kernel.h"
-#include "codec/internal.h"
 #include "codec/kernels_internal.h"
 
 bool tpd_grid_type(enum tpd_dtype dtype, struct tpd_grid_type *out_type)

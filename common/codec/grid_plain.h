@@ -45,7 +45,7 @@ TPD_INLINE void block_exponents(const struct tpd_grid_type type, const uint32_t 
 }
 
 TPD_INLINE unsigned choose_t_type(const struct tpd_grid_type type, const uint8_t *x, const uint8_t *p, size_t n,
-			     unsigned bias)
+				  unsigned bias)
 {
 	uint16_t counts[4][256]; /* four: neighbours mostly share their exponent, and would wait for each other */
 	const size_t width = type.width / 8;
@@ -119,7 +119,7 @@ TPD_INLINE void encode_type(const struct tpd_grid_type type, unsigned t, const u
 }
 
 static inline void grid_encode(enum tpd_dtype dtype, unsigned t, const uint8_t *x, const uint8_t *p, size_t n,
-			    const struct tpd_prefetch *soon TPD_UNUSED, uint8_t *symbols, uint32_t *values, uint8_t *bits)
+			       const struct tpd_prefetch *soon TPD_UNUSED, uint8_t *symbols, uint32_t *values, uint8_t *bits)
 {
 	switch (dtype) {
 	case TPD_DTYPE_F32:
@@ -156,7 +156,7 @@ TPD_INLINE bool decode_type(const struct tpd_grid_type type, unsigned t, const u
 }
 
 static inline bool decode_one(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const uint8_t *symbols, size_t n, uint8_t *out,
-		       struct tpd_fields_in *fields)
+			      struct tpd_fields_in *fields)
 {
 	switch (dtype) {
 	case TPD_DTYPE_F32:
@@ -169,7 +169,7 @@ static inline bool decode_one(enum tpd_dtype dtype, unsigned t, const uint8_t *p
 }
 
 static inline bool grid_decode(enum tpd_dtype dtype, const uint8_t *steps, const struct tpd_pieces *pieces, const uint8_t *p,
-			    const uint8_t *symbols, const struct tpd_prefetch *soon TPD_UNUSED, uint8_t *out, struct tpd_fields_in *fields)
+			       const uint8_t *symbols, const struct tpd_prefetch *soon TPD_UNUSED, uint8_t *out, struct tpd_fields_in *fields)
 {
 	const size_t width = tpd_dtype_width(dtype), count = tpd_piece_count(pieces);
 	bool valid = true;

@@ -411,7 +411,7 @@ static void find_all(void)
 	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("popcnt")) /* what all others are built with */
 		return;
 	if (tpd_kernels_avx2.name && __builtin_cpu_supports("avx2")) {
-		state.all[state.count++] = &tpd_kernels_plain;
+		state.all[state.count++] = tpd_kernels_plain_prepare();
 		tpd_kernels_avx2_prepare();
 		state.all[state.count++] = &tpd_kernels_avx2;
 	}
@@ -420,6 +420,22 @@ static void find_all(void)
 	    __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512cd"))
 		state.all[state.count++] = &tpd_kernels_avx512;
 #endif
+}
+
+static bool is_form(const struct tpd_kernels *form, const char *name)
+{
+	return strcmp(form->name, name) == 0;
+}
+
+/* What proves the i-th of those that are good: plain what avx2 made, avx2 what any other did, else another one where there is another. */
+static const struct tpd_kernels *proof_of(const struct tpd_kernels *const *good, size_t count, size_t i)
+{
+	const char *best = is_form(good[i], "avx2") ? "plain" : "avx2";
+
+	for (size_t j = 0; j < count; j++)
+		if (is_form(good[j], best))
+			return good[j];
+	return good[i > 0 ? i - 1 : count > 1 ? 1 : 0];
 }
 
 static void choose(void)
@@ -443,10 +459,10 @@ static void choose(void)
 			count = 0;
 	}
 	for (size_t i = 0; i < count; i++) {
-		if (asked && asked[0] && strcmp(asked, good[i]->name) != 0)
-			continue;
+		if (asked && asked[0] ? !is_form(good[i], asked) : is_form(good[i], "plain"))
+			continue; /* plain is there to prove, and is not taken unless it is asked for */
 		state.use = good[i];
-		state.proof = good[i > 0 ? i - 1 : count > 1 ? 1 : 0];
+		state.proof = proof_of(good, count, i);
 	}
 	if (asked)
 		snprintf(state.asked, sizeof state.asked, "%s", asked);

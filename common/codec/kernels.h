@@ -2,8 +2,9 @@
  * kernels.h - the inner loops of the codec, in as many forms as there are kinds of CPU that deserve one.
  *
  * All forms give the same bytes; which one is used is decided once a process, from what the CPU can do, or by TPD_CPU in the
- * environment (scalar, plain, avx2, avx512; plain is the scalar one's source, built for AVX2, and proves what avx2 makes). Kernels trust their caller: memory, sizes and numbers are checked before. Those that the
- * scalar form does in plain C, and nothing more, are where it says so; other forms take them over as they are.
+ * environment: scalar, avx2, avx512, or plain, which is there to prove what avx2 makes (kernels_plain.c). Kernels trust their caller: memory,
+ * sizes and numbers are checked before. Those that the scalar form does in plain C, and nothing more, are where it says so; other
+ * forms take them over as they are.
  */
 #ifndef TPD_CODEC_KERNELS_H
 #define TPD_CODEC_KERNELS_H

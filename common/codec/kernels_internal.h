@@ -1,19 +1,18 @@
 /*
- * kernels_internal.h - what the forms of kernels.h share. What is called tpd_scalar_* is in the table of the scalar form.
+ * kernels_internal.h - what the forms of kernels.h share. What is called tpd_scalar_* is in the table of the scalar form, and in that of plain.
  */
 #ifndef TPD_CODEC_KERNELS_INTERNAL_H
 #define TPD_CODEC_KERNELS_INTERNAL_H
 
-#include "base/dtype.h"
 #include "base/tpd.h"
 #include "codec/grid.h"
 #include "codec/internal.h"
 
-struct tpd_fields_in;
 struct tpd_prefetch;
 
 /* name is NULL where it could not be built. */
-extern const struct tpd_kernels tpd_kernels_plain, tpd_kernels_avx2, tpd_kernels_avx512;
+extern const struct tpd_kernels tpd_kernels_avx2, tpd_kernels_avx512;
+const struct tpd_kernels *tpd_kernels_plain_prepare(void); /* once; NULL where it could not be built */
 void tpd_kernels_avx2_prepare(void); /* once, before it is used */
 
 /* --- grid.c --- */
@@ -72,8 +71,6 @@ static inline bool tpd_block_is_counted(size_t block, size_t n)
 /* The blocks that are counted, and what is left behind the last whole one. */
 void tpd_count_sample(const uint8_t *symbols, size_t n, uint32_t counts[256]);
 size_t tpd_count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256]);
-uint8_t *tpd_scalar_fields_pack(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end);
-size_t tpd_scalar_find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places);
 /* From element i on; places counts from 0 of the array that it is given. */
 size_t tpd_find_changes_from(const uint8_t *x, const uint8_t *p, size_t i, size_t n, unsigned width, uint32_t *places);
 

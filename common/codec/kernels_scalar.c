@@ -1,5 +1,5 @@
 /*
- * kernels_scalar.c - the kernels for any CPU, in plain C: kernels_plain.h and what it includes, rans_encode.c, rans_decode.c, and what is here.
+ * kernels_scalar.c - the kernels for any CPU, in plain C: in the headers below, rans_encode.c, rans_decode.c, and here.
  */
 #include "base/tpd.h"
 
@@ -7,17 +7,24 @@
 
 #include <string.h>
 
+#include "codec/classes_kernel.h"
 #include "codec/fields.h"
+#include "codec/grid_plain.h"
 #include "codec/internal.h"
 #include "codec/kernels_internal.h"
-#include "codec/kernels_plain.h"
+#include "codec/low_rank_kernel.h"
+#include "codec/planes_kernel.h"
+#include "codec/predict_kernel.h"
+#include "codec/scaled_kernel.h"
 #include "codec/sparse.h"
+#include "codec/stats_internal.h"
+#include "codec/step_kernel.h"
 
 #define SCAN_GROUP 32u /* bytes */
 #define FEW 1024u     /* symbols to count */
 
 /* How many words each lane will have is known from its bits alone, so the stream is written forwards to where it ends. */
-uint8_t *tpd_scalar_fields_pack(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end)
+static uint8_t *fields_pack(const uint32_t *values, const uint8_t *bits, size_t rounds, uint8_t *end)
 {
 	struct tpd_fields_out fields;
 	uint32_t total[TPD_LANES] = {0}, these[TPD_LANES];
@@ -138,9 +145,52 @@ size_t tpd_find_changes_from(const uint8_t *x, const uint8_t *p, size_t i, size_
 	}
 }
 
-size_t tpd_scalar_find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places)
+static size_t find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places)
 {
 	return tpd_find_changes_from(x, p, 0, n, width, places);
 }
 
-const struct tpd_kernels tpd_kernels_scalar = TPD_PLAIN_KERNELS("scalar", &tpd_survey_scalar);
+const struct tpd_kernels tpd_kernels_scalar = {
+	.name = "scalar",
+	.choose_t = choose_t,
+	.grid_encode = grid_encode,
+	.grid_decode = grid_decode,
+	.fields_pack = fields_pack,
+	.predict = predict,
+	.predict_learn = predict_learn,
+	.predict_ratio = predict_ratio,
+	.predict_difference = predict_difference,
+	.predict_apply = predict_apply,
+	.predict_products = predict_products,
+	.low_rank_square = low_rank_square,
+	.low_rank_project = low_rank_project,
+	.low_rank_products = low_rank_products,
+	.low_rank_add = low_rank_add,
+	.scaled_scale = scaled_scale,
+	.scaled_predict = scaled_predict,
+	.scaled_steps = scaled_steps,
+	.scaled_quotients = scaled_quotients,
+	.scaled_far = scaled_far,
+	.scaled_learn = scaled_learn,
+	.scaled_measure = scaled_measure,
+	.scaled_columns = scaled_columns,
+	.scaled_deal = scaled_deal,
+	.scaled_sort = scaled_sort,
+	.scaled_encode = scaled_encode,
+	.scaled_decode = scaled_decode,
+	.class_keys = class_keys,
+	.step_widen = step_widen,
+	.step_jump = step_jump,
+	.step_target = step_target,
+	.step_mirror = step_mirror,
+	.step_choose = step_choose,
+	.rans_encode = tpd_scalar_rans_encode,
+	.rans_decode = tpd_scalar_rans_decode,
+	.rans_encode_mixed = tpd_scalar_rans_encode_mixed,
+	.rans_decode_mixed = tpd_scalar_rans_decode_mixed,
+	.count_bytes = tpd_count_bytes,
+	.planes_split = planes_split,
+	.planes_join = planes_join,
+	.find_changes = find_changes,
+	.survey = &tpd_survey_scalar,
+};

@@ -137,7 +137,7 @@ static void add_products(const float *x, const float *y, size_t n, double lanes[
 }
 
 /* Sums of products of each two of the arrays, (0,0) (0,1) .. (1,1) ..., in double, in eight lanes. */
-static void predict_products(const float *const *arrays, unsigned count, size_t n, double *out)
+static inline void predict_products(const float *const *arrays, unsigned count, size_t n, double *out)
 {
 	for (unsigned a = 0; a < count; a++)
 		for (unsigned b = a; b < count; b++) {
@@ -152,7 +152,7 @@ static void predict_products(const float *const *arrays, unsigned count, size_t 
  * The same for no more than TPD_LEARN_MAX elements, which single precision is enough for: in sixteen lanes, of which the upper eight are added
  * to the lower ones in double.
  */
-static void learn_products(const float *const *arrays, unsigned count, size_t n, double *out)
+static inline void learn_products(const float *const *arrays, unsigned count, size_t n, double *out)
 {
 	for (unsigned a = 0; a < count; a++)
 		for (unsigned b = a; b < count; b++) {
@@ -168,7 +168,7 @@ static void learn_products(const float *const *arrays, unsigned count, size_t n,
 }
 
 /* At most TPD_LEARN_MAX elements from `start` on: term k at terms + k * TPD_TERM_ROOM, w1 in any case; and products of those used, and of x - w1. */
-static void predict_learn(const struct tpd_predict_from *from, size_t start, const uint8_t *x, size_t n, float *terms, double *products)
+static inline void predict_learn(const struct tpd_predict_from *from, size_t start, const uint8_t *x, size_t n, float *terms, double *products)
 {
 	float new[PREDICT_BLOCK], change[TPD_LEARN_MAX];
 	const float *arrays[TPD_TERMS + 1];

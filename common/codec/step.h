@@ -35,7 +35,7 @@ enum tpd_status tpd_step_encode(struct tpd_codec *codec, const struct tpd_plan *
 enum tpd_status tpd_step_decode(struct tpd_codec *codec, enum tpd_encoding encoding, enum tpd_dtype dtype, struct tpd_rd *rd,
 				const uint8_t *p, const struct tpd_inputs *inputs, size_t n, struct tpd_steps *steps, struct tpd_err *err);
 
-/* From the reference *p to what each element is coded against, when it is known which are equal to it; in codec->towards. */
+/* From the reference *p to what each element is coded against, when it is known which are equal to it; in codec->towards, where *p is not. */
 enum tpd_status tpd_step_away(struct tpd_codec *codec, const struct tpd_steps *steps, const uint8_t *x, const uint8_t **p, size_t n,
 			      struct tpd_err *err);
 /* The same, from the symbols in codec->symbols, which are mirrored back before. */

@@ -2,8 +2,8 @@
  * survey_avx2.c - the loops of the statistics for CPUs with AVX2.
  *
  * As survey_avx512.c has them, with eight floats to a register: a round of 64 elements that are all there and finite, as is their difference in
- * single precision, is known by its largest size. Other rounds, F16 and F64 take the plain loops, of which the compiler makes vectors: they are four
- * to five times slower, with differences in double, counters of 64 bits, and an access to memory for each element's bit length.
+ * single precision, is known by its largest size. Other rounds, F16 and F64 take the plain loops, which are four to five times slower even where the
+ * compiler makes vectors of them: differences are in double, counters of 64 bits, and each element's bit length is an access to memory.
  *
  *     thresholds  are compared as floats, and those above all of a round, as the upper ones often are, not at all.
  *     ulps        the bit length of a distance is the exponent of its float, and becomes as many ones; these are added up as carry-save adders do,

@@ -2,7 +2,7 @@
 # run.sh - `make check-arches`: does the codec write the same bytes whatever compiled it, and on whatever it runs?
 #
 # base/ and codec/ with gcc and clang, at -O0, -O2 and -O3, the loops of each form of the kernels among them, for this CPU and for aarch64,
-# which qemu-user then plays (not clang -O0, for time). Each build, with each form of the kernels that this CPU has (TPD_CPU), encodes the
+# which qemu-user then plays (not clang -O0, for time). Each build, with each form of the kernels that this CPU has (TPD_CPU; plain at -O3 alone), encodes the
 # chunks of lone_codec_bits.c: all that comes out must be the same file, plans, payloads and statistics. Then each decodes what each other
 # wrote: files that are the same are decoded once, so where all is well that is one file for everybody.
 #
@@ -40,11 +40,11 @@ names=() commands=() forms=()
 add() { names+=("$1") commands+=("$2") forms+=("$3"); }
 started=$SECONDS
 for level in -O0 -O2 -O3; do
-	here=(scalar avx2 avx512)
-	[ "$level" != -O3 ] || here+=(plain) # elsewhere it is the scalar one, all but
+	tried=(scalar avx2 avx512)
+	[ "$level" != -O3 ] || tried+=(plain) # as it is built for use
 	for compiler in gcc clang; do
 		name=$compiler$level
-		build "$name" "$level" CC="$compiler" && for form in "${here[@]}"; do
+		build "$name" "$level" CC="$compiler" && for form in "${tried[@]}"; do
 			TPD_CPU=$form "$dir/$name/$program" encode /dev/null /dev/null 2>&1 | grep -q 'this CPU cannot do that' ||
 				add "$name-$form" "$dir/$name/$program" "$form"
 		done

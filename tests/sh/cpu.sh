@@ -33,6 +33,22 @@ TPD_CPU=sse9 "$build/tpded" --check-config --config "$dir/conf" >"$dir/out" 2>"$
 [ $? -eq 2 ] || fail "exit code $? of tpded for an unknown form"
 grep -q 'TPD_CPU=sse9: it may be' "$dir/err" || fail "tpded and an unknown form: $(cat "$dir/err")"
 
+# Which form proves what another made.
+here=" ${forms[*]} "
+for form in "${forms[@]}"; do
+	case $form in
+	avx2) proof=plain ;;
+	*) [[ $here == *' avx2 '* ]] && proof=avx2 || proof=scalar ;;
+	esac
+	TPD_CPU=$form "$build/tpded" --config "$dir/conf" 2>"$dir/log" &
+	for ((i = 0; i < 300; i++)); do
+		grep -q 'the codec runs' "$dir/log" && break
+		sleep 0.1
+	done
+	kill $! && wait $!
+	grep -q "the codec runs in its $form form, proved by $proof" "$dir/log" || fail "$form is not proved by $proof: $(cat "$dir/log")"
+done
+
 for form in "${forms[@]}"; do
 	for step in 40 60 80; do
 		TPD_CPU=$form ctl "$dir/$form" ingest "$run/checkpoint-$step" --run demo || fail "$form, step $step: $(cat "$dir/err")"
