@@ -7,6 +7,7 @@
 #include "codec/stats_internal.h"
 
 #include <check.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,6 +208,44 @@ START_TEST(known_answers)
 }
 END_TEST
 
+/*
+ * The largest of a type among others, of one sign or of two, whose difference single precision has not; differences of a single sign, so that
+ * either extreme stays on the wrong side of zero; bars and limits that no float is, or above all.
+ */
+START_TEST(far_apart)
+{
+	static const double limits[][TPD_SPARSITY_REAL] = {
+		{INFINITY, 4e38, 0, 1e39},
+		{0, 0, 3.5e38, (double)FLT_MAX},
+		{0x1.fffffefffffffp127, 1e300, 0x1p-150, 1e-3},
+	};
+	static const double bars[] = {0, INFINITY, 4e38, (double)FLT_MAX, 0x1p-150};
+
+	random_state = 815;
+	for (unsigned turn = 0; turn < 240; turn++) {
+		const enum tpd_dtype dtype = types[turn % TPD_ARRAY_LEN(types)];
+		struct pair pair = pair_new(dtype, 64 * (1 + next_random() % 12) + next_random() % 64, turn % 16 != 0);
+		const uint64_t top = UINT64_C(1) << (8 * pair.width - 1), step = 1 + next_random() % 5;
+		const uint64_t largest = dtype == TPD_DTYPE_F32 ? 0x7f7fffff : dtype == TPD_DTYPE_BF16 ? 0x7f7f : dtype == TPD_DTYPE_F16 ? 0x7bff
+												  : UINT64_C(0x7fefffffffffffff);
+
+		for (size_t i = 0; i < pair.n; i++) {
+			const uint64_t r = next_random(), octaves = turn / 4 % 2 ? 0 : 17 * TPD_MIN(i / 64, (size_t)6);
+			const uint64_t smaller = octaves << (dtype == TPD_DTYPE_F32 ? 23 : 7); /* than all of the round before */
+			const uint64_t w = ((random_pattern(dtype) - smaller) & (top - 1)) | (turn % 3 == 0 ? top : 0);
+			const bool is_largest = turn / 8 % 2 && r % 100 == 0;
+
+			put(&pair, pair.x, i, is_largest ? largest | (r >> 20 & 1 ? top : 0) : w + step * (turn / 4 % 2 ? r >> 30 & 1 : 1));
+			if (pair.w)
+				put(&pair, pair.w, i, is_largest ? largest | (r >> 21 & 1 ? top : 0) : w);
+		}
+		assert_forms_agree(&pair, 64 * (next_random() % 8), 1u << next_random() % 3, bars[turn / 5 % TPD_ARRAY_LEN(bars)],
+				   limits[turn % TPD_ARRAY_LEN(limits)]);
+		pair_release(&pair);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("survey");
@@ -218,6 +257,7 @@ int main(void)
 	tcase_add_test(tcase, known_answers);
 	tcase_add_loop_test(tcase, forms_agree, 0, (int)TPD_ARRAY_LEN(types));
 	tcase_add_test(tcase, around_zero);
+	tcase_add_test(tcase, far_apart);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
