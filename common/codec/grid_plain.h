@@ -1,5 +1,5 @@
 /*
- * grid_plain.h - the grid on whole pieces of a row, in plain C: what kernels.h has of it for kernels_plain.h.
+ * grid_plain.h - the grid on whole pieces of a row, in plain C: what kernels.h has of it for kernels_scalar.c and kernels_plain.c.
  */
 #ifndef TPD_CODEC_GRID_PLAIN_H
 #define TPD_CODEC_GRID_PLAIN_H

@@ -27,7 +27,7 @@
 #define ROUND TPD_STATS_BLOCK          /* one is sampled as a whole */
 #define PARTS (ROUND / WORDS)
 #define UPPER 2u                       /* thresholds from this one on are often above all of a round */
-#define LARGEST INT32_C(0x7f7fffff)    /* finite float */
+#define LARGEST UINT32_C(0x7f7fffff)   /* finite float */
 #define BITS TPD_SPARSITY_ULPS
 #define LEVELS 3u
 /* gcc keeps arrays in registers only where it unrolls all that goes through them. */
@@ -340,7 +340,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 			     double *sample)
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2, each = WORDS * width;
-	const __m256i largest = set((uint32_t)LARGEST), bar = set(float_to(task->bar)), zero = _mm256_setzero_si256();
+	const __m256i largest = set(LARGEST), bar = set(float_to(task->bar));
 	__m256i thresholds[TPD_SPARSITY_REAL], below[TPD_SPARSITY_REAL];
 	__m256 min = _mm256_set1_ps(INFINITY), max = _mm256_set1_ps(-INFINITY);
 	struct ends ends = {INFINITY, -INFINITY, 0};
@@ -352,7 +352,7 @@ INLINE size_t survey_vectors(const enum tpd_dtype dtype, const bool with_delta, 
 
 	lanes_begin(&lanes);
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {
-		below[k] = zero;
+		below[k] = _mm256_setzero_si256();
 		thresholds[k] = set(float_from(tpd_sparsity_thresholds[k]));
 	}
 	for (size_t i = 0; i < task->n; i += ROUND) {
@@ -441,7 +441,7 @@ static __attribute__((noinline, cold)) void count_odd(const struct tpd_count_tas
 INLINE void count_vectors(const enum tpd_dtype dtype, const struct tpd_count_task *task, struct tpd_count *out, uint8_t *kept)
 {
 	const size_t width = dtype == TPD_DTYPE_F32 ? 4 : 2, each = WORDS * width;
-	const __m256i largest = set((uint32_t)LARGEST), bar = set(float_to(task->bar));
+	const __m256i largest = set(LARGEST), bar = set(float_to(task->bar));
 	__m256i limits[TPD_SPARSITY_REAL], below[TPD_SPARSITY_REAL], lower;
 
 	for (unsigned k = 0; k < TPD_SPARSITY_REAL; k++) {

@@ -2,9 +2,9 @@
 # run.sh - `make check-arches`: does the codec write the same bytes whatever compiled it, and on whatever it runs?
 #
 # base/ and codec/ with gcc and clang, at -O0, -O2 and -O3, the loops of each form of the kernels among them, for this CPU and for aarch64,
-# which qemu-user then plays (not clang -O0, for time). Each build, with each form of the kernels that this CPU has (TPD_CPU; plain at -O3 alone), encodes the
-# chunks of lone_codec_bits.c: all that comes out must be the same file, plans, payloads and statistics. Then each decodes what each other
-# wrote: files that are the same are decoded once, so where all is well that is one file for everybody.
+# which qemu-user then plays (not clang -O0, for time). Each build, with each form of the kernels that this CPU has (TPD_CPU; plain at -O3
+# alone), encodes the chunks of lone_codec_bits.c: all that comes out must be the same file, plans, payloads and statistics. Then each
+# decodes what each other wrote: files that are the same are decoded once, so where all is well that is one file for everybody.
 #
 # BUILD names the directory of the builds, CPPFLAGS what they are compiled with as well (-ffp-contract=fast must fail), JOBS how many at once.
 # The compilers and qemu come from tools/setup.sh, the libraries for aarch64 from tools/debs.sh: nothing of that CPU's is installed.
