@@ -10,7 +10,7 @@ CC     = gcc
 SAN    =
 BUILD  = build$(if $(SAN),-san-$(subst $(comma),-,$(SAN)))
 CFLAGS = $(if $(SAN),-O1,-O2) -g
-KERNEL_CFLAGS = -O3
+KERNEL_CFLAGS = $(if $(SAN),-O1,-O3)
 PREFIX = /usr/local
 DESTDIR =
 JOBS  := $(shell nproc)
@@ -151,7 +151,7 @@ NO_FAKE_STACK = $(if $(findstring clang,$(CC)),,--param asan-use-after-return=0)
 ifneq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 $(BUILD)/obj/common/codec/kernels_avx2.o $(BUILD)/obj/common/codec/kernels_plain.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mbmi2 -mpopcnt
 # Of the plain loops in it, which remain for some types, gcc 12 makes something slower at -O3.
-$(BUILD)/obj/common/codec/survey_avx2.o: ISA = -mavx2 -mbmi2 -mpopcnt
+$(BUILD)/obj/common/codec/survey_avx2.o $(BUILD)/obj/common/codec/context_avx2.o: ISA = -mavx2 -mbmi2 -mpopcnt
 # Without -fno-tree-slp-vectorize it makes vectors of counts that are in registers of their own, one by one.
 $(BUILD)/obj/common/codec/kernels_avx512.o $(BUILD)/obj/common/codec/survey_avx512.o: ISA = $(KERNEL_CFLAGS) -mavx2 -mavx512f -mavx512bw \
 	-mavx512dq -mavx512vl -mavx512vbmi -mavx512vbmi2 -mavx512cd -mbmi2 -mpopcnt -fno-tree-slp-vectorize $(if $(findstring address,$(SAN)),$(NO_FAKE_STACK))

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "codec/internal.h"
 #include "files.h"
+#include "kernel_help.h"
 #include "trained_weights.h"
 
 static struct tpd_codec *codec;
@@ -73,6 +74,28 @@ static uint16_t pattern_of(enum relation relation, uint16_t p, uint64_t *random)
 	}
 }
 
+/* What each form makes of a chunk, and what each makes of that. payload_len: SIZE_MAX where it is given up. */
+static void check_forms(const struct tpd_plan *plan, const struct tpd_chunk *chunk, const uint8_t *payload, size_t payload_len, uint8_t *back)
+{
+	const struct tpd_references references = {chunk->p, chunk->ref_len, chunk->inputs};
+	const struct tpd_kernels *use = codec->kernels;
+
+	for (size_t f = 0; f < form_count; f++) {
+		size_t len;
+
+		codec->kernels = forms[f];
+		ck_assert_int_eq(tpd_encode_with(codec, plan, chunk, 0, &len, NULL), TPD_OK);
+		ck_assert_uint_eq(len, payload_len);
+		if (len == SIZE_MAX)
+			continue;
+		ck_assert_msg(memcmp(codec->payload.data, payload, len) == 0, "%s writes other bytes", forms[f]->name);
+		memset(back, 1, chunk->len);
+		ck_assert_int_eq(tpd_decode_chunk_with(codec, plan->encoding, plan->dtype, payload, len, &references, back, chunk->len, NULL), TPD_OK);
+		ck_assert_msg(memcmp(back, chunk->x, chunk->len) == 0, "%s reads other bytes", forms[f]->name);
+	}
+	codec->kernels = use;
+}
+
 static void check_round_trip(enum tpd_dtype dtype, enum relation relation, size_t len, uint32_t row, unsigned terms, uint64_t *random)
 {
 	const size_t n = len / 2;
@@ -113,18 +136,13 @@ static void check_round_trip(enum tpd_dtype dtype, enum relation relation, size_
 		}
 	}
 	ck_assert_int_eq(tpd_encode_with(codec, &plan, &chunk, 0, &payload_len, NULL), TPD_OK);
-	if (payload_len == SIZE_MAX) { /* longer than what it is made from */
+	if (payload_len == SIZE_MAX) /* longer than what it is made from */
 		ck_assert_int_eq(relation, STRANGE);
-	} else {
-		exact = malloc(payload_len);
-		ck_assert_ptr_nonnull(exact);
+	exact = memory(payload_len == SIZE_MAX ? 0 : payload_len);
+	if (payload_len != SIZE_MAX)
 		memcpy(exact, codec->payload.data, payload_len);
-		ck_assert_int_eq(tpd_decode_chunk_with(codec, TPD_ENCODING_CONTEXT, dtype, exact, payload_len,
-						       &(struct tpd_references){p, len, &inputs}, back, len, NULL),
-				 TPD_OK);
-		ck_assert_mem_eq(back, x, len);
-		free(exact);
-	}
+	check_forms(&plan, &chunk, exact, payload_len, back);
+	free(exact);
 	for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
 		free(data[i]);
 	free(x);
@@ -327,10 +345,14 @@ START_TEST(planning)
 	sample.inputs = &inputs;
 	ck_assert_int_eq(tpd_plan_choose(codec, TPD_DTYPE_BF16, 512, &sample, &plan, &stepped, &alone, NULL), TPD_OK);
 	ck_assert_int_ne(plan.encoding, TPD_ENCODING_CONTEXT); /* it is to be asked for */
-	sample.try_context = true;
+	sample.context_part = TPD_CONTEXT_PART_MAX;
 	ck_assert_int_eq(tpd_plan_choose(codec, TPD_DTYPE_BF16, 512, &sample, &plan, &bytes, &alone, NULL), TPD_OK);
 	ck_assert_int_eq(plan.encoding, TPD_ENCODING_CONTEXT);
 	ck_assert_uint_le(bytes * 100, stepped * 99);
+	sample.context_part = (unsigned)(sample.len / stepped) + 1; /* others take more than that */
+	ck_assert_int_eq(tpd_plan_choose(codec, TPD_DTYPE_BF16, 512, &sample, &plan, &bytes, &alone, NULL), TPD_OK);
+	ck_assert_int_ne(plan.encoding, TPD_ENCODING_CONTEXT);
+	sample.context_part = TPD_CONTEXT_PART_MAX;
 	sample.p = NULL;
 	ck_assert_int_eq(tpd_plan_choose(codec, TPD_DTYPE_BF16, 512, &sample, &plan, &bytes, &alone, NULL), TPD_OK);
 	ck_assert_int_ne(plan.encoding, TPD_ENCODING_CONTEXT);
@@ -355,6 +377,7 @@ int main(void)
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
+	find_forms();
 	tcase_set_timeout(tests, 300);
 	tcase_add_checked_fixture(tests, set_up, tear_down);
 	tcase_add_loop_test(tests, round_trips, 0, 2);

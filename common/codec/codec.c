@@ -273,19 +273,32 @@ static enum tpd_status try_another(struct tpd_codec *codec, const struct tpd_chu
 	return TPD_OK;
 }
 
+/* Do most rows of a chunk stay as they are? */
+static bool most_rows_stay(const struct tpd_chunk *chunk, const struct tpd_plan *plan)
+{
+	const size_t width = tpd_dtype_width(plan->dtype), row = plan->row * width, end = TPD_MIN(chunk->len, chunk->ref_len);
+	size_t rows = 0, same = 0;
+
+	for (size_t at = 0, len = row - (size_t)(chunk->element % plan->row) * width; at < end; at += len, len = row, rows++)
+		same += memcmp(chunk->x + at, chunk->p + at, TPD_MIN(len, end - at)) == 0;
+	return 2 * same > rows;
+}
+
 /*
  * What was chosen for a tensor, on a sample, may be longer than another encoding of the chunk:
  *
  *     zstd-ref    where a few bytes changed in place: `sparse`, whose words of one byte may be shorter than Zstandard's matches
- *     context     where few rows have nearly all changes: the same without contexts
+ *     context     where few rows have nearly all changes: the same without contexts; always, where no step is known, since it saves less there
  */
 static enum tpd_status try_others(struct tpd_codec *codec, const struct tpd_chunk *chunk, uint8_t *room, struct tpd_plan *use, size_t *payload_len,
 				  struct tpd_err *err)
 {
 	if (use->encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
 		return try_another(codec, chunk, TPD_ENCODING_SPARSE, 100, room, use, payload_len, err);
-	if (use->encoding == TPD_ENCODING_CONTEXT)
-		return try_another(codec, chunk, use->terms ? TPD_ENCODING_STEPPED : TPD_ENCODING_CLASSES, TPD_CONTEXT_PERCENT, room, use, payload_len, err);
+	if (use->encoding == TPD_ENCODING_CONTEXT && use->terms == 0)
+		return try_another(codec, chunk, TPD_ENCODING_CLASSES, TPD_CONTEXT_PERCENT, room, use, payload_len, err);
+	if (use->encoding == TPD_ENCODING_CONTEXT && (*payload_len > chunk->len || most_rows_stay(chunk, use)))
+		return try_another(codec, chunk, TPD_ENCODING_STEPPED, TPD_CONTEXT_PERCENT, room, use, payload_len, err);
 	return TPD_OK;
 }
 

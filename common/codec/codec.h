@@ -125,10 +125,18 @@ struct tpd_sample {
 	const uint8_t *term_sets;        /* with inputs: predictions to try, TPD_TERM_* each */
 	size_t term_set_count;
 	bool try_low_rank;               /* of a prediction: it takes about as long again to find */
-	bool try_context;                /* 16-bit weights that change in few places: each bit by itself, which is slow */
+	unsigned context_part;           /* 16-bit weights that change in few places: each bit by itself, which is slow, where others take at
+					    most len / context_part; 0: nowhere */
 	bool try_scaled;                 /* it is a moment, or may be like one */
 	uint8_t scaled_terms;            /* of TPD_TERM_SCALE and TPD_TERM_CAME_IN */
 };
+
+/*
+ * Where other encodings take 1/24 of a chunk, their tables are 2 % of that; where they take less, tables are more, and there is less to do bit by
+ * bit. Where they take 1/8 it is still smaller by some per cent, at a fraction of their speed.
+ */
+#define TPD_CONTEXT_PART 24u
+#define TPD_CONTEXT_PART_MAX 8u /* with effort = max */
 
 #define TPD_SAMPLE_ELEMENTS (1u << 15)         /* a tensor of at most so many is its own sample (one stretch) */
 #define TPD_SAMPLE_STRETCHES 32u               /* otherwise: so many stretches ... */
@@ -148,8 +156,9 @@ static inline uint32_t tpd_sample_times(enum tpd_dtype dtype)
  * others (16-bit types: or `classes`, or `sparse`), and must save 3 % of it: it makes reading dearer. TPD_TERM_DECAY is not used for
  * 16-bit types (step.h). `scaled`, or `scaled-alone` where p is NULL, must save 1 % of the best, 3 % with inputs. With try_low_rank an F32 tensor of enough
  * rows that could be predicted is, whatever that saves: a sample has no rows that lie beside each other, and each chunk sees for itself what
- * its rows have in common. With try_context a tensor that is `stepped`, `classes` or `sparse`, in at most an eighth of its bytes, becomes
- * `context` where that saves 1 %, with the same terms; so does each of its chunks, others are `stepped` or `classes`.
+ * its rows have in common. With a context_part a tensor that is `stepped`, `classes` or `sparse`, in at most that part of its bytes, becomes
+ * `context` where that saves 1 %, with the same terms; so does each of its chunks of which most rows change; others may be `stepped` or
+ * `classes`.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
 				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,

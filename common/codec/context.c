@@ -7,7 +7,7 @@
  * weights that learn mix these. Elements whose reach is so small that none of them changed (most, in a fine-tune) are told in the header, and
  * neither looked at nor coded.
  *
- * Both directions are one text, of which the compiler makes two. Rejected: a last correction of the chances (0.2 % shorter), a curve with
+ * Rejected: a last correction of the chances (0.2 % shorter), a curve with
  * a centre and curves of more contexts (0.2 %), more terms and a robust fit for the step (0.4 %); magnitudes so far by row and column, the size
  * of exp_avg_sq, the reference's mantissa, the last step (none shorter: contexts that say little cost what they have to learn).
  */
@@ -16,69 +16,27 @@
 #include "codec/context.h"
 
 #include <fenv.h>
-#include <math.h>
 #include <string.h>
 
 #include "codec/classes.h"
-#include "codec/context_model.h"
+#include "codec/context_kernel.h"
 #include "codec/kernels.h"
+#include "codec/kernels_internal.h"
 
-#define REACHES TPD_KEY_REACHES
-#define EXPONENTS TPD_KEY_EXPONENTS
 #define NEVER ((uint8_t)REACHES)
-#define OTHER_LENGTH 7u /* of what is no d */
-#define HIGHEST 126u    /* |d| */
-#define MAGNITUDE_MOST 7u
-#define CODE_BYTES 4u   /* of the coder's state */
+#define CODE_BYTES 4u /* of the coder's state */
 
 /* --- the coder of bits --- */
 
-/* From low to high, both included; decoding: value lies between. */
-struct coder {
-	uint32_t low, high, value;
-	const uint8_t *at, *end;  /* decoding */
-	size_t beyond;            /* decoding: bytes that were asked for, and are not there */
-	uint8_t *out, *out_end;   /* encoding; out == out_end: given up */
-};
-
-TPD_INLINE uint32_t next_byte(struct coder *coder)
+static void open_coder(struct tpd_context_coder *coder, const uint8_t *data, size_t len)
 {
-	if (coder->at < coder->end)
-		return *coder->at++;
-	coder->beyond++;
-	return 0;
-}
-
-TPD_INLINE unsigned code_chance(struct coder *coder, uint32_t chance, unsigned is, bool decoding)
-{
-	const uint32_t middle = coder->low + (uint32_t)(((uint64_t)(coder->high - coder->low) * chance) >> 16);
-
-	if (decoding)
-		is = coder->value <= middle;
-	if (is)
-		coder->high = middle;
-	else
-		coder->low = middle + 1;
-	while ((coder->low ^ coder->high) >> 24 == 0) {
-		if (decoding)
-			coder->value = coder->value << 8 | next_byte(coder);
-		else if (coder->out < coder->out_end)
-			*coder->out++ = (uint8_t)(coder->high >> 24);
-		coder->low <<= 8;
-		coder->high = coder->high << 8 | 255;
-	}
-	return is;
-}
-
-static void open_coder(struct coder *coder, const uint8_t *data, size_t len)
-{
-	*coder = (struct coder){.high = UINT32_MAX, .at = data, .end = data + len};
+	*coder = (struct tpd_context_coder){.high = UINT32_MAX, .at = data, .end = data + len};
 	for (unsigned i = 0; i < CODE_BYTES; i++)
 		coder->value = coder->value << 8 | next_byte(coder);
 }
 
 /* As few bytes as say which value it is, when zeros follow. */
-static void close_coder(struct coder *coder)
+static void close_coder(struct tpd_context_coder *coder)
 {
 	unsigned bytes = 0;
 
@@ -88,173 +46,24 @@ static void close_coder(struct coder *coder)
 		*coder->out++ = (uint8_t)(coder->high >> (24 - 8 * i));
 }
 
-/* --- places --- */
-
-/* All that elements are told by. */
-struct ground {
-	const struct tpd_class_given *given;
-	enum tpd_dtype dtype;
-	struct tpd_grid_type type;
-	const uint8_t *p;
-	size_t n, row;
-	int32_t t_ulp;          /* the exponent field, in F32, of a unit of T */
-	struct tpd_class_rule rule;
-	uint8_t lows[16];       /* of each exponent: the smallest reach of what changed */
-	uint16_t *keys;         /* exponent, reach */
-	uint8_t *magnitudes;    /* of what is coded */
-};
-
-/* Half octaves; of a square, quarter octaves of its root. */
-TPD_INLINE int32_t halves(float v)
-{
-	return (int32_t)((bits_of(v) & 0x7fffffffu) >> 22);
-}
-
-#define ROOT_OF_SQUARE 254 /* of what halves() says, to make of it what tpd_class_quarters() would of the root */
-
-/* v, which is not negative, or NaN, rounded down; at most `most`. */
-TPD_INLINE uint32_t whole(float v, uint32_t most)
-{
-	return v < (float)most ? (uint32_t)v : most;
-}
-
-static void find_place(const struct ground *ground, struct context_model *model, size_t i, struct context_place *place)
-{
-	const struct tpd_class_given *given = ground->given;
-	const unsigned key = ground->keys[i];
-	const int32_t ulp = tpd_class_ulp(ground->type, (int32_t)tpd_class_exponent(ground->type, ground->p, i)), unit = TPD_MAX(ulp, ground->t_ulp);
-	const float step = float_of(bits_of(given->steps[i]) & 0x7fffffffu), now = given->now ? given->now[i] : 0;
-	const float before = given->before ? given->before[i] : 0;
-	float share = 0, square;
-	uint32_t e = key / REACHES, reach = key % REACHES, part, step_size, noise_size, left, above;
-	int32_t both_size, noise;
-
-	if (given->v2 && given->v2[i] > 0) {
-		share = (given->v2[i] - ground->rule.decay * given->v1[i]) / given->v2[i];
-		share = share > 0 ? share : 0;
-	}
-	square = ground->rule.noise * ground->rule.noise * share;
-	part = whole(sqrtf(share) * 16, 15);
-	noise = halves(square) + ROOT_OF_SQUARE;
-	step_size = (uint32_t)tpd_class_clamp(tpd_class_quarters(step) - 4 * ulp + TPD_REACH_FINEST, 47);
-	noise_size = (uint32_t)tpd_class_clamp(noise - 4 * ulp + TPD_REACH_FINEST, 47);
-	both_size = tpd_class_clamp(halves(step * step * 0.5f + square) + ROOT_OF_SQUARE - 4 * ground->t_ulp + 28, 47);
-	left = i % ground->row ? ground->magnitudes[i - 1] : 0;
-	above = i >= ground->row ? ground->magnitudes[i - ground->row] : 0;
-
-	place->exponent = e;
-	place->reach = reach;
-	place->noise = (unsigned)tpd_class_clamp(noise - 4 * unit + 28, 47);
-	place->expected = -1848 + 352 * tpd_class_clamp((int32_t)reach - 25, 8) + 96 * tpd_class_clamp((int32_t)reach - 33, 14);
-	place->contexts[0] = CONTEXT_STEP + step_size * 48 + noise_size;
-	place->contexts[1] = CONTEXT_REACH + key;
-	place->contexts[2] = CONTEXT_MOMENTS + part * 256 + (uint32_t)tpd_class_clamp(halves(now) - 244, 15) * 16 +
-			     (uint32_t)tpd_class_clamp(halves(before) - 244, 15) / 2 * 2 + ((now < 0) == (before < 0));
-	place->contexts[3] = CONTEXT_SIZE + (uint32_t)both_size * 8 + (uint32_t)tpd_class_clamp((int32_t)e - 2, 7);
-	place->contexts[4] = CONTEXT_PLACE + whole(step * float_of((uint32_t)(257 - TPD_MAX(unit, 4)) << 23), 63) * 16 + part;
-	place->contexts[5] = CONTEXT_BESIDE + (left * 8 + above) * 16 + e;
-	place->scale = &model->scales[place->contexts[0] - CONTEXT_STEP];
-}
-
-/* --- symbols --- */
-
-TPD_INLINE unsigned code_bit(struct context_model *model, struct coder *coder, const struct context_place *place, unsigned node,
-			     uint32_t expected, unsigned is, bool decoding)
-{
-	struct context_bit bit;
-
-	context_find_slots(model, place, node, &bit);
-	is = code_chance(coder, context_chance(model, &bit, expected, context_stretch(expected)), is, decoding);
-	context_learn(model, &bit, is);
-	return is;
-}
-
-TPD_INLINE unsigned code_flag(struct context_model *model, struct coder *coder, const struct context_place *place, unsigned is, bool decoding)
-{
-	struct context_bit bit;
-
-	context_find_flags(model, place, &bit);
-	is = code_chance(coder, context_chance(model, &bit, context_squash(model, place->expected), place->expected), is, decoding);
-	context_learn(model, &bit, is);
-	return is;
-}
-
-/* A symbol that is not "equal"; when decoding, what it is, or TPD_SYMBOL_EQUAL for what cannot be. */
-TPD_INLINE unsigned code_change(struct context_model *model, struct coder *coder, struct context_place *place, unsigned symbol,
-				unsigned *out_magnitude, bool decoding)
-{
-	const bool is_other = symbol < TPD_SYMBOL_FIRST;
-	const unsigned down = symbol < TPD_SYMBOL_MIDDLE;
-	const uint32_t d = down ? TPD_SYMBOL_MIDDLE - symbol : symbol - TPD_SYMBOL_MIDDLE;
-	uint32_t length = 0, magnitude, highest, sign;
-
-	highest = decoding ? 0 : is_other ? OTHER_LENGTH : 31u - (uint32_t)__builtin_clz(d | 1);
-	context_find_curve(place);
-	if (!code_bit(model, coder, place, NODE_MOVES, context_split(model, place, 0, 1, 0), is_other || d > 0, decoding)) {
-		context_learn_scale(model, place, 0);
-		*out_magnitude = 1;
-		return TPD_SYMBOL_MIDDLE;
-	}
-	while (length < OTHER_LENGTH && code_bit(model, coder, place, NODE_LENGTH + length, context_split(model, place, 1u << length, 2u << length, 0),
-						 highest > length, decoding))
-		length++;
-	*out_magnitude = TPD_MIN(length + 2, MAGNITUDE_MOST);
-	if (length == OTHER_LENGTH)
-		return code_bit(model, coder, place, NODE_OTHER, 32768, symbol == TPD_SYMBOL_ZERO, decoding) ? TPD_SYMBOL_ZERO : TPD_SYMBOL_ESCAPE;
-	sign = code_bit(model, coder, place, NODE_SIGN, 32768, down, decoding);
-	magnitude = 1u << length;
-	for (unsigned j = length; j-- > 0;) {
-		const uint32_t middle = magnitude + (1u << j), expected = context_split(model, place, magnitude, middle, magnitude + (2u << j));
-		unsigned is = d >> j & 1;
-
-		if (j + 1 == length)
-			is = code_bit(model, coder, place, NODE_FIRST + length - 1, expected, is, decoding);
-		else if (j + 2 == length)
-			is = code_bit(model, coder, place, NODE_SECOND + (length - 2) * 2 + (magnitude >> (j + 1) & 1), expected, is, decoding);
-		else
-			is = code_chance(coder, expected, is, decoding);
-		magnitude += is << j;
-	}
-	context_learn_scale(model, place, magnitude);
-	if (magnitude > HIGHEST)
-		return TPD_SYMBOL_EQUAL;
-	return sign ? TPD_SYMBOL_MIDDLE - magnitude : TPD_SYMBOL_MIDDLE + magnitude;
-}
-
-/* All symbols; false: one that cannot be. */
-TPD_INLINE bool code_symbols(const struct ground *ground, struct context_model *model, struct coder *coder, const uint8_t *symbols, uint8_t *out,
-			     bool decoding)
-{
-	uint16_t lows[EXPONENTS]; /* keys */
-
-	for (unsigned e = 0; e < EXPONENTS; e++)
-		lows[e] = (uint16_t)(e * REACHES + ground->lows[e]);
-	for (size_t i = 0; i < ground->n; i++) {
-		const unsigned key = ground->keys[i];
-		struct context_place place;
-		unsigned symbol, magnitude;
-
-		if (key < lows[key / REACHES])
-			continue;
-		find_place(ground, model, i, &place);
-		if (!code_flag(model, coder, &place, decoding ? 0 : symbols[i] != TPD_SYMBOL_EQUAL, decoding))
-			continue;
-		symbol = code_change(model, coder, &place, decoding ? TPD_SYMBOL_MIDDLE : symbols[i], &magnitude, decoding);
-		ground->magnitudes[i] = (uint8_t)magnitude;
-		if (decoding && symbol == TPD_SYMBOL_EQUAL)
-			return false;
-		if (decoding)
-			out[i] = (uint8_t)symbol;
-	}
-	return true;
-}
-
 /* --- both directions --- */
 
-static struct ground ground_of(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const struct tpd_class_given *given,
+void tpd_scalar_context_encode(const struct tpd_context_ground *ground, struct tpd_context_model *model, const uint8_t *symbols,
+			       struct tpd_context_coder *coder)
+{
+	context_encode(ground, model, symbols, coder);
+}
+
+bool tpd_scalar_context_decode(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder,
+			       uint8_t *symbols)
+{
+	return context_decode(ground, model, coder, symbols);
+}
+
+static struct tpd_context_ground ground_of(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const struct tpd_class_given *given,
 			       const struct tpd_pieces *pieces)
 {
-	struct ground ground = {.given = given, .dtype = dtype, .p = p, .n = pieces->n, .row = pieces->row,
+	struct tpd_context_ground ground = {.given = given, .dtype = dtype, .p = p, .n = pieces->n, .row = pieces->row,
 				.rule = {.by = TPD_BY_INNOVATION, .steps = given->steps, .v1 = given->v1, .v2 = given->v2}};
 
 	tpd_grid_type(dtype, &ground.type);
@@ -263,7 +72,7 @@ static struct ground ground_of(enum tpd_dtype dtype, unsigned t, const uint8_t *
 }
 
 /* What the codec's memory has. */
-static enum tpd_status lay_out(struct tpd_codec *codec, size_t n, size_t places, struct ground *ground, struct context_model **out_model,
+static enum tpd_status lay_out(struct tpd_codec *codec, size_t n, size_t places, struct tpd_context_ground *ground, struct tpd_context_model **out_model,
 			       uint32_t **out_places, struct tpd_err *err)
 {
 	enum tpd_status status = tpd_scratch_need(&codec->classes, (places + 8) * sizeof(**out_places) + n * (sizeof(*ground->keys) + 1) + 1, err);
@@ -276,12 +85,12 @@ static enum tpd_status lay_out(struct tpd_codec *codec, size_t n, size_t places,
 	ground->keys = (uint16_t *)(*out_places + places + 8);
 	ground->magnitudes = (uint8_t *)(ground->keys + n);
 	memset(ground->magnitudes, 0, n);
-	*out_model = (struct context_model *)(void *)codec->tables.data;
+	*out_model = (struct tpd_context_model *)(void *)codec->tables.data;
 	return TPD_OK;
 }
 
 /* Exponents and reaches. Without v, reach is the step alone. */
-static void make_keys(const struct tpd_codec *codec, const struct ground *ground, const struct tpd_pieces *pieces)
+static void make_keys(const struct tpd_codec *codec, const struct tpd_context_ground *ground, const struct tpd_pieces *pieces)
 {
 	struct tpd_class_rule use = ground->rule;
 
@@ -291,7 +100,7 @@ static void make_keys(const struct tpd_codec *codec, const struct ground *ground
 }
 
 /* For each exponent, where changes begin. Returns for how many there are any. */
-static unsigned find_lows(struct ground *ground, const uint32_t *places, size_t changes)
+static unsigned find_lows(struct tpd_context_ground *ground, const uint32_t *places, size_t changes)
 {
 	unsigned count = EXPONENTS;
 
@@ -310,9 +119,9 @@ enum tpd_status tpd_context_symbols_encode(struct tpd_codec *codec, enum tpd_dty
 					   const struct tpd_class_given *given, const uint8_t *symbols, const struct tpd_pieces *pieces,
 					   uint8_t *out, size_t *out_len, struct tpd_err *err)
 {
-	struct ground ground = ground_of(dtype, t, p, given, pieces);
-	struct coder coder = {.high = UINT32_MAX, .out_end = out + TPD_CONTEXT_SYMBOLS_BOUND(pieces->n)};
-	struct context_model *model;
+	struct tpd_context_ground ground = ground_of(dtype, t, p, given, pieces);
+	struct tpd_context_coder coder = {.high = UINT32_MAX, .out_end = out + TPD_CONTEXT_SYMBOLS_BOUND(pieces->n)};
+	struct tpd_context_model *model;
 	uint32_t *places;
 	uint8_t *begin = out;
 	size_t changes;
@@ -339,7 +148,7 @@ enum tpd_status tpd_context_symbols_encode(struct tpd_codec *codec, enum tpd_dty
 	out += count;
 	coder.out = out + 4;
 	context_open(model);
-	code_symbols(&ground, model, &coder, symbols, NULL, false);
+	codec->kernels->context_encode(&ground, model, symbols, &coder);
 	close_coder(&coder);
 	fesetenv(&caller);
 	tpd_put_u32(out, (uint32_t)(coder.out - out - 4));
@@ -356,10 +165,10 @@ enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dty
 					   const struct tpd_class_given *given, uint8_t *symbols, const struct tpd_pieces *pieces,
 					   struct tpd_err *err)
 {
-	struct ground ground = ground_of(dtype, t, p, given, pieces);
-	struct context_model *model;
+	struct tpd_context_ground ground = ground_of(dtype, t, p, given, pieces);
+	struct tpd_context_model *model;
 	uint32_t *places;
-	struct coder coder;
+	struct tpd_context_coder coder;
 	const uint8_t *data;
 	bool valid;
 	unsigned count;
@@ -391,7 +200,7 @@ enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dty
 	make_keys(codec, &ground, pieces);
 	context_open(model);
 	memset(symbols, TPD_SYMBOL_EQUAL, pieces->n);
-	valid = code_symbols(&ground, model, &coder, NULL, symbols, true);
+	valid = codec->kernels->context_decode(&ground, model, &coder, symbols);
 	fesetenv(&caller);
 	if (!valid)
 		return corrupt(err, "a change that is none");

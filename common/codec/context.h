@@ -26,10 +26,9 @@ enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dty
 					   struct tpd_err *err);
 
 /*
- * Does what stands in context.c give the known answer, with these kernels? kernels.c asks once a process, with the first form that gives its own;
- * where it does not, no form is taken for good, and tpd_codec_new() fails with TPD_UNSUPPORTED. A codec that can do all but `context` would
- * restore some checkpoints and not others, and what makes wrong code of this need not have spared the rest.
+ * Do these kernels, with what stands in context.c, give the known answer? tpd_kernels_test() asks. A form that can do all but `context` is not taken
+ * for good: it would restore some checkpoints and not others, and what makes wrong code of this need not have spared the rest.
  */
-enum tpd_status tpd_context_test(const struct tpd_kernels *kernels); /* TPD_CORRUPT: other answers; TPD_NOMEM: nothing was asked */
+bool tpd_context_test(const struct tpd_kernels *kernels); /* false also where there is no memory */
 
 #endif

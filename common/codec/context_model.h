@@ -1,6 +1,6 @@
 /*
  * context_model.h - the chance that a bit is 1: counted in several contexts, and mixed by weights that learn which of them to trust
- * (SPEC.md section 18). For context.c.
+ * (SPEC.md section 18). For context_kernel.h.
  *
  *     slots of six contexts ──┐ stretch
  *     curve, or reach ────────┼──────────► weights of the exponent ──┐
@@ -16,6 +16,7 @@
 
 #include "base/bytes.h"
 #include "base/tpd.h"
+#include "codec/classes.h"
 #include "codec/grid_kernel.h"
 
 /* Contexts, and how many values each has. */
@@ -56,13 +57,35 @@ struct context_scale {
 	uint32_t count;
 };
 
-struct context_model {
+struct tpd_context_model {
 	uint16_t squash[2 * LOGIT_MOST + 1];
 	uint32_t share[COUNT_MOST + 1];         /* of what is new after so many */
 	struct context_mix flag_mix[16 + 48], mix[(16 + 48) * NODES];
 	struct context_scale scales[48 * 48];   /* of CONTEXT_STEP */
 	uint32_t flags[CONTEXTS];               /* did it change? Chance << 10 | count */
 	uint32_t slots[CONTEXTS * NODES];
+};
+
+/* The coder of bits: from low to high, both included; decoding: value lies between. */
+struct tpd_context_coder {
+	uint32_t low, high, value;
+	const uint8_t *at, *end;  /* decoding */
+	size_t beyond;            /* decoding: bytes that were asked for, and are not there */
+	uint8_t *out, *out_end;   /* encoding; out == out_end: given up */
+};
+
+/* All that elements are told by. */
+struct tpd_context_ground {
+	const struct tpd_class_given *given;
+	enum tpd_dtype dtype;
+	struct tpd_grid_type type;
+	const uint8_t *p;
+	size_t n, row;
+	int32_t t_ulp;          /* the exponent field, in F32, of a unit of T */
+	struct tpd_class_rule rule;
+	uint8_t lows[16];       /* of each exponent: the smallest reach of what changed */
+	uint16_t *keys;         /* exponent, reach */
+	uint8_t *magnitudes;    /* of what is coded */
 };
 
 /* Where an element stands. */
@@ -75,19 +98,18 @@ struct context_place {
 	unsigned noise;           /* in quarter octaves, 28: one unit of d */
 };
 
-/* One bit's inputs, kept until it is known. */
+/* What a bit is told by. */
 struct context_bit {
 	uint32_t *slots[MIXED];
 	struct context_mix *mixes[2];
-	int32_t inputs[INPUTS], logits[2];
 };
 
-/* log2 v in 1/65536, 0 < v < 65536. */
+/* log2 v in 1/65536, 0 < v < 65536: its whole part and its first bits are where a float has them. */
 TPD_INLINE uint32_t context_log(uint32_t v)
 {
-	const uint32_t whole = 31u - (uint32_t)__builtin_clz(v), part = v << (16 - whole) & 0xffff;
+	const uint32_t log = (bits_of((float)(int32_t)v) >> 7) - (127u << 16), part = log & 0xffff;
 
-	return (whole << 16) + part + ((part * (65536 - part) >> 16) * 22544 >> 16);
+	return log + ((part * (65536 - part) >> 16) * 22544 >> 16);
 }
 
 TPD_INLINE int32_t context_stretch(uint32_t chance)
@@ -95,12 +117,12 @@ TPD_INLINE int32_t context_stretch(uint32_t chance)
 	return ((int32_t)context_log(chance) - (int32_t)context_log(65536 - chance)) >> 8;
 }
 
-TPD_INLINE uint32_t context_squash(const struct context_model *model, int32_t logit)
+TPD_INLINE uint32_t context_squash(const struct tpd_context_model *model, int32_t logit)
 {
 	return model->squash[TPD_MAX(-LOGIT_MOST, TPD_MIN(logit, LOGIT_MOST)) + LOGIT_MOST];
 }
 
-static inline void context_open(struct context_model *model)
+static inline void context_open(struct tpd_context_model *model)
 {
 	for (int32_t logit = -LOGIT_MOST; logit <= LOGIT_MOST; logit++) {
 		const uint32_t size = (uint32_t)(logit < 0 ? -logit : logit), up = 256 - (size & 255);
@@ -123,13 +145,13 @@ static inline void context_open(struct context_model *model)
 /* --- the curve of |d| --- */
 
 /* The chance, of 65536, that |d| is at least a. */
-TPD_INLINE uint32_t context_tail(const struct context_model *model, const struct context_place *place, uint32_t a)
+TPD_INLINE uint32_t context_tail(const struct tpd_context_model *model, const struct context_place *place, uint32_t a)
 {
 	return a == 0 ? 65536 : 2 * context_squash(model, -(int32_t)TPD_MIN(place->slope * (2 * a - 1) >> 1, (uint32_t)LOGIT_MOST));
 }
 
 /* The chance of middle <= |d|, when it is known that from <= |d| < to; to = 0: without end. */
-TPD_INLINE uint32_t context_split(const struct context_model *model, const struct context_place *place, uint32_t from, uint32_t middle,
+TPD_INLINE uint32_t context_split(const struct tpd_context_model *model, const struct context_place *place, uint32_t from, uint32_t middle,
 				  uint32_t to)
 {
 	const uint32_t beyond = to ? context_tail(model, place, to) : 0, all = context_tail(model, place, from) - beyond;
@@ -152,7 +174,7 @@ TPD_INLINE void context_find_curve(struct context_place *place)
 	place->slope = SCALE_SLOPE / scale->mean;
 }
 
-TPD_INLINE void context_learn_scale(const struct context_model *model, struct context_place *place, uint32_t magnitude)
+TPD_INLINE void context_learn_scale(const struct tpd_context_model *model, struct context_place *place, uint32_t magnitude)
 {
 	struct context_scale *scale = place->scale;
 	const int32_t off = (int32_t)(magnitude << 8) - (int32_t)scale->mean;
@@ -163,7 +185,7 @@ TPD_INLINE void context_learn_scale(const struct context_model *model, struct co
 
 /* --- one bit --- */
 
-TPD_INLINE void context_find_slots(struct context_model *model, const struct context_place *place, unsigned node, struct context_bit *bit)
+TPD_INLINE void context_find_slots(struct tpd_context_model *model, const struct context_place *place, unsigned node, struct context_bit *bit)
 {
 	for (unsigned k = 0; k < MIXED; k++)
 		bit->slots[k] = &model->slots[place->contexts[k] * NODES + node];
@@ -171,55 +193,12 @@ TPD_INLINE void context_find_slots(struct context_model *model, const struct con
 	bit->mixes[1] = &model->mix[(16 + place->reach) * NODES + node];
 }
 
-TPD_INLINE void context_find_flags(struct context_model *model, const struct context_place *place, struct context_bit *bit)
+TPD_INLINE void context_find_flags(struct tpd_context_model *model, const struct context_place *place, struct context_bit *bit)
 {
 	for (unsigned k = 0; k < MIXED; k++)
 		bit->slots[k] = &model->flags[place->contexts[k]];
 	bit->mixes[0] = &model->flag_mix[place->exponent];
 	bit->mixes[1] = &model->flag_mix[16 + place->reach];
-}
-
-/* From slots, and what is expected, to the chance. */
-TPD_INLINE uint32_t context_chance(const struct context_model *model, struct context_bit *bit, uint32_t expected, int32_t expected_logit)
-{
-	int32_t sums[2] = {0, 0};
-
-	for (unsigned k = 0; k < MIXED; k++) {
-		uint32_t slot = *bit->slots[k];
-
-		if ((slot & 1023) == 0)
-			*bit->slots[k] = slot = expected << 16 | COUNT_FIRST;
-		bit->inputs[k] = context_stretch(slot >> 16);
-	}
-	bit->inputs[MIXED] = expected_logit;
-	bit->inputs[MIXED + 1] = CONSTANT;
-	for (unsigned m = 0; m < 2; m++) {
-		for (unsigned k = 0; k < INPUTS; k++)
-			sums[m] += bit->inputs[k] * bit->mixes[m]->weights[k] >> 8;
-		bit->logits[m] = TPD_MAX(-LOGIT_MOST, TPD_MIN(sums[m] >> 8, LOGIT_MOST));
-	}
-	return context_squash(model, (bit->logits[0] + bit->logits[1]) >> 1);
-}
-
-TPD_INLINE void context_learn(const struct context_model *model, struct context_bit *bit, unsigned is)
-{
-	for (unsigned m = 0; m < 2; m++) {
-		const int32_t off = (int32_t)(is << 16) - (int32_t)context_squash(model, bit->logits[m]);
-
-		for (unsigned k = 0; k < INPUTS; k++) {
-			int32_t weight = bit->mixes[m]->weights[k] + ((bit->inputs[k] * off + (1 << 14)) >> 15);
-
-			bit->mixes[m]->weights[k] = TPD_MAX(-WEIGHT_MOST, TPD_MIN(weight, WEIGHT_MOST));
-		}
-	}
-	for (unsigned k = 0; k < MIXED; k++) {
-		const uint32_t slot = *bit->slots[k], count = slot & 1023, chance = slot >> 10;
-		const int64_t off = (int64_t)(is << 22) - (int64_t)chance;
-		uint32_t now = (uint32_t)((int64_t)chance + (off * model->share[count] >> 16));
-
-		now = TPD_MAX((uint32_t)CHANCE_LEAST << 6, TPD_MIN(now, (65536u - CHANCE_LEAST) << 6));
-		*bit->slots[k] = now << 10 | (count + (count < COUNT_MOST));
-	}
 }
 
 #endif

@@ -11,6 +11,7 @@
 
 #if defined(__AVX2__)
 
+#include "codec/context_kernel.h"
 #include "codec/grid_plain.h"
 #include "codec/predict_kernel.h"
 #include "codec/scaled_kernel.h"
@@ -24,6 +25,8 @@ const struct tpd_kernels *tpd_kernels_plain_prepare(void)
 	plain.choose_t = choose_t;
 	plain.grid_encode = grid_encode;
 	plain.grid_decode = grid_decode;
+	plain.context_encode = context_encode;
+	plain.context_decode = context_decode;
 	plain.predict = predict;
 	plain.predict_learn = predict_learn;
 	plain.predict_apply = predict_apply;

@@ -28,7 +28,6 @@
 #define GUESS_PERCENT 98u /* a type's byte planes must cost less than this share of what plain bytes cost */
 #define PREDICTED_PERCENT 97u /* of what `grid` takes: less than that it must be */
 #define SCALED_PERCENT 99u    /* of what the best takes: likewise, without inputs */
-#define CONTEXT_PART 8u       /* of the elements' bytes that these may take: what changes more would be slow, and gains little */
 #define FLOAT_SPREAD 64u  /* exponents; see looks_float() */
 
 /* Not larger than raw.  Without sample->p, encodings that need a reference are left out. */
@@ -260,7 +259,7 @@ static enum tpd_status try_context(struct tpd_codec *codec, uint32_t row, const 
 	enum tpd_status status;
 
 	if ((plan.encoding != TPD_ENCODING_STEPPED && plan.encoding != TPD_ENCODING_CLASSES && plan.encoding != TPD_ENCODING_SPARSE) ||
-	    !tpd_encoding_allows(TPD_ENCODING_CONTEXT, plan.dtype) || *in_out_bytes > sample->len / CONTEXT_PART)
+	    !tpd_encoding_allows(TPD_ENCODING_CONTEXT, plan.dtype) || *in_out_bytes > sample->len / sample->context_part)
 		return TPD_OK;
 	plan.encoding = TPD_ENCODING_CONTEXT;
 	plan.row = row;
@@ -322,7 +321,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		return status;
 	if (sample->inputs && sample->p)
 		status = try_predictions(codec, &best, best_part, plan.row, sample, &best, &best_bytes, err);
-	if (status == TPD_OK && sample->try_context && sample->p)
+	if (status == TPD_OK && sample->context_part > 0 && sample->p)
 		status = try_context(codec, plan.row, sample, &best, &best_bytes, err);
 	if (status == TPD_OK && sample->try_scaled && tpd_encoding_allows(TPD_ENCODING_SCALED, dtype))
 		status = try_scaled(codec, plan.row, sample, &best, &best_bytes, err);

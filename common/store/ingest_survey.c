@@ -164,6 +164,8 @@ static enum tpd_status merge_slot(struct tpd_ingest_job *job, const struct tpd_s
 	return TPD_OK;
 }
 
+static const unsigned context_parts[] = {[TPD_EFFORT_FAST] = 0, [TPD_EFFORT_BALANCED] = TPD_CONTEXT_PART, [TPD_EFFORT_MAX] = TPD_CONTEXT_PART_MAX};
+
 struct planning {
 	struct tpd_ingest_job *job;
 	const uint32_t *segments;
@@ -188,7 +190,7 @@ static enum tpd_status plan_segment(void *ctx, size_t item, unsigned worker, str
 	/* Alone it depends on nothing. */
 	sample.try_scaled = work->may_be_scaled && (!sample.p || job->options->depend != TPD_DEPEND_NONE);
 	sample.try_low_rank = job->options->effort == TPD_EFFORT_MAX;
-	sample.try_context = job->options->effort == TPD_EFFORT_MAX && !work->may_be_scaled;
+	sample.context_part = work->may_be_scaled ? 0 : context_parts[job->options->effort];
 	if (work->predictor.terms) {
 		for (unsigned i = 0; i < TPD_INPUT_COUNT; i++)
 			inputs.of[i] = (struct tpd_bytes){work->sample_inputs[i],

@@ -428,7 +428,7 @@ enum tpd_status speed_choose_all(struct speed_job *job, struct tpd_err *err)
 			sample.term_set_count = 1;
 		}
 		sample.try_low_rank = job->low_rank;
-		sample.try_context = job->low_rank && !tensor->may_be_scaled;
+		sample.context_part = tensor->may_be_scaled ? 0 : job->low_rank ? TPD_CONTEXT_PART_MAX : TPD_CONTEXT_PART;
 		sample.try_scaled = tensor->may_be_scaled;
 		sample.scaled_terms = tensor->scaled_terms;
 		status = tpd_plan_choose(job->codec, tensor->dtype, tensor->row, &sample, &tensor->plan, &bytes, &bytes_alone, err);

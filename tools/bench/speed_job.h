@@ -70,7 +70,7 @@ struct speed_job {
 	struct speed_file x, p, first, input[TPD_INPUT_COUNT];
 	const char *input_path[TPD_INPUT_COUNT]; /* NULL: not given */
 	bool has_p, has_first;
-	bool low_rank; /* predictions have what rows share, too, as with effort = max */
+	bool low_rank; /* predictions have what rows share, too, and `context` is taken for more, as with effort = max */
 	struct speed_tensor *tensors;
 	struct speed_chunk *chunks;
 	size_t tensor_count, chunk_count, passes;
