@@ -27,6 +27,7 @@
 #include "random_bits.h"
 
 #define N_MAX TPD_CHUNK_ELEMENTS
+#define LARGE 51200u /* more than is tried, or counted, as a whole (TPD_SAMPLE_ELEMENTS, TPD_COUNT_ALL_MAX); more only takes longer under qemu */
 #define MADE_BY 10u /* updates from one checkpoint to the next */
 #define FLOATS_OF_A_LINE 48u /* elements of a row that are hostile together */
 #define TERM_SETS (1u << TPD_TERM_COUNT)
@@ -276,7 +277,7 @@ static void make(const char *path)
 	static const char text[] = "{\"step\": %u, \"loss\": %u.%u, \"learning_rate\": 0.000%u, \"epoch\": %u},\n";
 	struct tpd_buf log = {0}, moved = {0};
 
-	train(N_MAX, 5e-4f, 640);
+	train(LARGE, 5e-4f, 640);
 	put_layer(640, 0, 0);
 	train(30011, 2e-5f, 1024);
 	put_layer(1024, 131072 * 3 + 777, 3);
@@ -485,7 +486,7 @@ static void choose(uint32_t number, const struct test_case *test)
 		if (k >= 2 && from.data)
 			inputs.of[k - 2] = (struct tpd_bytes){parts[k], stretch * stretches * each};
 	}
-	sample.try_context = number % 2;
+	sample.context_part = number % 2 ? TPD_CONTEXT_PART_MAX : 0;
 	if (test->chunk.inputs) {
 		for (unsigned terms = 1; terms < TERM_SETS; terms++)
 			sets[sample.term_set_count++] = (uint8_t)terms;
