@@ -30,6 +30,20 @@ START_TEST(known_answers)
 }
 END_TEST
 
+/* What is by hand in one is not in the other. */
+START_TEST(proof)
+{
+	const struct tpd_kernels *use, *by;
+
+	ck_assert_int_eq(tpd_kernels_get(&use, &by, NULL), TPD_OK);
+	if (form_count == 1)
+		return;
+	ck_assert_ptr_ne(use, by);
+	ck_assert(use->grid_encode != by->grid_encode && use->grid_decode != by->grid_decode);
+	ck_assert(use->context_encode != by->context_encode && use->context_decode != by->context_decode);
+}
+END_TEST
+
 static unsigned wrong_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *p, size_t n, unsigned bias)
 {
 	unsigned t = tpd_kernels_scalar.choose_t(dtype, x, p, n, bias);
@@ -650,6 +664,7 @@ int main(void)
 	suite_add_tcase(suite, tests);
 	tcase_set_timeout(tests, 240);
 	tcase_add_test(tests, known_answers);
+	tcase_add_test(tests, proof);
 	tcase_add_test(tests, unknown_answers);
 	tcase_add_loop_test(tests, unknown_answers_in_one_way, 0, 3);
 	tcase_add_test(tests, fields);

@@ -167,10 +167,10 @@ END_TEST
 #define RATE 6e-6f
 #define UPDATES 20
 
-static void open_max(uint64_t part_size)
+static void open_with(enum tpd_effort effort, uint64_t part_size)
 {
 	char store[512];
-	struct tpd_archive_options options = {.store = store, .mode = TPD_ARCHIVE_CREATE, .threads = 2, .max_depth = 16, .effort = TPD_EFFORT_MAX,
+	struct tpd_archive_options options = {.store = store, .mode = TPD_ARCHIVE_CREATE, .threads = 2, .max_depth = 16, .effort = effort,
 					      .depend = TPD_DEPEND_OPTIMIZER, .part_size = part_size};
 
 	snprintf(store, sizeof(store), "%s", scratch("store"));
@@ -178,14 +178,14 @@ static void open_max(uint64_t part_size)
 }
 
 /* Updates that are small beside an ulp, so that few weights change: steps 0 .. STEPS - 1. */
-static void save_small_steps(void)
+static void save_small_steps(enum tpd_effort effort)
 {
 	const struct types types = {"BF16", "F32", "F32", TPD_DEPEND_OPTIMIZER};
 	uint64_t chance = 11;
 
 	scratch_remove();
 	scratch_make();
-	open_max(0);
+	open_with(effort, 0);
 	start(&chance);
 	for (uint64_t step = 0; step < STEPS; step++) {
 		train_with(RATE, UPDATES, true, &chance);
@@ -217,20 +217,42 @@ static int context_terms(uint64_t step)
 	return terms;
 }
 
-START_TEST(weights_by_context)
+/* balanced replays no chain for the weights of the checkpoint before the last. */
+static void check_weights_by_context(enum tpd_effort effort)
 {
-	save_small_steps();
+	const int terms = TPD_TERM_BEFORE | TPD_TERM_NOW;
+
+	save_small_steps(effort);
 	ck_assert_int_eq(context_terms(0), -1);
-	ck_assert_int_eq(context_terms(1), TPD_TERM_BEFORE | TPD_TERM_NOW);
+	ck_assert_int_eq(context_terms(1), terms);
 	for (uint64_t step = 2; step < STEPS; step++)
-		ck_assert_int_eq(context_terms(step), TPD_TERM_STEP | TPD_TERM_BEFORE | TPD_TERM_NOW);
+		ck_assert_int_eq(context_terms(step), effort == TPD_EFFORT_MAX ? terms | TPD_TERM_STEP : terms);
 	archive_close();
-	open_max(0); /* nothing is known but what lies in the store */
+	open_with(effort, 0); /* nothing is known but what lies in the store */
 	for (uint64_t step = STEPS; step-- > 0;) {
 		ck_assert_msg(verdict(step) == TPD_OK, "%d: %s", (int)step, err.text);
 		check_restored(step, "model_%u.safetensors", 1);
 		check_restored(step, "optim_%u.safetensors", 1);
 	}
+}
+
+START_TEST(weights_by_context)
+{
+	check_weights_by_context(TPD_EFFORT_BALANCED);
+}
+END_TEST
+
+START_TEST(weights_by_context_at_most)
+{
+	check_weights_by_context(TPD_EFFORT_MAX);
+}
+END_TEST
+
+START_TEST(not_by_context)
+{
+	save_small_steps(TPD_EFFORT_FAST);
+	for (uint64_t step = 0; step < STEPS; step++)
+		ck_assert_int_eq(context_terms(step), -1);
 }
 END_TEST
 
@@ -242,7 +264,7 @@ START_TEST(inputs_that_are_gone)
 		unsigned file;
 	} inputs[] = {{3, 1}, {2, 1}, {1, 0}};
 
-	save_small_steps();
+	save_small_steps(TPD_EFFORT_MAX);
 	ck_assert_int_eq(context_terms(3), TPD_TERM_STEP | TPD_TERM_BEFORE | TPD_TERM_NOW);
 	for (size_t i = 0; i < TPD_ARRAY_LEN(inputs); i++) {
 		char name[32], part[512], away[600], to[512];
@@ -258,7 +280,7 @@ START_TEST(inputs_that_are_gone)
 				ck_assert_int_eq(rename(part, away), 0);
 			else
 				file_flip(part, 1000);
-			open_max(0);
+			open_with(TPD_EFFORT_MAX, 0);
 			ck_assert_msg(verdict(3) == TPD_CORRUPT, "%zu %u: %s", i, gone, err.text);
 			ck_assert_msg(restore("run@3", to) == TPD_CORRUPT, "%zu %u: %s", i, gone, err.text);
 			ck_assert_int_ne(access(to, F_OK), 0);
@@ -268,7 +290,7 @@ START_TEST(inputs_that_are_gone)
 				ck_assert_int_eq(rename(away, part), 0);
 			else
 				file_flip(part, 1000);
-			open_max(0);
+			open_with(TPD_EFFORT_MAX, 0);
 			ck_assert_msg(verdict(3) == TPD_OK, "%s", err.text);
 		}
 	}
@@ -338,7 +360,7 @@ START_TEST(interrupted)
 
 	scratch_remove();
 	scratch_make();
-	open_max(1 << 17);
+	open_with(TPD_EFFORT_MAX, 1 << 17);
 	start(&chance);
 	for (uint64_t step = 0; step < 3; step++) {
 		train_apart(step, &chance);
@@ -377,6 +399,8 @@ int main(void)
 	const TTest *const tests[] = {
 		types_that_differ,
 		weights_by_context,
+		weights_by_context_at_most,
+		not_by_context,
 		inputs_that_are_gone,
 		interrupted,
 	};

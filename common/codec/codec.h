@@ -157,8 +157,8 @@ static inline uint32_t tpd_sample_times(enum tpd_dtype dtype)
  * 16-bit types (step.h). `scaled`, or `scaled-alone` where p is NULL, must save 1 % of the best, 3 % with inputs. With try_low_rank an F32 tensor of enough
  * rows that could be predicted is, whatever that saves: a sample has no rows that lie beside each other, and each chunk sees for itself what
  * its rows have in common. With a context_part a tensor that is `stepped`, `classes` or `sparse`, in at most that part of its bytes, becomes
- * `context` where that saves 1 %, with the same terms; so does each of its chunks of which most rows change; others may be `stepped` or
- * `classes`.
+ * `context` where that saves 1 %, with the same terms; so does each of its chunks, but where `classes` (without terms), or `stepped` (with them,
+ * where most rows stay as they were, or `context` is longer than the chunk) is within 1 % of that or shorter.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,
 				struct tpd_plan *out_plan, uint64_t *out_bytes, uint64_t *out_bytes_alone,

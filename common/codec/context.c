@@ -7,9 +7,9 @@
  * weights that learn mix these. Elements whose reach is so small that none of them changed (most, in a fine-tune) are told in the header, and
  * neither looked at nor coded.
  *
- * Rejected: a last correction of the chances (0.2 % shorter), a curve with
- * a centre and curves of more contexts (0.2 %), more terms and a robust fit for the step (0.4 %); magnitudes so far by row and column, the size
- * of exp_avg_sq, the reference's mantissa, the last step (none shorter: contexts that say little cost what they have to learn).
+ * Rejected: a last correction of the chances (0.2 % shorter), a curve with a centre and curves of more contexts (0.2 %), more terms and a robust fit
+ * for the step (0.4 %); magnitudes so far by row and column, the size of exp_avg_sq, the reference's mantissa, the last step (none shorter: contexts
+ * that say little cost what they have to learn).
  */
 #include "base/tpd.h"
 
@@ -61,10 +61,10 @@ bool tpd_scalar_context_decode(const struct tpd_context_ground *ground, struct t
 }
 
 static struct tpd_context_ground ground_of(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const struct tpd_class_given *given,
-			       const struct tpd_pieces *pieces)
+					   const struct tpd_pieces *pieces)
 {
 	struct tpd_context_ground ground = {.given = given, .dtype = dtype, .p = p, .n = pieces->n, .row = pieces->row,
-				.rule = {.by = TPD_BY_INNOVATION, .steps = given->steps, .v1 = given->v1, .v2 = given->v2}};
+					    .rule = {.by = TPD_BY_INNOVATION, .steps = given->steps, .v1 = given->v1, .v2 = given->v2}};
 
 	tpd_grid_type(dtype, &ground.type);
 	ground.t_ulp = tpd_class_ulp(ground.type, (int32_t)t);
@@ -72,8 +72,8 @@ static struct tpd_context_ground ground_of(enum tpd_dtype dtype, unsigned t, con
 }
 
 /* What the codec's memory has. */
-static enum tpd_status lay_out(struct tpd_codec *codec, size_t n, size_t places, struct tpd_context_ground *ground, struct tpd_context_model **out_model,
-			       uint32_t **out_places, struct tpd_err *err)
+static enum tpd_status lay_out(struct tpd_codec *codec, size_t n, size_t places, struct tpd_context_ground *ground,
+			       struct tpd_context_model **out_model, uint32_t **out_places, struct tpd_err *err)
 {
 	enum tpd_status status = tpd_scratch_need(&codec->classes, (places + 8) * sizeof(**out_places) + n * (sizeof(*ground->keys) + 1) + 1, err);
 

@@ -1,6 +1,6 @@
 /*
  * context_kernel.h - all symbols of a chunk, bit by bit (SPEC.md section 18). Chances are made by context_mix.h, or by context_mix_avx2.h where
- * that is included before: two forms, of which one proves what the other made.
+ * that is included before: two forms, of which one proves what the other made. Places and the coder are the same text for both.
  *
  * Both directions are one text, of which the compiler makes two.
  */
@@ -111,7 +111,7 @@ TPD_INLINE void find_place(const struct tpd_context_ground *ground, struct tpd_c
 
 /* --- symbols --- */
 
-/* A function for each direction: 14 copies of it are no faster. */
+/* A function: a copy of it in each of 14 places is no faster. */
 static __attribute__((noinline)) unsigned code_bit(struct tpd_context_model *model, struct tpd_context_coder *coder,
 						   const struct context_place *place, unsigned node, uint32_t expected, unsigned is, bool decoding)
 {
@@ -124,7 +124,8 @@ static __attribute__((noinline)) unsigned code_bit(struct tpd_context_model *mod
 	return is;
 }
 
-TPD_INLINE unsigned code_flag(struct tpd_context_model *model, struct tpd_context_coder *coder, const struct context_place *place, unsigned is, bool decoding)
+TPD_INLINE unsigned code_flag(struct tpd_context_model *model, struct tpd_context_coder *coder, const struct context_place *place, unsigned is,
+			      bool decoding)
 {
 	struct context_bit bit;
 	struct context_inputs inputs;
@@ -178,8 +179,8 @@ TPD_INLINE unsigned code_change(struct tpd_context_model *model, struct tpd_cont
 }
 
 /* All symbols; false: one that cannot be. */
-TPD_INLINE bool code_symbols(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder, const uint8_t *symbols, uint8_t *out,
-			     bool decoding)
+TPD_INLINE bool code_symbols(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder,
+			     const uint8_t *symbols, uint8_t *out, bool decoding)
 {
 	uint16_t lows[EXPONENTS]; /* keys */
 

@@ -427,15 +427,32 @@ static bool is_form(const struct tpd_kernels *form, const char *name)
 	return strcmp(form->name, name) == 0;
 }
 
-/* What proves the i-th of those that are good: plain what avx2 made, avx2 what any other did, else another one where there is another. */
+static const struct tpd_kernels *find_form(const struct tpd_kernels *const *good, size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (is_form(good[i], name))
+			return good[i];
+	return NULL;
+}
+
+/*
+ * What proves the i-th of those that are good: plain what avx2 made, avx2 what any other did, else another one where there is another. What avx512
+ * takes over from avx2 as it is, plain does in the proof.
+ */
 static const struct tpd_kernels *proof_of(const struct tpd_kernels *const *good, size_t count, size_t i)
 {
-	const char *best = is_form(good[i], "avx2") ? "plain" : "avx2";
+	static struct tpd_kernels mixed;
+	const struct tpd_kernels *plain = find_form(good, count, "plain"), *avx2 = find_form(good, count, "avx2");
+	const struct tpd_kernels *proof = is_form(good[i], "avx2") ? plain : avx2;
 
-	for (size_t j = 0; j < count; j++)
-		if (is_form(good[j], best))
-			return good[j];
-	return good[i > 0 ? i - 1 : count > 1 ? 1 : 0];
+	if (!proof)
+		proof = good[i > 0 ? i - 1 : count > 1 ? 1 : 0];
+	if (!plain || !is_form(good[i], "avx512") || proof->context_decode != good[i]->context_decode)
+		return proof;
+	mixed = *proof;
+	mixed.context_encode = plain->context_encode;
+	mixed.context_decode = plain->context_decode;
+	return &mixed;
 }
 
 static void choose(void)

@@ -1,7 +1,8 @@
 /*
  * kernels_plain.c - a form to prove what kernels_avx2.c makes, which decodes half as fast again as what is built for any CPU: the loops that are
  * written by hand there, in plain C, for a compiler that may use AVX2. All others, which these two have from the same headers, are the scalar
- * form's, so that no loop of a proof comes from the same source by the same compiler's options.
+ * form's, so that no loop of a proof comes from the same source by the same compiler's options. Of `context` the chances are plain C; places and the coder are avx2's
+ * text, built by other options.
  */
 #include "base/tpd.h"
 
