@@ -40,7 +40,7 @@ START_TEST(proof)
 		return;
 	ck_assert_ptr_ne(use, by);
 	ck_assert(use->grid_encode != by->grid_encode && use->grid_decode != by->grid_decode);
-	ck_assert(use->context_encode != by->context_encode && use->context_decode != by->context_decode);
+	ck_assert(use->context->encode != by->context->encode && use->context->decode != by->context->decode);
 }
 END_TEST
 
@@ -71,14 +71,14 @@ static uint8_t *one_word_less(const uint8_t *symbols, size_t n, unsigned k, cons
 static void one_bit_less(const struct tpd_context_ground *ground, struct tpd_context_model *model, const uint8_t *symbols,
 			 struct tpd_context_coder *coder)
 {
-	tpd_kernels_scalar.context_encode(ground, model, symbols, coder);
+	tpd_kernels_scalar.context->encode(ground, model, symbols, coder);
 	coder->high ^= UINT32_C(1) << 31;
 }
 
 static bool one_symbol_else(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder,
 			    uint8_t *symbols)
 {
-	const bool good = tpd_kernels_scalar.context_decode(ground, model, coder, symbols);
+	const bool good = tpd_kernels_scalar.context->decode(ground, model, coder, symbols);
 
 	symbols[ground->n - 1] ^= 1;
 	return good;
@@ -105,25 +105,23 @@ static bool wrong_in_one_way(const uint8_t *words, size_t count, unsigned k, con
 /* A form that is wrong is found out. */
 START_TEST(unknown_answers)
 {
-	struct tpd_kernels kernels = tpd_kernels_scalar;
+	const struct tpd_context_kernels wrong_encoder = {one_bit_less, tpd_kernels_scalar.context->decode};
+	const struct tpd_context_kernels wrong_decoder = {tpd_kernels_scalar.context->encode, one_symbol_else};
+	struct tpd_kernels kernels;
 
-	kernels.choose_t = wrong_t;
-	ck_assert(!tpd_kernels_test(&kernels));
-	kernels = tpd_kernels_scalar;
-	kernels.find_changes = no_changes;
-	ck_assert(!tpd_kernels_test(&kernels));
-	kernels = tpd_kernels_scalar;
-	kernels.rans_encode = one_word_less;
-	ck_assert(!tpd_kernels_test(&kernels));
-	kernels = tpd_kernels_scalar;
-	kernels.class_keys = one_key_more;
-	ck_assert(!tpd_kernels_test(&kernels) && !tpd_context_test(&kernels));
-	kernels = tpd_kernels_scalar;
-	kernels.context_encode = one_bit_less;
-	ck_assert(!tpd_kernels_test(&kernels));
-	kernels = tpd_kernels_scalar;
-	kernels.context_decode = one_symbol_else;
-	ck_assert(!tpd_kernels_test(&kernels));
+#define WRONG(change)                                         \
+	do {                                                  \
+		kernels = tpd_kernels_scalar;                 \
+		kernels.change;                               \
+		ck_assert(!tpd_kernels_test(&kernels));       \
+	} while (0)
+	WRONG(choose_t = wrong_t);
+	WRONG(find_changes = no_changes);
+	WRONG(rans_encode = one_word_less);
+	WRONG(context = &wrong_encoder);
+	WRONG(context = &wrong_decoder);
+	WRONG(class_keys = one_key_more);
+	ck_assert(!tpd_context_test(&kernels));
 }
 END_TEST
 

@@ -276,11 +276,16 @@ static enum tpd_status try_another(struct tpd_codec *codec, const struct tpd_chu
 /* Do most rows of a chunk stay as they are? */
 static bool most_rows_stay(const struct tpd_chunk *chunk, const struct tpd_plan *plan)
 {
-	const size_t width = tpd_dtype_width(plan->dtype), row = plan->row * width, end = TPD_MIN(chunk->len, chunk->ref_len);
-	size_t rows = 0, same = 0;
+	const uint32_t width = tpd_dtype_width(plan->dtype);
+	const struct tpd_pieces bytes = tpd_pieces_of(plan->row * width, chunk->element * width, TPD_MIN(chunk->len, chunk->ref_len));
+	const size_t rows = tpd_piece_count(&bytes);
+	size_t same = 0;
 
-	for (size_t at = 0, len = row - (size_t)(chunk->element % plan->row) * width; at < end; at += len, len = row, rows++)
-		same += memcmp(chunk->x + at, chunk->p + at, TPD_MIN(len, end - at)) == 0;
+	for (size_t r = 0; r < rows; r++) {
+		const size_t at = tpd_piece_start(&bytes, r);
+
+		same += memcmp(chunk->x + at, chunk->p + at, tpd_piece_start(&bytes, r + 1) - at) == 0;
+	}
 	return 2 * same > rows;
 }
 
@@ -295,10 +300,8 @@ static enum tpd_status try_others(struct tpd_codec *codec, const struct tpd_chun
 {
 	if (use->encoding == TPD_ENCODING_ZSTD_REF && chunk->ref_len == chunk->len)
 		return try_another(codec, chunk, TPD_ENCODING_SPARSE, 100, room, use, payload_len, err);
-	if (use->encoding == TPD_ENCODING_CONTEXT && use->terms == 0)
-		return try_another(codec, chunk, TPD_ENCODING_CLASSES, TPD_CONTEXT_PERCENT, room, use, payload_len, err);
-	if (use->encoding == TPD_ENCODING_CONTEXT && (*payload_len > chunk->len || most_rows_stay(chunk, use)))
-		return try_another(codec, chunk, TPD_ENCODING_STEPPED, TPD_CONTEXT_PERCENT, room, use, payload_len, err);
+	if (use->encoding == TPD_ENCODING_CONTEXT && (use->terms == 0 || *payload_len > chunk->len || most_rows_stay(chunk, use)))
+		return try_another(codec, chunk, use->terms ? TPD_ENCODING_STEPPED : TPD_ENCODING_CLASSES, TPD_CONTEXT_PERCENT, room, use, payload_len, err);
 	return TPD_OK;
 }
 

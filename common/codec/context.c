@@ -48,17 +48,7 @@ static void close_coder(struct tpd_context_coder *coder)
 
 /* --- both directions --- */
 
-void tpd_scalar_context_encode(const struct tpd_context_ground *ground, struct tpd_context_model *model, const uint8_t *symbols,
-			       struct tpd_context_coder *coder)
-{
-	context_encode(ground, model, symbols, coder);
-}
-
-bool tpd_scalar_context_decode(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder,
-			       uint8_t *symbols)
-{
-	return context_decode(ground, model, coder, symbols);
-}
+const struct tpd_context_kernels tpd_context_scalar = {context_encode, context_decode};
 
 static struct tpd_context_ground ground_of(enum tpd_dtype dtype, unsigned t, const uint8_t *p, const struct tpd_class_given *given,
 					   const struct tpd_pieces *pieces)
@@ -148,7 +138,7 @@ enum tpd_status tpd_context_symbols_encode(struct tpd_codec *codec, enum tpd_dty
 	out += count;
 	coder.out = out + 4;
 	context_open(model);
-	codec->kernels->context_encode(&ground, model, symbols, &coder);
+	codec->kernels->context->encode(&ground, model, symbols, &coder);
 	close_coder(&coder);
 	fesetenv(&caller);
 	tpd_put_u32(out, (uint32_t)(coder.out - out - 4));
@@ -200,7 +190,7 @@ enum tpd_status tpd_context_symbols_decode(struct tpd_codec *codec, enum tpd_dty
 	make_keys(codec, &ground, pieces);
 	context_open(model);
 	memset(symbols, TPD_SYMBOL_EQUAL, pieces->n);
-	valid = codec->kernels->context_decode(&ground, model, &coder, symbols);
+	valid = codec->kernels->context->decode(&ground, model, &coder, symbols);
 	fesetenv(&caller);
 	if (!valid)
 		return corrupt(err, "a change that is none");

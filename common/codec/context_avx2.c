@@ -3,6 +3,7 @@
  */
 #include "base/tpd.h"
 
+#include "codec/context_model.h"
 #include "codec/kernels_internal.h"
 
 #if defined(__AVX2__)
@@ -10,16 +11,10 @@
 #include "codec/context_mix_avx2.h"
 #include "codec/context_kernel.h"
 
-void tpd_avx2_context_encode(const struct tpd_context_ground *ground, struct tpd_context_model *model, const uint8_t *symbols,
-			     struct tpd_context_coder *coder)
-{
-	context_encode(ground, model, symbols, coder);
-}
+const struct tpd_context_kernels tpd_context_avx2 = {context_encode, context_decode};
 
-bool tpd_avx2_context_decode(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder,
-			     uint8_t *symbols)
-{
-	return context_decode(ground, model, coder, symbols);
-}
+#else
+
+const struct tpd_context_kernels tpd_context_avx2 = {0}; /* not built for this CPU */
 
 #endif

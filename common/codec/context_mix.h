@@ -11,6 +11,19 @@ struct context_inputs {
 	int32_t of[INPUTS], logits[2];
 };
 
+/* log2 v in 1/65536, 0 < v < 65536: its whole part and its first bits are where a float has them. */
+TPD_INLINE uint32_t context_log(uint32_t v)
+{
+	const uint32_t log = (bits_of((float)(int32_t)v) >> 7) - (127u << 16), part = log & 0xffff;
+
+	return log + ((part * (65536 - part) >> 16) * 22544 >> 16);
+}
+
+TPD_INLINE int32_t context_stretch(uint32_t chance)
+{
+	return ((int32_t)context_log(chance) - (int32_t)context_log(65536 - chance)) >> 8;
+}
+
 /* From slots, and what is expected, to the chance. logit: of what is expected, where it is not the chance that tells it. */
 TPD_INLINE uint32_t context_chance(const struct tpd_context_model *model, const struct context_bit *bit, uint32_t expected, const int32_t *logit,
 				   struct context_inputs *out)

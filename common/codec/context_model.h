@@ -88,6 +88,15 @@ struct tpd_context_ground {
 	uint8_t *magnitudes;    /* of what is coded */
 };
 
+/* A form's loops (kernels.h); that of CPUs with AVX-512 is AVX2's. */
+struct tpd_context_kernels {
+	/* Symbols bit by bit, behind what the coder has; the model is as context_open() leaves it. The caller has set the floating-point mode. */
+	void (*encode)(const struct tpd_context_ground *ground, struct tpd_context_model *model, const uint8_t *symbols,
+		       struct tpd_context_coder *coder);
+	/* The way back, where all symbols are "equal" before; false: not valid. */
+	bool (*decode)(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder, uint8_t *symbols);
+};
+
 /* Where an element stands. */
 struct context_place {
 	uint32_t contexts[MIXED]; /* of all CONTEXTS */
@@ -103,19 +112,6 @@ struct context_bit {
 	uint32_t *slots[MIXED];
 	struct context_mix *mixes[2];
 };
-
-/* log2 v in 1/65536, 0 < v < 65536: its whole part and its first bits are where a float has them. */
-TPD_INLINE uint32_t context_log(uint32_t v)
-{
-	const uint32_t log = (bits_of((float)(int32_t)v) >> 7) - (127u << 16), part = log & 0xffff;
-
-	return log + ((part * (65536 - part) >> 16) * 22544 >> 16);
-}
-
-TPD_INLINE int32_t context_stretch(uint32_t chance)
-{
-	return ((int32_t)context_log(chance) - (int32_t)context_log(65536 - chance)) >> 8;
-}
 
 TPD_INLINE uint32_t context_squash(const struct tpd_context_model *model, int32_t logit)
 {

@@ -172,9 +172,7 @@ static enum tpd_status encode_grid(struct tpd_codec *codec, const struct tpd_pla
 	const bool predicted = plan->encoding == TPD_ENCODING_PREDICTED;
 	const unsigned width = tpd_element_width(TPD_ENCODING_GRID, plan->dtype);
 	const size_t n = chunk->len / width, left = chunk->len % width;
-	const struct tpd_pieces pieces = {.first = plan->row - (size_t)(chunk->element % plan->row),
-				      .row = plan->row,
-				      .n = n};
+	const struct tpd_pieces pieces = tpd_pieces_of(plan->row, chunk->element, n);
 	const size_t count = tpd_piece_count(&pieces), lanes = piece_lanes(&pieces, count);
 	const size_t fields_max = n * width + TPD_FIELDS_SLACK; /* no element has more than its width */
 	const bool stepped = tpd_encoding_has_steps(plan->encoding);
@@ -259,6 +257,7 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 				unsigned force_t, size_t *out_len, struct tpd_err *err)
 {
 	const uint8_t *p = NULL;
+	struct tpd_pieces pieces;
 	enum tpd_status status;
 
 	assert(tpd_encoding_allows(plan->encoding, plan->dtype));
@@ -297,8 +296,8 @@ enum tpd_status tpd_encode_with(struct tpd_codec *codec, const struct tpd_plan *
 		return encode_grid(codec, plan, chunk, p, force_t, out_len, err);
 	case TPD_ENCODING_ROWS:
 	case TPD_ENCODING_ROWS_REF:
-		return tpd_encode_rows(codec, plan->dtype, plan->nibbles && tpd_rows_may_split(plan->dtype), chunk->x, p,
-				       &(struct tpd_pieces){plan->row - (size_t)(chunk->element % plan->row), plan->row, chunk->len}, out_len, err);
+		pieces = tpd_pieces_of(plan->row, chunk->element, chunk->len);
+		return tpd_encode_rows(codec, plan->dtype, plan->nibbles && tpd_rows_may_split(plan->dtype), chunk->x, p, &pieces, out_len, err);
 	default: /* raw, copy: nothing to make */
 		*out_len = SIZE_MAX;
 		return TPD_OK;

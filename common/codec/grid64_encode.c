@@ -112,7 +112,7 @@ enum tpd_status tpd_encode_grid64(struct tpd_codec *codec, const struct tpd_plan
 				  unsigned force_t, size_t *out_len, struct tpd_err *err)
 {
 	const size_t n = chunk->len / 8, left = chunk->len % 8;
-	const struct tpd_pieces pieces = {.first = plan->row - (size_t)(chunk->element % plan->row), .row = plan->row, .n = n};
+	const struct tpd_pieces pieces = tpd_pieces_of(plan->row, chunk->element, n);
 	const size_t count = tpd_piece_count(&pieces);
 	const size_t fields_max = n * 8 + TPD_FIELDS_SLACK;
 	const unsigned cut = choose_cut(chunk->x, n);

@@ -145,6 +145,12 @@ struct tpd_pieces {
 	size_t first, row, n; /* elements: of the first piece, of the others, of all */
 };
 
+/* Rows of so many elements, the first element's number in its storage, and how many there are. */
+static inline struct tpd_pieces tpd_pieces_of(uint32_t row, uint64_t element, size_t n)
+{
+	return (struct tpd_pieces){.first = row - (size_t)(element % row), .row = row, .n = n};
+}
+
 static inline size_t tpd_piece_count(const struct tpd_pieces *pieces)
 {
 	if (pieces->n <= pieces->first)

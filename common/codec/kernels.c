@@ -436,22 +436,20 @@ static const struct tpd_kernels *find_form(const struct tpd_kernels *const *good
 }
 
 /*
- * What proves the i-th of those that are good: plain what avx2 made, avx2 what any other did, else another one where there is another. What avx512
- * takes over from avx2 as it is, plain does in the proof.
+ * What proves the i-th of those that are good: plain what avx2 made, avx2 what any other did, else another one where there is another. `context`, if
+ * it is the same in both, is plain's.
  */
 static const struct tpd_kernels *proof_of(const struct tpd_kernels *const *good, size_t count, size_t i)
 {
 	static struct tpd_kernels mixed;
-	const struct tpd_kernels *plain = find_form(good, count, "plain"), *avx2 = find_form(good, count, "avx2");
-	const struct tpd_kernels *proof = is_form(good[i], "avx2") ? plain : avx2;
+	const struct tpd_kernels *plain = find_form(good, count, "plain"), *proof = is_form(good[i], "avx2") ? plain : find_form(good, count, "avx2");
 
 	if (!proof)
 		proof = good[i > 0 ? i - 1 : count > 1 ? 1 : 0];
-	if (!plain || !is_form(good[i], "avx512") || proof->context_decode != good[i]->context_decode)
+	if (!plain || proof->context != good[i]->context)
 		return proof;
 	mixed = *proof;
-	mixed.context_encode = plain->context_encode;
-	mixed.context_decode = plain->context_decode;
+	mixed.context = plain->context;
 	return &mixed;
 }
 

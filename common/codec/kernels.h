@@ -13,9 +13,7 @@
 #include "base/tpd.h"
 
 struct tpd_class_rule;
-struct tpd_context_coder;
-struct tpd_context_ground;
-struct tpd_context_model;
+struct tpd_context_kernels;
 struct tpd_fields_in;
 struct tpd_predict_from;
 struct tpd_pieces;
@@ -125,14 +123,9 @@ struct tpd_kernels {
 	/* p where the symbol is "equal", else what is predicted. */
 	void (*step_choose)(const uint8_t *symbols, const uint8_t *p, const uint8_t *predicted, size_t n, uint8_t *out);
 
-	/* --- context, section 18 (context_kernel.h) --- */
+	/* --- context, section 18 (context_model.h) --- */
 
-	/* Symbols bit by bit, behind what the coder has; the model is as context_open() leaves it. The caller has set the floating-point mode. */
-	void (*context_encode)(const struct tpd_context_ground *ground, struct tpd_context_model *model, const uint8_t *symbols,
-			       struct tpd_context_coder *coder);
-	/* The way back, where all symbols are "equal" before; false: not valid. */
-	bool (*context_decode)(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder,
-			       uint8_t *symbols);
+	const struct tpd_context_kernels *context;
 
 	/* --- rANS, section 3 --- */
 

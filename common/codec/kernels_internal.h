@@ -8,15 +8,17 @@
 #include "codec/grid.h"
 #include "codec/internal.h"
 
-struct tpd_context_coder;
-struct tpd_context_ground;
-struct tpd_context_model;
+struct tpd_context_kernels;
 struct tpd_prefetch;
 
 /* name is NULL where it could not be built. */
 extern const struct tpd_kernels tpd_kernels_avx2, tpd_kernels_avx512;
 const struct tpd_kernels *tpd_kernels_plain_prepare(void); /* once; NULL where it could not be built */
 void tpd_kernels_avx2_prepare(void); /* once, before it is used */
+
+/* --- context.c, context_avx2.c --- */
+
+extern const struct tpd_context_kernels tpd_context_scalar, tpd_context_avx2; /* the latter is empty where it could not be built */
 
 /* --- grid.c --- */
 
@@ -26,17 +28,6 @@ unsigned tpd_grid_t_of_exponent(const struct tpd_grid_type *type, unsigned expon
 /* T from the median of n exponents, by counting those that are at most so large. 1 when none is finite. */
 unsigned tpd_grid_t_of_counts(const struct tpd_grid_type *type, const uint8_t *exponents, size_t n,
 			      unsigned (*count_up_to)(const uint8_t *exponents, size_t n, uint8_t most), unsigned bias);
-
-/* --- context.c; context_avx2.c, for CPUs that have AVX2 --- */
-
-void tpd_scalar_context_encode(const struct tpd_context_ground *ground, struct tpd_context_model *model, const uint8_t *symbols,
-			       struct tpd_context_coder *coder);
-bool tpd_scalar_context_decode(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder,
-			       uint8_t *symbols);
-void tpd_avx2_context_encode(const struct tpd_context_ground *ground, struct tpd_context_model *model, const uint8_t *symbols,
-			     struct tpd_context_coder *coder);
-bool tpd_avx2_context_decode(const struct tpd_context_ground *ground, struct tpd_context_model *model, struct tpd_context_coder *coder,
-			     uint8_t *symbols);
 
 /* --- rans_encode.c, rans_decode.c --- */
 

@@ -1,8 +1,8 @@
 /*
  * kernels_plain.c - a form to prove what kernels_avx2.c makes, which decodes half as fast again as what is built for any CPU: the loops that are
  * written by hand there, in plain C, for a compiler that may use AVX2. All others, which these two have from the same headers, are the scalar
- * form's, so that no loop of a proof comes from the same source by the same compiler's options. Of `context` the chances are plain C; places and the coder are avx2's
- * text, built by other options.
+ * form's, so that no loop of a proof comes from the same source by the same compiler's options. Of `context` the chances are plain C; places
+ * and the coder are avx2's text, built by other options.
  */
 #include "base/tpd.h"
 
@@ -19,6 +19,7 @@
 
 const struct tpd_kernels *tpd_kernels_plain_prepare(void)
 {
+	static const struct tpd_context_kernels context = {context_encode, context_decode};
 	static struct tpd_kernels plain;
 
 	plain = tpd_kernels_scalar;
@@ -26,8 +27,7 @@ const struct tpd_kernels *tpd_kernels_plain_prepare(void)
 	plain.choose_t = choose_t;
 	plain.grid_encode = grid_encode;
 	plain.grid_decode = grid_decode;
-	plain.context_encode = context_encode;
-	plain.context_decode = context_decode;
+	plain.context = &context;
 	plain.predict = predict;
 	plain.predict_learn = predict_learn;
 	plain.predict_apply = predict_apply;

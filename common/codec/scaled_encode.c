@@ -306,7 +306,7 @@ enum tpd_status tpd_encode_scaled(struct tpd_codec *codec, const struct tpd_plan
 {
 	const unsigned width = tpd_dtype_width(plan->dtype);
 	const size_t n = chunk->len / width, left = chunk->len % width, lanes = tpd_whole_rounds(n);
-	const struct tpd_pieces pieces = {.first = plan->row - (size_t)(chunk->element % plan->row), .row = plan->row, .n = n};
+	const struct tpd_pieces pieces = tpd_pieces_of(plan->row, chunk->element, n);
 	const size_t fields_max = n * width + TPD_FIELDS_SLACK;
 	struct tpd_scaled s = {0};
 	uint8_t *out, *fields, *fields_end;
