@@ -27,8 +27,8 @@
 
 /*
  * The thread sanitizer keeps account of descriptors by number, and sees neither libuv's close (a bare system call) nor
- * anybody's openat(); so a number that served a client and then a file looks like two threads at odds. These two are
- * about descriptors only.
+ * anybody's openat(); so a number that served a client and then a file looks like two threads at odds. These are about
+ * descriptors only (gcc's names, and clang's).
  */
 #if defined(__has_feature)
 #define HAS_FEATURE(x) __has_feature(x)
@@ -39,7 +39,7 @@
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
-	return "race:interceptor_accept4\nrace:interceptor_close\n";
+	return "race:interceptor_accept4\nrace:interceptor_close\nrace:^accept4$\nrace:^close$\nrace:^closedir$\n";
 }
 #endif
 

@@ -3,6 +3,7 @@
 The framework itself resumes, each time in a process of its own, from a copy that the trainer made when it wrote the checkpoint, and from
 what tpdectl restores (rotation has deleted the original in between, where there is one).
 """
+import concurrent.futures
 import shutil
 
 from recorder import read_records
@@ -28,7 +29,8 @@ def check_one(tpded, trainers, scenario, say):
     done = tpded.tpdectl("restore", stored[-1], "--to", to) if stored else None
     if done is None or done.returncode != 0:
         return [f"{run}: '{name}' cannot be restored: {done.stderr.strip() if done else 'it is not stored'}"]
-    from_original, from_restored = losses(trainers, scenario, original), losses(trainers, scenario, restored)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        from_original, from_restored = pool.map(lambda checkpoint: losses(trainers, scenario, checkpoint), (original, restored))
     same = from_original == from_restored and len(set(from_original)) > 3
     say(f"resumed: {run}@{record['step']}, {len(from_original)} losses, {'the same' if same else 'NOT the same'}: "
         + " ".join(f"{float.fromhex(loss):.6f}" for loss in from_original[:3]) + " ...")

@@ -3,8 +3,8 @@
 
     run.py --build DIR --jax PYTHON [--only RUN,...] [--settle SECONDS] [--skip resume,tensors,ties,cut,metrics,bits,churn]
 
-One daemon watches a directory for each scenario (scenarios.py). The trainers (train_*.py) run one after the other, each in a process of
-its own that notes what it writes (recorder.py). Then: is all of it stored (check_stored.py), does training go on from what is restored
+One daemon watches a directory for each scenario (scenarios.py). The trainers (train_*.py) run three at a time (they wait more than they
+work), each in a process of its own that notes what it writes (recorder.py). Then: is all of it stored (check_stored.py), does training go on from what is restored
 as from the original (check_resume.py), are formats and tensors known (check_tensors.py), is an optimizer's state known to be that of
 its weights (check_ties.py), does it cost nothing when ranks come or go (check_cut.py), are metrics stored with what they are of (check_metrics.py), do tensors of other formats cost what they
 cost in safetensors (check_bits.py), and does the daemon survive a storm of files (check_churn.py)? The status is 0 only when all of
@@ -13,6 +13,7 @@ that holds.
 --settle 0 must make it fail (torch-slow is enough): then a slow writer's checkpoints are taken half-written.
 """
 import argparse
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -33,6 +34,7 @@ from daemon import Tpded
 
 HERE = pathlib.Path(__file__).parent
 TRAIN_TIMEOUT = 600  # seconds
+AT_ONCE = 3  # programs
 
 
 class Trainers:
@@ -52,7 +54,7 @@ class Trainers:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
         python = self.jax if program in scenarios.WITHOUT_TORCH else sys.executable
         command = [python, "-B", *launcher, HERE / program, self.root, *words]
-        log = self.root / "logs" / f"{pathlib.Path(program).stem}-{'-'.join(words)[:60].replace('/', '_')}.log"
+        log = self.root / "logs" / f"{pathlib.Path(program).stem}-{'-'.join(words)[-60:].replace('/', '_')}.log"
         with open(log, "w+", encoding="utf-8") as output:
             done = subprocess.run(list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, env=self.environment,
                                   cwd=self.root, timeout=TRAIN_TIMEOUT)
@@ -68,11 +70,22 @@ def say(text):
     print(text, flush=True)
 
 
+def train(trainers, program, ranks, runs):
+    start = time.monotonic()
+    trainers.run(program, ranks, *runs)
+    say(f"trained: {', '.join(runs)} ({time.monotonic() - start:.0f} s)")
+
+
 def train_all(trainers, chosen):
-    for (program, ranks), runs in scenarios.programs(chosen).items():
-        start = time.monotonic()
-        trainers.run(program, ranks, *runs)
-        say(f"trained: {', '.join(runs)} ({time.monotonic() - start:.0f} s)")
+    """Longest first. The first that fails ends it, once those that run have ended."""
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        started = [pool.submit(train, trainers, program, ranks, runs)
+                   for (program, ranks), runs in sorted(scenarios.programs(chosen).items(), key=lambda each: -len(each[1]))]
+        try:
+            for each in concurrent.futures.as_completed(started):
+                each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def main():

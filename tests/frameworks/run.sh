@@ -24,6 +24,13 @@ add() {
 	"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
 
+# Beside the first: pip is busy with one CPU.
+jax=
+if [ -z "${FRAMEWORKS_VENV_JAX:-}" ]; then
+	"$root/tools/setup.sh" python
+	"$root/tools/venv.sh" "$venv_jax" "${packages_jax[@]}" &
+	jax=$!
+fi
 if [ -z "${FRAMEWORKS_VENV:-}" ]; then
 	"$root/tools/venv.sh" "$venv" "${packages[@]}"
 	if ! "$venv/bin/python" -c 'import importlib.metadata as m; m.version("torchtitan"), m.version("gguf")' 2>/dev/null; then
@@ -33,5 +40,5 @@ if [ -z "${FRAMEWORKS_VENV:-}" ]; then
 		add --no-deps "${alone[@]}"
 	fi
 fi
-[ -n "${FRAMEWORKS_VENV_JAX:-}" ] || "$root/tools/venv.sh" "$venv_jax" "${packages_jax[@]}"
+[ -z "$jax" ] || wait "$jax"
 exec "$venv/bin/python" -B "$root/tests/frameworks/run.py" --build "$build" --jax "$venv_jax/bin/python" "$@"
