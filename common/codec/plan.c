@@ -250,25 +250,39 @@ static enum tpd_status try_scaled(struct tpd_codec *codec, uint32_t row, const s
 	return status;
 }
 
-/* Where few 16-bit weights change, whatever tells them so far. */
+/*
+ * Where few 16-bit weights change, whatever tells them so far; by the terms of the plan, and by each other set of terms that is offered: what serves
+ * `stepped` best need not serve `context`, which learns from all of them how much each is worth.
+ */
 static enum tpd_status try_context(struct tpd_codec *codec, uint32_t row, const struct tpd_sample *sample, struct tpd_plan *in_out_plan,
 				   uint64_t *in_out_bytes, struct tpd_err *err)
 {
-	struct tpd_plan plan = *in_out_plan;
-	uint64_t bytes = 0;
-	enum tpd_status status;
+	const struct tpd_plan before = *in_out_plan;
+	uint64_t limit = *in_out_bytes * TPD_CONTEXT_PERCENT / 100 + 1, bytes = 0;
+	const size_t sets = sample->inputs ? sample->term_set_count : 0;
+	enum tpd_status status = TPD_OK;
 
-	if ((plan.encoding != TPD_ENCODING_STEPPED && plan.encoding != TPD_ENCODING_CLASSES && plan.encoding != TPD_ENCODING_SPARSE) ||
-	    !tpd_encoding_allows(TPD_ENCODING_CONTEXT, plan.dtype) || *in_out_bytes > sample->len / sample->context_part)
+	if ((before.encoding != TPD_ENCODING_STEPPED && before.encoding != TPD_ENCODING_CLASSES && before.encoding != TPD_ENCODING_SPARSE) ||
+	    !tpd_encoding_allows(TPD_ENCODING_CONTEXT, before.dtype) || *in_out_bytes > sample->len / sample->context_part)
 		return TPD_OK;
-	plan.encoding = TPD_ENCODING_CONTEXT;
-	plan.row = row;
-	status = try_plan(codec, &plan, sample, &bytes, err);
-	if (status != TPD_OK || bytes * 100 > *in_out_bytes * TPD_CONTEXT_PERCENT)
-		return status;
-	*in_out_bytes = bytes;
-	in_out_plan->encoding = plan.encoding;
-	return TPD_OK;
+	for (size_t i = 0; status == TPD_OK && i <= sets; i++) {
+		struct tpd_plan plan = before;
+
+		plan.encoding = TPD_ENCODING_CONTEXT;
+		plan.row = row;
+		if (i > 0) {
+			plan.terms = sample->term_sets[i - 1] & (uint8_t)~TPD_TERM_DECAY;
+			if (plan.terms == 0 || plan.terms == before.terms)
+				continue;
+		}
+		status = try_plan(codec, &plan, sample, &bytes, err);
+		if (status != TPD_OK || bytes >= (i > 0 && before.terms == 0 ? limit * PREDICTED_PERCENT / 100 : limit))
+			continue;
+		limit = *in_out_bytes = bytes;
+		in_out_plan->encoding = plan.encoding;
+		in_out_plan->terms = plan.terms;
+	}
+	return status;
 }
 
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row,
