@@ -178,7 +178,7 @@ static void open_with(enum tpd_effort effort, uint64_t part_size)
 }
 
 /* Updates that are small beside an ulp, so that few weights change: steps 0 .. STEPS - 1. */
-static void save_steps_of(float rate, unsigned updates, enum tpd_effort effort)
+static void save_steps_of(float rate, enum tpd_effort effort)
 {
 	const struct types types = {"BF16", "F32", "F32", TPD_DEPEND_OPTIMIZER};
 	uint64_t chance = 11;
@@ -188,14 +188,14 @@ static void save_steps_of(float rate, unsigned updates, enum tpd_effort effort)
 	open_with(effort, 0);
 	start(&chance);
 	for (uint64_t step = 0; step < STEPS; step++) {
-		train_with(rate, updates, true, &chance);
+		train_with(rate, UPDATES, true, &chance);
 		save(step, &types, 1, false);
 	}
 }
 
 static void save_small_steps(enum tpd_effort effort)
 {
-	save_steps_of(RATE, UPDATES, effort);
+	save_steps_of(RATE, effort);
 }
 
 /* The terms of the weights' prediction, if they are coded as `context`, else -1. */
@@ -259,7 +259,7 @@ START_TEST(terms_are_of_context)
 	const int terms = TPD_TERM_BEFORE | TPD_TERM_NOW;
 
 	for (unsigned i = 0; i < 2; i++) {
-		save_steps_of(RATE / 20, UPDATES, i ? TPD_EFFORT_MAX : TPD_EFFORT_BALANCED);
+		save_steps_of(RATE / 20, i ? TPD_EFFORT_MAX : TPD_EFFORT_BALANCED);
 		ck_assert_int_eq(context_terms(1), terms);
 		for (uint64_t step = 2; step < STEPS; step++)
 			ck_assert_int_eq(context_terms(step), i ? terms | TPD_TERM_STEP : terms);

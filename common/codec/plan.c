@@ -187,6 +187,12 @@ static bool may_have_low_rank(const struct tpd_plan *best, const struct tpd_samp
 	       (sample->stretch < sample->len || sample->len / sizeof(float) / best->row >= TPD_LOW_RANK_ROW_MIN);
 }
 
+/* The i-th set of terms that is offered, without what is far below an ulp of 16-bit weights. */
+static uint8_t offered_terms(const struct tpd_sample *sample, size_t i, enum tpd_dtype dtype)
+{
+	return dtype == TPD_DTYPE_F32 ? sample->term_sets[i] : sample->term_sets[i] & (uint8_t)~TPD_TERM_DECAY;
+}
+
 /* The predictions that are offered, against the plan that is best without; `part`: of a chunk, what that takes. */
 static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd_plan *best, uint64_t part, uint32_t row,
 				       const struct tpd_sample *sample, struct tpd_plan *out_plan, uint64_t *out_bytes, struct tpd_err *err)
@@ -204,12 +210,10 @@ static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd
 			struct tpd_plan plan = *best;
 
 			plan.encoding = encoding;
-			plan.terms = sample->term_sets[i];
+			plan.terms = offered_terms(sample, i, plan.dtype);
 			plan.row = row;
-			if (encoding == TPD_ENCODING_STEPPED) {
+			if (encoding == TPD_ENCODING_STEPPED)
 				plan.grid_bias = (uint8_t)bias;
-				plan.terms &= (uint8_t)~TPD_TERM_DECAY; /* far below an ulp */
-			}
 			if (plan.terms == 0)
 				continue;
 			status = try_plan(codec, &plan, sample, &bytes, err);
@@ -271,7 +275,7 @@ static enum tpd_status try_context(struct tpd_codec *codec, uint32_t row, const 
 		plan.encoding = TPD_ENCODING_CONTEXT;
 		plan.row = row;
 		if (i > 0) {
-			plan.terms = sample->term_sets[i - 1] & (uint8_t)~TPD_TERM_DECAY;
+			plan.terms = offered_terms(sample, i - 1, plan.dtype);
 			if (plan.terms == 0 || plan.terms == before.terms)
 				continue;
 		}

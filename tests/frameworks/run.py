@@ -77,7 +77,7 @@ def train(trainers, program, ranks, runs):
 
 
 def train_all(trainers, chosen):
-    """Longest first. The first that fails ends it, once those that run have ended."""
+    """Those of most runs first. The first that fails ends it, once those that run have ended."""
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         started = [pool.submit(train, trainers, program, ranks, runs)
                    for (program, ranks), runs in sorted(scenarios.programs(chosen).items(), key=lambda each: -len(each[1]))]

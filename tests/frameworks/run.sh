@@ -24,7 +24,7 @@ add() {
 	"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
 
-# Beside the first: pip is busy with one CPU.
+# Beside the first: pip is busy with one CPU. What both would ask apt-get for comes before.
 jax=
 if [ -z "${FRAMEWORKS_VENV_JAX:-}" ]; then
 	"$root/tools/setup.sh" python
