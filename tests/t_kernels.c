@@ -390,6 +390,36 @@ static void hill_frequencies(uint16_t freq[256])
 	}
 }
 
+/* A few large ones, alone or beside each other, whole places of 256 slots among them, and small ones anywhere, as exponents have them. */
+static void steep_frequencies(uint16_t freq[256])
+{
+	unsigned large = 1 + (unsigned)rnd(18), small = (unsigned)rnd(40), left = TPD_RANS_SUM - 1, at = (unsigned)rnd(256);
+
+	memset(freq, 0, 256 * sizeof freq[0]);
+	freq[at] = 1;
+	for (; small > 0; small--) {
+		unsigned f = 1 + (unsigned)rnd(rnd(4) ? 3 : 12), i = (unsigned)rnd(256);
+
+		if (freq[i] > 0)
+			continue;
+		freq[i] = (uint16_t)f;
+		left -= f;
+	}
+	for (; large > 0; large--) {
+		const unsigned places = 256 * (1 + (unsigned)rnd(3));
+		const unsigned f = large == 1 || left < 8 ? left : rnd(4) ? 1 + (unsigned)rnd(left / 2) : TPD_MIN(places, left / 2);
+
+		at = rnd(3) ? (at + 1) % 256 : (unsigned)rnd(256);
+		freq[at] = (uint16_t)(freq[at] + f);
+		left -= f;
+	}
+	for (unsigned s = 0; s < 256; s++)
+		if (freq[s] == TPD_RANS_SUM) {
+			freq[s]--;
+			freq[255 - s] = 1;
+		}
+}
+
 /* How often a form filled the table of all slots, did not, and did not with symbols that only the longest of its own tables have room for. */
 static struct {
 	unsigned filled, left, long_ones;
@@ -414,10 +444,17 @@ static void check_rans(size_t n, unsigned k, bool honest)
 	size_t len = 0, first_len = 0, cut;
 	bool verdict = false;
 
-	if (rnd(2))
+	switch (rnd(4)) {
+	case 0:
 		random_frequencies(freq);
-	else
+		break;
+	case 1:
 		hill_frequencies(freq);
+		break;
+	default:
+		steep_frequencies(freq);
+		break;
+	}
 	tpd_rans_decode_table(freq, table);
 	for (size_t i = 0; i < n; i++)
 		symbols[i] = (uint8_t)table[rnd(8) ? rnd(TPD_RANS_SUM) : 0];
@@ -467,7 +504,7 @@ START_TEST(rans)
 {
 	static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
 
-	for (int round = 0; round < 2000; round++) {
+	for (int round = 0; round < 4000; round++) {
 		fesetround(modes[round % 4]); /* the quotients of some forms are single precision's */
 		check_rans(rnd(round % 10 ? 2000 : 30000), round % 3 ? 6 : (unsigned)rnd(7), rnd(2));
 		fesetround(FE_TONEAREST);

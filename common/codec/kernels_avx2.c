@@ -22,6 +22,7 @@
 #include "codec/planes_kernel.h"
 #include "codec/low_rank_kernel.h"
 #include "codec/predict_kernel.h"
+#include "codec/rans_avx2.h"
 #include "codec/scaled_kernel.h"
 #include "codec/stats_internal.h"
 #include "codec/step_kernel.h"
@@ -410,171 +411,55 @@ static unsigned choose_t(enum tpd_dtype dtype, const uint8_t *x, const uint8_t *
 	}
 }
 
-/* --- rANS: 64 lanes in eight registers; other numbers of lanes are short streams --- */
-
-#define REGISTERS (TPD_RANS_LANES_MAX / HALF)
-
-/* steps: f and cum << 16. The quotient is the single precision one, right or one off to either side. */
-VECTOR_INLINE __m256i rans_step(__m256i x, __m256i step, uint8_t **words)
-{
-	__m256i f = _mm256_and_si256(step, set(0xffff)), quotient, rest, over, under, low;
-	__m256i full = _mm256_cmpgt_epi32(x, _mm256_sub_epi32(left(f, 31 - TPD_RANS_BITS), set(1)));
-	unsigned mask = mask_of(full);
-
-	low = _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_and_si256(x, set(0xffff)), _mm256_setzero_si256()), 0xd8);
-	_mm_storeu_si128((__m128i *)(void *)(*words - 16),
-			 _mm_shuffle_epi8(_mm256_castsi256_si128(low), load_128(tables.words_to_top[mask])));
-	*words -= 2 * (size_t)__builtin_popcount(mask);
-	x = choose_lanes(x, right(x, 16), full);
-	quotient = _mm256_cvttps_epi32(_mm256_div_ps(_mm256_cvtepi32_ps(x), _mm256_cvtepi32_ps(f)));
-	rest = _mm256_sub_epi32(x, _mm256_mullo_epi32(quotient, f));
-	under = _mm256_cmpgt_epi32(_mm256_setzero_si256(), rest);
-	quotient = _mm256_add_epi32(quotient, under);
-	rest = _mm256_add_epi32(rest, _mm256_and_si256(under, f));
-	over = _mm256_cmpgt_epi32(rest, _mm256_sub_epi32(f, set(1)));
-	quotient = _mm256_sub_epi32(quotient, over);
-	rest = _mm256_sub_epi32(rest, _mm256_and_si256(over, f));
-	return _mm256_add_epi32(left(quotient, TPD_RANS_BITS), _mm256_add_epi32(rest, right(step, 16)));
-}
-
-static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const uint16_t freq[256], uint8_t *words_end, uint32_t *states)
-{
-	uint32_t steps[256], cum = 0;
-	size_t i = n / TPD_RANS_LANES_MAX * TPD_RANS_LANES_MAX;
-	__m256i state[REGISTERS], all;
-	uint8_t *words = words_end;
-
-	if (k != 6)
-		return tpd_kernels_scalar.rans_encode(symbols, n, k, freq, words_end, states);
-	for (unsigned s = 0; s < 256; s++) {
-		steps[s] = freq[s] | cum << 16;
-		cum += freq[s];
-	}
-	for (unsigned lane = 0; lane < TPD_RANS_LANES_MAX; lane++)
-		states[lane] = TPD_RANS_LOW;
-	for (size_t last = n; last-- > i;)
-		words = tpd_rans_encode_one(&states[last % TPD_RANS_LANES_MAX], freq[symbols[last]], steps[symbols[last]] >> 16, words);
-	for (unsigned v = 0; v < REGISTERS; v++)
-		state[v] = load_256(states + HALF * v);
-	all = all_lanes(states);
-	while (i > 0) {
-		i -= TPD_RANS_LANES_MAX;
-#pragma GCC unroll 8
-		for (unsigned v = REGISTERS; v-- > 0;)
-			state[v] = rans_step(state[v],
-					     gather(steps, permutation(symbols + i + HALF * v), all),
-					     &words);
-	}
-	for (unsigned v = 0; v < REGISTERS; v++)
-		store_256(states + HALF * v, state[v]);
-	return words;
-}
-
-static bool rans_decode(const uint8_t *words, size_t count, unsigned k, const uint16_t freq[256], uint32_t *table, uint32_t *states,
-			const struct tpd_prefetch *soon, uint8_t *out, size_t n)
-{
-	const uint8_t *end = words + 2 * count;
-	__m256i state[REGISTERS], all;
-	size_t i = 0;
-
-	if (k != 6)
-		return tpd_kernels_scalar.rans_decode(words, count, k, freq, table, states, soon, out, n);
-	tpd_rans_decode_table(freq, table);
-	for (unsigned v = 0; v < REGISTERS; v++)
-		state[v] = load_256(states + HALF * v);
-	all = all_lanes(states);
-	for (; i + TPD_RANS_LANES_MAX <= n && (size_t)(end - words) >= 2 * TPD_RANS_LANES_MAX; i += TPD_RANS_LANES_MAX) {
-		__m256i entry[2];
-
-		prefetch_share(soon, i);
-#pragma GCC unroll 8
-		for (unsigned v = 0; v < REGISTERS; v++) {
-			__m256i x, need, more;
-			unsigned mask;
-
-			entry[v % 2] = gather(table, _mm256_and_si256(state[v], set(TPD_RANS_SUM - 1)), all);
-			x = _mm256_mullo_epi32(_mm256_and_si256(right(entry[v % 2], 8), set(0xfff)),
-					       right(state[v], TPD_RANS_BITS));
-			x = _mm256_add_epi32(x, right(entry[v % 2], 20));
-			need = _mm256_cmpgt_epi32(set(TPD_RANS_LOW), x);
-			mask = mask_of(need);
-			more = _mm256_cvtepu16_epi32(_mm_shuffle_epi8(load_128(words), load_128(tables.words_expand[mask])));
-			state[v] = choose_lanes(x, _mm256_or_si256(left(x, 16), more), need);
-			words += 2 * (size_t)__builtin_popcount(mask);
-			if (v % 2)
-				_mm_storeu_si128((__m128i *)(void *)(out + i + HALF * (v - 1)),
-						 narrow(_mm256_and_si256(entry[0], set(255)), _mm256_and_si256(entry[1], set(255))));
-		}
-	}
-	for (unsigned v = 0; v < REGISTERS; v++)
-		store_256(states + HALF * v, state[v]);
-	return tpd_rans_decode_rest(words, end, TPD_RANS_LANES_MAX, table, states, out, i, n);
-}
-
-/* --- rANS with mixed classes: 16 lanes in two registers --- */
-
-static uint8_t *rans_encode_mixed(const uint8_t *symbols, const uint8_t *classes, size_t n, unsigned k, const uint32_t *steps,
-				  uint8_t *words, uint32_t *states)
-{
-	size_t i = n / TPD_LANES * TPD_LANES;
-	__m256i state[2];
-
-	if (k != 4)
-		return tpd_scalar_rans_encode_mixed(symbols, classes, n, k, steps, words, states);
-	words = tpd_rans_mixed_put(symbols, classes, n, i, TPD_LANES, steps, words, states);
-	for (unsigned v = 0; v < 2; v++)
-		state[v] = load_256(states + HALF * v);
-	while (i > 0) {
-		i -= TPD_LANES;
-#pragma GCC unroll 2
-		for (unsigned v = 2; v-- > 0;) {
-			__m256i place = _mm256_or_si256(left(permutation(classes + i + HALF * v), 8), permutation(symbols + i + HALF * v));
-
-			state[v] = rans_step(state[v], _mm256_i32gather_epi32((const int *)(const void *)steps, place, 4), &words);
-		}
-	}
-	for (unsigned v = 0; v < 2; v++)
-		store_256(states + HALF * v, state[v]);
-	return words;
-}
-
-static const uint8_t *rans_decode_mixed(const uint8_t *words, const uint8_t *end, unsigned k, const uint32_t *tables_of, uint32_t *states,
-					const uint8_t *classes, uint8_t *out, size_t n)
-{
-	size_t i = 0;
-	__m256i state[2];
-
-	if (k != 4)
-		return tpd_scalar_rans_decode_mixed(words, end, k, tables_of, states, classes, out, n);
-	for (unsigned v = 0; v < 2; v++)
-		state[v] = load_256(states + HALF * v);
-	for (; i + TPD_LANES <= n && (size_t)(end - words) >= 2 * TPD_LANES; i += TPD_LANES) {
-		__m256i entry[2];
-
-#pragma GCC unroll 2
-		for (unsigned v = 0; v < 2; v++) {
-			__m256i place = _mm256_or_si256(left(permutation(classes + i + HALF * v), TPD_RANS_BITS),
-							_mm256_and_si256(state[v], set(TPD_RANS_SUM - 1))), x, need, more;
-			unsigned mask;
-
-			entry[v] = _mm256_i32gather_epi32((const int *)(const void *)tables_of, place, 4);
-			x = _mm256_add_epi32(_mm256_and_si256(right(entry[v], 8), set(0xfff)), set(1));
-			x = _mm256_add_epi32(_mm256_mullo_epi32(x, right(state[v], TPD_RANS_BITS)), right(entry[v], 20));
-			need = _mm256_cmpgt_epi32(set(TPD_RANS_LOW), x);
-			mask = mask_of(need);
-			more = _mm256_cvtepu16_epi32(_mm_shuffle_epi8(load_128(words), load_128(tables.words_expand[mask])));
-			state[v] = choose_lanes(x, _mm256_or_si256(left(x, 16), more), need);
-			words += 2 * (size_t)__builtin_popcount(mask);
-		}
-		_mm_storeu_si128((__m128i *)(void *)(out + i),
-				 narrow(_mm256_and_si256(entry[0], set(255)), _mm256_and_si256(entry[1], set(255))));
-	}
-	for (unsigned v = 0; v < 2; v++)
-		store_256(states + HALF * v, state[v]);
-	return tpd_rans_mixed_rest(words, end, TPD_LANES, tables_of, states, classes, out, i, n);
-}
-
 /* --- bytes --- */
+
+/* Two tables for pshufb: the upper half of a byte tells a bit, the lower which of them are missing; `upper` has those from 128 on. */
+struct missing_bytes {
+	__m256i lower, upper;
+};
+
+static struct missing_bytes missing_of(const uint32_t counts[256])
+{
+	uint8_t bits[2][16] = {{0}};
+
+	for (unsigned s = 0; s < 256; s++)
+		bits[s >> 7][s & 15] |= (uint8_t)((counts[s] == 0) << (s >> 4 & 7));
+	return (struct missing_bytes){_mm256_broadcastsi128_si256(load_128(bits[0])), _mm256_broadcastsi128_si256(load_128(bits[1]))};
+}
+
+/* Bits where these bytes are missing; pshufb gives 0 where the sign bit of a place is set. */
+VECTOR_INLINE __m256i find_missing(const struct missing_bytes *missing, __m256i these)
+{
+	const __m256i bits = _mm256_set1_epi64x((long long)UINT64_C(0x8040201008040201));
+	const __m256i place = _mm256_and_si256(these, _mm256_set1_epi8((char)0x8f));
+	const __m256i row = _mm256_or_si256(_mm256_shuffle_epi8(missing->lower, place),
+					    _mm256_shuffle_epi8(missing->upper, _mm256_xor_si256(place, _mm256_set1_epi8((char)0x80))));
+
+	return _mm256_and_si256(row, _mm256_shuffle_epi8(bits, _mm256_and_si256(right(these, 4), _mm256_set1_epi8(15))));
+}
+
+static size_t count_bytes(const uint8_t *symbols, size_t n, uint32_t counts[256])
+{
+	struct missing_bytes missing;
+	size_t sum = 0;
+
+	if (n <= TPD_COUNT_ALL_MAX)
+		return tpd_count_bytes(symbols, n, counts);
+	tpd_count_sample(symbols, n, counts);
+	missing = missing_of(counts);
+	for (size_t i = 0; i + 64 <= n; i += 64) {
+		const __m256i a = find_missing(&missing, load_256(symbols + i)), b = find_missing(&missing, load_256(symbols + i + 32));
+
+		if (__builtin_expect(_mm256_testz_si256(_mm256_or_si256(a, b), set(-1)), 1))
+			continue;
+		for (unsigned j = 0; j < 64; j++)
+			counts[symbols[i + j]] += counts[symbols[i + j]] == 0;
+		missing = missing_of(counts);
+	}
+	for (unsigned s = 0; s < 256; s++)
+		sum += counts[s];
+	return sum;
+}
 
 static size_t find_changes(const uint8_t *x, const uint8_t *p, size_t n, unsigned width, uint32_t *places)
 {
@@ -640,7 +525,7 @@ const struct tpd_kernels tpd_kernels_avx2 = {
 	.rans_decode = rans_decode,
 	.rans_encode_mixed = rans_encode_mixed,
 	.rans_decode_mixed = rans_decode_mixed,
-	.count_bytes = tpd_count_bytes,
+	.count_bytes = count_bytes,
 	.planes_split = planes_split,
 	.planes_join = planes_join,
 	.find_changes = find_changes,

@@ -20,6 +20,8 @@
 #define CURVE_TRY_MAX 8192u /* of longer ones frequencies are a small part */
 #define CURVE_LANES_MIN 512u
 #define BESIDE_SHARE 128u
+#define LONG_STREAM 16384u
+#define LONG_SHARE 256u /* of a long one less would be decoded for longer than it is worth: low mantissa bytes, almost random */
 #define HEADER_MAX (4u + 2u * 256u + 4u + 4u * TPD_RANS_LANES_MAX) /* coder, k, first, last; frequencies; w; states */
 
 /* How many of 256 numbers are larger than this. */
@@ -153,7 +155,7 @@ uint8_t *tpd_rans_put_states(uint8_t *out, size_t word_count, unsigned k, const 
 
 static unsigned choose_k(size_t n)
 {
-	if (n >= 16384)
+	if (n >= LONG_STREAM)
 		return 6;
 	if (n >= 2048)
 		return 4;
@@ -270,7 +272,7 @@ static bool rans_may_pay(const struct tpd_codec *codec, const uint32_t counts[25
 		bits += (uint64_t)counts[s] * codec->cost[freq[s]];
 		header += counts[s] > 0;
 	}
-	return (bits * n / counted >> 15) + header < TPD_SYMBOLS_BOUND(n);
+	return (bits * n / counted >> 15) + header < TPD_SYMBOLS_BOUND(n) - (n >= LONG_STREAM ? n / LONG_SHARE : 0);
 }
 
 enum tpd_status tpd_symbols_encode(struct tpd_codec *codec, const uint8_t *symbols, size_t n, uint8_t *out,

@@ -70,21 +70,6 @@ VECTOR_INLINE __m256i permutation(const uint8_t entry[HALF])
 	return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)entry));
 }
 
-/*
- * Entries of a table at these places. all: every lane's sign bit is set, which compilers do not know; where they do, they gather into whatever
- * register is free, and that waits for what was in it.
- */
-VECTOR_INLINE __m256i gather(const uint32_t *table, __m256i places, __m256i all)
-{
-	return _mm256_mask_i32gather_epi32(_mm256_setzero_si256(), (const int *)(const void *)table, places, all, 4);
-}
-
-/* No state of rANS is 0. */
-VECTOR_INLINE __m256i all_lanes(const uint32_t *states)
-{
-	return _mm256_cmpgt_epi32(load_256(states), _mm256_setzero_si256());
-}
-
 VECTOR_INLINE __m256i load(const struct tpd_grid_type type, const uint8_t *from)
 {
 	return type.width == 32 ? load_256(from) : _mm256_cvtepu16_epi32(load_128(from));
