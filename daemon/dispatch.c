@@ -191,8 +191,9 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 		tpd_dispatch_event(daemon, "info", item->run, "%s@%llu~%u was stored already", item->run,
 				   (unsigned long long)item->step, work->result.version);
 	else
-		tpd_dispatch_event(daemon, "info", item->run, "stored %s@%llu~%u: %s in %.1f s (%s/s)", item->run,
-				   (unsigned long long)item->step, work->result.version,
+		tpd_dispatch_event(daemon, "info", item->run, "%s %s@%llu~%u%s: %s in %.1f s (%s/s)",
+				   work->result.repaired ? "repaired" : "stored", item->run, (unsigned long long)item->step,
+				   work->result.version, work->result.repaired ? ", which was damaged" : "",
 				   tpd_text_bytes(work->bytes, size), (double)work->elapsed_ms / 1000,
 				   tpd_text_bytes(work->bytes * 1000 / (uint64_t)TPD_MAX(work->elapsed_ms, (int64_t)1),
 						  rate));
@@ -200,8 +201,9 @@ static void on_done(struct tpd_daemon *daemon, const struct tpd_work *work)
 		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u is stored without its base: %s", item->run,
 				   (unsigned long long)item->step, work->result.version, work->result.base_fault.text);
 	if (work->result.reference_fault.status)
-		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u stands alone, since what it would refer to is damaged: %s", item->run,
-				   (unsigned long long)item->step, work->result.version, work->result.reference_fault.text);
+		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u stands alone, since what it %s is damaged: %s", item->run,
+				   (unsigned long long)item->step, work->result.version,
+				   work->result.repaired ? "was, or referred to," : "would refer to", work->result.reference_fault.text);
 	if (work->lacks.count > 0)
 		tpd_dispatch_event(daemon, "warning", item->run, "%s@%llu~%u has no '%s'%s, as %s@%llu has", item->run,
 				   (unsigned long long)item->step, work->result.version, work->lacks.first,

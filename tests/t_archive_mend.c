@@ -329,9 +329,13 @@ START_TEST(storing_again_mends)
 	OK(ingest(scratch("checkpoint-10"), "run", 10, &result));
 	ck_assert(tpd_id_equal(&result.id, &which.id));
 	ck_assert_uint_eq(result.version, 1);
+	ck_assert(result.repaired);
 	OK(tpd_archive_verify(archive, &which.id, NULL, &err));
 	OK(ingest(scratch("checkpoint-10"), "run", 10, &result));
-	ck_assert(result.existed);
+	ck_assert(result.existed && !result.repaired);
+	checkpoint_make(scratch("checkpoint-20"), 20, 7);
+	OK(ingest(scratch("checkpoint-20"), "run", 20, &result));
+	ck_assert(!result.existed && !result.repaired);
 }
 END_TEST
 

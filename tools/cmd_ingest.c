@@ -22,7 +22,6 @@ struct stored {
 	uint32_t depth;
 	char base[TPD_NAME_TEXT]; /* "RUN@STEP" of another run, which it refers to; empty: of none */
 	bool deleted;  /* while it was read */
-	bool repaired; /* it had its name already, and was damaged */
 	struct tpd_archive_lacks lacks; /* of what is newly stored */
 };
 
@@ -43,18 +42,6 @@ static enum tpd_status look_up(struct tpd_archive *archive, struct stored *out, 
 	}
 	tpd_manifest_release(&m);
 	return status;
-}
-
-/*
- * Stored anew though the store had given it a name before `names` was read: it was there and could not be read.
- * (What is sound is not stored again.)
- */
-static bool had_name(const struct tpd_archive_name *names, size_t count, const struct tpd_id *id)
-{
-	for (size_t i = 0; i < count; i++)
-		if (tpd_id_equal(&names[i].id, id))
-			return true;
-	return false;
 }
 
 /* Files that end before their format says that they do, or that hold nothing where tensors should be: stored as they are, but to be told of. */
@@ -99,9 +86,7 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 	struct tpd_archive *archive = NULL;
 	struct tpd_progress progress;
 	struct tpd_bar bar;
-	TPD_AUTO_FREE struct tpd_archive_name *names = NULL;
 	TPD_AUTO_FREE char *base = NULL;
-	size_t count = 0;
 	char label[TPD_NAME_TEXT];
 	enum tpd_status status = tpd_ctl_locate(ctl, err);
 
@@ -121,12 +106,10 @@ static enum tpd_status ingest(struct tpd_ctl *ctl, const struct tpd_capture *cap
 		return status;
 	}
 	snprintf(label, sizeof(label), "%.200s@%llu", out->name.run, (unsigned long long)out->name.step);
-	tpd_archive_select(archive, label, &names, &count, NULL); /* none when there is no such step */
 	progress = tpd_bar_start(&bar, ctl, label, tpd_capture_bytes(capture));
 	status = tpd_archive_ingest_from(archive, base, out->name.run, out->name.step, capture, &progress, &out->result,
 					 &out->unrecorded, err);
 	tpd_bar_finish(&bar);
-	out->repaired = status == TPD_OK && !out->result.existed && had_name(names, count, &out->result.id);
 	if (status == TPD_OK)
 		status = look_up(archive, out, err);
 	if (status == TPD_OK && !out->result.existed) /* only to be told of */
@@ -161,7 +144,7 @@ static int print_json(const struct tpd_ctl *ctl, const struct stored *stored, co
 	tpd_json_key(&out, "existed");
 	tpd_json_put_bool(&out, stored->result.existed);
 	tpd_json_key(&out, "repaired");
-	tpd_json_put_bool(&out, stored->repaired);
+	tpd_json_put_bool(&out, stored->result.repaired);
 	tpd_json_key(&out, "recorded");
 	tpd_json_put_bool(&out, stored->unrecorded.status == TPD_OK);
 	tpd_json_key(&out, "size");
@@ -207,7 +190,7 @@ static int print_text(const struct tpd_ctl *ctl, const struct stored *stored, co
 	if (!ctl->quiet)
 		printf("%s  %s%s%s%s\n", tpd_name_text(&stored->name, name),
 		       stored->result.existed ? "is already stored: "
-		       : stored->repaired     ? "was damaged and is repaired: "
+		       : stored->result.repaired     ? "was damaged and is repaired: "
 					     : "",
 		       tpd_text_saving(stored->size, stored->stored, saving), *stored->base ? ", from " : "", stored->base);
 	if (stored->result.base_fault.status)
@@ -215,8 +198,8 @@ static int print_text(const struct tpd_ctl *ctl, const struct stored *stored, co
 	else if (ctl->base && strcmp(ctl->base, "auto") != 0 && strcmp(ctl->base, "none") != 0 && !*stored->base && !stored->result.existed)
 		tpd_ctl_note(ctl, "it does not refer to '%s': the run has checkpoints of its own, or nothing would be saved", ctl->base);
 	if (stored->result.reference_fault.status)
-		tpd_ctl_warn(ctl, "it stands alone, since what it would refer to is damaged: %s; 'tpdectl verify' says what else is",
-			     stored->result.reference_fault.text);
+		tpd_ctl_warn(ctl, "it stands alone, since what it %s is damaged: %s; 'tpdectl verify' says what else is",
+			     stored->result.repaired ? "was, or referred to," : "would refer to", stored->result.reference_fault.text);
 	if (stored->unrecorded.status)
 		tpd_ctl_warn(ctl, "it is stored, but not in the catalog yet (the next ingest puts it in): %s",
 			     stored->unrecorded.text);

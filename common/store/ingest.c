@@ -643,6 +643,8 @@ static enum tpd_status work(struct tpd_ingest_job *job, const struct tpd_run *ru
 	if (status)
 		return status;
 	out->id = job->manifest.id;
+	for (size_t v = 0; v < run->count; v++)
+		out->repaired |= !run->versions[v].forgotten && tpd_id_equal(&run->versions[v].id, &out->id);
 	out->near_copy = is_near_copy(&job->manifest);
 	out->parts_reused = job->parts_reused;
 	out->base_fault = job->base_fault;
