@@ -270,7 +270,7 @@ enum tpd_status tpd_ingest_derive(struct tpd_ingest_job *job, struct tpd_err *er
 /* Then: which weights may be predicted. */
 enum tpd_status tpd_ingest_predict(struct tpd_ingest_job *job, struct tpd_err *err);
 /* What the planner is to try for a segment; how many. */
-#define TPD_INGEST_TERM_SETS 3u
+#define TPD_INGEST_TERM_SETS 4u
 size_t tpd_ingest_term_sets(const struct tpd_ingest_job *job, const struct tpd_segment_work *work, uint8_t sets[TPD_INGEST_TERM_SETS]);
 /* The inputs of a slot that these terms need, into slot->inputs. */
 enum tpd_status tpd_ingest_read_inputs(struct tpd_ingest_job *job, struct tpd_slot *slot, unsigned terms, unsigned worker,

@@ -260,6 +260,8 @@ size_t tpd_ingest_term_sets(const struct tpd_ingest_job *job, const struct tpd_s
 		return count;
 	if (weights && weights != terms)
 		sets[count++] = weights;
+	if (terms & TPD_TERM_STEP && (terms & ~weights)) /* w0 costs more than it tells where little moves */
+		sets[count++] = terms & (uint8_t)~TPD_TERM_STEP;
 	if (terms & TPD_TERM_DECAY && weights != TPD_TERM_DECAY)
 		sets[count++] = TPD_TERM_DECAY;
 	return count;
