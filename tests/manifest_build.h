@@ -158,7 +158,7 @@ static void build_part(struct tpd_buf *out, const char *name, uint64_t first, ui
 	fill(out, digest, 16);
 }
 
-static unsigned version = 6; /* of the manifest that is built */
+static unsigned version = 7; /* of the manifest that is built */
 
 static void build_slab(struct tpd_buf *out, const char *name, const uint64_t values[8])
 {
@@ -169,6 +169,20 @@ static void build_slab(struct tpd_buf *out, const char *name, const uint64_t val
 		snprintf(label, sizeof(label), "%s.%s", name, fields[i]);
 		varint(out, label, values[i]);
 	}
+}
+
+/* Of what was chosen: what another took; of segment 0 there was none. */
+static void build_second(struct tpd_buf *out, const char *segment, unsigned chosen)
+{
+	char label[32];
+
+	if (version < 7)
+		return;
+	snprintf(label, sizeof label, "%s.second.permille", segment);
+	varint(out, label, strstr(segment, ".0") ? 0 : 1000 + chosen);
+	snprintf(label, sizeof label, "%s.second", segment);
+	if (!strstr(segment, ".0"))
+		u8(out, label, 1);
 }
 
 static void build_physical(struct tpd_buf *out)
@@ -201,6 +215,7 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "0.0.dims", 0);
 	varint(out, "0.0.row", 1024);
 	u8(out, "0.0.encoding", 2);
+	build_second(out, "0.0", 2);
 	varint(out, "0.0.stored", 9);
 	u8(out, "0.0.ref", 0);
 	if (version >= 4)
@@ -218,6 +233,7 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "3.0.dims", 0);
 	varint(out, "3.0.row", 1024);
 	u8(out, "3.0.encoding", 3);
+	build_second(out, "3.0", 3);
 	varint(out, "3.0.stored", 1000);
 	u8(out, "3.0.ref", 1);
 	varint(out, "3.0.ref.file", 1);
@@ -237,6 +253,7 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "3.1.dim1", 1000);
 	varint(out, "3.1.row", 1000);
 	u8(out, "3.1.encoding", 6);
+	build_second(out, "3.1", 6);
 	varint(out, "3.1.stored", 3000);
 	u8(out, "3.1.ref", 1);
 	varint(out, "3.1.ref.file", 1);
@@ -259,6 +276,7 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "3.2.dims", 0);
 	varint(out, "3.2.row", 8192);
 	u8(out, "3.2.encoding", 4);
+	build_second(out, "3.2", 4);
 	varint(out, "3.2.stored", 500);
 	u8(out, "3.2.ref", version < 3 ? 0 : 2);
 	if (version >= 3) {
@@ -283,6 +301,7 @@ static void build_physical(struct tpd_buf *out)
 	varint(out, "4.0.dims", 0);
 	varint(out, "4.0.row", 1);
 	u8(out, "4.0.encoding", 0);
+	build_second(out, "4.0", 0);
 	varint(out, "4.0.stored", 0);
 	u8(out, "4.0.ref", 0);
 	if (version >= 4)

@@ -429,6 +429,55 @@ START_TEST(plans)
 }
 END_TEST
 
+/* What a chunk takes at least as this encoding, of what plans choose from; UINT64_MAX: it is none of those. */
+static uint64_t taken_by(enum tpd_encoding encoding, enum tpd_dtype dtype, const struct tpd_chunk *chunk)
+{
+	uint64_t least = UINT64_MAX;
+
+	if (encoding == TPD_ENCODING_RAW)
+		return chunk->len;
+	if (encoding == TPD_ENCODING_COPY || tpd_encoding_takes_inputs(encoding) || !tpd_encoding_allows(encoding, dtype) ||
+	    (tpd_encoding_needs_reference(encoding) && !chunk->p) || (encoding == TPD_ENCODING_CLASSES && tpd_dtype_width(dtype) != 2) ||
+	    (encoding == TPD_ENCODING_SPARSE && dtype == TPD_DTYPE_BYTES))
+		return least;
+	for (uint8_t bias = 2; bias <= 3; bias++) {
+		const struct tpd_plan plan = {.encoding = encoding, .dtype = dtype, .row = 256, .grid_bias = bias};
+		size_t len = SIZE_MAX;
+
+		ck_assert_int_eq(tpd_encode_with(codec, &plan, chunk, 0, &len, NULL), TPD_OK);
+		least = TPD_MIN(least, TPD_MIN(len, (uint64_t)chunk->len));
+	}
+	return least;
+}
+
+/* What is said of the best of the others is what it takes. */
+START_TEST(second_best)
+{
+	static const enum tpd_dtype dtypes[] = {TPD_DTYPE_F32, TPD_DTYPE_BF16, TPD_DTYPE_BYTES};
+	enum { LEN = 20000 };
+	uint8_t x[LEN], p[LEN];
+
+	for (unsigned round = 0; round < 30; round++) {
+		const enum tpd_dtype dtype = dtypes[round % 3];
+		const struct tpd_chunk chunk = {.x = x, .len = LEN, .p = round % 4 ? p : NULL, .ref_len = round % 4 ? LEN : 0};
+		uint64_t bytes, alone, others = UINT64_MAX;
+		struct tpd_plan plan;
+
+		for (size_t i = 0; i < LEN; i++) {
+			p[i] = (uint8_t)(i % 2 ? 0x38 | next_random() % 8 : next_random());
+			x[i] = i % 2 == 0 && next_random() % (1 + round) == 0 ? (uint8_t)(p[i] + 1) : p[i];
+		}
+		plan = choose(dtype, x, chunk.p, LEN, &bytes, &alone);
+		ck_assert_uint_eq(taken_by(plan.encoding, dtype, &chunk), bytes);
+		for (unsigned e = 0; e < TPD_ENCODING_COUNT; e++)
+			if (tpd_encoding_is_known((enum tpd_encoding)e) && e != plan.encoding)
+				others = TPD_MIN(others, taken_by((enum tpd_encoding)e, dtype, &chunk));
+		ck_assert_uint_eq(taken_by(plan.second, dtype, &chunk), others);
+		ck_assert_uint_eq(plan.second_permille, others * 1000 / bytes);
+	}
+}
+END_TEST
+
 START_TEST(bad_plans)
 {
 	uint8_t x[8] = {1, 2, 3, 4, 5, 6, 7, 8}, out[8];
@@ -552,6 +601,7 @@ int main(void)
 	tcase_add_test(tcase, rounding_mode_of_the_caller_does_not_matter);
 	tcase_add_test(tcase, worked_example);
 	tcase_add_test(tcase, plans);
+	tcase_add_test(tcase, second_best);
 	tcase_add_test(tcase, bad_plans);
 	tcase_add_loop_test(tcase, guessed_types, 0, 4);
 	tcase_add_test(tcase, packing);

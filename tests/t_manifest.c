@@ -48,6 +48,9 @@ START_TEST(honest_values)
 	ck_assert_str_eq(w->about[1].name, "layers.0.weight");
 	ck_assert_uint_eq(w->about[1].dims[1], 1000);
 	ck_assert_int_eq(w->about[1].planned, TPD_ENCODING_GRID);
+	ck_assert_int_eq(w->about[1].second, 1);
+	ck_assert_uint_eq(w->about[1].second_permille, 1006);
+	ck_assert_uint_eq(w->about[0].second_permille, 0);
 	ck_assert_uint_eq(w->segments[1].ref_segment, 1);
 	ck_assert(w->segments[2].has_ref && w->segments[2].in_slabs && !w->segments[1].in_slabs);
 	ck_assert_uint_eq(w->segments[2].ref_segment, 2);
@@ -198,6 +201,9 @@ static const struct change changes[] = {
 	{.label = "3.1.row", .number = 8193, .expect = C},
 	{.label = "3.1.encoding", .number = TPD_ENCODING_COUNT, .expect = U},
 	{.label = "3.1.encoding", .number = 77, .expect = U}, /* nobody's */
+	{.label = "3.1.second", .number = TPD_ENCODING_COUNT, .expect = U},
+	{.label = "3.1.second.permille", .number = TPD_SECOND_MAX, .expect = TPD_OK},
+	{.label = "3.1.second.permille", .number = TPD_SECOND_MAX + 1, .expect = C},
 	{.label = "3.1.stored", .number = 3001, .expect = C},
 	{.label = "3.1.stored", .number = UINT64_MAX - 1000, .expect = C},
 	{.label = "0.0.stored", .number = 8, .expect = C},
@@ -437,8 +443,8 @@ struct header_change {
 static const struct header_change header_changes[] = {
 	{0, 1, 'X', true, C},
 	{7, 1, '2', true, C},
-	{8, 4, 7, true, U},
-	{8, 4, 7, false, C}, /* a flipped bit is no newer version */
+	{8, 4, 8, true, U},
+	{8, 4, 8, false, C}, /* a flipped bit is no newer version */
 	{8, 4, 0, true, C},
 	{12, 4, 1, true, U},
 	{12, 4, 1, false, C},

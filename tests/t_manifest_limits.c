@@ -52,7 +52,7 @@ static void put_plain_segment(struct tpd_buf *out, uint64_t offset, uint64_t len
 	tpd_buf_varint(out, length);
 	tpd_buf_varint(out, 0);
 	tpd_buf_varint(out, 1);
-	fill(out, 0, 5); /* encoding, stored, reference, terms, statistics */
+	fill(out, 0, 6); /* encoding, its comparison, stored, reference, terms, statistics */
 }
 
 START_TEST(entries_have_a_limit)
@@ -168,7 +168,7 @@ START_TEST(version_1_stays_readable)
 END_TEST
 
 /* Version 4 is this without another run's name, version 3 without predictors, version 2 without slabs, too. */
-START_TEST(versions_2_to_5_stay_readable)
+START_TEST(versions_2_to_6_stay_readable)
 {
 	struct tpd_err err = {0};
 	struct tpd_buf body, object;
@@ -236,11 +236,22 @@ START_TEST(versions_2_to_5_stay_readable)
 	tpd_buf_release(&body);
 	tpd_buf_release(&object);
 	version = 6;
+	body = build_body(&logical);
+	object = wrap(body.data, body.len);
+	ck_assert_int_eq(parse(object.data, object.len, &m), TPD_OK);
+	ck_assert(m.has_earlier && m.entries[3].about[1].second_permille == 0);
+	tpd_manifest_release(&m);
+	object.data[8] = 7; /* which compares encodings */
+	reseal(&object);
+	ck_assert_int_ne(verdict(object.data, object.len), TPD_OK);
+	tpd_buf_release(&body);
+	tpd_buf_release(&object);
 	object = honest_object();
 	object.data[8] = 4; /* which knows no other runs */
 	reseal(&object);
 	ck_assert_int_eq(verdict(object.data, object.len), TPD_UNSUPPORTED);
 	tpd_buf_release(&object);
+	version = 7;
 }
 END_TEST
 
@@ -384,7 +395,7 @@ int main(void)
 	tcase_add_test(tests, all_files_have_one_limit);
 	tcase_add_test(tests, kept_in_part);
 	tcase_add_test(tests, version_1_stays_readable);
-	tcase_add_test(tests, versions_2_to_5_stay_readable);
+	tcase_add_test(tests, versions_2_to_6_stay_readable);
 	tcase_add_test(tests, slabs_have_a_limit);
 	tcase_add_test(tests, predictors_have_rules);
 	tcase_add_test(tests, ties_are_kept_with_the_names);

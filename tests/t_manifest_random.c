@@ -33,7 +33,7 @@ static bool same_about(const struct tpd_segment_about *a, const struct tpd_segme
 {
 	return strcmp(a->name, b->name) == 0 && a->ndim == b->ndim &&
 	       memcmp(a->dims, b->dims, a->ndim * sizeof(a->dims[0])) == 0 && a->row == b->row &&
-	       a->planned == b->planned && a->stored == b->stored && !a->stats == !b->stats &&
+	       a->planned == b->planned && a->second == b->second && a->second_permille == b->second_permille && a->stored == b->stored && !a->stats == !b->stats &&
 	       (!a->stats || (a->stats->has_delta == b->stats->has_delta && a->stats->count == b->stats->count &&
 			      memcmp(a->stats->ulps, b->stats->ulps, sizeof(a->stats->ulps)) == 0 &&
 			      memcmp(&a->stats->gap_entropy, &b->stats->gap_entropy, sizeof(double)) == 0));
@@ -134,6 +134,10 @@ static void random_file(struct tpd_entry *entry, bool has_ref, bool has_w1)
 		do {
 			about->planned = (enum tpd_encoding)rnd(TPD_ENCODING_COUNT);
 		} while (!tpd_encoding_is_known(about->planned));
+		if (rnd(2)) {
+			about->second = TPD_ENCODING_GRID;
+			about->second_permille = 1 + (uint32_t)rnd(TPD_SECOND_MAX);
+		}
 		about->stored = rnd(seg->length + 1);
 		seg->has_ref = has_ref && rnd(2);
 		if (seg->has_ref) {

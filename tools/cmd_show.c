@@ -130,15 +130,46 @@ static void add_name(struct tpd_table *table, const struct tpd_manifest *m, cons
 			       owner_of(m, ties)->name, more);
 }
 
+/* What its chunks are decoded from, beside themselves: "before w0 m1 v1 m2 v2"; room for all of them. */
+static const char *from_of(const struct tpd_manifest *m, const struct tpd_entry *file, uint32_t segment, char out[32])
+{
+	const struct tpd_segment *seg = &file->segments[segment];
+	const struct tpd_predictor *predictor = tpd_entry_predictor(file, segment);
+	const unsigned terms = predictor ? predictor->terms : 0;
+
+	snprintf(out, 32, "%s%s%s%s", !seg->has_ref ? "" : seg->derived ? "this" : m->ref_run ? "base" : "before",
+		 terms & TPD_TERM_STEP ? " w0" : "",
+		 terms & TPD_TERM_BEFORE     ? " m1 v1"
+		 : terms & TPD_TERM_CAME_IN ? " v1"
+					    : "",
+		 terms & TPD_TERM_NOW      ? " m2 v2"
+		 : terms & TPD_TERM_SCALE ? " v2"
+					  : "");
+	return out[0] == ' ' ? out + 1 : out;
+}
+
+static double bits_of(const struct tpd_segment *seg, const struct tpd_segment_about *about)
+{
+	const uint64_t elements = seg->length / tpd_dtype_width(seg->dtype);
+
+	return elements ? 8 * (double)about->stored / (double)elements : 0;
+}
+
+/* Does what it was chosen before tell anything? What is derived was never chosen. */
+static bool has_second(const struct tpd_segment *seg, const struct tpd_segment_about *about)
+{
+	return about->second_permille > 0 && !(seg->has_ref && seg->derived);
+}
+
 /* Narrower than this, numbers that `stats` has as well give way to the names: those of an optimizer's state differ at their end. */
-#define WIDE_TERMINAL 110u
+#define WIDE_TERMINAL 120u
 
 /* The name comes last: it is the longest. */
 static enum tpd_status print_tensors(const struct tpd_manifest *m, uint32_t number, struct tpd_err *err)
 {
 	const struct tpd_entry *file = &m->entries[m->files[number]];
-	static const char *const wide[] = {"DTYPE",    "SHAPE",   ">STORED",     ">RATIO",
-					   "ENCODING", ">SAME %", ">|D|<1E-3 %", "TENSOR"};
+	static const char *const wide[] = {"DTYPE", "SHAPE", ">STORED", ">BITS", "ENCODING", "NEXT BEST", "FROM", ">SAME %", ">|D|<1E-3 %",
+					   "TENSOR"};
 	static const char *const narrow[] = {"DTYPE", "SHAPE", ">STORED", "ENCODING", "TENSOR"};
 	const unsigned columns = tpd_terminal_width(STDOUT_FILENO);
 	const bool is_wide = columns == 0 || columns >= WIDE_TERMINAL;
@@ -152,14 +183,20 @@ static enum tpd_status print_tensors(const struct tpd_manifest *m, uint32_t numb
 		bool delta = about->stats && about->stats->has_delta;
 		const struct tpd_tie *ties;
 		uint32_t tie_count;
-		char shape[128];
+		char shape[128], from[32];
 
 		tpd_table_add(&table, tpd_dtype_name(seg->dtype));
 		tpd_table_add(&table, about->ndim ? shape_of(about, shape) : "");
 		tpd_table_add_bytes(&table, about->stored);
 		if (is_wide)
-			tpd_table_add_ratio(&table, seg->length, about->stored);
+			tpd_table_addf(&table, "%.2f", bits_of(seg, about));
 		tpd_table_add(&table, tpd_segment_encoding(seg, about));
+		if (is_wide && has_second(seg, about))
+			tpd_table_addf(&table, "%s x%.2f", tpd_encoding_name(about->second), about->second_permille / 1000.0);
+		else if (is_wide)
+			tpd_table_add(&table, "");
+		if (is_wide)
+			tpd_table_add(&table, from_of(m, file, s, from));
 		if (is_wide && delta) {
 			tpd_table_addf(&table, "%.1f", 100 * share(about->stats->zeros, about->stats->pairs));
 			tpd_table_addf(&table, "%.1f", 100 * share(about->stats->raw[2], about->stats->pairs));
@@ -309,12 +346,23 @@ static void put_tensor(struct tpd_json_out *out, const struct tpd_manifest *m, u
 	tpd_json_put_u64(out, about->stored);
 	tpd_json_key(out, "encoding");
 	tpd_json_put_string(out, tpd_segment_encoding(seg, about));
+	tpd_json_key(out, "bits");
+	tpd_json_put_f64(out, bits_of(seg, about));
+	if (has_second(seg, about)) {
+		tpd_json_key(out, "next_best");
+		tpd_json_begin_object(out);
+		tpd_json_key(out, "encoding");
+		tpd_json_put_string(out, tpd_encoding_name(about->second));
+		tpd_json_key(out, "size_ratio");
+		tpd_json_put_f64(out, about->second_permille / 1000.0);
+		tpd_json_end_object(out);
+	}
 	if (predictor) {
-		static const char *const terms[TPD_TERM_COUNT] = {"w1", "w1-w0", "m1/sqrt(v1)", "m2/sqrt(v2)"};
+		static const char *const terms[] = {"w1", "w1-w0", "m1/sqrt(v1)", "m2/sqrt(v2)", "v2", "v1"};
 
 		tpd_json_key(out, "predicted_from");
 		tpd_json_begin_array(out);
-		for (unsigned k = 0; k < TPD_TERM_COUNT; k++)
+		for (unsigned k = 0; k < TPD_ARRAY_LEN(terms); k++)
 			if (predictor->terms >> k & 1)
 				tpd_json_put_string(out, terms[k]);
 		tpd_json_end_array(out);

@@ -102,6 +102,8 @@ enum { TPD_TERM_SCALE = 16, TPD_TERM_CAME_IN = 32 };
 unsigned tpd_terms_need(unsigned terms);
 bool tpd_terms_have(unsigned terms, const struct tpd_inputs *inputs); /* are they all there? inputs may be NULL */
 
+#define TPD_SECOND_MAX 1000000u
+
 /* How a tensor is to be coded. */
 struct tpd_plan {
 	enum tpd_encoding encoding; /* what to try first */
@@ -112,7 +114,11 @@ struct tpd_plan {
 	bool low_rank;              /* predicted: look for what rows have in common */
 	bool nibbles;               /* rows, rows-ref: elements are two values of 4 bits */
 	uint8_t form;               /* integers, integers-ref: section 17's */
+	/* Why it was chosen, for people: the best of the other encodings, and what that takes, in thousandths of this; 0: no other was tried. */
+	enum tpd_encoding second;
+	uint32_t second_permille; /* at most TPD_SECOND_MAX; below 1000: it would be less, but not by enough to make reading dearer */
 };
+
 
 /*
  * A sample of a tensor: stretches of whole elements, each `stretch` bytes long but the last, one after

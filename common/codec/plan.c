@@ -193,10 +193,48 @@ static uint8_t offered_terms(const struct tpd_sample *sample, size_t i, enum tpd
 	return dtype == TPD_DTYPE_F32 ? sample->term_sets[i] : sample->term_sets[i] & (uint8_t)~TPD_TERM_DECAY;
 }
 
+/* What each encoding takes at best, in the unit of part_of_chunk(); 0: it was not tried. */
+struct tally {
+	uint64_t part[TPD_ENCODING_COUNT];
+};
+
+static void note(struct tally *tally, enum tpd_encoding encoding, uint64_t part)
+{
+	uint64_t *known = &tally->part[encoding];
+
+	part = TPD_MAX(part, (uint64_t)1);
+	*known = *known == 0 ? part : TPD_MIN(*known, part);
+}
+
+/* Of one that was tried on the sample beside another, of which the part is known. */
+static void note_beside(struct tally *tally, enum tpd_encoding encoding, uint64_t bytes, enum tpd_encoding other, uint64_t other_bytes)
+{
+	note(tally, encoding, bytes + tally->part[other] - TPD_MIN(tally->part[other] + bytes, other_bytes));
+}
+
+static void tell_second(const struct tally *tally, struct tpd_plan *plan)
+{
+	const uint64_t own = TPD_MAX(tally->part[plan->encoding], (uint64_t)1);
+	uint64_t best = 0;
+
+	for (unsigned e = 0; e < TPD_ENCODING_COUNT; e++) {
+		const uint64_t part = tally->part[e];
+
+		if (part == 0 || e == plan->encoding || (best > 0 && part >= best))
+			continue;
+		best = part;
+		plan->second = (enum tpd_encoding)e;
+	}
+	plan->second_permille = (uint32_t)TPD_MIN(best * 1000 / own, (uint64_t)TPD_SECOND_MAX);
+}
+
 /* The predictions that are offered, against the plan that is best without; `part`: of a chunk, what that takes. */
 static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd_plan *best, uint64_t part, uint32_t row,
-				       const struct tpd_sample *sample, struct tpd_plan *out_plan, uint64_t *out_bytes, struct tpd_err *err)
+				       const struct tpd_sample *sample, struct tally *tally, struct tpd_plan *out_plan, uint64_t *out_bytes,
+				       struct tpd_err *err)
 {
+	const struct tpd_plan without = *best;
+	const uint64_t without_bytes = *out_bytes;
 	const enum tpd_encoding encoding = prediction_of(best->encoding, best->dtype);
 	const unsigned last = encoding == TPD_ENCODING_STEPPED ? GRID_BIAS_MAX : GRID_BIAS_MIN;
 	const bool low_rank = may_have_low_rank(best, sample); /* then it is to be predicted somehow */
@@ -217,6 +255,8 @@ static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd
 			if (plan.terms == 0)
 				continue;
 			status = try_plan(codec, &plan, sample, &bytes, err);
+			if (status == TPD_OK)
+				note_beside(tally, encoding, bytes, without.encoding, without_bytes);
 			if (status != TPD_OK || bytes >= limit)
 				continue;
 			limit = bytes;
@@ -230,9 +270,10 @@ static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd
 }
 
 /* How far each element may be off, said by others, against the plan that is best without. */
-static enum tpd_status try_scaled(struct tpd_codec *codec, uint32_t row, const struct tpd_sample *sample, struct tpd_plan *in_out_plan,
-				  uint64_t *in_out_bytes, struct tpd_err *err)
+static enum tpd_status try_scaled(struct tpd_codec *codec, uint32_t row, const struct tpd_sample *sample, struct tally *tally,
+				  struct tpd_plan *in_out_plan, uint64_t *in_out_bytes, struct tpd_err *err)
 {
+	const enum tpd_encoding other = in_out_plan->encoding;
 	const uint64_t before = *in_out_bytes;
 	const bool has_terms = sample->scaled_terms && tpd_terms_have(sample->scaled_terms, sample->inputs);
 	enum tpd_status status = TPD_OK;
@@ -245,6 +286,8 @@ static enum tpd_status try_scaled(struct tpd_codec *codec, uint32_t row, const s
 		plan.terms = with ? sample->scaled_terms : 0;
 		plan.row = row;
 		status = try_plan(codec, &plan, sample, &bytes, err);
+		if (status == TPD_OK)
+			note_beside(tally, plan.encoding, bytes, other, before);
 		if (status != TPD_OK || bytes * 100 >= *in_out_bytes * (with && *in_out_bytes < before ? PREDICTED_PERCENT : SCALED_PERCENT))
 			continue;
 		*in_out_bytes = bytes;
@@ -258,10 +301,11 @@ static enum tpd_status try_scaled(struct tpd_codec *codec, uint32_t row, const s
  * Where few 16-bit weights change, whatever tells them so far; by the terms of the plan, and by each other set of terms that is offered: what serves
  * `stepped` best need not serve `context`, which learns from all of them how much each is worth.
  */
-static enum tpd_status try_context(struct tpd_codec *codec, uint32_t row, const struct tpd_sample *sample, struct tpd_plan *in_out_plan,
-				   uint64_t *in_out_bytes, struct tpd_err *err)
+static enum tpd_status try_context(struct tpd_codec *codec, uint32_t row, const struct tpd_sample *sample, struct tally *tally,
+				   struct tpd_plan *in_out_plan, uint64_t *in_out_bytes, struct tpd_err *err)
 {
 	const struct tpd_plan before = *in_out_plan;
+	const uint64_t before_bytes = *in_out_bytes;
 	uint64_t limit = *in_out_bytes * TPD_CONTEXT_PERCENT / 100 + 1, bytes = 0;
 	const size_t sets = sample->inputs ? sample->term_set_count : 0;
 	enum tpd_status status = TPD_OK;
@@ -280,6 +324,8 @@ static enum tpd_status try_context(struct tpd_codec *codec, uint32_t row, const 
 				continue;
 		}
 		status = try_plan(codec, &plan, sample, &bytes, err);
+		if (status == TPD_OK)
+			note_beside(tally, plan.encoding, bytes, before.encoding, before_bytes);
 		if (status != TPD_OK || bytes >= (i > 0 && before.terms == 0 ? limit * PREDICTED_PERCENT / 100 : limit))
 			continue;
 		limit = *in_out_bytes = bytes;
@@ -297,6 +343,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 			plan = best;
 	uint64_t best_bytes = sample->len, best_part = best_bytes, alone = sample->len;
 	struct candidate candidates[CANDIDATES_MAX] = {0};
+	struct tally tally = {.part[TPD_ENCODING_RAW] = sample->len};
 	bool decided = false; /* by the heat */
 	size_t count, heat_len = 0;
 	enum tpd_status status = TPD_OK;
@@ -324,6 +371,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		if (!candidate->is_out && !decided)
 			status = try_plan(codec, &plan, sample, &candidate->bytes, err);
 		part = part_of_chunk(candidate, dtype, sample->len, heat_len);
+		note(&tally, candidate->encoding, part);
 		if (!candidate->is_out && candidate->bytes < sample->len && part < best_part) {
 			best_bytes = candidate->bytes;
 			best_part = part;
@@ -338,15 +386,16 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 	if (status != TPD_OK)
 		return status;
 	if (sample->inputs && sample->p)
-		status = try_predictions(codec, &best, best_part, plan.row, sample, &best, &best_bytes, err);
+		status = try_predictions(codec, &best, best_part, plan.row, sample, &tally, &best, &best_bytes, err);
 	if (status == TPD_OK && sample->context_part > 0 && sample->p)
-		status = try_context(codec, plan.row, sample, &best, &best_bytes, err);
+		status = try_context(codec, plan.row, sample, &tally, &best, &best_bytes, err);
 	if (status == TPD_OK && sample->try_scaled && tpd_encoding_allows(TPD_ENCODING_SCALED, dtype))
-		status = try_scaled(codec, plan.row, sample, &best, &best_bytes, err);
+		status = try_scaled(codec, plan.row, sample, &tally, &best, &best_bytes, err);
 	if (status != TPD_OK)
 		return status;
 	if (dtype == TPD_DTYPE_BYTES && sample->p)
 		best.encoding = TPD_ENCODING_ZSTD_REF;
+	tell_second(&tally, &best);
 	*out_plan = best;
 	*out_bytes = best_bytes;
 	*out_bytes_alone = sample->p ? alone : best_bytes;

@@ -366,8 +366,11 @@ static enum tpd_status check_about(const struct tpd_manifest *m, const struct tp
 {
 	if (!about->name || !is_utf8(about->name, TPD_FORMAT_MAX_NAME) || (s == 0 && about->name[0]))
 		return tpd_fail(err, class, "manifest: '%s': the name of segment %u is wrong", entry->path, s);
-	if (!tpd_encoding_is_known(about->planned))
+	if (!tpd_encoding_is_known(about->planned) || !tpd_encoding_is_known(about->second))
 		return tpd_fail(err, class, "manifest: '%s': segment %u has an unknown encoding", entry->path, s);
+	if (about->second_permille > TPD_SECOND_MAX)
+		return tpd_fail(err, class, "manifest: '%s': segment %u compares its encoding with what takes %u thousandths of it", entry->path, s,
+				about->second_permille);
 	if (about->ndim > TPD_FORMAT_MAX_DIMS)
 		return tpd_fail(err, class, "manifest: '%s': segment %u has %u dimensions", entry->path, s, about->ndim);
 	if (about->row < 1 || about->row > TPD_ROW_MAX)

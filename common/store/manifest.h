@@ -14,7 +14,7 @@
 #include "format/state_name.h"
 #include "store/slab.h"
 
-#define TPD_MANIFEST_VERSION 6
+#define TPD_MANIFEST_VERSION 7
 #define TPD_MANIFEST_MAX_BODY (1u << 30)
 #define TPD_MANIFEST_MAX_FILE ((uint64_t)TPD_MANIFEST_MAX_BODY + (16u << 20)) /* a body that does not compress, and the header */
 
@@ -48,7 +48,8 @@ struct tpd_segment_about {
 	unsigned ndim;
 	uint32_t row;
 	uint64_t dims[TPD_FORMAT_MAX_DIMS];
-	enum tpd_encoding planned;
+	enum tpd_encoding planned, second; /* second: the best of the others on the sample, unless second_permille is 0 */
+	uint32_t second_permille;          /* what that took, in thousandths of what `planned` did; at most TPD_SECOND_MAX; 0: there was none */
 	uint64_t stored;
 	struct tpd_sparsity *stats; /* owned; NULL: none */
 };

@@ -305,10 +305,22 @@ static enum tpd_status read_predictor(struct reader *r, struct tpd_entry *entry,
 	return status ? status : tpd_entry_predict(entry, &predictor, err);
 }
 
-/* Up to the number of its payload bytes. */
-static enum tpd_status read_outline(struct tpd_rd *rd, struct tpd_segment *seg, struct tpd_segment_about *about,
-				    struct tpd_err *err)
+static enum tpd_status read_second(struct tpd_rd *rd, struct tpd_segment_about *about, struct tpd_err *err)
 {
+	unsigned second = 0;
+	enum tpd_status status = read_u32(rd, "comparison", &about->second_permille, err);
+
+	if (status || about->second_permille == 0)
+		return status;
+	status = read_u8(rd, "encoding", TPD_ENCODING_COUNT, &second, err);
+	about->second = (enum tpd_encoding)second;
+	return !status && !tpd_encoding_is_known(about->second) ? unknown(err, "encoding", second) : status;
+}
+
+/* Up to the number of its payload bytes. */
+static enum tpd_status read_outline(struct reader *r, struct tpd_segment *seg, struct tpd_segment_about *about, struct tpd_err *err)
+{
+	struct tpd_rd *rd = &r->rd;
 	unsigned dtype = 0, planned = 0;
 	enum tpd_status status = read_str(rd, "name", &about->name, err);
 
@@ -331,6 +343,8 @@ static enum tpd_status read_outline(struct tpd_rd *rd, struct tpd_segment *seg, 
 	about->planned = (enum tpd_encoding)planned;
 	if (!status && !tpd_encoding_is_known(about->planned))
 		status = unknown(err, "encoding", planned);
+	if (!status && r->version >= 7)
+		status = read_second(rd, about, err);
 	about->stored = tpd_rd_varint(rd);
 	return status;
 }
@@ -341,7 +355,7 @@ static enum tpd_status read_segment(struct reader *r, struct tpd_entry *entry, u
 	struct tpd_rd *rd = &r->rd;
 	struct tpd_segment *seg = &entry->segments[s];
 	unsigned ref = 0, stats = 0;
-	enum tpd_status status = read_outline(rd, seg, about, err);
+	enum tpd_status status = read_outline(r, seg, about, err);
 
 	if (!status)
 		status = read_u8(rd, "kind of reference", r->version >= 5 ? 5 : r->version >= 3 ? 4 : 2, &ref, err);

@@ -118,6 +118,9 @@ static void put_segment(struct tpd_buf *out, const struct tpd_entry *entry, uint
 	put_counts(out, about->dims, about->ndim);
 	tpd_buf_varint(out, about->row);
 	tpd_buf_u8(out, (uint8_t)about->planned);
+	tpd_buf_varint(out, about->second_permille);
+	if (about->second_permille)
+		tpd_buf_u8(out, (uint8_t)about->second);
 	tpd_buf_varint(out, about->stored);
 	put_reference(out, entry, seg);
 	put_predictor(out, tpd_entry_predictor(entry, s));

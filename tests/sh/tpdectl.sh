@@ -121,9 +121,10 @@ expect 2 --store "$dir/unmade" ingest "$dir/hollow-1" --run hollow; complains 'h
 expect 4 "${base[@]}" --json list nothing; is_json "$dir/err"; grep -q '"status":"not-found"' "$dir/err" || fail 'JSON error without status'
 expect 0 "${base[@]}" show demo@40 --tensors
 says 'model.layers.0.mlp.up_proj.weight'
+grep -Eq '^F32 +\[96,32\] .* [0-9]+\.[0-9]{2} +[a-z-]+ +[a-z-]+ x[0-9]+\.[0-9]{2} +before' "$dir/out" || fail 'show: no bits, no reason, no reference'
 grep -E '^[0-9a-f]{64}  ' "$dir/out" >"$dir/sums"
 (cd "$run/checkpoint-40" && sha256sum --quiet -c "$dir/sums") || fail 'show: digests are not those of the files'
-expect 0 "${base[@]}" show demo@40 --tensors --json; is_json "$dir/out"; says '"dtype":"F32","shape":[96,32]'
+expect 0 "${base[@]}" show demo@40 --tensors --json; is_json "$dir/out"; says '"dtype":"F32","shape":[96,32]'; says '"next_best":{"encoding":"'
 expect 0 "${base[@]}" stats demo; says 'ulps'
 [ "$(awk 'length > 80' "$dir/out" | wc -l)" -eq 0 ] || fail "stats: wider than 80 columns: $(cat "$dir/out")"
 expect 0 "${base[@]}" stats demo --json; is_json "$dir/out"; says '"w1_step":20'
