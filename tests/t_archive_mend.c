@@ -316,6 +316,26 @@ START_TEST(held_files_are_read_instead_of_the_chain)
 }
 END_TEST
 
+/* Whoever restores one is told which other one is damaged. */
+START_TEST(damaged_manifest_is_told_by_name)
+{
+	struct tpd_archive_name which;
+	char hex[TPD_ID_HEX];
+
+	archive_open(16, 0, 1);
+	ingest_step(10);
+	ingest_step(20);
+	ck_assert_uint_eq(depth_of("run@20"), 1);
+	which = resolve("run@10");
+	tpd_id_hex(&which.id, hex);
+	archive_close();
+	file_flip(scratch("store/objects/%.2s/%s.0/manifest", hex, hex), 100);
+	archive_open(16, 0, 1);
+	ck_assert_int_eq(restore("run@20", scratch("out")), TPD_CORRUPT);
+	ck_assert_msg(strncmp(err.text, "run@20 needs run@10: ", 21) == 0, "%s", err.text);
+}
+END_TEST
+
 START_TEST(storing_again_mends)
 {
 	struct tpd_archive_name which;
@@ -581,6 +601,7 @@ int main(void)
 		damaged_catalog_is_put_aside,
 		damaged_reference_does_not_keep_new_ones_out,
 		held_files_are_read_instead_of_the_chain,
+		damaged_manifest_is_told_by_name,
 		storing_again_mends,
 		mended_ones_are_recorded_anew,
 		one_runs_damaged_refs_leave_the_others_alone,

@@ -25,8 +25,11 @@ static enum tpd_status verify_one(struct tpd_ctl *ctl, struct tpd_archive *archi
 	struct tpd_manifest m = {0};
 	struct tpd_progress progress;
 	struct tpd_bar bar;
-	enum tpd_status status = tpd_named_manifest(archive, name, TPD_MANIFEST_SEGMENTS, &m, err);
+	/* Of the label, which its line begins with, the error need not tell again. */
+	enum tpd_status status = tpd_store_manifest_keep(tpd_archive_store(archive), &name->id, TPD_MANIFEST_SEGMENTS, &m, err);
 
+	if (status == TPD_NOT_FOUND)
+		status = tpd_named_manifest(archive, name, TPD_MANIFEST_SEGMENTS, &m, err);
 	*out_size = status == TPD_OK ? tpd_manifest_size(&m) : 0;
 	tpd_manifest_release(&m);
 	if (status == TPD_OK) {

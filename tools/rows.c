@@ -73,8 +73,11 @@ enum tpd_status tpd_named_manifest(struct tpd_archive *archive, const struct tpd
 				   enum tpd_manifest_keep keep, struct tpd_manifest *out, struct tpd_err *err)
 {
 	enum tpd_status status = tpd_store_manifest_keep(tpd_archive_store(archive), &name->id, keep, out, err);
+	char text[TPD_NAME_TEXT];
 
-	return status == TPD_NOT_FOUND ? lost(name, err) : status;
+	if (status == TPD_NOT_FOUND)
+		return lost(name, err);
+	return status == TPD_CORRUPT ? tpd_err_prefix(err, "%s", tpd_name_text(name, text)) : status;
 }
 
 /* What the catalog knows may be lost all the same. */
