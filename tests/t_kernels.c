@@ -423,14 +423,22 @@ static void steep_frequencies(uint16_t freq[256])
 /* How often a form filled the table of all slots, did not, and did not with symbols that only the longest of its own tables have room for. */
 static struct {
 	unsigned filled, left, long_ones;
+	unsigned few, rare, just_too_many; /* of 16 symbols at most, of these with some of 1 or 2 slots, of 17 frequent ones: see rans_avx2.h */
 } rans_seen;
 
 static void count_rans_way(const uint16_t freq[256], bool filled)
 {
-	unsigned symbols = 0;
+	unsigned symbols = 0, rare = 0, large = 0;
 
 	for (unsigned s = 0; s < 256; s++)
 		symbols += freq[s] > 0;
+	for (unsigned s = 0; s < 256; s++) {
+		rare += freq[s] == 1 || freq[s] == 2;
+		large += freq[s] > 48;
+	}
+	rans_seen.few += symbols <= 16;
+	rans_seen.rare += symbols <= 16 && rare > 0;
+	rans_seen.just_too_many += large == 17;
 	rans_seen.filled += filled;
 	rans_seen.left += !filled;
 	rans_seen.long_ones += !filled && symbols > 64 + 128; /* with an index each, and told by 128 slots */
@@ -485,7 +493,7 @@ static void check_rans(size_t n, unsigned k, bool honest)
 		good = forms[f]->rans_decode(words, first_len / 2, k, freq, room, used, NULL, back, n);
 		if (f == 0)
 			verdict = good;
-		if (k == 6 && n >= 1000 && strcmp(forms[f]->name, "avx512") == 0)
+		if (k == 6 && n >= 1000 && f + 1 == form_count)
 			count_rans_way(freq, room[0] != 0);
 		ck_assert_int_eq(good, verdict);
 		if (honest)
@@ -509,6 +517,9 @@ START_TEST(rans)
 		check_rans(rnd(round % 10 ? 2000 : 30000), round % 3 ? 6 : (unsigned)rnd(7), rnd(2));
 		fesetround(FE_TONEAREST);
 	}
+	ck_assert_uint_gt(rans_seen.few, 50);
+	ck_assert_uint_gt(rans_seen.rare, 50);
+	ck_assert_uint_gt(rans_seen.just_too_many, 5);
 	if (strcmp(forms[form_count - 1]->name, "avx512") != 0)
 		return;
 	ck_assert_uint_gt(rans_seen.filled, 20);

@@ -202,6 +202,7 @@ static const struct change changes[] = {
 	{.label = "3.1.encoding", .number = TPD_ENCODING_COUNT, .expect = U},
 	{.label = "3.1.encoding", .number = 77, .expect = U}, /* nobody's */
 	{.label = "3.1.second", .number = TPD_ENCODING_COUNT, .expect = U},
+	{.label = "3.1.second", .number = 77, .expect = U},
 	{.label = "3.1.second.permille", .number = TPD_SECOND_MAX, .expect = TPD_OK},
 	{.label = "3.1.second.permille", .number = TPD_SECOND_MAX + 1, .expect = C},
 	{.label = "3.1.stored", .number = 3001, .expect = C},

@@ -33,7 +33,8 @@ static bool same_about(const struct tpd_segment_about *a, const struct tpd_segme
 {
 	return strcmp(a->name, b->name) == 0 && a->ndim == b->ndim &&
 	       memcmp(a->dims, b->dims, a->ndim * sizeof(a->dims[0])) == 0 && a->row == b->row &&
-	       a->planned == b->planned && a->second == b->second && a->second_permille == b->second_permille && a->stored == b->stored && !a->stats == !b->stats &&
+	       a->planned == b->planned && a->second == b->second && a->second_permille == b->second_permille &&
+	       a->stored == b->stored && !a->stats == !b->stats &&
 	       (!a->stats || (a->stats->has_delta == b->stats->has_delta && a->stats->count == b->stats->count &&
 			      memcmp(a->stats->ulps, b->stats->ulps, sizeof(a->stats->ulps)) == 0 &&
 			      memcmp(&a->stats->gap_entropy, &b->stats->gap_entropy, sizeof(double)) == 0));

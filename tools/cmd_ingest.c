@@ -190,8 +190,8 @@ static int print_text(const struct tpd_ctl *ctl, const struct stored *stored, co
 	if (!ctl->quiet)
 		printf("%s  %s%s%s%s\n", tpd_name_text(&stored->name, name),
 		       stored->result.existed ? "is already stored: "
-		       : stored->result.repaired     ? "was damaged and is repaired: "
-					     : "",
+		       : stored->result.repaired ? "was damaged and is repaired: "
+						 : "",
 		       tpd_text_saving(stored->size, stored->stored, saving), *stored->base ? ", from " : "", stored->base);
 	if (stored->result.base_fault.status)
 		tpd_ctl_warn(ctl, "it is stored without '%s': %s", ctl->base, stored->result.base_fault.text);

@@ -137,7 +137,9 @@ static const char *from_of(const struct tpd_manifest *m, const struct tpd_entry 
 	const struct tpd_predictor *predictor = tpd_entry_predictor(file, segment);
 	const unsigned terms = predictor ? predictor->terms : 0;
 
-	snprintf(out, 32, "%s%s%s%s", !seg->has_ref ? "" : seg->derived ? "this" : m->ref_run ? "base" : "before",
+	const bool refers = seg->has_ref && (seg->derived || tpd_encoding_needs_reference(file->about[segment].planned));
+
+	snprintf(out, 32, "%s%s%s%s", !refers ? "" : seg->derived ? "this" : m->ref_run ? "base" : "before",
 		 terms & TPD_TERM_STEP ? " w0" : "",
 		 terms & TPD_TERM_BEFORE     ? " m1 v1"
 		 : terms & TPD_TERM_CAME_IN ? " v1"
@@ -161,7 +163,7 @@ static bool has_second(const struct tpd_segment *seg, const struct tpd_segment_a
 	return about->second_permille > 0 && !(seg->has_ref && seg->derived);
 }
 
-/* Narrower than this, numbers that `stats` has as well give way to the names: those of an optimizer's state differ at their end. */
+/* Narrower than this, all but the most needed gives way to the names: those of an optimizer's state differ at their end. */
 #define WIDE_TERMINAL 120u
 
 /* The name comes last: it is the longest. */

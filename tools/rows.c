@@ -77,7 +77,7 @@ enum tpd_status tpd_named_manifest(struct tpd_archive *archive, const struct tpd
 
 	if (status == TPD_NOT_FOUND)
 		return lost(name, err);
-	return status == TPD_CORRUPT ? tpd_err_prefix(err, "%s", tpd_name_text(name, text)) : status;
+	return status == TPD_CORRUPT || status == TPD_UNSUPPORTED ? tpd_err_prefix(err, "%s", tpd_name_text(name, text)) : status;
 }
 
 /* What the catalog knows may be lost all the same. */

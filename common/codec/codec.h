@@ -102,7 +102,7 @@ enum { TPD_TERM_SCALE = 16, TPD_TERM_CAME_IN = 32 };
 unsigned tpd_terms_need(unsigned terms);
 bool tpd_terms_have(unsigned terms, const struct tpd_inputs *inputs); /* are they all there? inputs may be NULL */
 
-#define TPD_SECOND_MAX 1000000u
+#define TPD_SECOND_MAX 1000000u /* a thousand times as much: more tells nobody more */
 
 /* How a tensor is to be coded. */
 struct tpd_plan {
@@ -114,11 +114,10 @@ struct tpd_plan {
 	bool low_rank;              /* predicted: look for what rows have in common */
 	bool nibbles;               /* rows, rows-ref: elements are two values of 4 bits */
 	uint8_t form;               /* integers, integers-ref: section 17's */
-	/* Why it was chosen, for people: the best of the other encodings, and what that takes, in thousandths of this; 0: no other was tried. */
+	/* Why it was chosen, for people: the best of the other encodings, and what that takes, in thousandths of this; 0: there was no choice. */
 	enum tpd_encoding second;
 	uint32_t second_permille; /* at most TPD_SECOND_MAX; below 1000: it would be less, but not by enough to make reading dearer */
 };
-
 
 /*
  * A sample of a tensor: stretches of whole elements, each `stretch` bytes long but the last, one after
@@ -163,7 +162,7 @@ static inline uint32_t tpd_sample_times(enum tpd_dtype dtype)
  * 16-bit types (step.h). `scaled`, or `scaled-alone` where p is NULL, must save 1 % of the best, 3 % with inputs. With try_low_rank an F32 tensor of enough
  * rows that could be predicted is, whatever that saves: a sample has no rows that lie beside each other, and each chunk sees for itself what
  * its rows have in common. With a context_part a tensor that is `stepped`, `classes` or `sparse`, in at most that part of its bytes, becomes
- * `context` where that saves 1 %, with the same terms; so does each of its chunks, but where `classes` (without terms), or `stepped` (with them,
+ * `context` where that saves 1 %, with the same terms or another set that is offered; so does each of its chunks, but where `classes` (without terms), or `stepped` (with them,
  * where most rows stay as they were, or `context` is longer than the chunk) is within 1 % of that or shorter.
  */
 enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, uint32_t row, const struct tpd_sample *sample,

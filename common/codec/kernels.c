@@ -149,7 +149,8 @@ static bool try_rans(const struct tpd_kernels *kernels, struct trial *trial)
 }
 
 /*
- * A form may have several ways, and takes one by the frequencies: these are for the short tables, the long ones and the gathers of rans_avx512.h.
+ * A form may have several ways, and takes one by the frequencies: these are for the short tables, the long ones and the gathers of
+ * rans_avx512.h, and for stretches, with rare symbols, and the table of rans_avx2.h.
  * All symbols that there are occur, and one of two are as frequent as is said.
  */
 static bool try_ways_of_rans(const struct tpd_kernels *kernels, struct trial *trial)

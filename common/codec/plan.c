@@ -206,12 +206,19 @@ static void note(struct tally *tally, enum tpd_encoding encoding, uint64_t part)
 	*known = *known == 0 ? part : TPD_MIN(*known, part);
 }
 
-/* Of one that was tried on the sample beside another, of which the part is known. */
-static void note_beside(struct tally *tally, enum tpd_encoding encoding, uint64_t bytes, enum tpd_encoding other, uint64_t other_bytes)
+/* As try_plan(), beside what takes other_bytes of the sample and the part that is known of its encoding. */
+static enum tpd_status try_beside(struct tpd_codec *codec, const struct tpd_plan *plan, const struct tpd_sample *sample, struct tally *tally,
+				  enum tpd_encoding other, uint64_t other_bytes, uint64_t *out_bytes, struct tpd_err *err)
 {
-	note(tally, encoding, bytes + tally->part[other] - TPD_MIN(tally->part[other] + bytes, other_bytes));
+	enum tpd_status status = try_plan(codec, plan, sample, out_bytes, err);
+	const uint64_t both = tally->part[other] + *out_bytes;
+
+	if (status == TPD_OK && *out_bytes < sample->len)
+		note(tally, plan->encoding, both - TPD_MIN(both, other_bytes));
+	return status;
 }
 
+/* Of what was chosen by more than the sample nothing is said that this does not bear out. */
 static void tell_second(const struct tally *tally, struct tpd_plan *plan)
 {
 	const uint64_t own = TPD_MAX(tally->part[plan->encoding], (uint64_t)1);
@@ -225,27 +232,28 @@ static void tell_second(const struct tally *tally, struct tpd_plan *plan)
 		best = part;
 		plan->second = (enum tpd_encoding)e;
 	}
+	if (plan->low_rank && best < own)
+		best = 0;
 	plan->second_permille = (uint32_t)TPD_MIN(best * 1000 / own, (uint64_t)TPD_SECOND_MAX);
 }
 
-/* The predictions that are offered, against the plan that is best without; `part`: of a chunk, what that takes. */
-static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd_plan *best, uint64_t part, uint32_t row,
-				       const struct tpd_sample *sample, struct tally *tally, struct tpd_plan *out_plan, uint64_t *out_bytes,
-				       struct tpd_err *err)
+/* The predictions that are offered, against the plan that is best without; the tally has what that takes of a chunk. */
+static enum tpd_status try_predictions(struct tpd_codec *codec, uint32_t row, const struct tpd_sample *sample, struct tally *tally,
+				       struct tpd_plan *in_out_plan, uint64_t *in_out_bytes, struct tpd_err *err)
 {
-	const struct tpd_plan without = *best;
-	const uint64_t without_bytes = *out_bytes;
-	const enum tpd_encoding encoding = prediction_of(best->encoding, best->dtype);
+	const struct tpd_plan before = *in_out_plan;
+	const uint64_t before_bytes = *in_out_bytes, part = tally->part[before.encoding];
+	const enum tpd_encoding encoding = prediction_of(before.encoding, before.dtype);
 	const unsigned last = encoding == TPD_ENCODING_STEPPED ? GRID_BIAS_MAX : GRID_BIAS_MIN;
-	const bool low_rank = may_have_low_rank(best, sample); /* then it is to be predicted somehow */
-	uint64_t limit = *out_bytes - TPD_MIN(part * (100 - PREDICTED_PERCENT) / 100, *out_bytes), bytes = 0;
+	const bool low_rank = may_have_low_rank(&before, sample); /* then it is to be predicted somehow */
+	uint64_t limit = before_bytes - TPD_MIN(part * (100 - PREDICTED_PERCENT) / 100, before_bytes), bytes = 0;
 	enum tpd_status status = TPD_OK;
 
 	if (low_rank)
 		limit = UINT64_MAX;
 	for (size_t i = 0; status == TPD_OK && i < sample->term_set_count && encoding != TPD_ENCODING_RAW; i++)
 		for (unsigned bias = GRID_BIAS_MIN; status == TPD_OK && bias <= last; bias++) {
-			struct tpd_plan plan = *best;
+			struct tpd_plan plan = before;
 
 			plan.encoding = encoding;
 			plan.terms = offered_terms(sample, i, plan.dtype);
@@ -254,17 +262,15 @@ static enum tpd_status try_predictions(struct tpd_codec *codec, const struct tpd
 				plan.grid_bias = (uint8_t)bias;
 			if (plan.terms == 0)
 				continue;
-			status = try_plan(codec, &plan, sample, &bytes, err);
-			if (status == TPD_OK)
-				note_beside(tally, encoding, bytes, without.encoding, without_bytes);
+			status = try_beside(codec, &plan, sample, tally, before.encoding, before_bytes, &bytes, err);
 			if (status != TPD_OK || bytes >= limit)
 				continue;
 			limit = bytes;
-			*out_bytes = TPD_MIN(*out_bytes, bytes);
-			out_plan->encoding = plan.encoding;
-			out_plan->terms = plan.terms;
-			out_plan->grid_bias = plan.grid_bias;
-			out_plan->low_rank = low_rank;
+			*in_out_bytes = TPD_MIN(*in_out_bytes, bytes);
+			in_out_plan->encoding = plan.encoding;
+			in_out_plan->terms = plan.terms;
+			in_out_plan->grid_bias = plan.grid_bias;
+			in_out_plan->low_rank = low_rank;
 		}
 	return status;
 }
@@ -285,9 +291,7 @@ static enum tpd_status try_scaled(struct tpd_codec *codec, uint32_t row, const s
 		plan.encoding = sample->p ? TPD_ENCODING_SCALED : TPD_ENCODING_SCALED_ALONE;
 		plan.terms = with ? sample->scaled_terms : 0;
 		plan.row = row;
-		status = try_plan(codec, &plan, sample, &bytes, err);
-		if (status == TPD_OK)
-			note_beside(tally, plan.encoding, bytes, other, before);
+		status = try_beside(codec, &plan, sample, tally, other, before, &bytes, err);
 		if (status != TPD_OK || bytes * 100 >= *in_out_bytes * (with && *in_out_bytes < before ? PREDICTED_PERCENT : SCALED_PERCENT))
 			continue;
 		*in_out_bytes = bytes;
@@ -323,9 +327,7 @@ static enum tpd_status try_context(struct tpd_codec *codec, uint32_t row, const 
 			if (plan.terms == 0 || plan.terms == before.terms)
 				continue;
 		}
-		status = try_plan(codec, &plan, sample, &bytes, err);
-		if (status == TPD_OK)
-			note_beside(tally, plan.encoding, bytes, before.encoding, before_bytes);
+		status = try_beside(codec, &plan, sample, tally, before.encoding, before_bytes, &bytes, err);
 		if (status != TPD_OK || bytes >= (i > 0 && before.terms == 0 ? limit * PREDICTED_PERCENT / 100 : limit))
 			continue;
 		limit = *in_out_bytes = bytes;
@@ -341,7 +343,7 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 {
 	struct tpd_plan best = {.encoding = TPD_ENCODING_RAW, .dtype = dtype, .row = row, .grid_bias = GRID_BIAS_MIN},
 			plan = best;
-	uint64_t best_bytes = sample->len, best_part = best_bytes, alone = sample->len;
+	uint64_t best_bytes = sample->len, best_part = best_bytes, best_heat = 0, alone = sample->len;
 	struct candidate candidates[CANDIDATES_MAX] = {0};
 	struct tally tally = {.part[TPD_ENCODING_RAW] = sample->len};
 	bool decided = false; /* by the heat */
@@ -371,10 +373,12 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		if (!candidate->is_out && !decided)
 			status = try_plan(codec, &plan, sample, &candidate->bytes, err);
 		part = part_of_chunk(candidate, dtype, sample->len, heat_len);
-		note(&tally, candidate->encoding, part);
+		if (!candidate->is_out && candidate->bytes < sample->len)
+			note(&tally, candidate->encoding, part);
 		if (!candidate->is_out && candidate->bytes < sample->len && part < best_part) {
 			best_bytes = candidate->bytes;
 			best_part = part;
+			best_heat = candidate->heat;
 			best.encoding = plan.encoding;
 			best.grid_bias = plan.grid_bias;
 			best.nibbles = plan.nibbles;
@@ -385,8 +389,11 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 	}
 	if (status != TPD_OK)
 		return status;
+	for (size_t i = 0; i < count; i++) /* of these the heat is known, beside that of the best */
+		if (candidates[i].is_out && best_heat > 0)
+			note(&tally, candidates[i].encoding, candidates[i].heat * best_part / best_heat);
 	if (sample->inputs && sample->p)
-		status = try_predictions(codec, &best, best_part, plan.row, sample, &tally, &best, &best_bytes, err);
+		status = try_predictions(codec, plan.row, sample, &tally, &best, &best_bytes, err);
 	if (status == TPD_OK && sample->context_part > 0 && sample->p)
 		status = try_context(codec, plan.row, sample, &tally, &best, &best_bytes, err);
 	if (status == TPD_OK && sample->try_scaled && tpd_encoding_allows(TPD_ENCODING_SCALED, dtype))
@@ -395,7 +402,8 @@ enum tpd_status tpd_plan_choose(struct tpd_codec *codec, enum tpd_dtype dtype, u
 		return status;
 	if (dtype == TPD_DTYPE_BYTES && sample->p)
 		best.encoding = TPD_ENCODING_ZSTD_REF;
-	tell_second(&tally, &best);
+	else
+		tell_second(&tally, &best);
 	*out_plan = best;
 	*out_bytes = best_bytes;
 	*out_bytes_alone = sample->p ? alone : best_bytes;

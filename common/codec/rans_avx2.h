@@ -83,7 +83,7 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 	uint8_t *words = words_end;
 
 	if (k != 6)
-		return tpd_kernels_scalar.rans_encode(symbols, n, k, freq, words_end, states);
+		return tpd_scalar_rans_encode(symbols, n, k, freq, words_end, states);
 	for (unsigned s = 0; s < 256; s++) {
 		steps[s] = freq[s] | cum << 16;
 		cum += freq[s];
@@ -105,12 +105,12 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 	return words;
 }
 
-/* Where few symbols are most of what there is. */
+/* --- 64 lanes where few symbols are most of what there is: registers of 16 halves of states --- */
+
 #define HALVES (TPD_RANS_LANES_MAX / (2 * HALF))
 #define BOUNDS 16u
-#define RARE_MOST 96u /* slots of all that are rare: more often a round takes longer with one than what it saves without */
-
-#define PLACE 256u       /* slots of a place */
+#define RARE_MOST 96u /* slots of all that are rare: with more, the rounds that have one take longer than what the others save */
+#define PLACE 256u    /* slots of a place */
 #define PLACES (TPD_RANS_SUM / PLACE)
 
 /* All symbols, ascending. */
@@ -121,12 +121,13 @@ struct slot_symbols {
 };
 
 /*
- * Which stretch a slot is in: of those that begin within a place, the first is told by the place, and every slot is compared with where the others
- * begin. What is told, or looked up, is in tables of bytes: low ones and high ones.
+ * The 4096 slots are cut into stretches, each of one symbol, or of several rare ones that are neighbours. Which one a slot is in comes from its
+ * place, 256 slots, and from where stretches begin: of those that begin within a place the first is looked up by the place, and every slot is
+ * compared with the beginnings of all others. Tables that shuffles look up are of bytes: words have a table of low ones and one of high ones.
  */
 struct slot_bounds {
-	uint8_t before[PLACES];                  /* stretches told by places that begin up to its first slot; that of slot 0 does not count */
-	uint8_t last[2][PLACES];                 /* the last slot before the one that it tells */
+	uint8_t before[PLACES];                  /* stretches that begin at its first slot or below, but for that of slot 0 and for `others` */
+	uint8_t last[2][PLACES];                 /* the last slot before the stretch that is looked up by it */
 	unsigned others;                         /* in `above`; even */
 	int16_t above[BOUNDS][2 * HALF];         /* the last slot before each of the others, in all lanes */
 	uint8_t freq[2][BOUNDS], cum[2][BOUNDS]; /* of each stretch; frequencies times 16, 0: several rare symbols */
@@ -155,12 +156,12 @@ static void put_word(uint8_t table[2][16], unsigned place, unsigned word)
 	table[1][place] = (uint8_t)(word >> 8);
 }
 
-/* A stretch begins at `from`, above 0. tells: which places tell of one already. */
-static void put_bound(struct slot_bounds *bounds, unsigned from, bool tells[PLACES])
+/* A stretch begins at `from`, above 0. has_one: places by which one is looked up already. */
+static void put_bound(struct slot_bounds *bounds, unsigned from, bool has_one[PLACES])
 {
 	const unsigned place = from / PLACE;
 
-	if (from % PLACE > 0 && tells[place]) {
+	if (from % PLACE > 0 && has_one[place]) {
 		for (unsigned lane = 0; lane < 2 * HALF; lane++)
 			bounds->above[bounds->others][lane] = (int16_t)(from - 1);
 		bounds->others++;
@@ -168,7 +169,7 @@ static void put_bound(struct slot_bounds *bounds, unsigned from, bool tells[PLAC
 	}
 	if (from % PLACE > 0) {
 		put_word(bounds->last, place, from - 1);
-		tells[place] = true;
+		has_one[place] = true;
 	}
 	for (unsigned later = (from + PLACE - 1) / PLACE; later < PLACES; later++)
 		bounds->before[later]++;
@@ -177,7 +178,7 @@ static void put_bound(struct slot_bounds *bounds, unsigned from, bool tells[PLAC
 /* With stretches that count_stretches() counted, at most BOUNDS. */
 static void bound_stretches(const struct slot_symbols *symbols, unsigned least, struct slot_bounds *bounds)
 {
-	bool tells[PLACES] = {false}, is_own = true;
+	bool has_one[PLACES] = {false}, is_own = true;
 	unsigned cum = 0, stretch = 0;
 
 	memset(bounds, 0, sizeof *bounds);
@@ -190,7 +191,7 @@ static void bound_stretches(const struct slot_symbols *symbols, unsigned least, 
 		is_own = symbols->freq[i] >= least;
 		if (is_own || was_own) {
 			if (cum > 0)
-				put_bound(bounds, cum, tells);
+				put_bound(bounds, cum, has_one);
 			put_word(bounds->freq, stretch, is_own ? symbols->freq[i] * 16u : 0);
 			put_word(bounds->cum, stretch, cum);
 			bounds->symbol[stretch++] = symbols->symbol[i];
@@ -202,7 +203,7 @@ static void bound_stretches(const struct slot_symbols *symbols, unsigned least, 
 
 /*
  * As many symbols as there is room for get a stretch of their own, but none of 1 or 2 slots: it would take longer to compare all with it.
- * false: too few of them are rare.
+ * false: there are more stretches than BOUNDS, or rare ones take more than RARE_MOST slots, whatever counts as rare.
  */
 static bool bound_slots(const uint16_t freq[256], struct slot_bounds *bounds)
 {
@@ -325,12 +326,11 @@ VECTOR_INLINE const uint8_t *decode_by_bounds(const struct slot_bounds *bounds, 
 	none = _mm256_cmpeq_epi16(_mm256_min_epu16(told.freq[0], told.freq[1]), zero);
 	if (__builtin_expect(!_mm256_testz_si256(none, none), 0)) {
 		const __m256i rare[2] = {_mm256_cmpeq_epi16(told.freq[0], zero), _mm256_cmpeq_epi16(told.freq[1], zero)};
+		const __m256i lower_there[2] = {lower[0], lower[1]}; /* what has an address is in memory: only here */
+		struct told_symbols told_there = told;
 
-		const __m256i of[2] = {lower[0], lower[1]};
-		struct told_symbols all = told; /* what has an address is in memory: only here */
-
-		tell_rare(table, lanes_of(rare), of, &all);
-		told = all;
+		tell_rare(table, lanes_of(rare), lower_there, &told_there);
+		told = told_there;
 	}
 #pragma GCC unroll 2
 	for (unsigned v = 0; v < 2; v++) {

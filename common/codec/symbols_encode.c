@@ -1,5 +1,5 @@
 /*
- * symbols_encode.c - a symbol stream S(n): whichever coder makes n bytes shortest, by rules that depend on the
+ * symbols_encode.c - a symbol stream S(n): whichever coder makes n bytes shortest, but for long ones that gain next to nothing, by rules that depend on the
  * bytes alone (SPEC.md sections 3 and 13).
  *
  * The ideal cost under the quantised frequencies is known before a single symbol is coded; random bytes (the low

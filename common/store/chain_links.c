@@ -275,7 +275,7 @@ static enum tpd_status name_link(struct tpd_chain *chain, const struct tpd_id *i
 	status = load_link(chain, id, false, err);
 	if (status == TPD_NOT_FOUND)
 		return missing(chain, id, run, step, err);
-	if (status == TPD_CORRUPT && err)
+	if ((status == TPD_CORRUPT || status == TPD_UNSUPPORTED) && err)
 		tpd_err_prefix(err, "%s@%llu needs %s%s%llu", chain->links[0].manifest.run, (unsigned long long)chain->links[0].manifest.step,
 			       run ? run : "step ", run ? "@" : "", (unsigned long long)step);
 	*out_link = status ? TPD_CHAIN_NONE : chain->count - 1;

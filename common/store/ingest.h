@@ -81,7 +81,7 @@ struct tpd_ingest_result {
 	struct tpd_id id;
 	uint32_t version;
 	bool existed; /* the same content was already stored as this step (of any version): nothing was written */
-	bool repaired; /* it had its name already, and was damaged: it is whole again, and refers to nothing */
+	bool repaired; /* it had its name already, and was damaged: it is whole again */
 	bool remnant; /* existed is true, too: id and version are of the whole checkpoint that this is what is left of */
 	bool near_copy; /* it is all but an earlier version of this step (last.ckpt beside step=N.ckpt): later ones refer to that */
 	struct tpd_err base_fault; /* why the base that was given could not be used; TPD_OK: none was, or needed, or it could */

@@ -82,7 +82,7 @@ wait $daemon || fail "the daemon ended with $?: $(tail -n 2 "$dir/log")"
 daemon=
 depth=$("${ctl[@]}" --json list large | grep -o '"depth":[0-9]*' | cut -d: -f2 | sort -n | tail -n 1)
 [ "$depth" -eq $((links - 1)) ] || fail "depth $depth instead of $((links - 1))"
-"${ctl[@]}" --json show "large@$links" --tensors | tr '{' '\n' | grep -o '"encoding":"[a-z-]*"' | sort | uniq -c
+"${ctl[@]}" --json show "large@$links" --tensors | tr '{' '\n' | grep -v '^"encoding"' | grep -o '"encoding":"[a-z-]*"' | sort | uniq -c
 rm -rf "$dir/watched"
 need_room "$size" 'what is restored'
 watched "restore at depth $depth" "${ctl[@]}" restore "large@$links" --to "$dir/back"
