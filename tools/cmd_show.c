@@ -136,7 +136,6 @@ static const char *from_of(const struct tpd_manifest *m, const struct tpd_entry 
 	const struct tpd_segment *seg = &file->segments[segment];
 	const struct tpd_predictor *predictor = tpd_entry_predictor(file, segment);
 	const unsigned terms = predictor ? predictor->terms : 0;
-
 	const bool refers = seg->has_ref && (seg->derived || tpd_encoding_needs_reference(file->about[segment].planned));
 
 	snprintf(out, 32, "%s%s%s%s", !refers ? "" : seg->derived ? "this" : m->ref_run ? "base" : "before",
@@ -155,12 +154,6 @@ static double bits_of(const struct tpd_segment *seg, const struct tpd_segment_ab
 	const uint64_t elements = seg->length / tpd_dtype_width(seg->dtype);
 
 	return elements ? 8 * (double)about->stored / (double)elements : 0;
-}
-
-/* Does what it was chosen before tell anything? What is derived was never chosen. */
-static bool has_second(const struct tpd_segment *seg, const struct tpd_segment_about *about)
-{
-	return about->second_permille > 0 && !(seg->has_ref && seg->derived);
 }
 
 /* Narrower than this, all but the most needed gives way to the names: those of an optimizer's state differ at their end. */
@@ -193,7 +186,7 @@ static enum tpd_status print_tensors(const struct tpd_manifest *m, uint32_t numb
 		if (is_wide)
 			tpd_table_addf(&table, "%.2f", bits_of(seg, about));
 		tpd_table_add(&table, tpd_segment_encoding(seg, about));
-		if (is_wide && has_second(seg, about))
+		if (is_wide && about->second_permille)
 			tpd_table_addf(&table, "%s x%.2f", tpd_encoding_name(about->second), about->second_permille / 1000.0);
 		else if (is_wide)
 			tpd_table_add(&table, "");
@@ -350,7 +343,7 @@ static void put_tensor(struct tpd_json_out *out, const struct tpd_manifest *m, u
 	tpd_json_put_string(out, tpd_segment_encoding(seg, about));
 	tpd_json_key(out, "bits");
 	tpd_json_put_f64(out, bits_of(seg, about));
-	if (has_second(seg, about)) {
+	if (about->second_permille) {
 		tpd_json_key(out, "next_best");
 		tpd_json_begin_object(out);
 		tpd_json_key(out, "encoding");

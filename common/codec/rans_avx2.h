@@ -105,6 +105,23 @@ static uint8_t *rans_encode(const uint8_t *symbols, size_t n, unsigned k, const 
 	return words;
 }
 
+/* The next words for lanes of a mask. */
+VECTOR_INLINE __m128i next_words(unsigned mask, const uint8_t **words)
+{
+	const __m128i more = _mm_shuffle_epi8(load_128(*words), load_128(tables.words_expand[mask]));
+
+	*words += 2 * (size_t)__builtin_popcount(mask);
+	return more;
+}
+
+/* States with the next word where they are below what states are. */
+VECTOR_INLINE __m256i refilled(__m256i x, const uint8_t **words)
+{
+	const __m256i need = _mm256_cmpgt_epi32(set(TPD_RANS_LOW), x);
+
+	return choose_lanes(x, _mm256_or_si256(left(x, 16), _mm256_cvtepu16_epi32(next_words(mask_of(need), words))), need);
+}
+
 /* --- 64 lanes where few symbols are most of what there is: registers of 16 halves of states --- */
 
 #define HALVES (TPD_RANS_LANES_MAX / (2 * HALF))
@@ -259,15 +276,6 @@ VECTOR_INLINE __m256i words_of(__m256i low, __m256i high, __m256i places)
 	return _mm256_blendv_epi8(_mm256_shuffle_epi8(low, places), _mm256_shuffle_epi8(high, places), _mm256_set1_epi16((short)0xff00));
 }
 
-/* The next words for lanes of a mask. */
-VECTOR_INLINE __m128i next_words(unsigned mask, const uint8_t **words)
-{
-	const __m128i more = _mm_shuffle_epi8(load_128(*words), load_128(tables.words_expand[mask]));
-
-	*words += 2 * (size_t)__builtin_popcount(mask);
-	return more;
-}
-
 /* 16 states as halves, and back. */
 VECTOR_INLINE void split_states(const uint32_t *states, __m256i *upper, __m256i *lower)
 {
@@ -405,15 +413,12 @@ VECTOR_INLINE size_t decode_by_table(const uint32_t *table, const uint8_t **word
 		prefetch_share(soon, i);
 #pragma GCC unroll 8
 		for (unsigned v = 0; v < REGISTERS; v++) {
-			__m256i x, need;
-			unsigned mask;
+			__m256i x;
 
 			entry[v % 2] = entries_of(table, _mm256_and_si256(state[v], set(TPD_RANS_SUM - 1)));
 			x = _mm256_mullo_epi32(_mm256_and_si256(right(entry[v % 2], 8), set(0xfff)), right(state[v], TPD_RANS_BITS));
 			x = _mm256_add_epi32(x, right(entry[v % 2], 20));
-			need = _mm256_cmpgt_epi32(set(TPD_RANS_LOW), x);
-			mask = mask_of(need);
-			state[v] = choose_lanes(x, _mm256_or_si256(left(x, 16), _mm256_cvtepu16_epi32(next_words(mask, &words))), need);
+			state[v] = refilled(x, &words);
 			if (v % 2)
 				_mm_storeu_si128((__m128i *)(void *)(out + i + HALF * (v - 1)),
 						 narrow(_mm256_and_si256(entry[0], set(255)), _mm256_and_si256(entry[1], set(255))));
@@ -485,17 +490,12 @@ static const uint8_t *rans_decode_mixed(const uint8_t *words, const uint8_t *end
 #pragma GCC unroll 2
 		for (unsigned v = 0; v < 2; v++) {
 			__m256i place = _mm256_or_si256(left(permutation(classes + i + HALF * v), TPD_RANS_BITS),
-							_mm256_and_si256(state[v], set(TPD_RANS_SUM - 1))), x, need, more;
-			unsigned mask;
+							_mm256_and_si256(state[v], set(TPD_RANS_SUM - 1))), x;
 
 			entry[v] = entries_of(tables_of, place);
 			x = _mm256_add_epi32(_mm256_and_si256(right(entry[v], 8), set(0xfff)), set(1));
 			x = _mm256_add_epi32(_mm256_mullo_epi32(x, right(state[v], TPD_RANS_BITS)), right(entry[v], 20));
-			need = _mm256_cmpgt_epi32(set(TPD_RANS_LOW), x);
-			mask = mask_of(need);
-			more = _mm256_cvtepu16_epi32(_mm_shuffle_epi8(load_128(words), load_128(tables.words_expand[mask])));
-			state[v] = choose_lanes(x, _mm256_or_si256(left(x, 16), more), need);
-			words += 2 * (size_t)__builtin_popcount(mask);
+			state[v] = refilled(x, &words);
 		}
 		_mm_storeu_si128((__m128i *)(void *)(out + i),
 				 narrow(_mm256_and_si256(entry[0], set(255)), _mm256_and_si256(entry[1], set(255))));

@@ -247,13 +247,6 @@ static enum tpd_status write_part(struct tpd_ingest_job *job, uint32_t file_numb
 	return tpd_part_finish(writer, &out_ref->chunks, &out_ref->bytes, out_ref->trailer_digest, err);
 }
 
-static void set_copy(struct tpd_segment_about *about)
-{
-	about->planned = TPD_ENCODING_COPY;
-	about->second = TPD_ENCODING_RAW;
-	about->second_permille = 0;
-}
-
 static enum tpd_status encode_file(struct tpd_ingest_job *job, uint32_t file_number, struct tpd_err *err)
 {
 	struct tpd_file_work *file = &job->files[file_number];
@@ -266,7 +259,7 @@ static enum tpd_status encode_file(struct tpd_ingest_job *job, uint32_t file_num
 	for (uint32_t s = 0; s < entry->segment_count; s++) {
 		entry->about[s].planned = file->segments[s].plan.encoding;
 		entry->about[s].second = file->segments[s].plan.second;
-		entry->about[s].second_permille = file->segments[s].plan.second_permille;
+		entry->about[s].second_permille = entry->segments[s].derived ? 0 : file->segments[s].plan.second_permille; /* that is no choice */
 	}
 	feed = tpd_feed_make(job->hasher, entry, tpd_ingest_read_glue, file);
 	for (uint64_t first = 0; !status && first < chunks;) {
@@ -290,8 +283,10 @@ static enum tpd_status encode_file(struct tpd_ingest_job *job, uint32_t file_num
 		first = end;
 	}
 	for (uint32_t s = 0; !status && s < entry->segment_count; s++)
-		if (entry->about[s].stored == 0 && entry->segments[s].length > 0)
-			set_copy(&entry->about[s]); /* no chunk had to say anything */
+		if (entry->about[s].stored == 0 && entry->segments[s].length > 0) { /* no chunk had to say anything */
+			entry->about[s].planned = TPD_ENCODING_COPY;
+			entry->about[s].second_permille = 0;
+		}
 	if (!status)
 		status = tpd_feed_rest(&feed, err);
 	if (!status)
